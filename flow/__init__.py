@@ -1,0 +1,1 @@
+"""The voice: mel front end, WaveGlow, streaming inversion, training. Knows no socket, session or sound device."""

@@ -1,0 +1,126 @@
+"""The mel front end: one implementation for training, evaluation and clients, whole or streamed.
+
+Rules: numpy only (librosa is imported when a filter bank is first built), no torch, so that a client that turns a
+recording or an espeak-ng voice into mel frames stays small. Frames are rows: [L, M] float32, natural logarithm.
+
+The format is the one of the published WaveGlow checkpoints: centred STFT with reflect padding, Hann window, magnitude,
+Slaney-normalised bands, log clamped at 1e-5 (NVIDIA/tacotron2 `layers.TacotronSTFT`; librosa.filters.mel defaults).
+"""
+
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class MelFormat:
+    """What a mel frame is. Two formats are interchangeable when they are equal."""
+
+    rate_hz: int = 22050
+    n_fft: int = 1024
+    hop: int = 256
+    win: int = 1024
+    n_mels: int = 80
+    fmin_hz: float = 0.0
+    fmax_hz: float = 8000.0
+    log_floor: float = 1e-5
+
+    def to_dict(self) -> dict[str, int | float]:
+        """The format as a flat map, as it stands in checkpoints and in `open` messages."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> "MelFormat":
+        """The inverse of `to_dict`; raises ValueError for a key that is not part of a format."""
+        known = {field.name for field in fields(cls)}
+        if unknown := table.keys() - known:
+            raise ValueError(f"unknown mel format key {min(unknown)!r}; known: {', '.join(sorted(known))}")
+        return cls(**table)
+
+
+@lru_cache(maxsize=4)
+def filter_bank(format: MelFormat) -> Floats:
+    """Mel filter bank [M, n_fft / 2 + 1]."""
+    import librosa
+
+    bank: Floats = librosa.filters.mel(
+        sr=format.rate_hz, n_fft=format.n_fft, n_mels=format.n_mels, fmin=format.fmin_hz, fmax=format.fmax_hz
+    )
+    return bank
+
+
+@lru_cache(maxsize=4)
+def hann_window(format: MelFormat) -> Floats:
+    """Periodic Hann window of `win` samples, centred in `n_fft`."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(format.win) / format.win)
+    left = (format.n_fft - format.win) // 2
+    return np.pad(window, (left, format.n_fft - format.win - left)).astype(np.float32)
+
+
+def frames_to_mel(frames: Floats, format: MelFormat) -> Floats:
+    """Windows of samples [L, n_fft] -> log-mel [L, M]."""
+    magnitude = np.abs(np.fft.rfft(frames * hann_window(format))).astype(np.float32)
+    mel = magnitude @ filter_bank(format).T
+    return np.log(np.maximum(mel, np.float32(format.log_floor)))
+
+
+class MelStream:
+    """Log-mel of a signal that is still arriving: the frames of all pushes and of `end` equal `log_mel` of the whole.
+
+    Frame f is centred on sample f * hop and reaches n_fft / 2 samples past it; that is all the look-ahead there is:
+
+        samples   |--reflected--|0 ............ f*hop ............|
+        frame f                   [----n_fft/2---|---n_fft/2----]
+    """
+
+    def __init__(self, format: MelFormat | None = None) -> None:
+        self.format = format or MelFormat()
+        self._samples = np.zeros(0, np.float32)
+        self._left_padded = False
+        self._received_samples = 0
+
+    def push(self, samples: Floats) -> Floats:
+        """Samples [T] in [-1, 1] -> the frames [n, M] that they complete (n may be 0). Raises ValueError on a wrong shape."""
+        samples = np.asarray(samples, np.float32)
+        if samples.ndim != 1:
+            raise ValueError(f"audio must be mono, shape [T]; got shape {list(samples.shape)}")
+        self._received_samples += len(samples)
+        self._samples = np.concatenate([self._samples, samples])
+        half = self.format.n_fft // 2
+        if not self._left_padded:
+            if len(self._samples) <= half:
+                return self._empty()
+            self._samples = np.concatenate([self._samples[half:0:-1], self._samples])
+            self._left_padded = True
+        return self._complete_frames()
+
+    def end(self) -> Floats:
+        """The last frames [n, M]: the signal is over and is reflected at its end. Raises ValueError if it was too short."""
+        half = self.format.n_fft // 2
+        if not self._left_padded:
+            raise ValueError(f"audio has {self._received_samples} samples; a mel needs at least {half + 1}")
+        self._samples = np.concatenate([self._samples, self._samples[-2 : -half - 2 : -1]])
+        return self._complete_frames()
+
+    def _complete_frames(self) -> Floats:
+        count = (len(self._samples) - self.format.n_fft) // self.format.hop + 1
+        if count <= 0:
+            return self._empty()
+        windows = np.lib.stride_tricks.sliding_window_view(self._samples, self.format.n_fft)
+        mel = frames_to_mel(windows[: count * self.format.hop : self.format.hop], self.format)
+        self._samples = self._samples[count * self.format.hop :]
+        return mel
+
+    def _empty(self) -> Floats:
+        return np.zeros((0, self.format.n_mels), np.float32)
+
+
+def log_mel(audio: Floats, format: MelFormat | None = None) -> Floats:
+    """Audio [T] in [-1, 1] at `format.rate_hz` -> log-mel [T // hop + 1, M]. Raises ValueError on a wrong shape or length."""
+    stream = MelStream(format)
+    return np.concatenate([stream.push(audio), stream.end()])
