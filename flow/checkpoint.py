@@ -1,0 +1,88 @@
+"""Checkpoints: one safetensors file with the weights, the voice's geometry and its card inside.
+
+The metadata holds `glowd_format` (a version), `config` (WaveGlowConfig as JSON) and `card` (free JSON about data, training
+and measurements). Nothing in such a file can execute. Weights may be stored in float16; they are used in float32.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flow.waveglow import WaveGlow, WaveGlowConfig
+
+FORMAT_VERSION = 1
+EMBEDDED = Path(__file__).parent / "voices" / "embedded.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, corrupt or of another kind. The text names the file and what to do."""
+
+
+def resolve(checkpoint: str | Path) -> Path:
+    """The path of a checkpoint; the name `embedded` means the voice that ships with glowd."""
+    return EMBEDDED if str(checkpoint) == "embedded" else Path(checkpoint)
+
+
+def save(path: Path, config: WaveGlowConfig, state: dict[str, Tensor], card: dict[str, Any] | None = None, half: bool = False) -> None:
+    """Write a checkpoint so that a reader sees the old file or the new one, never half of one. Raises OSError."""
+    metadata = {
+        "glowd_format": str(FORMAT_VERSION),
+        "config": json.dumps(config.to_dict()),
+        "card": json.dumps(card or {}),
+    }
+    tensors = {k: (v.half() if half else v.float()).contiguous().cpu() for k, v in state.items()}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata)
+    part.replace(path)
+
+
+def read_header(checkpoint: str | Path) -> tuple[WaveGlowConfig, dict[str, Any]]:
+    """Geometry and card without the weights. Raises CheckpointError."""
+    path = resolve(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist; give a .safetensors file or `embedded`")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
+    if "glowd_format" not in metadata:
+        raise CheckpointError(f"checkpoint {path} was not written by glowd; convert it: glowlab import {path} OUT.safetensors")
+    if metadata["glowd_format"] != str(FORMAT_VERSION):
+        raise CheckpointError(f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {FORMAT_VERSION}")
+    try:
+        return WaveGlowConfig.from_dict(json.loads(metadata["config"])), json.loads(metadata.get("card", "{}"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {path} has a broken header: {error}") from error
+
+
+def load(checkpoint: str | Path) -> WaveGlow:
+    """The network of a checkpoint, in float32 on the CPU. Raises CheckpointError."""
+    config, _ = read_header(checkpoint)
+    path = resolve(checkpoint)
+    voice = WaveGlow(config)
+    with safe_open(path, "pt") as file:
+        state = {key: file.get_tensor(key).float() for key in file.keys()}
+    problems = _mismatches(voice.state_dict(), state)
+    if problems:
+        raise CheckpointError(f"checkpoint {path} does not fit its own geometry: {'; '.join(problems[:4])}")
+    voice.load_state_dict(state)
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise CheckpointError(f"checkpoint {path} holds NaN or infinite weights")
+    return voice.eval()
+
+
+def _mismatches(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    missing = [f"{key} is missing" for key in expected.keys() - found.keys()]
+    unknown = [f"{key} is unknown" for key in found.keys() - expected.keys()]
+    shapes = [
+        f"{key} has shape {list(found[key].shape)}, expected {list(expected[key].shape)}"
+        for key in expected.keys() & found.keys()
+        if found[key].shape != expected[key].shape
+    ]
+    return sorted(missing + unknown + shapes)
