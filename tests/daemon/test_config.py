@@ -1,0 +1,141 @@
+"""config.toml is the documentation of the settings, so it is compared with them; and what is wrong is named."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Config, ConfigError, GriffinLimVoice, WaveGlowVoice, load
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "config.toml"
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def documented() -> dict[str, set[str]]:
+    """Keys of config.toml by table; each line of a setting must carry a comment."""
+    tables: dict[str, set[str]] = {}
+    for line in SHIPPED.read_text().splitlines():
+        if match := re.match(r"\[(.+)\]", line):
+            keys = tables.setdefault(match[1], set())
+        elif match := re.match(r"(\w+) = \S+ +# \w.{10,}", line):
+            keys.add(match[1])
+        else:
+            assert not line or line.startswith("#"), f"a setting without a comment: {line}"
+    return tables
+
+
+def test_config_toml_documents_every_setting_and_no_other() -> None:
+    parts = {part.name: part.type for part in fields(Config) if part.name != "voices"}
+    expected = {name: {part.name for part in fields(kind)} for name, kind in parts.items()}  # type: ignore[arg-type]
+    expected["voices.glow"] = {part.name for part in fields(WaveGlowVoice)}
+    expected["voices.griffin-lim"] = {part.name for part in fields(GriffinLimVoice)}
+    assert documented() == expected
+
+
+def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert load(SHIPPED) == load()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("server.max_strems=3", ["server.max_strems", "did you mean server.max_streams?", "idle_timeout_s"]),
+        ("sever.max_streams=3", ["unknown setting sever", "did you mean server?"]),
+        ("server.max_streams=0", ["server.max_streams must be 1 to 1024, got 0"]),
+        ("server.max_streams=1.5", ["server.max_streams must be a whole number, got 1.5"]),
+        ("server.max_streams=true", ["server.max_streams must be a whole number, got True"]),
+        ("server.idle_timeout_s=nan", ["server.idle_timeout_s must be 0.1 to 86400, got nan"]),
+        ("server.allow_remote=1", ["server.allow_remote must be true or false, got 1"]),
+        ("server.endpoint=nonsense", ["server.endpoint must be ipc://PATH or tcp://HOST:PORT", "nonsense"]),
+        ("server.endpoint=tcp://127.0.0.1:70000", ["tcp://127.0.0.1:70000"]),
+        ("server.endpoint=tcp://0.0.0.0:5555", ["other machines", "server.allow_remote = true"]),
+        ("server.endpoint=ipc:///" + "x" * 120, ["at most 107 bytes"]),
+        ("server.max_chunk_frames=4096", ["server.max_chunk_frames = 4096", "server.max_message_bytes"]),
+        ("speaker.device=3", ["speaker.device must be text in quotes, got 3"]),
+        ("speaker.block_ms=100", ["speaker.block_ms = 100.0 is above speaker.latency_ms = 60.0"]),
+        ("speaker.rate_hz=50", ["speaker.rate_hz must be 0", "got 50"]),
+        ("log.level=loud", ["log.level must be one of debug, info, warning, error; got 'loud'"]),
+        ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, griffinlim; got 'tacotron'"]),
+        ("voices.glow.device=gpu", ["voices.glow.device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
+        ("voices.glow.chunk_frames=17", ["voices.glow.chunk_frames = 17 is above max_chunk_frames = 16"]),
+        ("voices.glow.sigma=-0.5", ["voices.glow.sigma must be -1", "got -0.5"]),
+        ("voices.griffin-lim.sigma=1", ["unknown setting voices.griffin-lim.sigma", "iterations"]),
+        ("voices.griffin-lim.default=true", ["one voice can be the default; glow and griffin-lim"]),
+        ("voices.new.threads=1", ["voices.new.engine must be one of"]),
+        ("voices.b ad.engine=griffinlim", ["voice name 'b ad'"]),
+        ("max_streams=4", ["--set wants TABLE.KEY=VALUE", "max_streams=4"]),
+        ("server.max_streams", ["--set wants TABLE.KEY=VALUE"]),
+        ("server.max_streams.x=1", ["server.max_streams must be a whole number"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_what_is_allowed(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("server = 3", ["server must be a table, got 3"]),
+        ("voices = 3", ["voices must be a table"]),
+        ("[voices]", ["no voice is configured"]),
+        ("[voices]\nglow = 3", ["voices.glow must be a table"]),
+        ("[server\n", ["config.toml is not valid TOML"]),
+        ('[server]\nendpoint = "ipc:///a"\ntelemetry = "ipc:///a"', ["must differ", "ipc:///a"]),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*none\.toml: No such file"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"binary\.toml is not valid TOML"):
+        load(tmp_path / "binary.toml")
+
+
+def test_what_is_left_out_keeps_its_default_and_overrides_win(tmp_path: Path) -> None:
+    path = write(tmp_path, "[server]\nmax_streams = 4\n[speaker]\nlatency_ms = 80\n")
+    config = load(path, ["server.max_streams=5", "speaker.device=USB", "log.level=debug"])
+    assert (config.server.max_streams, config.server.max_clients) == (5, 64)
+    assert (config.speaker.latency_ms, config.speaker.device, config.log.level) == (80.0, "USB", "debug")
+    assert isinstance(config.speaker.latency_ms, float)
+    assert list(config.voices) == ["glow", "griffin-lim"] and config.default_voice == "glow"
+
+
+def test_a_file_with_voices_has_just_those(tmp_path: Path) -> None:
+    path = write(tmp_path, '[voices.a]\nengine = "griffinlim"\n[voices.b]\nengine = "waveglow"\nsigma = 0.5\n')
+    config = load(path)
+    assert config.voices == {"a": GriffinLimVoice(), "b": WaveGlowVoice(sigma=0.5)}
+    assert config.default_voice == "a"
+    assert load(path, ["voices.b.default=true"]).default_voice == "b"
+
+
+def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    text = '[server]\nrun_dir = "run"\n[voices.a]\nengine = "waveglow"\ncheckpoint = "a.safetensors"\n'
+    config = load(write(tmp_path / "etc", text), ["files.directory=out"])
+    assert config.server.run_dir == str(tmp_path / "etc/run")
+    assert config.voices["a"].checkpoint == str(tmp_path / "etc/a.safetensors")  # type: ignore[attr-defined]
+    assert config.files.directory == str(tmp_path / "here/out")
+    assert load().files.directory == str(tmp_path / "here/recordings")
