@@ -1,0 +1,279 @@
+"""Streaming inversion of WaveGlow behind the vocoder interface: exact for causal voices, overlapped for the others.
+
+`ExactVocoder`: every frame is computed once; each layer's past is cached, so any chunking gives what the whole would.
+
+    frames    f-3 f-2 f-1 | f ... f+n-1 | f+n         (past and look-ahead of the frame encoder)
+    groups                | n * hop / G |             (one more at the end of the utterance, lapped squeeze only)
+    samples           <-G-| n * hop ... |             (a lapped block is complete one group late)
+
+`OverlapVocoder`: a non-causal voice sees the future, so each chunk is rendered inside a window and the window's rim, where
+the network misses its context, is thrown away:
+
+    window    | context_frames | n frames | look_ahead_frames |
+    kept                       |##########|                      samples of the n frames ...
+    tail                                  |\\\\|                 ... and crossfade_samples more, which fade out
+    next chunk                            |////##########|       under the fade-in of the next chunk's own render
+
+Both renders of the crossfade used the same latents (latents.py), so they are nearly the same signal and the linear fade,
+whose weights sum to one, is the right one. With context and look-ahead as long as the receptive field nothing differs
+from the whole utterance at all.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flow.graphs import StepRunner
+from flow.inverter import Inverter
+from flow.latents import NoiseTable
+from flow.mel import Floats
+from flow.vocoder import Stream, Vocoder
+from flow.waveglow import WaveGlow
+
+
+class _WaveGlowVocoder(Vocoder):
+    """What both modes share: the folded network, the noise, and the window of frames around a chunk."""
+
+    def __init__(self, voice: WaveGlow, device: torch.device | str, name: str, max_batch: int) -> None:
+        self.name, self.format, self.sigma = name, voice.config.mel, voice.config.sigma
+        self.device = torch.device(device)
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.inverter = Inverter(voice, self.device, dtype)
+        self.noise = NoiseTable(voice.config.group, device=self.device)
+        self.config = voice.config
+        self.runner = StepRunner(self.inverter, self.noise, max_batch)
+        self.max_batch = max_batch
+
+    def _windows(self, streams: Sequence[Stream], begin: int, end: int) -> Floats:
+        """Frames begin ... end - 1 relative to each stream's next frame [B, n, M], padded outside the utterance."""
+        return np.stack(
+            [self._window(stream, stream.frames_done + begin, stream.frames_done + end) for stream in streams]
+        )
+
+    def _window(self, stream: Stream, begin: int, end: int) -> Floats:
+        inner_begin, inner_end = max(begin, stream.first_frame), min(end, stream.frames_in)
+        mel = stream.frames(inner_begin, inner_end)
+        rim = ((inner_begin - begin, end - inner_end), (0, 0))
+        if rim[0] == (0, 0):
+            return mel
+        return np.pad(mel, rim, mode="edge") if self.inverter.pad == "replicate" else np.pad(mel, rim)
+
+
+class ExactStream(Stream):
+    """A stream of a causal voice; its caches are row `slot` of the vocoder's bank."""
+
+    slot: int
+    noise_row: int
+    owes_tail = False
+    """Whether samples are left that only the group after the last frame completes."""
+
+    @property
+    def done(self) -> bool:
+        """See Stream."""
+        return super().done and not self.owes_tail
+
+
+class ExactVocoder(_WaveGlowVocoder):
+    """Streams a causal voice exactly: streamed == whole utterance, for every chunking."""
+
+    def __init__(
+        self,
+        voice: WaveGlow,
+        device: torch.device | str = "cpu",
+        name: str = "glow",
+        max_batch: int = 16,
+        slots: int = 64,
+    ) -> None:
+        if not voice.config.causal:
+            raise ValueError("exact streaming needs a causal voice; use OverlapVocoder for this one")
+        super().__init__(voice, device, name, max_batch)
+        config = voice.config
+        self.look_ahead_frames = self.inverter.look_ahead_frames
+        self.latency_samples = config.group if self.inverter.lapped else 0
+        reach = -(-config.reach_groups // config.groups_per_frame)
+        self.history_frames = reach + self.inverter.past_frames + 1
+        # One slot more than streams: the rows of a CUDA bucket that carry no stream play there.
+        self.bank = self.inverter.initial_state(slots + 1)
+        self._fresh = self.inverter.initial_state(1)
+        self._free = list(range(slots - 1, -1, -1))
+
+    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> ExactStream:
+        """See Vocoder. Raises RuntimeError when all slots are taken."""
+        if not self._free:
+            raise RuntimeError(
+                f"all {len(self.bank.past) - 1} stream slots of voice {self.name} are taken; close a stream"
+            )
+        sigma = self.sigma if sigma is None else sigma
+        stream = ExactStream(seed, sigma, self.format.n_mels, first_frame, self.inverter.past_frames + 1)
+        stream.slot = self._free.pop()
+        stream.noise_row = self.noise.first_row(seed)
+        self.bank.put(torch.tensor([stream.slot], device=self.device), self._fresh)
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """See Vocoder."""
+        assert isinstance(stream, ExactStream) and stream.slot not in self._free
+        self._free.append(stream.slot)
+
+    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+        """See Vocoder: everything but the look-ahead, in the sizes the runner has prepared."""
+        if stream.done:
+            return None
+        held_back = 0 if stream.ended else self.look_ahead_frames
+        ready = self.runner.largest(min(limit, stream.frames_in - held_back - stream.frames_done))
+        if ready:
+            return ready
+        return 0 if stream.ended and stream.frames_done == stream.frames_in else None
+
+    def key(self, stream: Stream, frames: int) -> Hashable:
+        """See Vocoder."""
+        return frames, self._is_final(stream, frames)
+
+    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+        """See Vocoder."""
+        exact = [stream for stream in streams if isinstance(stream, ExactStream)]
+        final = self._is_final(exact[0], frames)
+        groups = frames * self.config.groups_per_frame + (self.inverter.extra_groups if final else 0)
+        # With no frame left but a tail to play, the window is that of the last frame.
+        windows = self._windows(exact, min(0, frames - 1) - self.inverter.past_frames, frames + self.look_ahead_frames)
+        rows = [stream.noise_row + stream.frames_done * self.config.groups_per_frame for stream in exact]
+        slots, sigmas = [stream.slot for stream in exact], [stream.sigma for stream in exact]
+        audio = self.runner.run(windows, groups, rows, sigmas, self.bank, slots)
+        return [self._take(stream, row, frames, final) for stream, row in zip(exact, audio)]
+
+    def _take(self, stream: ExactStream, samples: Floats, frames: int, final: bool) -> Floats:
+        # The block before the utterance's first group is the lapped transform's run-in.
+        first = stream.frames_done == stream.first_frame
+        samples = samples[self.latency_samples :] if first else samples
+        stream.owes_tail = self.inverter.lapped and not final
+        stream.rendered(frames, len(samples))
+        return samples
+
+    def _is_final(self, stream: Stream, frames: int) -> bool:
+        return stream.ended and stream.frames_done + frames == stream.frames_in
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlan:
+    """How a non-causal voice is cut: all in frames but the crossfade. The truncation has a price; `glowlab context` shows it."""
+
+    chunk_frames: int = 8
+    context_frames: int = 24
+    look_ahead_frames: int = 8
+    crossfade_samples: int = 256
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("chunk_frames", 1),
+            ("context_frames", 0),
+            ("look_ahead_frames", 0),
+            ("crossfade_samples", 0),
+        ):
+            if getattr(self, name) < low:
+                raise ValueError(f"chunk plan: {name} is {getattr(self, name)}; allowed: at least {low}")
+
+    def check(self, hop: int, delay_samples: int) -> None:
+        """Raises ValueError if a chunk or its crossfade needs more look-ahead than the window renders."""
+        room = self.look_ahead_frames * hop - delay_samples
+        if room < 0:
+            raise ValueError(
+                "chunk plan: look_ahead_frames is 0; allowed: at least 1, for a lapped squeeze ends a group late"
+            )
+        if self.crossfade_samples > max(0, room):
+            raise ValueError(
+                f"chunk plan: crossfade_samples is {self.crossfade_samples}; allowed: at most {max(0, room)}, the look-ahead"
+            )
+
+
+class OverlapStream(Stream):
+    """A stream of a non-causal voice; it owns the fading tail of its last chunk."""
+
+    noise_row: int
+    tail: Floats
+
+
+class OverlapVocoder(_WaveGlowVocoder):
+    """Streams any voice in overlapping windows; equal to the whole utterance when the plan covers its receptive field."""
+
+    def __init__(
+        self,
+        voice: WaveGlow,
+        plan: ChunkPlan,
+        device: torch.device | str = "cpu",
+        name: str = "glow",
+        max_batch: int = 16,
+    ) -> None:
+        super().__init__(voice, device, name, max_batch)
+        plan.check(self.hop, voice.config.group if self.inverter.lapped else 0)
+        self.plan = plan
+        self.look_ahead_frames = plan.look_ahead_frames
+        self.latency_samples = 0
+        self.history_frames = plan.context_frames + self.inverter.past_frames + plan.chunk_frames
+        # The crossfade begins where the chunk does: w runs over (0, 1) and the other render has weight 1 - w.
+        self._fade_in = ((np.arange(plan.crossfade_samples) + 0.5) / max(1, plan.crossfade_samples)).astype(np.float32)
+
+    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> OverlapStream:
+        """See Vocoder."""
+        keep = self.plan.context_frames + self.inverter.past_frames
+        stream = OverlapStream(seed, self.sigma if sigma is None else sigma, self.format.n_mels, first_frame, keep)
+        stream.noise_row, stream.tail = self.noise.first_row(seed), np.zeros(0, np.float32)
+        return stream
+
+    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+        """See Vocoder: whole chunks of the plan, or what is left at the end."""
+        held_back = 0 if stream.ended else self.look_ahead_frames
+        ready = stream.frames_in - held_back - stream.frames_done
+        if ready >= self.plan.chunk_frames:
+            return self.plan.chunk_frames
+        return ready if stream.ended and ready else None
+
+    def key(self, stream: Stream, frames: int) -> Hashable:
+        """See Vocoder."""
+        return frames, *self._rims(stream, frames)
+
+    def _rims(self, stream: Stream, frames: int) -> tuple[int, int, bool]:
+        """Frames before and after the chunk inside its window, and whether the window ends the utterance."""
+        before = min(self.plan.context_frames, stream.frames_done - stream.first_frame)
+        left = stream.frames_in - stream.frames_done - frames
+        after = min(self.plan.look_ahead_frames, left)
+        return before, after, stream.ended and after == left
+
+    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+        """See Vocoder."""
+        before, after, final = self._rims(streams[0], frames)
+        overlapped = [stream for stream in streams if isinstance(stream, OverlapStream)]
+        windows = self._windows(
+            overlapped, -before - self.inverter.past_frames, frames + after + self.inverter.look_ahead_frames
+        )
+        per_frame = self.config.groups_per_frame
+        rows = [stream.noise_row + (stream.frames_done - before) * per_frame for stream in overlapped]
+        groups = (before + frames + after) * per_frame + (self.inverter.extra_groups if final else 0)
+        audio = self.runner.run(windows, groups, rows, [stream.sigma for stream in overlapped], None, [])
+        delay = self.config.group if self.inverter.lapped else 0
+        return [self._take(stream, row[delay:], before, frames) for stream, row in zip(overlapped, audio)]
+
+    def _take(self, stream: OverlapStream, window: Floats, before: int, frames: int) -> Floats:
+        begin = before * self.hop
+        samples, rest = window[begin : begin + frames * self.hop].copy(), window[begin + frames * self.hop :]
+        n = min(len(stream.tail), len(samples))
+        w = self._fade_in[:n]
+        samples[:n] = w * samples[:n] + (1 - w) * stream.tail[:n]
+        stream.tail = rest[: self.plan.crossfade_samples]
+        stream.rendered(frames, len(samples))
+        return samples
+
+
+def stream_vocoder(
+    voice: WaveGlow,
+    plan: ChunkPlan,
+    device: torch.device | str = "cpu",
+    name: str = "glow",
+    max_batch: int = 16,
+    slots: int = 64,
+) -> Vocoder:
+    """The streaming mode that suits a voice: exact if it is causal, overlapped by `plan` if not."""
+    if voice.config.causal:
+        return ExactVocoder(voice, device, name, max_batch, slots)
+    return OverlapVocoder(voice, plan, device, name, max_batch)

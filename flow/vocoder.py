@@ -1,0 +1,138 @@
+"""What the daemon needs of any engine of sound: the vocoder interface and the streams that run through it.
+
+Rules: no torch, no socket. A `Stream` is explicit state with one owner (whoever opened it); a `Vocoder` holds weights and
+scratch, and moves any number of streams on in one call. Offline rendering is the same calls on one stream.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+
+from flow.mel import Floats, MelFormat
+
+
+class Stream:
+    """One utterance on its way: frames in at one end, a count of what has been rendered at the other.
+
+    Keeps the frames that a later chunk may still look at (`keep_frames` before the first one not yet rendered).
+    """
+
+    def __init__(self, seed: int, sigma: float, n_mels: int, first_frame: int = 0, keep_frames: int | None = 0) -> None:
+        self.seed, self.sigma, self.first_frame = seed, sigma, first_frame
+        self.frames_in = self.frames_done = first_frame
+        self.samples_out = 0
+        self.ended = False
+        self._keep_frames = keep_frames
+        self._mel = np.zeros((0, n_mels), np.float32)
+        self._mel_begin = first_frame
+
+    def push(self, mel: Floats) -> None:
+        """Append frames [n, M]. Raises ValueError on a wrong shape or after `end`."""
+        mel = np.asarray(mel, np.float32)
+        if mel.ndim != 2 or mel.shape[1] != self._mel.shape[1]:
+            raise ValueError(f"mel frames must have shape [n, {self._mel.shape[1]}]; got {list(mel.shape)}")
+        if self.ended:
+            raise ValueError("the stream has ended; open another one")
+        self._mel = np.concatenate([self._mel, mel])
+        self.frames_in += len(mel)
+
+    def end(self) -> None:
+        """No more frames will come: what the look-ahead held back may be rendered."""
+        self.ended = True
+
+    @property
+    def done(self) -> bool:
+        """Whether every frame has been rendered."""
+        return self.ended and self.frames_done == self.frames_in
+
+    def frames(self, begin: int, end: int) -> Floats:
+        """Frames begin ... end - 1 [n, M] by absolute index; they must still be held."""
+        assert self._mel_begin <= begin <= end <= self.frames_in, (self._mel_begin, begin, end, self.frames_in)
+        return self._mel[begin - self._mel_begin : end - self._mel_begin]
+
+    def rendered(self, frames: int, samples: int) -> None:
+        """Note that `frames` more were rendered to `samples` samples, and forget frames nobody will look at again."""
+        self.frames_done += frames
+        self.samples_out += samples
+        if self._keep_frames is not None:
+            begin = max(self._mel_begin, self.frames_done - self._keep_frames)
+            self._mel, self._mel_begin = self._mel[begin - self._mel_begin :], begin
+
+
+class Vocoder(ABC):
+    """An engine of sound: mel frames to samples, for many streams at once."""
+
+    name: str
+    format: MelFormat
+    look_ahead_frames: int
+    """Frames after a frame that must have arrived before it can be rendered."""
+    history_frames: int
+    """A stream re-opened this many frames early goes on exactly as if it had never stopped."""
+    latency_samples: int
+    """Samples of a rendered frame that come out only with the next one."""
+    whole_utterance = False
+    """Whether nothing can be rendered before the end."""
+    sigma: float
+
+    @abstractmethod
+    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
+        """A new stream whose latents are those of `seed`, beginning at an absolute frame."""
+
+    @abstractmethod
+    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+        """Frames of the stream that one call to `step` could render now, at most `limit`; None if there is nothing to do.
+
+        0 means that every frame has been rendered and `step` owes only samples that were waiting for the end.
+        """
+
+    @abstractmethod
+    def key(self, stream: Stream, frames: int) -> Hashable:
+        """Streams whose keys are equal can be rendered by one call to `step`."""
+
+    @abstractmethod
+    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+        """Render `frames` of each stream (all of one key): the new samples [t] of each, in order.
+
+        Over a whole utterance a stream gets exactly frames * hop samples, whatever the chunks were.
+        """
+
+    def close(self, stream: Stream) -> None:  # noqa: B027  (an engine without slots has nothing to free)
+        """Free what the vocoder holds for a stream. It must not be used again."""
+
+    def warm_up(self, batch: int, frames: int) -> None:
+        """Run once what will run later, so that the first listener does not pay for it."""
+        streams = [self.open(seed) for seed in range(batch)]
+        for stream in streams:
+            stream.push(np.full((frames + self.look_ahead_frames, self.format.n_mels), -5.0, np.float32))
+        if ready := self.ready_frames(streams[0], frames):
+            self.step(streams, ready)
+        for stream in streams:
+            self.close(stream)
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return self.format.hop
+
+    @property
+    def rate_hz(self) -> int:
+        """Sample rate."""
+        return self.format.rate_hz
+
+
+def drain(vocoder: Vocoder, stream: Stream, limit: int) -> Iterator[Floats]:
+    """Everything a stream can give now, in chunks of at most `limit` frames."""
+    while (frames := vocoder.ready_frames(stream, limit)) is not None:
+        yield vocoder.step([stream], frames)[0]
+
+
+def render(vocoder: Vocoder, mel: Floats, seed: int = 0, chunk_frames: int = 16, sigma: float | None = None) -> Floats:
+    """A whole utterance, mel [L, M] -> samples [L * hop], through the same calls that stream."""
+    stream = vocoder.open(seed, sigma=sigma)
+    try:
+        stream.push(mel)
+        stream.end()
+        return np.concatenate([np.zeros(0, np.float32), *drain(vocoder, stream, chunk_frames)])
+    finally:
+        vocoder.close(stream)

@@ -1,0 +1,224 @@
+"""Streamed == offline, for every chunking; latents are a function of time; overlap mode equals offline when it sees enough."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flow.checkpoint import load
+from flow.latents import TABLE_SAMPLES, NoiseTable
+from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from flow.vocoder import Stream, Vocoder, drain, render
+from flow.waveglow import WaveGlow
+from tests.flow.voices import random_voice, tiny
+
+torch.set_num_threads(1)
+TOLERANCE = 1e-5
+
+
+def some_mel(frames: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((frames, 80)) * 0.8 - 5.6).astype(np.float32)
+
+
+def offline(voice: WaveGlow, mel: np.ndarray, seed: int, sigma: float) -> np.ndarray:
+    """The definition: the network's own inverse on the whole utterance, with the latents of the same table."""
+    table = NoiseTable(voice.config.group)
+    groups = len(mel) * voice.config.groups_per_frame + voice.squeeze.extra_groups
+    z = table.rows(torch.tensor([table.first_row(seed)]), groups).transpose(1, 2) * sigma
+    with torch.no_grad():
+        return voice.inverse(z, torch.from_numpy(mel.T[None].copy()))[0].numpy()
+
+
+def streamed(vocoder: Vocoder, mel: np.ndarray, cuts: list[int], limits: list[int], seed: int = 0) -> np.ndarray:
+    stream, parts, at = vocoder.open(seed), [], 0
+    for i, cut in enumerate([*cuts, len(mel)]):
+        stream.push(mel[at : at + cut])
+        at = min(at + cut, len(mel))
+        parts += list(drain(vocoder, stream, limits[i % len(limits)]))
+        assert sum(map(len, parts)) == stream.samples_out
+    stream.end()
+    parts += list(drain(vocoder, stream, limits[-1]))
+    assert stream.done
+    vocoder.close(stream)
+    return np.concatenate(parts)
+
+
+KINDS: list[dict[str, Any]] = [
+    dict(squeeze="lapped"),
+    dict(squeeze="lapped", look_ahead_frames=0, mel_scale=False),
+    dict(squeeze="polyphase", group=8, early_size=2, conditioning="upsample", mel_scale=False),
+    dict(squeeze="polyphase", group=64, look_ahead_frames=2),
+]
+EXACT = [ExactVocoder(random_voice(tiny(**kind)), slots=4) for kind in KINDS]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(range(len(KINDS))), st.integers(1, 40), st.lists(st.integers(1, 12), max_size=12),
+    st.lists(st.integers(1, 17), min_size=1, max_size=4), st.integers(0, 2**31),
+)  # fmt: skip
+def test_streamed_equals_offline_for_every_chunking(
+    kind: int, frames: int, cuts: list[int], limits: list[int], seed: int
+) -> None:
+    vocoder, mel = EXACT[kind], some_mel(frames, seed % 7)
+    audio = streamed(vocoder, mel, cuts, limits, seed)
+    voice = random_voice(tiny(**KINDS[kind]))
+    assert len(audio) == frames * 256
+    np.testing.assert_allclose(audio, offline(voice, mel, seed, vocoder.sigma), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 16, 50])
+def test_the_embedded_voice_streams_exactly(chunk: int) -> None:
+    voice, mel = load("embedded"), some_mel(50)
+    vocoder = ExactVocoder(voice, slots=2)
+    audio = streamed(vocoder, mel, [chunk] * (50 // chunk), [chunk], seed=3)
+    np.testing.assert_allclose(audio, offline(voice, mel, 3, vocoder.sigma), atol=TOLERANCE)
+
+
+def test_streams_in_one_batch_do_not_touch_each_other() -> None:
+    """Desynchronised streams, joining late and reusing slots, give what each gives alone."""
+    vocoder = EXACT[0]
+    mels = [some_mel(20, seed) for seed in range(3)]
+    alone = [render(vocoder, mel, seed=9 + i) for i, mel in enumerate(mels)]
+    streams = [vocoder.open(9), vocoder.open(10)]
+    parts: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    for tick in range(7):
+        if tick == 2:
+            streams.append(vocoder.open(11))
+        for i, stream in enumerate(streams):
+            begin = 4 * (tick - (2 if i == 2 else 0))
+            if begin < 20:
+                stream.push(mels[i][begin : begin + 4])
+                if begin + 4 == 20:
+                    stream.end()
+        advance(vocoder, streams, parts)
+    for i in range(3):
+        np.testing.assert_allclose(np.concatenate(parts[i]), alone[i], atol=TOLERANCE)
+        vocoder.close(streams[i])
+
+
+def advance(vocoder: Vocoder, streams: Sequence[Stream], parts: dict[int, list[np.ndarray]]) -> None:
+    while True:
+        ready = {i: vocoder.ready_frames(s, 4) for i, s in enumerate(streams)}
+        due = {i: n for i, n in ready.items() if n is not None}
+        if not due:
+            return
+        key = vocoder.key(streams[min(due)], due[min(due)])
+        batch = [i for i, n in due.items() if vocoder.key(streams[i], n) == key]
+        for i, samples in zip(batch, vocoder.step([streams[i] for i in batch], due[batch[0]])):
+            parts[i].append(samples)
+
+
+def test_a_stream_reopened_with_its_history_goes_on_exactly() -> None:
+    voice = random_voice(tiny(layers=2, flows=3))
+    vocoder, mel = ExactVocoder(voice, slots=2), some_mel(60)
+    assert vocoder.history_frames < 20
+    whole = render(vocoder, mel, seed=5)
+    begin = 40 - vocoder.history_frames
+    again = vocoder.open(5, first_frame=begin)
+    again.push(mel[begin:])
+    again.end()
+    tail = np.concatenate(list(drain(vocoder, again, 4)))
+    assert len(tail) == (60 - begin) * 256
+    np.testing.assert_allclose(tail[-20 * 256 :], whole[-20 * 256 :], atol=TOLERANCE)
+
+
+def test_slots_run_out_with_a_clear_error() -> None:
+    vocoder = ExactVocoder(random_voice(tiny()), slots=2)
+    streams = [vocoder.open(), vocoder.open()]
+    with pytest.raises(RuntimeError, match="all 2 stream slots"):
+        vocoder.open()
+    vocoder.close(streams[0])
+    vocoder.open()
+
+
+def test_bad_pushes_are_named() -> None:
+    stream = EXACT[0].open()
+    with pytest.raises(ValueError, match=r"shape \[n, 80\]; got \[80\]"):
+        stream.push(np.zeros(80, np.float32))
+    stream.end()
+    with pytest.raises(ValueError, match="has ended"):
+        stream.push(some_mel(1))
+    EXACT[0].close(stream)
+
+
+# ------------------------------------------------------------------ latents
+
+
+def test_latents_are_a_function_of_seed_and_time() -> None:
+    table, again = NoiseTable(64), NoiseTable(64)
+    first = torch.tensor([table.first_row(7)])
+    whole = table.rows(first, 100)
+    assert torch.equal(whole[:, 40:60], again.rows(first + 40, 20))
+    assert table.first_row(7) != table.first_row(8)
+    assert abs(table.table.mean()) < 0.01 and abs(table.table.std() - 1) < 0.01
+    assert torch.equal(table.rows(torch.tensor([TABLE_SAMPLES // 64 - 1]), 2)[0, 1], table.table[0])
+
+
+# ----------------------------------------------------------------- overlap
+
+
+def non_causal(**changes: Any) -> WaveGlow:
+    return random_voice(tiny(causal=False, flows=3, layers=2, **changes))
+
+
+OVERLAPPED: list[dict[str, Any]] = [
+    dict(squeeze="polyphase", group=8, early_size=2, conditioning="upsample", mel_scale=False),
+    dict(squeeze="lapped", mel_scale=False, look_ahead_frames=1),
+]
+
+
+@pytest.mark.parametrize("kind", OVERLAPPED)
+@pytest.mark.parametrize("frames,chunk", [(1, 4), (7, 3), (40, 8), (41, 5)])
+def test_overlap_equals_offline_when_it_covers_the_receptive_field(
+    kind: dict[str, Any], frames: int, chunk: int
+) -> None:
+    voice, mel = non_causal(**kind), some_mel(frames)
+    reach = -(-voice.config.reach_groups // voice.config.groups_per_frame)
+    plan = ChunkPlan(chunk, reach + 5, reach + 2, 128)
+    vocoder = OverlapVocoder(voice, plan)
+    audio = streamed(vocoder, mel, [1, 2, 3] * 20, [16], seed=4)
+    assert len(audio) == frames * 256
+    np.testing.assert_allclose(audio, offline(voice, mel, 4, vocoder.sigma), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", OVERLAPPED)
+def test_less_context_costs_a_little_and_keeps_the_timeline(kind: dict[str, Any]) -> None:
+    voice, mel = non_causal(**kind), some_mel(40)
+    whole = offline(voice, mel, 4, voice.config.sigma)
+    errors = []
+    for rim in (0 if kind["squeeze"] == "polyphase" else 1, 12):
+        audio = streamed(OverlapVocoder(voice, ChunkPlan(4, rim, rim, 64 * min(rim, 2))), mel, [4] * 10, [4], seed=4)
+        assert len(audio) == 40 * 256
+        errors.append(np.abs(audio - whole).max())
+    print(errors)
+    assert errors[0] > 10 * errors[1] and errors[1] <= TOLERANCE
+
+
+@pytest.mark.parametrize("mode", ["exact", "overlap"])
+def test_a_seam_is_inaudible(mode: str) -> None:
+    """Sample-to-sample jumps at seams have the statistics of those elsewhere."""
+    if mode == "exact":
+        vocoder: Vocoder = EXACT[0]
+    else:
+        vocoder = OverlapVocoder(non_causal(**OVERLAPPED[0]), ChunkPlan(4, 4, 2, 256))
+    audio = streamed(vocoder, some_mel(400), [4] * 100, [4], seed=1)
+    jumps = np.abs(np.diff(audio))
+    seams = np.arange(4 * 256, len(audio) - 256, 4 * 256) - vocoder.latency_samples - 1
+    ratio = np.sqrt((jumps[seams] ** 2).mean() / (jumps**2).mean())
+    assert 0.7 < ratio < 1.3
+    assert jumps[seams].max() <= jumps.max()
+
+
+def test_impossible_plans_are_refused() -> None:
+    with pytest.raises(ValueError, match="chunk_frames is 0; allowed: at least 1"):
+        ChunkPlan(chunk_frames=0)
+    with pytest.raises(ValueError, match="crossfade_samples is 1000; allowed: at most 256"):
+        OverlapVocoder(non_causal(**OVERLAPPED[0]), ChunkPlan(4, 4, 1, 1000))
+    with pytest.raises(ValueError, match="exact streaming needs a causal voice"):
+        ExactVocoder(non_causal(**OVERLAPPED[0]))
