@@ -1,0 +1,231 @@
+"""Declaring messages: frozen dataclasses whose every field states what it may hold.
+
+Rules of this file: no bytes, no I/O, and no particular message. A message is a class decorated with `@message`; each
+header field is declared by one of the field functions (`integer`, `identifier`, ...), the array behind the header, if
+any, by `array`. The codec reads and writes bytes by these declarations alone.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+MAX_INDEX = 2**53 - 1  # every language's numbers hold this exactly
+MAX_NS = 2**63 - 1
+
+Array = NDArray[np.float32]
+
+
+class Code(IntEnum):
+    """Numbers of the errors a peer can be told. 1xx message, 2xx stream, 3xx mel, 4xx refused, 5xx daemon."""
+
+    MALFORMED = 100
+    UNKNOWN_TYPE = 101
+    BAD_FIELD = 102
+    TOO_LARGE = 103
+    BAD_VERSION = 104
+    NO_HELLO = 105
+    UNKNOWN_STREAM = 200
+    STREAM_EXISTS = 201
+    WRONG_STATE = 202
+    OVER_CREDIT = 203
+    GAP = 204
+    WRONG_GENERATION = 205
+    WRONG_FORMAT = 300
+    BAD_SHAPE = 301
+    NOT_FINITE = 302
+    OUT_OF_RANGE = 303
+    AT_CAPACITY = 400
+    TOO_MANY_CLIENTS = 401
+    UNKNOWN_VOICE = 402
+    SINK_UNAVAILABLE = 403
+    BAD_SINK = 404
+    TOO_LONG = 405
+    INTERNAL = 500
+    ENGINE_LOST = 501
+    DEVICE_LOST = 502
+    STOPPING = 503
+    IDLE_TIMEOUT = 504
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spec:
+    """What one header field may hold: words for people, a test for machines, the code of the refusal."""
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    code: Code = Code.BAD_FIELD
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Payload:
+    """The array behind the header: `shape` and `dtype` name header fields (or fix a number, a dtype)."""
+
+    shape: tuple[str | int, ...]
+    dtype: str
+    low: float | None
+    high: float | None
+    chunked: bool  # the first axis counts mel frames and obeys Limits.max_chunk_frames
+
+
+REQUIRED: Any = dataclasses.MISSING
+
+
+def field(spec: Spec, *, default: Any = REQUIRED) -> Any:
+    """Declare a header field; a mutable default is copied for each message."""
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=default.copy, metadata={"spec": spec})
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED) -> Any:
+    def accepts(value: Any) -> bool:
+        return type(value) is int and low <= value <= high
+
+    return field(Spec(f"an integer, {low}..{high}", accepts), default=default)
+
+
+def nanoseconds(*, default: Any = REQUIRED) -> Any:
+    return integer(0, MAX_NS, default=default)
+
+
+def number(low: float, high: float, *, default: Any = REQUIRED) -> Any:
+    def accepts(value: Any) -> bool:
+        return type(value) in (int, float) and low <= value <= high  # NaN fails both comparisons
+
+    return field(Spec(f"a number, {low:g}..{high:g}", accepts), default=default)
+
+
+def flag(*, default: Any = REQUIRED) -> Any:
+    return field(Spec("true or false", lambda value: type(value) is bool), default=default)
+
+
+def choice(*options: str, default: Any = REQUIRED) -> Any:
+    return field(Spec(" or ".join(map(repr, options)), lambda value: value in options), default=default)
+
+
+def identifier(*extra: str, default: Any = REQUIRED) -> Any:
+    """A name, or one of the `extra` words."""
+
+    def accepts(value: Any) -> bool:
+        return type(value) is str and (value in extra or NAME.fullmatch(value) is not None)
+
+    also = "".join(f" or {word!r}" for word in extra)
+    return field(Spec(f"1..64 characters of A-Z a-z 0-9 . _ -{also}", accepts), default=default)
+
+
+def words(max_chars: int, *, default: Any = REQUIRED) -> Any:
+    def accepts(value: Any) -> bool:
+        return type(value) is str and len(value) <= max_chars
+
+    return field(Spec(f"text of at most {max_chars} characters", accepts), default=default)
+
+
+def word_list(low: int, high: int, pattern: str, code: Code, *, default: Any = REQUIRED) -> Any:
+    """A list of `low`..`high` strings, each matching `pattern` as a whole."""
+    compiled = re.compile(pattern)
+
+    def accepts(value: Any) -> bool:
+        strings = type(value) is list and low <= len(value) <= high and all(type(item) is str for item in value)
+        return strings and all(compiled.fullmatch(item) for item in value)
+
+    return field(Spec(f"a list of {low}..{high} strings matching {pattern}", accepts, code), default=default)
+
+
+def is_plain(value: Any, depth: int) -> bool:
+    """Whether a value is JSON-like (finite numbers, string keys) and nested at most `depth` levels."""
+    if value is None or type(value) in (bool, int, str):
+        return True
+    if type(value) is float:
+        return math.isfinite(value)
+    if depth == 0:
+        return False
+    if type(value) is list:
+        return all(is_plain(item, depth - 1) for item in value)
+    return type(value) is dict and all(type(k) is str and is_plain(v, depth - 1) for k, v in value.items())
+
+
+def mapping(depth: int = 4, *, default: Any = REQUIRED) -> Any:
+    """A JSON-like map, nested at most `depth` levels."""
+    spec = Spec(f"a map, nested at most {depth} deep", lambda value: type(value) is dict and is_plain(value, depth))
+    return field(spec, default=default)
+
+
+def mappings(depth: int = 4, *, default: Any = REQUIRED) -> Any:
+    """A list of JSON-like maps."""
+
+    def accepts(value: Any) -> bool:
+        return type(value) is list and all(type(item) is dict and is_plain(item, depth) for item in value)
+
+    return field(Spec(f"a list of maps, nested at most {depth} deep", accepts), default=default)
+
+
+def timestamps(*, default: Any = REQUIRED) -> Any:
+    """A map from the name of a stage to nanoseconds."""
+
+    def accepts(value: Any) -> bool:
+        return type(value) is dict and all(type(k) is str and type(v) is int and v >= 0 for k, v in value.items())
+
+    return field(Spec("a map of names to nanoseconds", accepts), default=default)
+
+
+def array(
+    *shape: str | int, dtype: str = "f32", low: float | None = None, high: float | None = None,
+    chunked: bool = False, default: None = None,
+) -> Any:  # fmt: skip
+    """Declare the payload, float32 [*shape] for its readers whatever it is on the wire.
+
+    With `low` and `high`, values must be finite and in that range, at both ends.
+    """
+    payload = Payload(shape, dtype, low, high, chunked)
+    return dataclasses.field(default_factory=lambda: np.empty(0, np.float32), metadata={"payload": payload})
+
+
+class Message:
+    """Base of all messages. Equal when the type, every field and the payload's values are equal."""
+
+    __slots__ = ()
+    TYPE: ClassVar[str]
+    FIELDS: ClassVar[dict[str, Spec]]
+    REQUIRED: ClassVar[frozenset[str]]
+    PAYLOAD: ClassVar[tuple[str, Payload] | None]
+
+    def header(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in self.FIELDS}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message) or self.TYPE != other.TYPE or self.header() != other.header():
+            return False
+        return self.PAYLOAD is None or np.array_equal(getattr(self, self.PAYLOAD[0]), getattr(other, self.PAYLOAD[0]))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass_transform(
+    frozen_default=True,
+    eq_default=False,
+    field_specifiers=(
+        integer, nanoseconds, number, flag, choice, identifier, words, word_list, mapping, mappings, timestamps, array,
+    ),
+)  # fmt: skip
+def message(cls: type[M]) -> type[M]:
+    """Make a frozen message of a class. Its wire type is its name in snake_case: DeviceReady is "device_ready"."""
+    made = dataclasses.dataclass(frozen=True, slots=True, eq=False)(cls)
+    declared = dataclasses.fields(made)  # type: ignore[arg-type]
+    payloads = [(f.name, f.metadata["payload"]) for f in declared if "payload" in f.metadata]
+    made.TYPE = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+    made.FIELDS = {f.name: f.metadata["spec"] for f in declared if "spec" in f.metadata}
+    made.REQUIRED = frozenset(
+        f.name for f in declared if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    made.PAYLOAD = payloads[0] if payloads else None
+    return made
