@@ -28,7 +28,9 @@ def resolve(checkpoint: str | Path) -> Path:
     return EMBEDDED if str(checkpoint) == "embedded" else Path(checkpoint)
 
 
-def save(path: Path, config: WaveGlowConfig, state: dict[str, Tensor], card: dict[str, Any] | None = None, half: bool = False) -> None:
+def save(
+    path: Path, config: WaveGlowConfig, state: dict[str, Tensor], card: dict[str, Any] | None = None, half: bool = False
+) -> None:
     """Write a checkpoint so that a reader sees the old file or the new one, never half of one. Raises OSError."""
     metadata = {
         "glowd_format": str(FORMAT_VERSION),
@@ -52,9 +54,13 @@ def read_header(checkpoint: str | Path) -> tuple[WaveGlowConfig, dict[str, Any]]
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
     if "glowd_format" not in metadata:
-        raise CheckpointError(f"checkpoint {path} was not written by glowd; convert it: glowlab import {path} OUT.safetensors")
+        raise CheckpointError(
+            f"checkpoint {path} was not written by glowd; convert it: glowlab import {path} OUT.safetensors"
+        )
     if metadata["glowd_format"] != str(FORMAT_VERSION):
-        raise CheckpointError(f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {FORMAT_VERSION}")
+        raise CheckpointError(
+            f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {FORMAT_VERSION}"
+        )
     try:
         return WaveGlowConfig.from_dict(json.loads(metadata["config"])), json.loads(metadata.get("card", "{}"))
     except (ValueError, KeyError, TypeError) as error:
@@ -67,7 +73,7 @@ def load(checkpoint: str | Path) -> WaveGlow:
     path = resolve(checkpoint)
     voice = WaveGlow(config)
     with safe_open(path, "pt") as file:
-        state = {key: file.get_tensor(key).float() for key in file.keys()}
+        state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
     problems = _mismatches(voice.state_dict(), state)
     if problems:
         raise CheckpointError(f"checkpoint {path} does not fit its own geometry: {'; '.join(problems[:4])}")

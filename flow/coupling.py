@@ -1,7 +1,7 @@
 """The two invertible layers of a flow step: 1x1 mixing (Glow, Kingma & Dhariwal 2018) and affine coupling on a WN.
 
 Each has `forward` (audio to z, with its log-determinant) and `inverse` (z to audio) over the same parameters.
-Mixing and the affine map stay in float32 whatever precision the convolutions run in: see DESIGN notes on numerics in README.
+Mixing and the affine map stay in float32 whatever precision the convolutions run in.
 """
 
 import torch

@@ -11,7 +11,7 @@ Rows of z [B, G, S]: early outputs first, in the order the forward pass emits th
 """
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +62,15 @@ class WaveGlowConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("group", self.mel.hop % self.group == 0, f"a divisor of the hop {self.mel.hop}")
         self._require("kernel", self.kernel % 2 == 1, "odd")
-        self._require("early_size", all(n >= 2 and n % 2 == 0 for n in self.rows), "such that every flow keeps an even number of rows")
+        self._require(
+            "early_size",
+            all(n >= 2 and n % 2 == 0 for n in self.rows),
+            "such that every flow keeps an even number of rows",
+        )
         if self.conditioning == "upsample":
-            self._require("upsample_kernel", self.upsample_kernel % self.mel.hop == 0, f"a multiple of the hop {self.mel.hop}")
+            self._require(
+                "upsample_kernel", self.upsample_kernel % self.mel.hop == 0, f"a multiple of the hop {self.mel.hop}"
+            )
             expected = self.mel.n_mels * self.group
             self._require("cond_channels", self.cond_channels == expected, f"n_mels * group = {expected}")
 
@@ -144,10 +150,10 @@ class WaveGlow(nn.Module):
     def forward(self, audio: Tensor, mel: Tensor, autocast: bool = False) -> tuple[Tensor, Tensor]:
         """Audio [B, T], mel [B, M, T / hop] -> z [B, G, S], log-determinant [B]."""
         cond, log_scale = self._condition(mel, autocast)
-        x, log_det, z = self.squeeze(audio), audio.new_zeros(audio.shape[0]), []
+        x, log_det, z = self.squeeze.forward(audio), audio.new_zeros(audio.shape[0]), []
         if log_scale is not None:
             x, log_det = x * log_scale.exp(), log_scale.sum((1, 2))
-        for early, flow in zip(self.config.early, self.flows):
+        for early, flow in self._steps():
             if early:
                 z.append(x[:, : self.config.early_size])
                 x = x[:, self.config.early_size :]
@@ -159,11 +165,13 @@ class WaveGlow(nn.Module):
         """z [B, G, S], mel [B, M, L] -> audio [B, L * hop]. Raises ValueError if z and mel disagree in length."""
         groups = mel.shape[2] * self.config.groups_per_frame + self.squeeze.extra_groups
         if z.shape[1:] != (self.config.group, groups):
-            raise ValueError(f"z has shape {list(z.shape)}; {mel.shape[2]} frames need [B, {self.config.group}, {groups}]")
+            raise ValueError(
+                f"z has shape {list(z.shape)}; {mel.shape[2]} frames need [B, {self.config.group}, {groups}]"
+            )
         cond, log_scale = self._condition(mel, autocast)
         early_rows, x = z.split([self.config.group - self.config.rows[-1], self.config.rows[-1]], 1)
         waiting = list(early_rows.split(self.config.early_size, 1)) if early_rows.shape[1] else []
-        for early, flow in zip(reversed(self.config.early), reversed(self.flows)):
+        for early, flow in reversed(self._steps()):
             x = flow.inverse(x, cond, autocast)
             if early:
                 x = torch.cat([waiting.pop(), x], 1)
@@ -173,6 +181,10 @@ class WaveGlow(nn.Module):
         """Negative log-likelihood in nats per sample, a scalar, without the constant log(2 pi) / 2 (WaveGlow, equation 8)."""
         z, log_det = self(audio, mel, autocast)
         return (0.5 * (z * z).sum() - log_det.sum()) / z.numel()
+
+    def _steps(self) -> list[tuple[bool, Flow]]:
+        """The flows in forward order, each with whether rows leave before it."""
+        return list(zip(self.config.early, cast("list[Flow]", self.flows)))
 
     def _condition(self, mel: Tensor, autocast: bool) -> tuple[Tensor, Tensor | None]:
         with torch.autocast(mel.device.type, torch.bfloat16, enabled=autocast):
@@ -187,5 +199,10 @@ def _conditioning(config: WaveGlowConfig) -> Conditioning:
     if config.conditioning == "upsample":
         return Upsampler(mel.n_mels, mel.hop, config.group, config.upsample_kernel)
     return FrameEncoder(
-        mel.n_mels, config.cond_channels, config.groups_per_frame, config.look_ahead_frames, config.mel_mean, config.mel_std
+        mel.n_mels,
+        config.cond_channels,
+        config.groups_per_frame,
+        config.look_ahead_frames,
+        config.mel_mean,
+        config.mel_std,
     )

@@ -19,7 +19,9 @@ def speechlike(samples: int, seed: int = 0) -> np.ndarray:
 def test_parity_with_librosa(samples: int) -> None:
     audio = speechlike(samples)
     spectrum = np.abs(librosa.stft(audio, n_fft=1024, hop_length=256, win_length=1024, pad_mode="reflect"))
-    expected = np.log(np.maximum(librosa.filters.mel(sr=22050, n_fft=1024, n_mels=80, fmin=0, fmax=8000) @ spectrum, 1e-5))
+    expected = np.log(
+        np.maximum(librosa.filters.mel(sr=22050, n_fft=1024, n_mels=80, fmin=0, fmax=8000) @ spectrum, 1e-5)
+    )
     mel = log_mel(audio)
     assert mel.shape == (samples // 256 + 1, 80) and mel.dtype == np.float32
     # A logarithm magnifies rounding near the floor, so compare magnitudes there and logarithms elsewhere.

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from flow.waveglow import WaveGlow, WaveGlowConfig
+from flow.waveglow import Flow, WaveGlow, WaveGlowConfig
 
 VECTORS = Path(__file__).parent / "data" / "seed_vectors.safetensors"
 SMALL: dict[str, Any] = dict(flows=5, early_every=2, early_size=16, layers=3, channels=16, cond_channels=12)
@@ -24,5 +24,6 @@ def random_voice(config: WaveGlowConfig, seed: int = 0) -> WaveGlow:
     torch.manual_seed(seed)
     voice = WaveGlow(config)
     for flow in voice.flows:
+        assert isinstance(flow, Flow)
         torch.nn.init.normal_(flow.coupling.wn.end.weight, std=0.02)
     return voice.eval()
