@@ -3,6 +3,8 @@
 `python -m tests.daemon.test_wire` writes golden bytes for messages that have none yet; existing ones are forever.
 """
 
+import dataclasses
+import json
 import re
 import time
 from pathlib import Path
@@ -283,6 +285,38 @@ def test_endpoints_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("GLOWD_ENDPOINT", "tcp://127.0.0.1:5")
     monkeypatch.setenv("GLOWD_TELEMETRY", "tcp://127.0.0.1:6")
     assert (wire.default_endpoint(), wire.default_telemetry()) == ("tcp://127.0.0.1:5", "tcp://127.0.0.1:6")
+
+
+def protocol_section(title: str) -> str:
+    """The text of PROTOCOL.md below the heading `### title`."""
+    return PROTOCOL.read_text().split(f"\n### {title}\n")[1].split("\n#")[0]
+
+
+def default_of(cls: type[Message], key: str) -> str:
+    if key in cls.REQUIRED:
+        return "required"
+    item = next(item for item in dataclasses.fields(cls) if item.name == key)  # type: ignore[arg-type]
+    value = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+    return f"`{json.dumps(value)}`"
+
+
+@pytest.mark.parametrize("cls", ALL_TYPES, ids=lambda cls: cls.TYPE)
+def test_the_specification_has_every_field_as_it_is(cls: type[Message]) -> None:
+    rows = [
+        re.split(r"(?<!\\) \| ", line.strip("| "))
+        for line in protocol_section(cls.TYPE).splitlines()
+        if line.startswith("| `")
+    ]
+    stated = {row[0].strip("`"): (row[1].replace("\\|", "|"), row[2]) for row in rows}
+    assert stated == {key: (spec.allowed, default_of(cls, key)) for key, spec in cls.FIELDS.items()}
+    assert all(row[3] for row in rows)
+
+
+def test_the_specification_has_every_code_and_a_true_example() -> None:
+    words = PROTOCOL.read_text()
+    assert re.findall(r"^\| (\d+) \| (\w+) \|", words, re.M) == [(str(int(code)), code.name) for code in Code]
+    example = bytes.fromhex(re.findall(r"^    ([0-9a-f]{40,})$", words, re.M)[0])
+    assert wire.decode([example]) == wire.Credit("s1", 0, 16)
 
 
 def write_missing_golden() -> None:
