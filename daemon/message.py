@@ -86,7 +86,7 @@ def field(spec: Spec, *, default: Any = REQUIRED) -> Any:
 
 def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED) -> Any:
     def accepts(value: Any) -> bool:
-        return type(value) is int and low <= value <= high
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
     return field(Spec(f"an integer, {low}..{high}", accepts), default=default)
 

@@ -225,6 +225,10 @@ def test_f16_payloads_arrive_as_float32() -> None:
     np.testing.assert_array_equal(decoded.payload, MEL_3.astype(np.float16).astype(np.float32))
 
 
+def test_a_code_is_a_number_on_the_wire() -> None:
+    assert wire.decode(wire.encode(wire.Error(Code.GAP, "GAP", "x"))) == wire.Error(204, "GAP", "x")
+
+
 def test_memoryviews_decode_like_bytes() -> None:
     assert wire.decode([memoryview(part) for part in wire.encode(MEL)]) == MEL
 
