@@ -104,9 +104,12 @@ class Vocoder(ABC):
         """Run once what will run later, so that the first listener does not pay for it."""
         streams = [self.open(seed) for seed in range(batch)]
         for stream in streams:
-            stream.push(np.full((frames + self.look_ahead_frames, self.format.n_mels), -5.0, np.float32))
-        if ready := self.ready_frames(streams[0], frames):
-            self.step(streams, ready)
+            stream.push(np.full((2 * frames + self.look_ahead_frames, self.format.n_mels), -5.0, np.float32))
+        for ended in (False, True):
+            for stream in streams:
+                stream.ended = ended
+            while (ready := self.ready_frames(streams[0], frames)) is not None:
+                self.step(streams, ready)
         for stream in streams:
             self.close(stream)
 

@@ -1,0 +1,292 @@
+"""The engine role: owns one voice and the state of every stream that speaks with it.
+
+    python -m daemon.engine --run-dir D --voice NAME [--config F]
+
+Rules: one thread does everything (messages in, scheduler, network, messages out), so no state is ever shared. Messages
+that arrive while the network runs wait in the socket. Nothing here knows a client, a session or a sound device.
+"""
+
+import contextlib
+import gc
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import zmq
+
+from daemon import link
+from daemon.config import GriffinLimVoice, Voice, WaveGlowVoice
+from daemon.message import Message
+from daemon.role import Role
+from daemon.scheduler import Arrival, Batch, Entry, Scheduler
+from flow.mel import Floats
+from flow.vocoder import Vocoder
+
+TURN_MS = 500
+"""Longest sleep of the loop: often enough to be seen alive."""
+LOAD_EVERY_NS = 1_000_000_000
+SPARE_SLOTS = 8
+"""Slots beyond server.max_streams: a flushed generation may still be closing while its successor opens."""
+
+log = logging.getLogger("glowd.engine")
+
+
+class Engine:
+    """Streams of one vocoder, fed by link messages. Owner of every Entry; single-threaded."""
+
+    def __init__(self, vocoder: Vocoder, scheduler: Scheduler, send: Callable[[Message], object]) -> None:
+        self.vocoder, self.scheduler, self._send = vocoder, scheduler, send
+        self.entries: dict[int, Entry] = {}
+        self._busy_ns = self._batches = self._rendered = 0
+        self._reported_ns = time.monotonic_ns()
+
+    # ------------------------------------------------------------ messages in
+
+    def handle(self, message: Message) -> None:
+        """Apply one link message. A stream that cannot go on is reported as Failed; the others are not touched."""
+        try:
+            match message:
+                case link.Start():
+                    self._drop(message.key)
+                    sigma = None if message.sigma < 0 else message.sigma
+                    stream = self.vocoder.open(message.seed, message.first_frame, sigma)
+                    self.entries[message.key] = Entry(message.key, stream)
+                case link.Frames() if entry := self.entries.get(message.key):
+                    self._frames(entry, message)
+                case link.Finish() if entry := self.entries.get(message.key):
+                    entry.stream.end()
+                case link.Drop():
+                    self._drop(message.key)
+                case link.DropAll():
+                    for key in list(self.entries):
+                        self._drop(key)
+        except (ValueError, RuntimeError) as error:
+            self._fail(getattr(message, "key", 0), error)
+
+    def _frames(self, entry: Entry, message: link.Frames) -> None:
+        if message.first_frame != entry.stream.frames_in:
+            raise ValueError(f"frames begin at {message.first_frame}, expected {entry.stream.frames_in}")
+        entry.stream.push(message.mel)
+        now_ns = time.monotonic_ns()
+        entry.arrivals.append(Arrival(entry.stream.frames_in, message.t_client_ns, message.t_gateway_ns, now_ns))
+
+    def _drop(self, key: int) -> None:
+        if entry := self.entries.pop(key, None):
+            self.vocoder.close(entry.stream)
+
+    def _fail(self, key: int, error: Exception) -> None:
+        log.error("stream %d failed: %s", key, error, exc_info=error)
+        self._drop(key)
+        self._send(link.Failed(key=key, text=f"{type(error).__name__}: {error}"[:500]))
+
+    # --------------------------------------------------------------- network
+
+    def turn(self) -> bool:
+        """Make the next due call to the network, if any; returns whether there was one."""
+        start_ns = time.monotonic_ns()
+        batch = self.scheduler.next_batch(self.entries.values(), start_ns)
+        if batch is not None:
+            self._run(batch, start_ns)
+        for entry in [e for e in self.entries.values() if e.stream.done]:
+            self._finish(entry)
+        return batch is not None
+
+    def _run(self, batch: Batch, start_ns: int) -> None:
+        try:
+            outputs = self.vocoder.step([entry.stream for entry in batch.entries], batch.frames)
+        except (ValueError, RuntimeError) as error:
+            for entry in batch.entries:
+                self._fail(entry.key, error)
+            return
+        end_ns = time.monotonic_ns()
+        self._busy_ns += end_ns - start_ns
+        self._batches += 1
+        for entry, samples in zip(batch.entries, outputs):
+            entry.served_ns = end_ns
+            self._rendered += len(samples)
+            self._emit(entry, samples, start_ns, end_ns, len(batch.entries))
+
+    def _emit(self, entry: Entry, samples: Floats, start_ns: int, end_ns: int, batch: int) -> None:
+        stream, trigger = entry.stream, entry.trigger(self.vocoder.look_ahead_frames)
+        first = stream.first_frame * self.vocoder.hop + stream.samples_out - len(samples)
+        entry.announced_end = stream.done
+        self._send(
+            link.Pcm(
+                key=entry.key,
+                first_sample=first,
+                samples=len(samples),
+                last=stream.done,
+                frames_done=stream.frames_done,
+                t_client_ns=trigger.client_ns if trigger else 0,
+                t_gateway_ns=trigger.gateway_ns if trigger else 0,
+                t_engine_ns=trigger.engine_ns if trigger else 0,
+                t_start_ns=start_ns,
+                t_end_ns=end_ns,
+                batch=batch,
+                audio=samples,
+            )
+        )
+
+    def _finish(self, entry: Entry) -> None:
+        # An utterance whose last frame was rendered before its end was known still owes the word that it is over.
+        if not entry.announced_end:
+            now_ns = time.monotonic_ns()
+            self._emit(entry, np.zeros(0, np.float32), now_ns, now_ns, 1)
+        self._drop(entry.key)
+
+    # ------------------------------------------------------------- telemetry
+
+    def load(self) -> link.Load | None:
+        """A report of the last second, once a second."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._reported_ns < LOAD_EVERY_NS:
+            return None
+        seconds = (now_ns - self._reported_ns) / 1e9
+        stats = {
+            "streams": len(self.entries),
+            "busy": round(self._busy_ns / 1e9 / seconds, 4),
+            "batches_per_s": round(self._batches / seconds, 2),
+            "audio_per_s": round(self._rendered / self.vocoder.rate_hz / seconds, 4),
+        }
+        self._busy_ns = self._batches = self._rendered = 0
+        self._reported_ns = now_ns
+        return link.Load(stats=stats)
+
+
+# ------------------------------------------------------------------ the voice
+
+
+def build_vocoder(name: str, settings: Voice, max_streams: int) -> Vocoder:
+    """The vocoder of a [voices.NAME] table. Raises flow.checkpoint.CheckpointError, ValueError."""
+    match settings:
+        case WaveGlowVoice():
+            return _build_waveglow(name, settings, max_streams)
+        case GriffinLimVoice():
+            from flow.griffinlim import GriffinLimVocoder
+
+            return GriffinLimVocoder(name=name, iterations=settings.iterations)
+    raise ValueError(f"voice {name}: no engine {settings.engine!r}")
+
+
+def _build_waveglow(name: str, settings: WaveGlowVoice, max_streams: int) -> Vocoder:
+    import torch
+
+    from flow.checkpoint import load
+    from flow.streaming import ChunkPlan, stream_vocoder
+
+    torch.set_num_threads(settings.threads)
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"voices.{name}.device is {device!r}, but torch sees no CUDA device; use auto or cpu")
+    plan = ChunkPlan(
+        settings.chunk_frames, settings.context_frames, settings.look_ahead_frames, settings.crossfade_samples
+    )
+    vocoder = stream_vocoder(
+        load(settings.checkpoint), plan, device, name, settings.max_batch, max_streams + SPARE_SLOTS
+    )
+    if settings.sigma >= 0:
+        vocoder.sigma = settings.sigma
+    return vocoder
+
+
+def describe(vocoder: Vocoder, default: bool) -> dict[str, Any]:
+    """The voice as `welcome` and the gateway know it."""
+    return {
+        "name": vocoder.name,
+        "rate_hz": vocoder.rate_hz,
+        "hop": vocoder.hop,
+        "format": vocoder.format.to_dict(),
+        "look_ahead_frames": vocoder.look_ahead_frames,
+        "latency_ms": round(
+            1000 * (vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples) / vocoder.rate_hz, 2
+        ),
+        "whole_utterance": vocoder.whole_utterance,
+        "default": default,
+        "history_frames": vocoder.history_frames,
+    }
+
+
+# ------------------------------------------------------------------- the role
+
+
+@contextlib.contextmanager
+def heartbeat(role: Role) -> Iterator[None]:
+    """Say `alive` from a thread: for voices whose one call takes as long as an utterance, where a pause is no hang."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.5):
+            role.alive()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def serve(role: Role, engine: Engine, socket: zmq.Socket[bytes], ready: link.Ready) -> None:
+    """The loop: take what has arrived, make one due call, report. Returns when the role is to stop."""
+    socket.send_multipart(link.encode(ready))
+    while not role.stopping.is_set():
+        role.alive()
+        now_ns = time.monotonic_ns()
+        wait_ns = engine.scheduler.wait_ns(engine.entries.values(), now_ns)
+        timeout_ms = TURN_MS if wait_ns is None else min(TURN_MS, -(-wait_ns // 1_000_000))
+        if socket.poll(timeout_ms):
+            _receive(engine, socket)
+        with heartbeat(role) if engine.vocoder.whole_utterance else contextlib.nullcontext():
+            engine.turn()
+        if report := engine.load():
+            socket.send_multipart(link.encode(report))
+            socket.send_multipart(link.encode(ready))
+
+
+def _receive(engine: Engine, socket: zmq.Socket[bytes]) -> None:
+    with contextlib.suppress(zmq.Again):
+        while True:
+            engine.handle(link.decode(socket.recv_multipart(zmq.NOBLOCK)))
+
+
+def connect(role: Role) -> zmq.Socket[bytes]:
+    """The DEALER to the gateway. Its queues are bounded by credit, not by message counts."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.IDENTITY, f"engine:{role.voice}".encode())
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.LINGER, 200)
+    socket.connect(f"ipc://{role.run_dir}/engine.ipc")
+    return socket
+
+
+def main() -> None:
+    """Load the voice, warm up, say Ready, serve."""
+    with Role.start("engine") as role:
+        settings = role.config.voices[role.voice]
+        vocoder = build_vocoder(role.voice, settings, role.config.server.max_streams)
+        for batch in (1, min(settings.max_batch, role.config.server.max_streams)):
+            vocoder.warm_up(batch, settings.chunk_frames)
+        scheduler = Scheduler(
+            vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
+        )
+        socket = connect(role)
+        engine = Engine(vocoder, scheduler, lambda message: socket.send_multipart(link.encode(message)))
+        info = describe(vocoder, role.voice == role.config.default_voice)
+        # Everything alive now stays alive: the collector need not look at it again while streams run.
+        gc.collect()
+        gc.freeze()
+        role.ready(voice=role.voice, device=str(getattr(vocoder, "device", "cpu")))
+        serve(role, engine, socket, link.Ready(voice=role.voice, info=info, instance=secrets.randbits(48)))
+        socket.close()
+
+
+if __name__ == "__main__":
+    main()
