@@ -1,0 +1,25 @@
+"""Peers of the daemon: the client library, glowctl, the demo. They know the wire protocol and nothing of the daemon.
+
+from clients import Client
+
+with Client() as glow, glow.open(sinks=["device"]) as stream:
+    for mel in my_tts("Hello"):  # each [frames, bins], natural log
+        stream.send(mel)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clients.aio import AsyncClient as AsyncClient
+    from clients.client import Client as Client
+    from clients.errors import GlowdError as GlowdError
+
+_HOMES = {"Client": "clients.client", "AsyncClient": "clients.aio", "GlowdError": "clients.errors"}
+__all__ = ["AsyncClient", "Client", "GlowdError"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clients' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,203 @@
+"""A daemon for tests of clients: speaks wire.py over a real ROUTER, obeys the rules, and does what a test tells it.
+
+Sample i of an utterance has the value i / 2**20, so that a test sees at once which samples arrived.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from daemon import wire
+from daemon.wire import Code, Message
+
+HOP, RATE_HZ = 256, 22050
+VOICE = {
+    "name": "glow", "rate_hz": RATE_HZ, "hop": HOP, "format": {"n_mels": 80}, "look_ahead_frames": 0, "latency_ms": 10.0,
+    "whole_utterance": False, "default": True,
+}  # fmt: skip
+
+
+@dataclass
+class FakeStream:
+    """What the daemon knows of one stream."""
+
+    request: wire.Open
+    credit_frames: int
+    generation: int = 0
+    seq: int = 0
+    frames: int = 0
+    audio_seq: int = 0
+
+
+@dataclass
+class FakeDaemon:
+    """A thread with a ROUTER. `refuse` may answer a mel with an Error; `auto` gives credit back at once."""
+
+    directory: Path
+    window_frames: int = 64
+    max_chunk_frames: int = 16
+    auto: bool = True
+    answers: bool = True
+    refuse: Callable[[wire.Mel], wire.Error | None] = lambda mel: None
+    received: list[Message] = field(default_factory=list)
+    streams: dict[str, FakeStream] = field(default_factory=dict)
+    listeners: dict[bytes, set[str]] = field(default_factory=dict)
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.endpoint = f"ipc://{self.directory}/fake.ipc"
+        self.lock = threading.Lock()
+        self.peers: dict[str, bytes] = {}
+        self._stop = threading.Event()
+        self._context = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.linger = 0
+        self._router.bind(self.endpoint)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def __enter__(self) -> "FakeDaemon":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self.error:
+            raise self.error
+
+    def stop(self) -> None:
+        """Die: the connection closes."""
+        self._stop.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+    def of_type(self, kind: type[Any]) -> list[Any]:
+        return [message for message in self.received if isinstance(message, kind)]
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline_s, f"never happened; received: {self.received}"
+            time.sleep(0.002)
+
+    def say(self, stream: str, message: Message) -> None:
+        """Send something to the owner of a stream."""
+        with self.lock:
+            self._router.send_multipart([self.peers[stream], *wire.encode(message)])
+
+    def say_raw(self, stream: str, parts: list[bytes]) -> None:
+        with self.lock:
+            self._router.send_multipart([self.peers[stream], *parts])
+
+    # ---- the thread
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            if not self._router.poll(10):
+                continue
+            with self.lock:
+                peer, *parts = self._router.recv_multipart()
+                message = wire.decode(parts)
+                self.received.append(message)
+                if self.answers:
+                    try:
+                        self._answer(peer, message)
+                    except Exception as error:
+                        self.error = error
+
+    def _send(self, peer: bytes, *messages: Message) -> None:
+        for message in messages:
+            self._router.send_multipart([peer, *wire.encode(message)])
+
+    def _answer(self, peer: bytes, message: Message) -> None:
+        match message:
+            case wire.Hello():
+                limits = {"max_chunk_frames": self.max_chunk_frames}
+                self._send(
+                    peer, wire.Welcome(1, "fake 1", [VOICE], ["device", "socket"], limits, message.t_client_ns, 7)
+                )
+            case wire.Ping():
+                self._send(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))
+            case wire.Status():
+                self._send(peer, wire.State("", "ready", {"streams": len(self.streams)}))
+            case wire.Listen():
+                self.listeners.setdefault(peer, set()).add(message.stream)
+            case wire.Unlisten():
+                self.listeners[peer].discard(message.stream)
+            case wire.Open():
+                self._open(peer, message)
+            case wire.Mel():
+                self._mel(peer, self.streams[message.stream], message)
+            case wire.End():
+                self._end(peer, self.streams[message.stream], message)
+            case wire.Flush():
+                stream = self.streams[message.stream]
+                assert message.generation == stream.generation
+                self._next(peer, stream, wire.Flushed(message.stream, message.generation, 99, 1000))
+            case wire.Close():
+                del self.streams[message.stream]
+
+    def _open(self, peer: bytes, request: wire.Open) -> None:
+        if request.voice not in ("", "glow"):
+            text = f"no voice {request.voice}; there is: glow"
+            self._send(peer, wire.Error(402, Code.UNKNOWN_VOICE.name, text, request.stream, fatal=True))
+            return
+        self.peers[request.stream] = peer
+        self.streams[request.stream] = FakeStream(request, self.window_frames)
+        self._send(peer, wire.Opened(request.stream, "glow", RATE_HZ, HOP, self.window_frames, 0))
+
+    def _mel(self, peer: bytes, stream: FakeStream, mel: wire.Mel) -> None:
+        error = self._fault(stream, mel) or self.refuse(mel)
+        if error is not None:
+            self._send(peer, error)
+            return
+        first_sample = stream.frames * HOP
+        stream.seq, stream.frames = stream.seq + 1, stream.frames + mel.frames
+        stream.credit_frames -= mel.frames
+        self._audio(peer, stream, first_sample, mel.frames * HOP)
+        if self.auto:
+            stream.credit_frames += mel.frames
+            self._send(peer, wire.Credit(mel.stream, mel.generation, mel.frames))
+
+    def _fault(self, stream: FakeStream, mel: wire.Mel) -> wire.Error | None:
+        def error(code: Code, text: str) -> wire.Error:
+            return wire.Error(code, code.name, text, mel.stream, mel.generation, False, stream.frames)
+
+        if mel.generation != stream.generation:
+            return error(Code.WRONG_GENERATION, f"generation {mel.generation}")
+        if (mel.seq, mel.first_frame) != (stream.seq, stream.frames):
+            return error(Code.GAP, f"seq {mel.seq} frame {mel.first_frame}; wanted {stream.seq}, {stream.frames}")
+        if mel.frames > stream.credit_frames:
+            return error(Code.OVER_CREDIT, f"{mel.frames} frames; credit {stream.credit_frames}")
+        assert mel.frames <= self.max_chunk_frames
+        return None
+
+    def _audio(self, peer: bytes, stream: FakeStream, first: int, samples: int, last: bool = False) -> None:
+        name, values = stream.request.stream, np.arange(first, first + samples).astype(np.float32) / np.float32(2**20)
+        audio = wire.Audio(name, stream.generation, stream.audio_seq, first, samples, last=last, payload=values)
+        stream.audio_seq += 1
+        if "socket" in stream.request.sinks:
+            self._send(peer, audio)
+        for listener, wanted in self.listeners.items():
+            if wanted & {"*", name}:
+                self._send(listener, audio)
+
+    def _end(self, peer: bytes, stream: FakeStream, end: wire.End) -> None:
+        name = end.stream
+        if end.total_frames != stream.frames:
+            text = f"end after {end.total_frames} frames; {stream.frames} came"
+            self._send(peer, wire.Error(204, "GAP", text, name, end.generation, False, stream.frames))
+            return
+        self._audio(peer, stream, stream.frames * HOP, 0, last=True)
+        self._next(peer, stream, wire.Played(name, end.generation, stream.frames * HOP, 0))
+
+    def _next(self, peer: bytes, stream: FakeStream, ending: Message) -> None:
+        stream.generation, stream.seq, stream.frames, stream.audio_seq = stream.generation + 1, 0, 0, 0
+        stream.credit_frames = self.window_frames
+        name = stream.request.stream
+        self._send(peer, ending, wire.Credit(name, stream.generation, self.window_frames))

@@ -1,0 +1,113 @@
+"""The asyncio client against the same fake daemon: what differs from the blocking one is the driver."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clients import AsyncClient, errors
+from clients.aio import AsyncStream
+from daemon import wire
+from tests.clients.fake import HOP, FakeDaemon
+from tests.clients.test_client import mel, refuse_once
+
+
+async def samples_of(stream: AsyncStream) -> wire.Array:
+    return np.concatenate([piece.payload async for piece in stream.audio(timeout_s=5)])
+
+
+async def test_a_stream_from_open_to_played(fake: FakeDaemon) -> None:
+    async with AsyncClient(fake.endpoint) as glow, await glow.open(sinks=["socket"]) as stream:
+        for number in range(2):
+            await stream.send(mel(70))
+            await stream.end()
+            heard = await samples_of(stream)
+            np.testing.assert_array_equal(heard * 2**20, np.arange(70 * HOP))
+            assert await stream.wait_played() == wire.Played(stream.name, number, 70 * HOP, 0)
+
+
+async def test_sending_waits_for_credit_and_the_loop_goes_on(fake: FakeDaemon) -> None:
+    fake.auto = False
+    async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"]) as stream:
+        sender = asyncio.create_task(stream.send(mel(80)))
+        await asyncio.sleep(0.1)
+        assert not sender.done() and fake.streams["s"].frames == 64
+        fake.streams["s"].credit_frames += 16
+        fake.say("s", wire.Credit("s", 0, 16))
+        await asyncio.wait_for(sender, 2)
+        with pytest.raises(errors.WaitTimeout, match="within"):
+            await stream.send(mel(1), timeout_s=0.05)
+        fake.streams["s"].credit_frames += 1
+        fake.say("s", wire.Credit("s", 0, 1))  # the frame was kept, and leaves now
+    assert fake.of_type(wire.End) == [wire.End("s", 0, 81)]
+
+
+async def test_refused_mels_are_sent_again(fake: FakeDaemon) -> None:
+    fake.refuse = refuse_once(3, wire.Code.GAP)
+    async with AsyncClient(fake.endpoint) as glow, await glow.open(sinks=["socket"]) as stream:
+        await stream.send(mel(80))
+        await stream.end()
+        assert len(await samples_of(stream)) == 80 * HOP
+
+
+async def test_flush_interrupts_a_blocked_send(fake: FakeDaemon) -> None:
+    fake.auto = False
+    async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"]) as stream:
+        sender = asyncio.create_task(stream.send(mel(100)))
+        await asyncio.sleep(0.05)
+        assert await stream.flush() == wire.Flushed("s", 0, 99, 1000)
+        with pytest.raises(errors.Interrupted):
+            await sender
+        await stream.pause()
+        await stream.gain(-3.0)
+        await stream.resume()
+    fake.wait_for(lambda: fake.received[-1] == wire.Close("s"))
+    assert fake.received[-4:-1] == [wire.Pause("s"), wire.Gain("s", -3.0), wire.Resume("s")]
+
+
+async def test_many_streams_in_one_loop(fake: FakeDaemon) -> None:
+    async def speak(client: AsyncClient) -> int:
+        async with await client.open(sinks=["socket"]) as stream:
+            await stream.send(mel(50))
+            await stream.end()
+            return len(await samples_of(stream))
+
+    async with AsyncClient(fake.endpoint) as glow:
+        assert await asyncio.gather(*(speak(glow) for _ in range(6))) == [50 * HOP] * 6
+
+
+async def test_an_exception_in_the_block_flushes(fake: FakeDaemon) -> None:
+    with pytest.raises(RuntimeError, match="tts broke"):
+        async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"]) as stream:
+            await stream.send(mel(5))
+            raise RuntimeError("tts broke")
+    assert fake.of_type(wire.Flush) and not fake.of_type(wire.End)
+
+
+async def test_status_ping_and_listening(fake: FakeDaemon) -> None:
+    async with AsyncClient(fake.endpoint) as glow, await glow.listen("*") as listener:
+        assert (await glow.status()).state == "ready"
+        assert await glow.ping() > 0
+        async with await glow.open("s", sinks=["null"]) as stream:
+            await stream.send(mel(3))
+        async for piece in listener.audio(timeout_s=5):
+            if piece.last:
+                break
+
+
+async def test_no_daemon_and_a_lost_daemon(socket_dir: Path) -> None:
+    with pytest.raises(errors.NotRunning, match="start one with: glowd"):
+        await AsyncClient(f"ipc://{socket_dir}/none.ipc", timeout_s=0.2).connect()
+    with pytest.raises(errors.NotRunning, match="cannot connect"):
+        await AsyncClient("nonsense").connect()
+    fake = FakeDaemon(socket_dir, auto=False)
+    async with AsyncClient(fake.endpoint) as glow:
+        stream = await glow.open("s", sinks=["null"])
+        await stream.send(mel(64))
+        await asyncio.to_thread(fake.stop)
+        began_s = time.monotonic()
+        with pytest.raises(errors.DaemonGone, match="closed the connection"):
+            await stream.send(mel(64), timeout_s=5)
+        assert time.monotonic() - began_s < 1
