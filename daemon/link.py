@@ -174,6 +174,11 @@ class Detach(Message):
     key: int = integer()
 
 
+@message
+class DetachAll(Message):
+    """Forget every stream: the gateway that knew them is gone."""
+
+
 # ---- speaker -> gateway
 
 
@@ -236,7 +241,7 @@ CODEC = Codec(
     [
         *(Start, Frames, Finish, Drop, DropAll),
         *(Ready, Pcm, Failed, Load),
-        *(Attach, Pause, Resume, Gain, Flush, Detach),
+        *(Attach, Pause, Resume, Gain, Flush, Detach, DetachAll),
         *(DeviceReady, DeviceGone, Position, Underrun, Played, Flushed),
     ]
 )
