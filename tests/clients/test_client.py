@@ -348,7 +348,8 @@ def test_the_callers_array_is_its_own(fake: FakeDaemon) -> None:
         values = mel(10)
         stream.send(values)
         values[:] = 99
-        fake.say("s", wire.Error(204, "GAP", "again", "s", 0, False, 0))
+        fake.wait_for(lambda: fake.streams["s"].frames == 10)
         fake.streams["s"].seq = fake.streams["s"].frames = 0
+        fake.say("s", wire.Error(204, "GAP", "again", "s", 0, False, 0))
         fake.wait_for(lambda: len(fake.of_type(wire.Mel)) == 2)
     assert fake.of_type(wire.Mel)[1].payload[0, 0] == -4
