@@ -226,7 +226,8 @@ def _take(weights: Weights, name: str) -> Array:
 
 
 def _tensor(name: str, value: Array) -> Tensor:
-    value = np.array(value, np.float32)
+    # A copy only of what still lies in the file: a folded weight is already ours.
+    value = np.require(value, np.float32, ["C", "W"])
     if not np.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or infinite weights")
     return torch.from_numpy(value[:, :, 0].copy() if name.startswith("convinv.") else value)

@@ -173,7 +173,8 @@ def _wn_module(glow: types.ModuleType, raw: Raw, wn: str, g: Geometry, layout: L
 
 def _conv(raw: Raw, name: str, norm: str, dilation: int = 1, rows: slice = slice(None)) -> nn.Module:
     weight = raw[name + ".weight"][rows]
-    conv: Any = nn.Conv1d(weight.shape[1], weight.shape[0], weight.shape[2], dilation=dilation, dtype=weight.dtype)
+    out_channels, in_channels, kernel = weight.shape
+    conv: Any = nn.utils.skip_init(nn.Conv1d, in_channels, out_channels, kernel, dilation=dilation)
     _fill(conv, raw, name, rows)
     if norm == "g and v":
         conv = torch.nn.utils.weight_norm(conv)
