@@ -21,8 +21,10 @@ import zmq
 from daemon import link
 from daemon.config import GriffinLimVoice, Voice, WaveGlowVoice
 from daemon.message import Message
+from daemon.places import addresses
 from daemon.role import Role
 from daemon.scheduler import Arrival, Batch, Entry, Scheduler
+from daemon.telemetry import rss_bytes
 from flow.mel import Floats
 from flow.vocoder import Vocoder
 
@@ -151,6 +153,7 @@ class Engine:
             "busy": round(self._busy_ns / 1e9 / seconds, 4),
             "batches_per_s": round(self._batches / seconds, 2),
             "audio_per_s": round(self._rendered / self.vocoder.rate_hz / seconds, 4),
+            "rss_bytes": rss_bytes(),
         }
         self._busy_ns = self._batches = self._rendered = 0
         self._reported_ns = now_ns
@@ -263,7 +266,7 @@ def connect(role: Role) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.LINGER, 200)
-    socket.connect(f"ipc://{role.run_dir}/engine.ipc")
+    socket.connect(addresses(role.config.server, role.run_dir).engine)
     return socket
 
 

@@ -1,0 +1,271 @@
+"""The gateway role: the sockets between clients, engines and the speaker, and the loop that reads them.
+
+    python -m daemon.gateway --run-dir D [--config F]
+
+Rules: the only file of the daemon that binds a client socket. One thread, one poll loop, nothing blocks; no torch.
+Whatever a message means is decided behind it: desk.py for clients, session.py for streams, backends.py for roles.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+
+from daemon import link
+from daemon.backends import Engine, Speaker
+from daemon.desk import Desk
+from daemon.message import Message
+from daemon.places import addresses
+from daemon.role import Role
+from daemon.session import Session
+from daemon.telemetry import rss_bytes
+from daemon.wire import Code
+
+TICK_MS = 20
+TELEMETRY_NS = 500_000_000
+CLIENT_QUEUE = 256
+"""Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
+BURST = 64
+"""Messages read from one socket before the others get a turn."""
+
+log = logging.getLogger("glowd.gateway")
+
+
+class Gateway:
+    """Sockets and the loop. Everything in it runs in one thread."""
+
+    def __init__(self, role: Role) -> None:
+        self.role, config = role, role.config
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        places = addresses(config.server, role.run_dir)
+        self._engine_socket = self._role_socket(places.engine)
+        self._speaker_socket = self._role_socket(places.speaker)
+        self._client_socket = self._bind_clients(places.clients, config.server.max_message_bytes)
+        self._telemetry = self._context.socket(zmq.PUB)
+        self._telemetry.setsockopt(zmq.LINGER, 0)
+        _bind(self._telemetry, places.telemetry)
+        self.engines = {
+            name: Engine(name, self._sender(self._engine_socket, f"engine:{name}")) for name in config.voices
+        }
+        self.speaker = Speaker(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled)
+        self.desk = Desk(config, self.engines, self.speaker, self._try_client)
+        self.desk.snapshot = self.snapshot
+        self._started_ns = self._published_ns = time.monotonic_ns()
+
+    # ------------------------------------------------------------------- sockets
+
+    def _role_socket(self, endpoint: str) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        # A role that was restarted comes back under its old identity and takes it over.
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.LINGER, 200)
+        _bind(socket, endpoint)
+        return socket
+
+    def _bind_clients(self, endpoint: str, max_message_bytes: int) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
+        socket.setsockopt(zmq.SNDHWM, CLIENT_QUEUE)
+        socket.setsockopt(zmq.RCVHWM, CLIENT_QUEUE)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        socket.setsockopt(zmq.LINGER, 500)
+        _bind(socket, endpoint)
+        return socket
+
+    def _sender(self, socket: zmq.Socket[bytes], identity: str) -> Callable[[Message], None]:
+        name = identity.encode()
+
+        def send(message: Message) -> None:
+            # A role that is not there is told everything when it is back: see backends.py.
+            with contextlib.suppress(zmq.Again, zmq.ZMQError):
+                socket.send_multipart([name, *link.encode(message)], zmq.NOBLOCK)
+
+        return send
+
+    def _try_client(self, identity: bytes, parts: list[bytes]) -> bool | None:
+        try:
+            self._client_socket.send_multipart([identity, *parts], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return None
+        return True
+
+    # ---------------------------------------------------------------------- loop
+
+    def run(self) -> None:
+        """Read, decide, tick, until the role is to stop."""
+        poller = zmq.Poller()
+        for socket in (self._client_socket, self._engine_socket, self._speaker_socket):
+            poller.register(socket, zmq.POLLIN)
+        next_tick_ns = 0
+        while not self.role.stopping.is_set():
+            self.role.alive()
+            ready = dict(poller.poll(TICK_MS))
+            for socket, handle in (
+                (self._engine_socket, self._from_engine),
+                (self._speaker_socket, self._from_speaker),
+                (self._client_socket, self._from_client),
+            ):
+                if socket in ready:
+                    _drain(socket, handle)
+            if (now_ns := time.monotonic_ns()) >= next_tick_ns:
+                next_tick_ns = now_ns + TICK_MS * 1_000_000
+                self._tick(now_ns)
+        self.desk.stop()
+
+    def _from_client(self, identity: bytes, parts: list[bytes]) -> None:
+        self.desk.handle(identity, parts, time.monotonic_ns())
+
+    def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
+        message, now_ns = link.decode(parts), time.monotonic_ns()
+        engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
+        if engine is None:
+            return
+        engine.heard_ns = now_ns
+        session = self.desk.by_key.get(getattr(message, "key", -1))
+        match message:
+            case link.Pcm() if session:
+                session.pcm(message, now_ns)
+            case link.Failed() if session:
+                session.fail(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
+            case link.Ready() | link.Load():
+                engine.handle(message, self._sessions_of(engine.voice), now_ns)
+
+    def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
+        message, now_ns = link.decode(parts), time.monotonic_ns()
+        self.speaker.heard_ns = now_ns
+        session = self.desk.by_key.get(getattr(message, "key", -1))
+        match message:
+            case link.Position() if session:
+                session.position(message)
+            case link.Underrun() if session:
+                session.underrun(message)
+            case link.Played() if session:
+                session.played(message)
+            case link.Flushed() if session:
+                session.flushed(message)
+            case link.DeviceReady() | link.DeviceGone() | link.Load():
+                self.speaker.handle(message, list(self.desk.sessions.values()), now_ns)
+
+    def _sessions_of(self, voice: str) -> list[Session]:
+        return [session for session in self.desk.sessions.values() if session.voice == voice]
+
+    def _tick(self, now_ns: int) -> None:
+        self.desk.tick(now_ns)
+        for engine in self.engines.values():
+            engine.tick(self._sessions_of(engine.voice), now_ns)
+        self.speaker.tick(list(self.desk.sessions.values()), now_ns)
+        if now_ns - self._published_ns >= TELEMETRY_NS:
+            self._published_ns = now_ns
+            with contextlib.suppress(zmq.Again):
+                self._telemetry.send(msgpack.packb(self.snapshot()[1]), zmq.NOBLOCK)
+
+    # ----------------------------------------------------------------- telemetry
+
+    def snapshot(self) -> tuple[str, dict[str, Any]]:
+        """The daemon's state and everything known; see telemetry.py."""
+        now_ns = time.monotonic_ns()
+        state = "ready" if all(engine.there(now_ns) for engine in self.engines.values()) else "degraded"
+        state = "stopping" if self.role.stopping.is_set() else state
+        return state, {
+            "t_ns": now_ns,
+            "state": state,
+            "uptime_s": (now_ns - self._started_ns) / 1e9,
+            "clients": len(self.desk.peers),
+            "max_streams": self.role.config.server.max_streams,
+            "roles": self._roles(now_ns),
+            "voices": {name: self._voice(engine, now_ns) for name, engine in self.engines.items()},
+            "streams": {name: self._stream(name) for name in self.desk.sessions},
+        }
+
+    def _roles(self, now_ns: int) -> dict[str, Any]:
+        def role(backend: Engine | Speaker) -> dict[str, Any]:
+            age_s = None if backend.heard_ns is None else (now_ns - backend.heard_ns) / 1e9
+            rss = backend.load.get("rss_bytes")
+            return {"alive": backend.there(now_ns), "age_s": age_s, "rss_bytes": rss}
+
+        speaker = role(self.speaker)
+        device = self.speaker.device
+        speaker["device"] = None if device is None else device.name
+        speaker["latency_ms"] = None if device is None else device.latency_ms
+        speaker["why_not"] = self.speaker.why_not if device is None else None
+        return {
+            "gateway": {"alive": True, "age_s": 0.0, "rss_bytes": rss_bytes()},
+            **{f"engine:{name}": role(engine) for name, engine in self.engines.items()},
+            "speaker": speaker,
+        }
+
+    def _voice(self, engine: Engine, now_ns: int) -> dict[str, Any]:
+        load = {key: engine.load.get(key) for key in ("streams", "busy", "batches_per_s", "audio_per_s")}
+        return {"ready": engine.there(now_ns), "default": engine.voice == self.desk.default_voice, **load}
+
+    def _stream(self, name: str) -> dict[str, Any]:
+        session = self.desk.sessions[name]
+        return {"client": self.desk.owners[name].name, **dict(session.describe()), **session.meter.snapshot()}
+
+    def close(self) -> None:
+        """Close the sockets; what was said last still goes out, within their linger."""
+        for socket in (self._client_socket, self._telemetry, self._engine_socket, self._speaker_socket):
+            socket.close()
+        self._context.term()
+
+
+def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None]) -> None:
+    with contextlib.suppress(zmq.Again):
+        for _ in range(BURST):
+            identity, *parts = socket.recv_multipart(zmq.NOBLOCK)
+            handle(identity, parts)
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Bind, privately for ipc. Raises OSError naming the endpoint if it is taken."""
+    try:
+        with _private_umask():
+            socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise OSError(f"cannot listen on {endpoint}: {error.strerror}; is another glowd running?") from error
+    if endpoint.startswith("ipc://"):
+        Path(endpoint.removeprefix("ipc://")).chmod(stat.S_IRUSR | stat.S_IWUSR)
+
+
+@contextlib.contextmanager
+def _private_umask() -> Iterator[None]:
+    old = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+def main() -> None:
+    """Bind, say ready, serve until told to stop."""
+    with Role.start("gateway") as role:
+        gateway = Gateway(role)
+        gc.collect()
+        gc.freeze()
+        role.ready(endpoint=addresses(role.config.server, role.run_dir).clients)
+        try:
+            gateway.run()
+        finally:
+            gateway.close()
+
+
+if __name__ == "__main__":
+    main()

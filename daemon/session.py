@@ -1,0 +1,424 @@
+"""A stream from `open` to `close`: what each message of its client, its engine and the speaker does to it.
+
+Rules: no socket and no clock; messages go out through `Outside`, time is passed in. A session owns its generation and the
+generation's sinks. Nothing it does can fail another session: what its client did wrong becomes a numbered error here.
+
+    client: mel, end, flush, ...  ->  Session  ->  engine: Start, Frames, Finish, Drop
+    client: credit, audio, ...    <-           <-  engine: Pcm, Failed
+    speaker: Attach, Pcm, ...     <-           <-  speaker: Position, Underrun, Played, Flushed
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from daemon import link, wire
+from daemon.generation import Generation, Terms
+from daemon.message import Message
+from daemon.sinks import DeviceSink, FileSink, NullSink, OwnerSink, Piece, Sink
+from daemon.telemetry import Meter
+from daemon.wire import Code, WireError
+
+MAX_PIECE_SAMPLES = 1 << 14
+ENGINE_SLACK_NS = 100_000_000
+"""A frame that arrived at least this long before the device missed it was there in time: the engine was late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Everything a session can reach. `try_owner` may refuse (False) when the client reads too slowly."""
+
+    to_owner: Callable[[Message], object]
+    try_owner: Callable[[Message], bool]
+    to_engine: Callable[[Message], object]
+    to_speaker: Callable[[Message], object]
+    to_listeners: Callable[[Message], object]
+    """The receiver numbers audio messages itself: it may have begun late, or lost some."""
+    new_key: Callable[["Session"], int]
+    recordings: Path
+
+
+class Session:
+    """One stream of one client."""
+
+    def __init__(
+        self, asked: wire.Open, voice: str, rate_hz: int, prefill_samples: int, terms: Terms, outside: Outside
+    ):
+        self.name, self.asked, self.voice, self.rate_hz, self.terms = asked.stream, asked, voice, rate_hz, terms
+        self.outside, self.prefill_samples = outside, prefill_samples
+        self.gain_db, self.paused, self.closed, self.flushing = asked.gain_db, False, False, False
+        self.meter = Meter(rate_hz)
+        self.sinks: list[Sink] = []
+        self.begun = False
+        self._audio_seq = self._underruns = 0
+        self._said_state = "idle"
+        self.generation = Generation(0, outside.new_key(self), terms)
+
+    # ------------------------------------------------------------ from the client
+
+    def mel(self, message: wire.Mel, now_ns: int) -> None:
+        """Frames of the client. A refusal is told and uses nothing; the 17th ends the generation."""
+        generation = self.generation
+        try:
+            self._check_running(message.generation)
+            chunk = generation.take(message, now_ns)
+        except WireError as fault:
+            self._refuse(fault)
+            return
+        if not self._begin():
+            return
+        self.meter.frames(now_ns)
+        self.outside.to_engine(
+            link.Frames(
+                key=generation.key,
+                first_frame=chunk.first_frame,
+                frames=len(chunk.mel),
+                bins=self.terms.bins,
+                t_client_ns=chunk.t_client_ns,
+                t_gateway_ns=now_ns,
+                mel=chunk.mel,
+            )
+        )
+        self.settle()
+
+    def refuse_mel(self, fault: WireError) -> None:
+        """A mel of this stream that could not even be decoded."""
+        self._refuse(fault)
+
+    def end(self, message: wire.End) -> None:
+        """The client has no more frames."""
+        try:
+            self._check_running(message.generation)
+            self.generation.end(message)
+        except WireError as fault:
+            self._tell(fault)
+            return
+        if not self._begin():
+            return
+        if self.generation.frames_in:
+            self.outside.to_engine(link.Finish(key=self.generation.key))
+        else:
+            self.generation.complete = True
+            self._deliver(Piece(0, np.zeros(0, np.float32), True))
+        self.settle()
+
+    def flush(self, message: wire.Flush) -> None:
+        """Barge-in: nothing of the generation is rendered or sent any more; the device fades."""
+        try:
+            self._check_running(message.generation)
+        except WireError as fault:
+            self._tell(fault)
+            return
+        self._drop_from_engine()
+        device = self.device
+        if device is None:
+            self._flushed(self.delivered_samples - 1)
+            return
+        self.flushing = True
+        device.flush(message.fade_ms * self.rate_hz // 1000)
+        self._say_state()
+
+    def pause(self, paused: bool) -> None:
+        """Hold the position in every sink, or go on."""
+        self.paused = paused
+        for sink in self.sinks:
+            sink.pause(paused)
+        self.settle()
+
+    def gain(self, gain_db: float) -> None:
+        """Volume on the device, now and for later generations."""
+        self.gain_db = gain_db
+        if self.device:
+            self.device.set_gain(gain_db)
+
+    def close(self) -> None:
+        """Forget the stream; what was playing is faded out."""
+        self._drop_from_engine()
+        self._close_sinks()
+        self.closed = True
+
+    # ------------------------------------------------------------ from the engine
+
+    def pcm(self, message: link.Pcm, now_ns: int) -> None:
+        """Samples of the running generation."""
+        if self.flushing:
+            return
+        first_sample = self.generation.samples_made
+        try:
+            audio = self.generation.made(message)
+        except ValueError as error:
+            self.fail(Code.INTERNAL, f"the engine broke the timeline: {error}")
+            return
+        self.meter.rendered(message, len(audio), now_ns)
+        stamps = _stamps(message, now_ns)
+        for begin in range(0, max(1, len(audio)), MAX_PIECE_SAMPLES):
+            part = audio[begin : begin + MAX_PIECE_SAMPLES]
+            last = self.generation.complete and begin + len(part) == len(audio)
+            if len(part) or last:
+                self._deliver(Piece(first_sample + begin, part, last, stamps))
+        self.settle()
+
+    def engine_back(self) -> None:
+        """A new engine serves the voice: give it what it needs to go on exactly where the last one stopped."""
+        generation = self.generation
+        if not self.begun or self.flushing or generation.complete:
+            return
+        self._start(generation.replay_from)
+        for chunk in generation.replay():
+            self.outside.to_engine(
+                link.Frames(
+                    key=generation.key,
+                    first_frame=chunk.first_frame,
+                    frames=len(chunk.mel),
+                    bins=self.terms.bins,
+                    t_client_ns=chunk.t_client_ns,
+                    t_gateway_ns=chunk.t_gateway_ns,
+                    mel=chunk.mel,
+                )
+            )
+        if generation.ended:
+            self.outside.to_engine(link.Finish(key=generation.key))
+
+    # ----------------------------------------------------------- from the speaker
+
+    def position(self, message: link.Position) -> None:
+        """The device has come this far."""
+        if device := self.device:
+            device.position(message.samples)
+            self.meter.heard(message)
+            self.settle()
+
+    def underrun(self, message: link.Underrun) -> None:
+        """The device found nothing: count it, by whose fault it was."""
+        arrived_ns = self.generation.arrival_ns(message.sample)
+        in_time = arrived_ns is not None and arrived_ns + ENGINE_SLACK_NS < message.t_ns
+        self.meter.underrun("engine" if in_time else "client", message.missing_samples)
+        self._underruns += 1
+
+    def played(self, message: link.Played) -> None:
+        """The device has played everything."""
+        if device := self.device:
+            device.played(message.samples)
+            self.settle()
+
+    def flushed(self, message: link.Flushed) -> None:
+        """The device has faded out."""
+        if self.flushing:
+            self._flushed(message.last_sample_played)
+
+    # -------------------------------------------------------------------- state
+
+    @property
+    def device(self) -> DeviceSink | None:
+        """The generation's device sink, if it has one."""
+        return next((sink for sink in self.sinks if isinstance(sink, DeviceSink)), None)
+
+    @property
+    def delivered_samples(self) -> int:
+        """Samples that have left every sink."""
+        return min((sink.delivered_samples for sink in self.sinks), default=0)
+
+    @property
+    def state(self) -> str:
+        """One of the words of PROTOCOL.md."""
+        if self.closed or self.flushing or self.paused:
+            return "closed" if self.closed else "flushing" if self.flushing else "paused"
+        if not self.begun:
+            return "idle"
+        if self.generation.ended:
+            return "ending"
+        device = self.device
+        if device is not None and not device.playing:
+            return "priming"
+        return "starved" if self.delivered_samples == self.generation.samples_made else "playing"
+
+    def settle(self) -> None:
+        """Draw the consequences of what was delivered: credit, forgotten frames, the ending."""
+        for sink in self.sinks:
+            if isinstance(sink, OwnerSink):
+                sink.pump()
+        generation, delivered = self.generation, self.delivered_samples
+        if self.begun and not self.flushing:
+            if generation.complete and all(sink.finished for sink in self.sinks):
+                self._finish()
+                return
+            generation.forget(delivered)
+            if (frames := generation.credit(delivered)) > 0:
+                self.outside.to_owner(wire.Credit(stream=self.name, generation=generation.number, frames=frames))
+        self._say_state()
+
+    def fail(self, code: Code, text: str) -> None:
+        """End the generation with a fatal error."""
+        self._end_generation(self._error(code, text, fatal=True))
+
+    # ------------------------------------------------------------------ inside
+
+    def _check_running(self, number: int) -> None:
+        if number != self.generation.number:
+            text = f"generation {number} is not the running one; that is {self.generation.number}"
+            raise WireError(Code.WRONG_GENERATION, text, self.name)
+        if self.flushing:
+            raise WireError(Code.WRONG_STATE, f"generation {number} is being flushed", self.name)
+
+    def _refuse(self, fault: WireError) -> None:
+        if self.generation.refuse():
+            self.fail(fault.code, f"{fault.text}; that was one refusal too many")
+        else:
+            self._tell(fault, expected_frame=self.generation.frames_in)
+
+    def _tell(self, fault: WireError, expected_frame: int = -1) -> None:
+        self.outside.to_owner(self._error(fault.code, fault.text, expected_frame=expected_frame))
+
+    def _error(self, code: Code, text: str, fatal: bool = False, expected_frame: int = -1) -> wire.Error:
+        return wire.Error(
+            code=int(code),
+            name=code.name,
+            text=text[:1024],
+            stream=self.name,
+            generation=self.generation.number,
+            fatal=fatal,
+            expected_frame=expected_frame,
+        )
+
+    def _begin(self) -> bool:
+        """Open sinks and engine state at a generation's first message; False if that failed (and was told)."""
+        if self.begun:
+            return True
+        self.begun = True
+        try:
+            for name in dict.fromkeys(self.asked.sinks):
+                self.sinks.append(self._sink(name))
+        except WireError as fault:
+            self.fail(fault.code, fault.text)
+            return False
+        self._audio_seq = self._underruns = 0
+        self.meter.begin()
+        self._start(0)
+        return True
+
+    def _start(self, first_frame: int) -> None:
+        self.outside.to_engine(
+            link.Start(
+                key=self.generation.key,
+                seed=self.asked.seed,
+                first_frame=first_frame,
+                sigma=max(-1.0, self.asked.sigma),
+            )
+        )
+
+    def _sink(self, name: str) -> Sink:
+        sink: Sink
+        match name.partition(":"):
+            case ("device", _, _):
+                sink = DeviceSink(self.outside.to_speaker, self.generation.key, self.gain_db, self.prefill_samples)
+            case ("socket", _, _):
+                sink = OwnerSink(self._try_owner)
+            case ("file", _, file):
+                number = self.generation.number
+                sink = FileSink(self.outside.recordings, file if number == 0 else f"{file}-{number}", self.rate_hz)
+            case _:
+                sink = NullSink()
+        if self.paused:
+            sink.pause(True)
+        return sink
+
+    def _deliver(self, piece: Piece) -> None:
+        try:
+            for sink in self.sinks:
+                sink.write(piece)
+        except WireError as fault:
+            self.fail(fault.code, fault.text)
+            return
+        self.outside.to_listeners(self._audio(piece, 0))
+
+    def _try_owner(self, piece: Piece) -> bool:
+        sent = self.outside.try_owner(self._audio(piece, self._audio_seq))
+        self._audio_seq += sent
+        return sent
+
+    def _audio(self, piece: Piece, seq: int) -> wire.Audio:
+        return wire.Audio(
+            stream=self.name,
+            generation=self.generation.number,
+            seq=seq,
+            first_sample=piece.first_sample,
+            samples=len(piece.audio),
+            rate_hz=self.rate_hz,
+            last=piece.last,
+            stamps=piece.stamps,
+            payload=piece.audio,
+        )
+
+    def _finish(self) -> None:
+        self._end_generation(
+            wire.Played(
+                stream=self.name,
+                generation=self.generation.number,
+                total_samples=self.generation.samples_made,
+                underruns=self._underruns,
+            )
+        )
+
+    def _flushed(self, last_sample: int) -> None:
+        self._end_generation(
+            wire.Flushed(
+                stream=self.name,
+                generation=self.generation.number,
+                last_sample_played=last_sample,
+                dropped_samples=max(0, self.generation.samples_made - last_sample - 1),
+            )
+        )
+
+    def _end_generation(self, ending: Message) -> None:
+        """Say the one word that ends the generation, and open the next."""
+        self._drop_from_engine()
+        self._close_sinks()
+        self.begun = self.flushing = False
+        self.outside.to_owner(ending)
+        self.outside.to_listeners(ending)
+        number = self.generation.number + 1
+        self.generation = Generation(number, self.outside.new_key(self), self.terms)
+        frames = self.generation.granted_frames
+        self.outside.to_owner(wire.Credit(stream=self.name, generation=number, frames=frames))
+        self._say_state()
+
+    def _drop_from_engine(self) -> None:
+        if self.begun and not self.generation.complete:
+            self.outside.to_engine(link.Drop(key=self.generation.key))
+
+    def _close_sinks(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+        self.sinks.clear()
+
+    def _say_state(self) -> None:
+        if self.state != self._said_state:
+            self._said_state = self.state
+            self.outside.to_owner(wire.State(stream=self.name, state=self._said_state))
+
+    def describe(self) -> Iterator[tuple[str, object]]:
+        """What telemetry shows of the stream, beside the meter's figures."""
+        generation = self.generation
+        yield "state", self.state
+        yield "voice", self.voice
+        yield "sinks", list(self.asked.sinks)
+        yield "generation", generation.number
+        yield "frames_in", generation.frames_in
+        yield "queue_frames", generation.frames_in - generation.samples_made // self.terms.hop
+        yield "credit_frames", generation.granted_frames - generation.frames_in
+        yield "made_samples", generation.samples_made
+        yield "delivered_samples", self.delivered_samples
+
+
+def _stamps(pcm: link.Pcm, now_ns: int) -> dict[str, int]:
+    stamps = {
+        "client": pcm.t_client_ns,
+        "gateway_in": pcm.t_gateway_ns,
+        "engine_in": pcm.t_engine_ns,
+        "net_start": pcm.t_start_ns,
+        "net_end": pcm.t_end_ns,
+        "gateway_out": now_ns,
+    }
+    return {name: at for name, at in stamps.items() if at}

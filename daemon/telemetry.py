@@ -1,0 +1,131 @@
+"""What is measured of every stream, and the snapshot that `glowctl top` and `glowctl status` show.
+
+Rules: no socket, no clock. What was not measured is None, never a good-looking zero.
+
+A snapshot is a map:
+
+| key | meaning |
+|---|---|
+| `t_ns` | daemon's monotonic clock |
+| `state` | `ready`, `degraded`, `stopping` |
+| `uptime_s` | since the gateway started |
+| `clients`, `max_streams` | connected clients; streams admitted at most |
+| `roles` | name -> {`alive`, `rss_bytes`, `age_s` since last heard of, and what the role says of itself} |
+| `voices` | name -> {`ready`, `default`, `streams`, `busy`, `batches_per_s`, `audio_per_s`} |
+| `streams` | name -> as below |
+
+A stream:
+
+| key | meaning |
+|---|---|
+| `client`, `state`, `voice`, `sinks`, `generation` | what it is and does |
+| `frames_in`, `queue_frames`, `credit_frames` | frames received, waiting for the network, and still granted |
+| `made_samples`, `delivered_samples` | rendered, and out of every sink |
+| `ttfa_ms` | first frames at the gateway -> first sample offered to the sinks, newest generation |
+| `rtf` | network time over audio time; streams in one batch share its time |
+| `batch` | mean number of streams in its calls to the network |
+| `stages` | name -> {`p50_ms`, `p99_ms`, `mean_ms`, `count`}, see STAGES; their means add up to `total` |
+| `underruns` | {`client`, `engine`, `missing_samples`}: who was late |
+"""
+
+import contextlib
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon import link
+
+STAGES = {
+    "client": "client sent -> gateway received",
+    "transport": "gateway received -> engine received",
+    "wait": "engine received -> network began",
+    "network": "network began -> network done",
+    "return": "network done -> gateway sent to the sinks",
+    "device": "gateway sent -> sounds at the device",
+}
+WINDOW = 1000
+"""Chunks over which percentiles are taken."""
+
+
+def rss_bytes() -> int | None:
+    """Resident memory of this process; None where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+class Meter:
+    """Figures of one stream. Owner: its session."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        self.ttfa_ns: deque[int] = deque(maxlen=WINDOW)
+        self.underruns = {"client": 0, "engine": 0, "missing_samples": 0}
+        self._stages: dict[str, deque[int]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self._network_ns = self._samples = self._calls = self._batch = 0
+        self._first_frames_ns: int | None = None
+        self._spoke = False
+        self._offered: deque[tuple[int, int]] = deque(maxlen=WINDOW)
+
+    def begin(self) -> None:
+        """A generation begins."""
+        self._first_frames_ns, self._spoke = None, False
+        self._offered.clear()
+
+    def frames(self, now_ns: int) -> None:
+        """Frames arrived."""
+        if self._first_frames_ns is None:
+            self._first_frames_ns = now_ns
+
+    def rendered(self, pcm: link.Pcm, fresh_samples: int, now_ns: int) -> None:
+        """Samples are being offered to the sinks."""
+        if not fresh_samples or not pcm.t_gateway_ns:
+            return
+        if not self._spoke and self._first_frames_ns is not None:
+            self._spoke = True
+            self.ttfa_ns.append(now_ns - self._first_frames_ns)
+        self._network_ns += (pcm.t_end_ns - pcm.t_start_ns) // max(1, pcm.batch)
+        self._samples += fresh_samples
+        self._calls, self._batch = self._calls + 1, self._batch + pcm.batch
+        if pcm.t_client_ns:
+            self._stages["client"].append(pcm.t_gateway_ns - pcm.t_client_ns)
+        self._stages["transport"].append(pcm.t_engine_ns - pcm.t_gateway_ns)
+        self._stages["wait"].append(pcm.t_start_ns - pcm.t_engine_ns)
+        self._stages["network"].append(pcm.t_end_ns - pcm.t_start_ns)
+        self._stages["return"].append(now_ns - pcm.t_end_ns)
+        self._offered.append((pcm.first_sample, now_ns))
+
+    def heard(self, position: link.Position) -> None:
+        """The device says when a sample sounds: so do the pieces before it."""
+        while self._offered and self._offered[0][0] <= position.samples:
+            first_sample, offered_ns = self._offered.popleft()
+            sounds_ns = position.t_dac_ns - (position.samples - first_sample) * 1_000_000_000 // self.rate_hz
+            self._stages["device"].append(sounds_ns - offered_ns)
+
+    def underrun(self, cause: str, missing_samples: int) -> None:
+        """The device missed samples because `cause` (client or engine) was late."""
+        self.underruns[cause] += 1
+        self.underruns["missing_samples"] += missing_samples
+
+    def snapshot(self) -> dict[str, Any]:
+        """The measured part of a stream's entry."""
+        stages = {name: _spread(values) for name, values in self._stages.items()}
+        means = [stage["mean_ms"] for stage in stages.values() if stage is not None]
+        return {
+            "ttfa_ms": self.ttfa_ns[-1] / 1e6 if self.ttfa_ns else None,
+            "rtf": self._network_ns / 1e9 / (self._samples / self.rate_hz) if self._samples else None,
+            "batch": self._batch / self._calls if self._calls else None,
+            "stages": stages | {"total": {"mean_ms": sum(means)} if means else None},
+            "underruns": dict(self.underruns),
+        }
+
+
+def _spread(values_ns: deque[int]) -> dict[str, float] | None:
+    if not values_ns:
+        return None
+    values_ms = np.fromiter(values_ns, np.float64) / 1e6
+    p50, p99 = np.percentile(values_ms, (50, 99))
+    return {"p50_ms": float(p50), "p99_ms": float(p99), "mean_ms": float(values_ms.mean()), "count": len(values_ms)}
