@@ -1,15 +1,20 @@
-"""Where the daemon keeps its sockets: the run directory and the addresses in it.
+"""Where the daemon keeps its sockets: the run directory, the addresses in it, and whether another daemon has them.
 
-Rules: paths and permissions only, no sockets. The directory is private (0700), because whoever can write into it can
-take the place of a role: a directory that is another user's, or open to others, is refused and never quietly repaired.
+Rules: paths, permissions and locks only; nothing here speaks ZeroMQ. The directory is private (0700), because whoever
+can write into it can take the place of a role: one that is another user's, or open to others, is refused, not repaired.
 """
 
+import contextlib
+import fcntl
 import os
+import socket
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.config import MAX_SOCKET_PATH_BYTES, ConfigError, Server
+from daemon.wire import default_run_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +25,6 @@ class Addresses:
     telemetry: str
     engine: str
     speaker: str
-
-
-def default_run_dir() -> Path:
-    """$GLOWD_RUN_DIR, else $XDG_RUNTIME_DIR/glowd, else /tmp/glowd-UID."""
-    if given := os.environ.get("GLOWD_RUN_DIR"):
-        return Path(given).absolute()
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "glowd"
-    return Path(f"/tmp/glowd-{os.getuid()}")
 
 
 def run_dir(server: Server) -> Path:
@@ -62,3 +58,49 @@ def prepare_run_dir(directory: Path) -> None:
         raise ConfigError(f"the run directory {directory} is not a directory of this user's; set server.run_dir to one")
     if found.st_mode & 0o077:
         raise ConfigError(f"the run directory {directory} is open to other users; close it: chmod 700 {directory}")
+
+
+@contextlib.contextmanager
+def claim(directory: Path, found: Addresses) -> Iterator[None]:
+    """Hold the run directory for this process. Raises ConfigError if another daemon has it or an address of ours.
+
+    ZeroMQ takes a local socket's file from whoever listens there, without a word: so this must be asked before it binds.
+    """
+    with (directory / "glowd.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise ConfigError(
+                f"another glowd (process {lock.read().strip() or 'unknown'}) already runs in {directory}; stop it, "
+                "or give this one a directory of its own: GLOWD_RUN_DIR=/some/dir or --set server.run_dir=/some/dir"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        refuse_busy(found)
+        yield
+
+
+def refuse_busy(found: Addresses) -> None:
+    """Raises ConfigError if somebody listens at an address where clients will look for us."""
+    for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
+        if is_busy(address):
+            raise ConfigError(f"another program already listens at {address}; stop it, or choose another {setting}")
+
+
+def is_busy(address: str) -> bool:
+    """Whether somebody accepts connections at ipc://PATH or tcp://HOST:PORT."""
+    scheme, _, place = address.partition("://")
+    try:
+        if scheme == "ipc":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1.0)
+                probe.connect(place)
+        else:
+            host, _, port = place.rpartition(":")
+            host = "127.0.0.1" if host in ("*", "0.0.0.0") else host.strip("[]")
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -1,11 +1,13 @@
 """The run directory is private or refused."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from daemon.config import ConfigError, Server
-from daemon.places import addresses, prepare_run_dir, run_dir
+from daemon.places import addresses, claim, prepare_run_dir, run_dir
 
 
 def test_the_run_directory_is_taken_from_the_most_specific_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +54,38 @@ def test_a_file_or_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long for local sockets"):
         prepare_run_dir(tmp_path / ("x" * 100))
+
+
+def test_a_second_claim_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    found = addresses(Server(), tmp_path)
+    with claim(tmp_path, found):
+        match = rf"another glowd \(process {os.getpid()}\) already runs in"
+        with pytest.raises(ConfigError, match=match), claim(tmp_path, found):
+            pytest.fail("claimed twice")
+    with claim(tmp_path, found):
+        pass
+
+
+def test_a_lock_file_that_a_killed_daemon_left_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "glowd.lock").write_text("999999\n")
+    with claim(tmp_path, addresses(Server(), tmp_path)):
+        assert (tmp_path / "glowd.lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_an_address_where_somebody_listens_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as local, socket.create_server(("127.0.0.1", 0)) as tcp:
+        local.bind(str(tmp_path / "taken.ipc"))
+        local.listen()
+        for address in (f"ipc://{tmp_path}/taken.ipc", f"tcp://127.0.0.1:{tcp.getsockname()[1]}"):
+            for server, setting in ((Server(endpoint=address), "endpoint"), (Server(telemetry=address), "telemetry")):
+                match = rf"already listens at {address}; .*server\.{setting}"
+                with pytest.raises(ConfigError, match=match), claim(tmp_path, addresses(server, tmp_path)):
+                    pytest.fail("claimed an address that is taken")
+
+
+def test_a_socket_file_that_a_killed_daemon_left_is_not_busy(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(tmp_path / "glowd.ipc"))
+    assert (tmp_path / "glowd.ipc").exists()
+    with claim(tmp_path, addresses(Server(), tmp_path)):
+        pass
