@@ -159,8 +159,10 @@ class Connection:
         elif error.fatal:
             self._ended(channel, failure)
             channel.complaint = failure
-        elif error.generation < out.generation and error.code // 100 == 2:
-            log.debug("an answer to an earlier generation: %s", failure)
+        elif error.code == wire.Code.WRONG_GENERATION or error.generation < out.generation:
+            log.debug("an answer to what was sent before the last generation's end was known: %s", failure)
+        elif out.is_echo(error):
+            log.debug("an answer to what was under way behind a refused mel: %s", failure)
         elif error.expected_frame >= 0 and out.refused(error):
             log.info("sending again from frame %d: %s", error.expected_frame, failure)
             self.pump(channel)
@@ -243,17 +245,25 @@ class Connection:
             self.pump(channel)
 
     def wait_played(self, channel: Channel) -> Steps[Played | Flushed | None]:
-        """End the generation, and wait for its ending. None if it has no frames and none came before it."""
+        """End the generation, and wait for its ending. The last ending, if none is running; None, if none ever was."""
         self.end(channel)
-        running = channel.out is not None and (channel.out.end_wanted or channel.flushing)
-        number = channel.generation if running else channel.generation - 1
-        while running and number not in channel.endings:
+        if channel.out is None or not (channel.out.end_wanted or channel.flushing):
+            last = channel.endings.get(channel.generation - 1)
+            return None if isinstance(last, GlowdError) else last  # an error was raised when it came
+        number = channel.generation
+        while number not in channel.endings:
             self.check(channel)
             yield
-        ending = channel.endings.get(number)
-        if isinstance(ending, GlowdError):
-            raise ending
-        return ending
+        return self._unless_failed(channel, channel.endings[number])
+
+    @staticmethod
+    def _unless_failed(channel: Channel, ending: Ending) -> Played | Flushed:
+        """Raise a fatal error, and not a second time at the next call."""
+        if not isinstance(ending, GlowdError):
+            return ending
+        if channel.complaint is ending:
+            channel.complaint = None
+        raise ending
 
     def flush(self, channel: Channel, fade_ms: int) -> Steps[Played | Flushed]:
         """Stop now. Played, if the generation came to its end before the daemon read this."""
@@ -269,10 +279,7 @@ class Connection:
         while number not in channel.endings:
             self.check(channel)
             yield
-        ending = channel.endings[number]
-        if isinstance(ending, GlowdError):
-            raise ending
-        return ending
+        return self._unless_failed(channel, channel.endings[number])
 
     def close(self, channel: Channel) -> None:
         if not channel.closed:
@@ -292,8 +299,8 @@ class Connection:
                 break
             self.check(channel)
             yield
-        if isinstance(ending := channel.endings.get(generation), GlowdError):
-            raise ending
+        if generation in channel.endings:
+            self._unless_failed(channel, channel.endings[generation])
         return None
 
     def listen(self, stream: str) -> Inbox:

@@ -89,11 +89,15 @@ class Outgoing:
             dtype=self.dtype, t_client_ns=now_ns,
         )  # fmt: skip
 
+    def is_echo(self, error: Error) -> bool:
+        """Whether this answers a message that was under way behind a refused one: it needs nothing more."""
+        if not self._stale or error.code != Code.GAP or error.expected_frame not in (-1, self._rewound_to):
+            return False
+        self._stale -= 1
+        return True
+
     def refused(self, error: Error) -> bool:
         """Go back to the frame that the daemon wants. False: it must be told to the user, the frames are dropped."""
-        if self._stale and error.code == Code.GAP and error.expected_frame == self._rewound_to:
-            self._stale -= 1  # a message that was under way behind the refused one
-            return True
         again = [chunk for chunk in self.sent if chunk.first_frame >= error.expected_frame]
         known = error.expected_frame == (again[0].first_frame if again else self.next_frame)
         hopeless = not known or not again or is_content_error(error)

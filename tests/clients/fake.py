@@ -191,7 +191,7 @@ class FakeDaemon:
         name = end.stream
         if end.total_frames != stream.frames:
             text = f"end after {end.total_frames} frames; {stream.frames} came"
-            self._send(peer, wire.Error(204, "GAP", text, name, end.generation, False, stream.frames))
+            self._send(peer, wire.Error(204, "GAP", text, name, end.generation))
             return
         self._audio(peer, stream, stream.frames * HOP, 0, last=True)
         self._next(peer, stream, wire.Played(name, end.generation, stream.frames * HOP, 0))

@@ -287,6 +287,28 @@ def test_a_fatal_error_ends_the_utterance_only(fake: FakeDaemon) -> None:
         assert isinstance(played, wire.Played) and played.generation == 1
 
 
+def test_answers_to_what_crossed_an_ending_are_no_errors(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
+        stream.send(mel(5))
+        stream.wait_played(2)
+        fake.say("s", wire.Error(205, "WRONG_GENERATION", "0 is not the running one", "s", 1, False, 0))
+        fake.say("s", wire.Error(204, "GAP", "late", "s", 0, False, 5))
+        glow.status()
+        stream.send(mel(5))
+        played = stream.wait_played(2)
+        assert isinstance(played, wire.Played) and played.generation == 1
+
+
+def test_a_fatal_error_is_raised_once(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
+        stream.send(mel(5))
+        fake.say("s", wire.Error(501, "ENGINE_LOST", "the engine died", "s", 0, True))
+        fake.wait_for(lambda: stream.generation == 1)
+        with pytest.raises(errors.DaemonError, match="the engine died"):
+            stream.send(mel(5))
+        assert stream.flush() == wire.Flushed("s", 1, -1, 0)
+
+
 def test_a_session_error_fails_the_client(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow:
         glow.open("s", sinks=["null"])
