@@ -286,6 +286,11 @@ class Listener:
         while True:
             yield self._client.run(self._client._connection.next_heard(self._inbox), timeout_s)
 
+    def flush(self, generation: int, fade_ms: int = 15) -> wire.Played | wire.Flushed:
+        """Stop the stream's utterance of this number. Raises StreamError if it is not the running one."""
+        steps = self._client._connection.flush_heard(self._inbox, generation, fade_ms)
+        return self._client.run(steps, self._client.timeout_s)
+
     def close(self) -> None:
         with contextlib.suppress(errors.GlowdError):
             self._client.call(lambda: self._client._connection.unlisten(self._inbox))

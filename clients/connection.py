@@ -30,6 +30,7 @@ class Inbox:
 
     stream: str
     audio: deque[Audio] = field(default_factory=deque)
+    endings: deque[Played | Flushed] = field(default_factory=lambda: deque(maxlen=16))
     failure: GlowdError | None = None
 
 
@@ -99,6 +100,9 @@ class Connection:
                 if channel := self.channels.get(message.stream):
                     self._on_stream(channel, message)
                     self.pump(channel)
+                elif isinstance(message, Played | Flushed):
+                    for listener in self._listening_to(message.stream):
+                        listener.endings.append(message)
             case _:
                 log.warning("the daemon sent a %s, which only clients send", message.TYPE)
 
@@ -134,9 +138,11 @@ class Connection:
         out = channel.out if channel else None
         if channel and out and not channel.flushing and message.generation == out.generation:
             channel.audio.append(message)
-        for listener in self.listeners:
-            if listener.stream in ("*", message.stream):
-                listener.audio.append(message)
+        for listener in self._listening_to(message.stream):
+            listener.audio.append(message)
+
+    def _listening_to(self, stream: str) -> list[Inbox]:
+        return [listener for listener in self.listeners if listener.stream in ("*", stream)]
 
     def _on_error(self, error: wire.Error) -> None:
         failure = errors.from_message(error)
@@ -314,6 +320,17 @@ class Connection:
             self.listeners.remove(listener)
             if not self.failure:
                 self.send(wire.Unlisten(listener.stream))
+
+    def flush_heard(self, listener: Inbox, generation: int, fade_ms: int) -> Steps[Played | Flushed]:
+        """Flush a stream that may be another client's."""
+        self.check()
+        self.send(wire.Flush(listener.stream, generation, fade_ms))
+        while not any(ending.generation >= generation for ending in listener.endings):
+            if listener.failure:
+                raise listener.failure
+            self.check()
+            yield
+        return next(ending for ending in listener.endings if ending.generation >= generation)
 
     def next_heard(self, listener: Inbox) -> Steps[Audio]:
         while not listener.audio:
