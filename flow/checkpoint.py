@@ -40,6 +40,7 @@ def save(
     tensors = {k: (v.half() if half else v.float()).contiguous().cpu() for k, v in state.items()}
     part = path.with_name(path.name + ".part")
     save_file(tensors, part, metadata)
+    part.chmod(0o644)  # safetensors writes files that only their owner can read
     part.replace(path)
 
 

@@ -1,0 +1,139 @@
+"""The network alone, in this process: real-time factor, chunk times, and error beside speed."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from flow.checkpoint import load
+from flow.latents import NoiseTable
+from flow.mel import Floats
+from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from flow.vocoder import Vocoder, drain, render
+from flow.waveglow import WaveGlow, WaveGlowConfig
+from tests.bench.report import Result, cpu_name, percentiles_ms
+
+RUNS, WARM_UP = 1000, 50
+
+
+def some_mel(frames: int, seed: int = 0) -> Floats:
+    """Synthetic frames with the mean and deviation of speech, as published benchmarks use them [L, M]."""
+    return np.random.default_rng(seed).normal(-5.62, 1.98, (frames, 80)).clip(-11.5, 2).astype(np.float32)
+
+
+def device_name(device: str) -> str:
+    """What the rows were measured on."""
+    return torch.cuda.get_device_name() if device == "cuda" else cpu_name()
+
+
+def chunk_times(vocoder: Vocoder, frames: int, batch: int, runs: int) -> list[float]:
+    """Seconds of each of `runs` calls that render `frames` of `batch` streams, after a warm-up."""
+    streams = [vocoder.open(seed) for seed in range(batch)]
+    mel, times = some_mel(frames), []
+    for stream in streams:
+        stream.push(some_mel(vocoder.look_ahead_frames + 1))
+    for run in range(runs + WARM_UP):
+        for stream in streams:
+            stream.push(mel)
+        start = time.perf_counter()
+        vocoder.step(streams, frames)
+        times.append(time.perf_counter() - start)
+    for stream in streams:
+        vocoder.close(stream)
+    return times[WARM_UP:]
+
+
+def embedded(device: str, threads: int, runs: int = RUNS) -> Iterator[Result]:
+    """The embedded voice: one stream by chunk size, and three streams in one batch."""
+    torch.set_num_threads(threads)
+    vocoder = ExactVocoder(load("embedded"), device)
+    where = device_name(device)
+    for frames, batch in ((1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (4, 3), (4, 8)):
+        times = chunk_times(vocoder, frames, batch, runs)
+        spread = percentiles_ms(times)
+        chunk_ms = 1000 * frames * vocoder.hop / vocoder.rate_hz
+        settings = {"voice": "embedded", "chunk_frames": frames, "streams": batch, "threads": threads, "runs": runs}
+        goal = (frames, batch) == (4, 1) and device == "cpu"
+        rtf = float(np.mean(times)) * 1000 / (chunk_ms * batch)
+        yield Result("RTF per stream", rtf, "s/s", where, settings, "<= 0.25" if goal else "")
+        yield Result("chunk p50", spread["p50"], "ms", where, settings)
+        yield Result("chunk p99", spread["p99"], "ms", where, settings, f"<= {0.6 * chunk_ms:.1f}" if goal else "")
+
+
+def baseline(device: str, threads: int) -> Iterator[Result]:
+    """The plain inversion (whole utterance, the network as defined, fresh noise) beside ours, on the same 895 frames."""
+    torch.set_num_threads(threads)
+    voice = load("embedded").to(device)
+    mel = torch.from_numpy(some_mel(895).T[None].copy()).to(device)
+    groups = 895 * voice.config.groups_per_frame + voice.squeeze.extra_groups
+    seconds = 895 * 256 / 22050
+    times = []
+    with torch.inference_mode():
+        for _ in range(6):
+            start = time.perf_counter()
+            voice.inverse(torch.randn(1, voice.config.group, groups, device=device), mel).cpu()
+            times.append(time.perf_counter() - start)
+    settings = {"voice": "embedded", "frames": 895, "threads": threads, "runs": 5}
+    yield Result(
+        "plain whole-utterance inversion RTF",
+        float(np.median(times[1:])) / seconds,
+        "s/s",
+        device_name(device),
+        settings,
+    )
+
+
+def exactness(device: str) -> Iterator[Result]:
+    """Streamed against offline: the largest difference over 100 random chunkings, and the timeline."""
+    torch.set_num_threads(1)
+    voice, rng = load("embedded"), np.random.default_rng(0)
+    vocoder, mel = ExactVocoder(voice, device), some_mel(120)
+    reference = offline(voice, mel, seed=1, sigma=vocoder.sigma)
+    worst, wrong_length = 0.0, 0
+    for _ in range(100):
+        stream, at, parts = vocoder.open(1), 0, []
+        while at < len(mel):
+            cut = int(rng.integers(1, 20))
+            stream.push(mel[at : at + cut])
+            at += cut
+            parts += list(drain(vocoder, stream, int(rng.integers(1, 17))))
+        stream.end()
+        audio = np.concatenate([*parts, *drain(vocoder, stream, 16)])
+        vocoder.close(stream)
+        wrong_length += len(audio) != len(mel) * 256
+        worst = max(worst, float(np.abs(audio - reference).max()))
+    settings = {"voice": "embedded", "frames": 120, "chunkings": 100}
+    where = device_name(device)
+    yield Result(
+        "streamed - offline, largest", worst, "of full scale", where, settings, "<= 1e-5" if device == "cpu" else ""
+    )
+    yield Result("utterances not frames x 256 samples long", wrong_length, "of 100", where, settings, "<= 0")
+
+
+def offline(voice: WaveGlow, mel: Floats, seed: int, sigma: float) -> Floats:
+    """The network's own inverse of the whole utterance, with the latents a stream of `seed` would get."""
+    table = NoiseTable(voice.config.group)
+    groups = len(mel) * voice.config.groups_per_frame + voice.squeeze.extra_groups
+    z = table.rows(torch.tensor([table.first_row(seed)]), groups).transpose(1, 2) * sigma
+    with torch.inference_mode():
+        return voice.inverse(z, torch.from_numpy(mel.T[None].copy()))[0].numpy()
+
+
+def stock(device: str, threads: int) -> Iterator[Result]:
+    """Published geometry, 256 channels, random weights (speed does not depend on them): whole utterance and one window."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = WaveGlowConfig.stock(256)
+    frames = 895 if device == "cuda" else 32
+    plan = ChunkPlan(frames, 0, 0, 0)
+    vocoder, mel = OverlapVocoder(WaveGlow(config), plan, device), some_mel(frames)
+    times = []
+    for _ in range(7 if device == "cuda" else 3):
+        start = time.perf_counter()
+        render(vocoder, mel, 0, frames)
+        times.append(time.perf_counter() - start)
+    rtf = float(np.median(times[1:])) / (frames * 256 / 22050)
+    settings = {"voice": "WaveGlow-256, random weights", "frames": frames, "threads": threads, "runs": len(times) - 1}
+    yield Result("whole-utterance RTF", rtf, "s/s", device_name(device), settings)
+    yield Result("whole-utterance rate", 22.05 / rtf, "kHz", device_name(device), settings)
