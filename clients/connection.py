@@ -227,6 +227,7 @@ class Connection:
             yield
         out = channel.out
         assert out is not None, "an open stream has a generation"
+        self._check_length(channel, out, len(frames))
         if len(frames):
             out.backlog.append(frames)
         self.pump(channel)
@@ -236,6 +237,19 @@ class Connection:
         self.check(channel)
         if channel.out is not out or channel.flushing:
             raise self._why_ended(channel, out.generation)
+
+    def _check_length(self, channel: Channel, out: Outgoing, frames: int) -> None:
+        """Refuse what the daemon would never give credit for: waiting would be for ever."""
+        most_s = self.welcome.limits.get("max_utterance_s") if self.welcome else None
+        opened = channel.opened
+        if not isinstance(most_s, int | float) or opened is None:
+            return
+        most_frames = int(most_s * opened.rate_hz) // opened.hop
+        if out.next_frame + sum(map(len, out.backlog)) + frames > most_frames:
+            text = (
+                f"stream {channel.name}: an utterance may have {most_frames} frames ({most_s:g} s), this one has more"
+            )
+            raise errors.Refused(text, wire.Code.TOO_LONG, channel.name)
 
     def _why_ended(self, channel: Channel, generation: int) -> GlowdError:
         ending = channel.endings.get(generation)

@@ -45,6 +45,8 @@ class FakeDaemon:
     auto: bool = True
     answers: bool = True
     refuse: Callable[[wire.Mel], wire.Error | None] = lambda mel: None
+    limits: dict[str, int] = field(default_factory=dict)
+    snapshot: dict[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
     streams: dict[str, FakeStream] = field(default_factory=dict)
     listeners: dict[bytes, set[str]] = field(default_factory=dict)
@@ -94,6 +96,11 @@ class FakeDaemon:
         with self.lock:
             self._router.send_multipart([self.peers[stream], *parts])
 
+    def say_to_listeners(self, message: Message) -> None:
+        with self.lock:
+            for listener in self.listeners:
+                self._send(listener, message)
+
     # ---- the thread
 
     def _serve(self) -> None:
@@ -117,14 +124,14 @@ class FakeDaemon:
     def _answer(self, peer: bytes, message: Message) -> None:
         match message:
             case wire.Hello():
-                limits = {"max_chunk_frames": self.max_chunk_frames}
+                limits = {"max_chunk_frames": self.max_chunk_frames, **self.limits}
                 self._send(
                     peer, wire.Welcome(1, "fake 1", [VOICE], ["device", "socket"], limits, message.t_client_ns, 7)
                 )
             case wire.Ping():
                 self._send(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))
             case wire.Status():
-                self._send(peer, wire.State("", "ready", {"streams": len(self.streams)}))
+                self._send(peer, wire.State("", "ready", self.snapshot or {"streams": len(self.streams)}))
             case wire.Listen():
                 self.listeners.setdefault(peer, set()).add(message.stream)
             case wire.Unlisten():
@@ -138,7 +145,9 @@ class FakeDaemon:
             case wire.Flush():
                 stream = self.streams[message.stream]
                 assert message.generation == stream.generation
-                self._next(peer, stream, wire.Flushed(message.stream, message.generation, 99, 1000))
+                self._next(
+                    self.peers[message.stream], stream, wire.Flushed(message.stream, message.generation, 99, 1000)
+                )
             case wire.Close():
                 del self.streams[message.stream]
 
@@ -184,7 +193,7 @@ class FakeDaemon:
         if "socket" in stream.request.sinks:
             self._send(peer, audio)
         for listener, wanted in self.listeners.items():
-            if wanted & {"*", name}:
+            if wanted & {"*", name} and listener != peer:
                 self._send(listener, audio)
 
     def _end(self, peer: bytes, stream: FakeStream, end: wire.End) -> None:
@@ -201,3 +210,6 @@ class FakeDaemon:
         stream.credit_frames = self.window_frames
         name = stream.request.stream
         self._send(peer, ending, wire.Credit(name, stream.generation, self.window_frames))
+        for listener, wanted in self.listeners.items():
+            if wanted & {"*", name} and listener != peer:
+                self._send(listener, ending)

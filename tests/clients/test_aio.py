@@ -87,8 +87,12 @@ async def test_an_exception_in_the_block_flushes(fake: FakeDaemon) -> None:
 
 
 async def test_status_ping_and_listening(fake: FakeDaemon) -> None:
-    async with AsyncClient(fake.endpoint) as glow, await glow.listen("*") as listener:
-        assert (await glow.status()).state == "ready"
+    async with (
+        AsyncClient(fake.endpoint) as glow,
+        AsyncClient(fake.endpoint) as other,
+        await other.listen() as listener,
+    ):
+        assert (await other.status()).state == "ready"
         assert await glow.ping() > 0
         async with await glow.open("s", sinks=["null"]) as stream:
             await stream.send(mel(3))

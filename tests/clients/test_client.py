@@ -357,6 +357,28 @@ def test_wrong_mels_are_refused_before_they_are_sent(fake: FakeDaemon, wrong: An
     assert not fake.of_type(wire.Mel)
 
 
+def test_more_than_an_utterance_may_have_is_refused_at_once(fake: FakeDaemon) -> None:
+    fake.limits["max_utterance_s"] = 1
+    with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
+        stream.send(mel(80))
+        with pytest.raises(errors.Refused, match="86 frames") as caught:
+            stream.send(mel(7))
+        assert caught.value.code == Code.TOO_LONG
+        stream.send(mel(6))
+
+
+def test_a_listener_may_flush_a_stream_of_another_client(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as speaker, Client(fake.endpoint) as other:
+        stream = speaker.open("s", sinks=["null"])
+        stream.send(mel(5))
+        with other.listen("s") as listener:
+            fake.wait_for(lambda: bool(fake.listeners))
+            assert listener.flush(0) == wire.Flushed("s", 0, 99, 1000)
+            fake.say_to_listeners(wire.Error(200, "UNKNOWN_STREAM", "there is no stream 's'", "s"))
+            with pytest.raises(errors.StreamError, match="no stream 's'"):
+                next(listener.audio(timeout_s=2))
+
+
 def test_the_state_of_a_stream_is_known(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
         fake.say("s", wire.State("s", "starved", {}))
