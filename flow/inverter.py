@@ -197,7 +197,7 @@ class Inverter:
         )
 
     def _cast(self, value: Tensor) -> Tensor:
-        return value.to(self.device, self.dtype).contiguous()
+        return value.detach().to(self.device, self.dtype).contiguous()
 
     def _linear(self, linear: Linear) -> Linear:
         return self._cast(linear[0]), self._cast(linear[1]), linear[2]
