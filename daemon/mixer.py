@@ -26,21 +26,25 @@ class Mixer:
         self.mixed_samples = 0  # the output's clock: index of the next sample to be mixed
         self.limited_samples = 0  # how many samples the limiter has bent
         self._tracks: dict[int, Track] = {}
+        self._leaving: list[Track] = []  # detached, still fading
         self._events: list[Event] = []
         self._block, self._scratch = np.zeros((2, max_block_samples), np.float32)
 
     # ---------------------------------------------------------------- commands
 
-    def attach(self, key: int, gain_db: float = 0.0, prefill_samples: int = 0) -> None:
-        """Add a stream that starts when `prefill_samples` are there or its end is. Raises ValueError: key in use."""
+    def attach(self, key: int, gain_db: float = 0.0, prefill_samples: int = 0, first_sample: int = 0) -> None:
+        """Add a stream that starts when `prefill_samples` are there or its end is. Raises ValueError: key in use.
+
+        One that starts in its middle, at `first_sample`, is faded in.
+        """
         if key in self._tracks:
             raise ValueError(f"track {key} exists already")
-        self._tracks[key] = Track(key, factor(gain_db), prefill_samples, self.rate_hz, self._events)
+        self._tracks[key] = Track(key, factor(gain_db), prefill_samples, first_sample, self.rate_hz, self._events)
 
     def push(self, key: int, first_sample: int, samples: Samples, last: bool = False) -> None:
         """Queue samples [n]; the array is kept, not copied. Unknown keys are ignored: samples may outrun a flush.
 
-        The first push may start at any sample; after it, raises ValueError when samples are not the next ones.
+        Raises ValueError when samples are not the next ones.
         """
         if track := self._tracks.get(key):
             track.push(first_sample, samples, last)
@@ -67,14 +71,16 @@ class Mixer:
             self._sweep()
 
     def detach(self, key: int) -> None:
-        """As `flush`, quickly and without an event."""
-        if track := self._tracks.get(key):
+        """As `flush`, quickly and without an event; the key is free at once."""
+        if track := self._tracks.pop(key, None):
             track.silent_end = True
-            self.flush(key, DETACH_FADE_MS * self.rate_hz // 1000)
+            track.flush(DETACH_FADE_MS * self.rate_hz // 1000, self.mixed_samples)
+            self._leaving.append(track)
+            self._sweep()
 
     def interrupt(self) -> None:
         """The output has stopped: streams hold their position; fades under way are over, flushes are done at once."""
-        for track in self._tracks.values():
+        for track in [*self._tracks.values(), *self._leaving]:
             track.interrupt(self.mixed_samples)
         self._sweep()
 
@@ -90,7 +96,7 @@ class Mixer:
         assert 0 < samples <= len(self._block), samples
         out = self._block[:samples]
         out.fill(0)
-        for track in self._tracks.values():
+        for track in [*self._tracks.values(), *self._leaving]:
             track.add_to(out, self._scratch, self.mixed_samples)
         self.mixed_samples += samples
         self._limit(out)
@@ -121,6 +127,8 @@ class Mixer:
     def _sweep(self) -> None:
         for key in [key for key, track in self._tracks.items() if track.phase is Phase.DONE]:
             del self._tracks[key]
+        if self._leaving:
+            self._leaving = [track for track in self._leaving if track.phase is not Phase.DONE]
 
 
 def factor(gain_db: float) -> float:

@@ -112,14 +112,15 @@ class Phase(Enum):
 class Track:
     """One stream of the mix. Owner: the mixer."""
 
-    def __init__(self, key: int, gain: float, prefill_samples: int, rate_hz: int, events: list[Event]) -> None:
+    def __init__(
+        self, key: int, gain: float, prefill_samples: int, first_sample: int, rate_hz: int, events: list[Event]
+    ) -> None:
         self.key, self.phase, self.ended, self.silent_end = key, Phase.FILLING, False, False
         self._after, self._flushing = Phase.FILLING, False
         self._chunks: deque[Samples] = deque()
-        self._head = self._queued = self._dropped = 0  # index of the next sample to play; samples in _chunks; flushed
-        self._last = -1  # index of the last sample played
-        self._begun = False  # whether a first chunk has said where the stream starts
-        self._gain, self._level = Ramp(gain), Ramp(1.0)
+        self._head, self._last = first_sample, first_sample - 1  # index of the next sample to play, of the last played
+        self._queued = self._dropped = 0  # samples in _chunks that will be played; samples flushed
+        self._gain, self._level = Ramp(gain), Ramp(0.0 if first_sample else 1.0)
         self._gap_at = self._missing = 0  # the gap: where on the output it began, its length; none while _starved < 0
         self._starved = -1  # the index of the sample that the gap stands before
         self._reserve = STARVE_FADE_MS * rate_hz // 1000
@@ -135,8 +136,6 @@ class Track:
         if self._flushing:
             self._dropped += len(samples)
             return
-        if not self._begun:
-            self._head, self._last, self._begun = first_sample, first_sample - 1, True
         wanted = self._head + self._queued
         if self.ended or first_sample != wanted:
             raise ValueError(

@@ -2,30 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from numpy.typing import NDArray
 
 from daemon.mixer import KNEE, Cut, Drained, Mixer, Reached, Starved
-from daemon.track import PAUSE_FADE_MS, STARVE_FADE_MS, Ramp
+from daemon.track import PAUSE_FADE_MS, STARVE_FADE_MS, Samples
+from tests.daemon.signals import RATE, noise, tone
 
-RATE = 22050
 RESERVE = STARVE_FADE_MS * RATE // 1000
 PAUSE_FADE = PAUSE_FADE_MS * RATE // 1000
-Samples = NDArray[np.float32]
 
 sizes = st.lists(st.integers(1, 700), min_size=1, max_size=30)
-
-
-def noise(samples: int, seed: int = 0, peak: float = 0.4) -> Samples:
-    return np.random.default_rng(seed).uniform(-peak, peak, samples).astype(np.float32)
-
-
-def tone(samples: int) -> Samples:
-    """A 100 Hz tone of amplitude 0.5 that begins and ends softly: no step above 0.0145 anywhere."""
-    soft = np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / 300)
-    return (0.5 * soft * np.cos(2 * np.pi * 100 / RATE * np.arange(samples))).astype(np.float32)
 
 
 def drain(mixer: Mixer, block: int = 220, blocks: int = 200) -> Samples:
@@ -36,9 +23,9 @@ def events(mixer: Mixer, kind: type) -> list:
     return [event for event in mixer.take_events() if isinstance(event, kind)]
 
 
-@given(chunks=sizes, blocks=sizes, prefill=st.integers(0, 2000), first=st.sampled_from([0, 12345]))
+@given(chunks=sizes, blocks=sizes, prefill=st.integers(0, 2000))
 def test_any_chunking_and_any_block_size_give_the_pushed_samples(
-    chunks: list[int], blocks: list[int], prefill: int, first: int
+    chunks: list[int], blocks: list[int], prefill: int
 ) -> None:
     source, mixer, out = noise(sum(chunks)), Mixer(RATE), [np.zeros(0, np.float32)]
     mixer.attach(1, prefill_samples=prefill)
@@ -48,7 +35,7 @@ def test_any_chunking_and_any_block_size_give_the_pushed_samples(
         block = blocks[len(out) % len(blocks)]
         while pushed < len(chunks) and edges[pushed] - played < block + max(prefill, RESERVE):
             piece = source[edges[pushed] : edges[pushed + 1]]
-            mixer.push(1, first + int(edges[pushed]), piece, last=pushed == len(chunks) - 1)
+            mixer.push(1, int(edges[pushed]), piece, last=pushed == len(chunks) - 1)
             pushed += 1
         out.append(mixer.mix(block).copy())
         played += block
@@ -56,9 +43,9 @@ def test_any_chunking_and_any_block_size_give_the_pushed_samples(
     np.testing.assert_array_equal(heard[: len(source)], source)
     assert not heard[len(source) :].any()
     told = mixer.take_events()
-    assert told[0] == Reached(1, 0, first)
-    assert told[-1] == Drained(1, len(source), first + len(source))
-    assert all(isinstance(event, Reached) and event.sample - first == event.at for event in told[:-1])
+    assert told[0] == Reached(1, 0, 0)
+    assert told[-1] == Drained(1, len(source), len(source))
+    assert all(isinstance(event, Reached) and event.sample == event.at for event in told[:-1])
 
 
 def test_positions_are_told_at_the_start_and_every_50_ms() -> None:
@@ -170,8 +157,11 @@ def test_detach_is_a_flush_without_an_event() -> None:
     drain(mixer, blocks=5)
     mixer.take_events()
     mixer.detach(1)
+    mixer.attach(1, prefill_samples=1000)  # the key is free at once
     heard = drain(mixer, blocks=2)
-    assert np.flatnonzero(heard)[-1] == 219 and mixer.keys == [] and mixer.take_events() == []
+    assert np.flatnonzero(heard)[-1] == 219 and mixer.take_events() == []
+    mixer.detach(1)
+    assert mixer.keys == []
 
 
 def test_pause_holds_the_position() -> None:
@@ -205,6 +195,17 @@ def test_the_output_stops_and_starts_where_the_stream_was() -> None:
     heard = drain(mixer, blocks=40)
     assert abs(heard[0]) < 0.01
     np.testing.assert_array_equal(heard[RESERVE : 9000 - 2420], source[2420 + RESERVE :])
+
+
+def test_a_stream_that_starts_in_its_middle_is_faded_in() -> None:
+    source, mixer = tone(9000), Mixer(RATE)
+    mixer.attach(1, first_sample=2000)
+    mixer.push(1, 2000, source[2000:], last=True)
+    heard = drain(mixer, blocks=40)
+    assert abs(heard[0]) < 0.01 and np.abs(np.diff(heard)).max() < 0.03
+    np.testing.assert_array_equal(heard[RESERVE:7000], source[2000 + RESERVE :])
+    told = mixer.take_events()
+    assert (told[0], told[-1]) == (Reached(1, 0, 2000), Drained(1, 7000, 9000))
 
 
 def test_a_device_that_ran_dry_is_a_gap_of_the_streams_that_sound() -> None:
@@ -270,7 +271,7 @@ def test_what_is_no_number_is_silence() -> None:
 
 def test_samples_that_are_not_the_next_ones_are_refused() -> None:
     mixer = Mixer(RATE)
-    mixer.attach(7)
+    mixer.attach(7, first_sample=100)
     mixer.push(7, 100, noise(10))
     for first in (0, 109, 111):
         with pytest.raises(ValueError, match=rf"track 7: samples from {first} on, wanted 110"):
@@ -291,86 +292,3 @@ def test_unknown_keys_are_ignored() -> None:
     mixer.resume(1)
     mixer.gain(1, 0.0)
     assert not mixer.mix(10).any() and mixer.take_events() == []
-
-
-@given(steps=st.integers(1, 500), sizes=sizes, turn=st.integers(0, 500))
-def test_a_ramp_is_the_same_in_any_pieces(steps: int, sizes: list[int], turn: int) -> None:
-    def run(pieces: list[int]) -> Samples:
-        ramp = Ramp(0.25)
-        ramp.glide(1.0, steps)
-        first = [np.broadcast_to(ramp.take(n), n) for n in pieces if n]
-        ramp.glide(0.0, steps)
-        return np.concatenate([*first, *[np.broadcast_to(ramp.take(n), n) for n in sizes]])
-
-    whole, single = run([turn]), run([1] * turn)
-    np.testing.assert_array_equal(whole, single)
-    assert np.abs(np.diff(whole)).max(initial=0) <= np.pi / 2 / (steps + 1) + 1e-6
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """One tone, and everything that can happen to it in any order: it is heard whole, in order, without a click."""
-
-    @initialize(prefill=st.integers(0, 3000))
-    def attach(self, prefill: int) -> None:
-        self.mixer, self.source = Mixer(RATE), tone(30_000)
-        self.mixer.attach(1, prefill_samples=prefill)
-        self.pushed, self.out, self.told = 0, [np.zeros(1, np.float32)], []
-
-    @rule(samples=st.integers(1, 4000))
-    def push(self, samples: int) -> None:
-        piece = self.source[self.pushed : self.pushed + samples]
-        if len(piece):
-            self.mixer.push(1, self.pushed, piece, last=self.pushed + len(piece) == len(self.source))
-            self.pushed += len(piece)
-
-    @rule(block=st.integers(1, 1000), blocks=st.integers(1, 5))
-    def mix(self, block: int, blocks: int) -> None:
-        self.out += [self.mixer.mix(block).copy() for _ in range(blocks)]
-
-    @rule()
-    def pause(self) -> None:
-        self.mixer.pause(1)
-
-    @rule()
-    def resume(self) -> None:
-        self.mixer.resume(1)
-
-    @rule(gain_db=st.floats(-20, 0))
-    def gain(self, gain_db: float) -> None:
-        self.mixer.gain(1, gain_db)
-
-    @rule(fade=st.integers(100, 500))
-    def flush(self, fade: int) -> None:
-        self.mixer.flush(1, fade)
-
-    @invariant()
-    def no_click(self) -> None:
-        self.out = [np.concatenate(self.out)]
-        steps = np.abs(np.diff(self.out[0]))
-        assert steps.max(initial=0) < 0.03, f"a step of {steps.max():.3f} at {steps.argmax()}"
-        self.out = [self.out[0][-1:]]
-
-    @invariant()
-    def order(self) -> None:
-        fresh = self.mixer.take_events()
-        self.told += fresh
-        positions = [event.sample for event in self.told if isinstance(event, Reached)]
-        assert positions == sorted(positions)
-        assert all(event.missing >= 0 for event in fresh if isinstance(event, Starved))
-
-    def teardown(self) -> None:
-        if not hasattr(self, "mixer"):
-            return
-        self.mixer.resume(1)
-        self.push(len(self.source))
-        self.mix(1000, 35)
-        self.order()
-        ends = [event for event in self.told if isinstance(event, Drained | Cut)]
-        assert len(ends) == 1
-        if isinstance(ends[0], Drained):
-            assert ends[0].samples == len(self.source)
-        assert self.mixer.keys == []
-
-
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
-TestAnyOrder = AnyOrder.TestCase

@@ -1,0 +1,162 @@
+"""The speaker process against a real sound server: what it was sent is compared with a recording of what it played."""
+
+import subprocess
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon import link
+from tests.daemon.signals import RATE, correlation, find, noise, speechlike
+from tests.daemon.speaker_rig import SpeakerRig, pcm, speaker
+from tests.pulse import PulseServer
+
+PREFILL = 1323
+STEP = 2 / 32768  # of the 16 bit sink
+keys = count(1)
+
+
+@pytest.fixture(scope="module")
+def rig(pulse: PulseServer) -> Iterator[SpeakerRig]:
+    with speaker(pulse.env, "speaker.device=pulse") as rig:
+        assert "pulse" in rig.status["ready"]["device"]
+        rig.wait(link.DeviceReady)
+        yield rig
+
+
+@pytest.fixture
+def key(rig: SpeakerRig) -> int:
+    rig.forget()
+    return next(keys)
+
+
+def test_what_is_heard_is_what_was_sent(pulse: PulseServer, rig: SpeakerRig, key: int) -> None:
+    source = speechlike(3 * RATE)
+    with pulse.record("glow") as heard:
+        rig.send(link.Attach(key=key, prefill_samples=PREFILL))
+        rig.play({key: source})
+        played = rig.wait(link.Played, key)
+        rig.listen(0.3)
+    recorded = heard.samples()
+    begin = find(source, recorded)
+    same = recorded[begin : begin + len(source)]
+    assert correlation(same, source) > 0.9999
+    assert np.abs(same - source).max() <= STEP
+    assert not recorded[:begin].any() and not recorded[begin + len(source) :].any()
+    assert played.samples == len(source) and not rig.all(link.Underrun)
+    assert rig.arrival_ns(played) >= played.t_dac_ns
+
+
+def test_positions_tell_when_a_sample_sounds(rig: SpeakerRig, key: int) -> None:
+    rig.send(link.Attach(key=key, prefill_samples=PREFILL))
+    rig.play({key: speechlike(RATE)})
+    played = rig.wait(link.Played, key)
+    positions = rig.all(link.Position, key)
+    assert positions[0].samples == 0 and len(positions) >= 15
+    ahead_ms = [(p.t_dac_ns - rig.arrival_ns(p)) / 1e6 for p in positions]
+    assert 20 < np.median(ahead_ms) < 120
+    zero_ms = np.array([p.t_dac_ns - p.samples * 1e9 / RATE for p in positions]) / 1e6
+    assert np.ptp(zero_ms) < 20
+    assert abs(played.t_dac_ns - played.samples * 1e9 / RATE - zero_ms[-1] * 1e6) < 20e6
+
+
+def test_flush_fades_and_tells_the_last_sample(pulse: PulseServer, rig: SpeakerRig, key: int) -> None:
+    source, fade = speechlike(2 * RATE, seed=1), 330
+    with pulse.record("glow") as heard:
+        rig.send(link.Attach(key=key, prefill_samples=PREFILL))
+        rig.send(pcm(key, 0, source))
+        rig.wait(link.Position, key, count=10)
+        rig.send(link.Flush(key=key, fade_samples=fade))
+        flushed = rig.wait(link.Flushed, key)
+        rig.listen(0.4)
+    recorded = heard.samples()
+    end = flushed.last_sample_played + 1
+    assert end + flushed.dropped == len(source)
+    begin = find(source[:end], recorded)
+    plain = end - fade
+    assert np.abs(recorded[begin : begin + plain] - source[:plain]).max() <= STEP
+    curve = 0.5 + 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / (fade + 1))
+    assert np.abs(recorded[begin + plain : begin + end] - curve * source[plain:end]).max() <= STEP
+    assert not recorded[begin + end :].any()
+
+
+def test_streams_are_mixed(pulse: PulseServer, rig: SpeakerRig, key: int) -> None:
+    other = next(keys)
+    one, two = speechlike(RATE, seed=2, peak=0.4), speechlike(RATE // 2, seed=3, peak=0.8)
+    with pulse.record("glow") as heard:
+        rig.send(link.Attach(key=key, prefill_samples=PREFILL))
+        rig.send(link.Attach(key=other, prefill_samples=PREFILL, gain_db=-6.0))
+        rig.play({key: one, other: two})
+        rig.wait(link.Played, key)
+        rig.listen(0.3)
+    recorded = heard.samples()
+    begin = find(one, recorded)
+    rest = recorded[begin : begin + len(one)] - one
+    at = find(two, rest)
+    assert np.abs(rest[at : at + len(two)] - two * 10 ** (-6 / 20)).max() <= 2 * STEP
+    first = [rig.all(link.Position, k)[0].t_dac_ns for k in (key, other)]
+    assert round((first[1] - first[0]) * RATE / 1e9) == pytest.approx(at, abs=1)
+
+
+def test_a_gap_is_told_and_a_pause_is_not(rig: SpeakerRig, key: int) -> None:
+    rig.send(link.Attach(key=key, prefill_samples=PREFILL))
+    rig.send(pcm(key, 0, speechlike(6000)))
+    rig.wait(link.Position, key)
+    rig.send(link.Pause(key=key))
+    rig.listen(0.3)
+    rig.send(link.Resume(key=key))
+    rig.listen(0.6)
+    assert not rig.all(link.Underrun)
+    rig.send(pcm(key, 6000, speechlike(3000), last=True))
+    gap = rig.wait(link.Underrun, key)
+    assert gap.sample == 6000 and 2000 < gap.missing_samples < 12_000
+    assert rig.wait(link.Played, key).samples == 9000
+
+
+def test_nonsense_from_the_gateway_harms_no_other_stream(rig: SpeakerRig, key: int) -> None:
+    other = next(keys)
+    rig.send(link.Attach(key=key), link.Attach(key=key), link.Attach(key=other))
+    rig.send(pcm(key, 77, noise(100)), link.Drop(key=key), pcm(99_999, 0, noise(10)))
+    rig.socket.send_multipart([b"speaker", b"\xc1 no map"])
+    rig.send(pcm(other, 0, noise(2000), last=True))
+    assert rig.wait(link.Played, other).samples == 2000
+    rig.send(link.DetachAll())
+
+
+def test_the_process_is_small_and_knows_no_torch(rig: SpeakerRig) -> None:
+    assert rig.rss_bytes() <= 120 << 20
+    assert "libtorch" not in Path(f"/proc/{rig.process.pid}/maps").read_text()
+
+
+def test_a_device_of_another_rate_is_resampled(pulse: PulseServer) -> None:
+    source = speechlike(RATE)
+    settings = ("speaker.device=pulse", "speaker.rate_hz=48000")
+    with speaker(pulse.env, *settings) as rig, pulse.record("glow") as heard:
+        assert rig.wait(link.DeviceReady).rate_hz == 48_000
+        rig.send(link.Attach(key=1, prefill_samples=PREFILL))
+        rig.play({1: source})
+        rig.wait(link.Played, 1)
+        rig.listen(0.3)
+        assert not rig.all(link.Underrun)
+    recorded = heard.samples()
+    begin = find(source, recorded)
+    assert correlation(recorded[begin : begin + len(source)], source) > 0.98
+
+
+def test_the_end_of_stdin_ends_the_process(pulse: PulseServer) -> None:
+    with speaker(pulse.env, "speaker.device=pulse") as rig:
+        assert rig.process.stdin
+        rig.process.stdin.close()
+        assert rig.process.wait(timeout=3) == 0
+        assert rig.process.stdout and "failed" not in rig.process.stdout.read()
+
+
+def test_ctrl_c_is_left_to_the_supervisor_and_term_obeyed(pulse: PulseServer) -> None:
+    with speaker(pulse.env, "speaker.device=pulse") as rig:
+        rig.process.send_signal(2)
+        with pytest.raises(subprocess.TimeoutExpired):
+            rig.process.wait(timeout=0.3)
+        rig.process.terminate()
+        assert rig.process.wait(timeout=3) == 0

@@ -1,0 +1,126 @@
+"""A PulseAudio server of our own, with sinks that play to nobody, and recorders of what is played there.
+
+For tests and soaks: `with PulseServer(directory) as pulse: pulse.add_sink("glow")`; processes started with `pulse.env`
+see a PortAudio device named "pulse"; `with pulse.record("glow") as heard: ...; heard.samples()` is what it played.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATE_HZ = 22_050
+DEVICE = "pulse"
+START_S = 10.0
+
+Samples = NDArray[np.float32]
+
+
+class Recording:
+    """A recorder of a sink, running until it leaves its `with`."""
+
+    def __init__(self, path: Path, process: "subprocess.Popen[bytes]") -> None:
+        self.path, self.process = path, process
+
+    def samples(self) -> Samples:
+        """What was recorded so far, [samples] at RATE_HZ."""
+        data = self.path.read_bytes()
+        return np.frombuffer(data[: len(data) // 4 * 4], np.float32)
+
+
+class PulseServer:
+    """A private server in `directory`; its own socket, no hardware, no user's settings."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.env = {
+            **os.environ,
+            "PULSE_SERVER": f"unix:{directory}/native",
+            "PULSE_RUNTIME_PATH": str(directory),
+            "PULSE_STATE_PATH": str(directory),
+            "PULSE_COOKIE": str(directory / "cookie"),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sinks: dict[str, str] = {}
+        self._recordings = 0
+
+    def start(self) -> None:
+        """Start the server, without sinks, and wait until it answers."""
+        (self.directory / "native").unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [
+                *(
+                    "pulseaudio",
+                    "-n",
+                    "--daemonize=no",
+                    "--use-pid-file=no",
+                    "--exit-idle-time=-1",
+                    "--log-level=error",
+                ),
+                f"--load=module-native-protocol-unix socket={self.directory}/native auth-anonymous=1",
+            ],
+            env=self.env,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline_s = time.monotonic() + START_S
+        while subprocess.run(["pactl", "info"], env=self.env, capture_output=True).returncode:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"pulseaudio does not answer after {START_S:g} s")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End the server at once, with everything in it."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+        self._sinks.clear()
+
+    def add_sink(self, name: str, rate_hz: int = RATE_HZ) -> None:
+        """Add a sink of 16 bit that plays to nobody; the first one is the default."""
+        self._sinks[name] = self._control("load-module", "module-null-sink", f"sink_name={name}", f"rate={rate_hz}")
+
+    def remove_sink(self, name: str) -> None:
+        """Take the sink away, whoever plays there."""
+        self._control("unload-module", self._sinks.pop(name))
+
+    def suspend(self, name: str, suspended: bool) -> None:
+        """Have the sink take no sound, or take it again."""
+        self._control("suspend-sink", name, str(int(suspended)))
+
+    @contextmanager
+    def record(self, name: str) -> Iterator[Recording]:
+        """Record what the sink plays; it is recording when the block begins."""
+        self._recordings += 1
+        path = self.directory / f"recording-{self._recordings}.f32"
+        with path.open("wb") as file:
+            command = ["parec", "-d", f"{name}.monitor", f"--rate={RATE_HZ}", "--channels=1", "--format=float32le"]
+            process = subprocess.Popen([*command, "--latency-msec=20"], env=self.env, stdout=file)
+        try:
+            deadline_s = time.monotonic() + START_S
+            while not path.stat().st_size:
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError(f"nothing is recorded from {name} after {START_S:g} s")
+                time.sleep(0.01)
+            yield Recording(path, process)
+        finally:
+            process.kill()
+            process.wait()
+
+    def _control(self, *command: str) -> str:
+        return subprocess.run(
+            ["pactl", *command], env=self.env, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.kill()
