@@ -1,0 +1,135 @@
+"""`glowd`: run the daemon, check a configuration, look at the machine.
+
+Rules: the composition root. It decides what runs and with which arguments; what happens then is in supervisor.py. It
+imports neither torch nor a sound library by itself, so that the supervisor stays small. Exit status: 0 fine, 1 something
+failed or is missing, 2 the configuration or the arguments are wrong.
+"""
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from daemon.config import Config, ConfigError, load
+from daemon.places import addresses, claim, prepare_run_dir, run_dir
+from daemon.role import config_arguments, setup_logging
+from daemon.supervisor import RoleSpec, StartError, Supervisor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `glowd` command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="glowd",
+        parents=[config_arguments()],
+        description="Turns mel-spectrogram frames into speech while they are still arriving.",
+        epilog="Without --config every setting has its default; config.toml lists them all.",
+    )
+    parser.add_argument("command", nargs="?", default="run", choices=["run", "check", "doctor"])
+    parser.add_argument("--json", action="store_true", help="doctor, check: print JSON")
+    parser.add_argument("--version", action="version", version=f"glowd {importlib.metadata.version('glowd')}")
+    arguments = parser.parse_args(argv)
+    try:
+        config = load(arguments.config, arguments.set)
+        if arguments.command == "run":
+            return run(config, role_arguments(arguments))
+    except ConfigError as error:
+        print(f"glowd: {error}", file=sys.stderr)
+        return 2
+    return examine(config, arguments.command, arguments.json)
+
+
+def role_arguments(arguments: argparse.Namespace) -> list[str]:
+    """The arguments of `glowd` that each role is given as well."""
+    config = ["--config", str(arguments.config.absolute())] if arguments.config else []
+    return config + [word for override in arguments.set for word in ("--set", override)]
+
+
+def examine(config: Config, command: str, as_json: bool) -> int:
+    """`glowd doctor` and `glowd check`: print what was found; returns the exit status."""
+    from daemon import doctor  # here, because the running daemon needs none of what it imports
+
+    findings = list(doctor.doctor(config) if command == "doctor" else doctor.check(config))
+    status = int(any(finding.state == "missing" for finding in findings))
+    if as_json:
+        print(json.dumps({"ok": not status, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        return status
+    for finding in findings:
+        print(f"{finding.state.ljust(8)} {finding.name}: {finding.text}")
+        if finding.remedy:
+            print(f"         -> {finding.remedy}")
+    if not status:
+        print("this machine can run glowd" if command == "doctor" else summary(config))
+    return status
+
+
+def summary(config: Config) -> str:
+    """One line on what a daemon with this configuration would do."""
+    voices = ", ".join(f"{name} ({voice.engine})" for name, voice in config.voices.items())
+    sound = (config.speaker.device or "the default sound device") if config.speaker.enabled else "no sound device"
+    return f"OK: voices {voices}; default {config.default_voice}; {config.server.max_streams} streams; {sound}"
+
+
+# ---------------------------------------------------------------- glowd run
+
+
+def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
+    """What to start, in order: the gateway, an engine for each voice, the speaker."""
+
+    def spec(name: str, role: str, *more: str) -> RoleSpec:
+        # -P: a file in the working directory must not take the place of a module.
+        return RoleSpec(
+            name, (sys.executable, "-P", "-m", f"daemon.{role}", "--run-dir", str(directory), *more, *arguments)
+        )
+
+    engines = [spec(f"engine:{voice}", "engine", "--voice", voice) for voice in config.voices]
+    speaker = [[spec("speaker", "speaker")]] if config.speaker.enabled else []
+    return [[spec("gateway", "gateway")], engines, *speaker]
+
+
+def run(config: Config, arguments: Sequence[str]) -> int:
+    """Run the daemon until it is told to stop; returns the exit status. Raises ConfigError."""
+    setup_logging("glowd", config.log.level)
+    directory = run_dir(config.server)
+    prepare_run_dir(directory)
+    with claim(directory, addresses(config.server, directory)):
+        try:
+            asyncio.run(supervise(config, directory, arguments))
+        except StartError as error:
+            print(f"glowd: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+async def supervise(config: Config, directory: Path, arguments: Sequence[str]) -> None:
+    """Run all roles; SIGINT and SIGTERM stop them, a second one at once. Raises StartError."""
+    started_s = time.monotonic()
+    supervisor = Supervisor(stages(config, directory, arguments), config.supervisor)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, supervisor.request_stop)
+    await supervisor.run(lambda: announce(config, directory, supervisor, time.monotonic() - started_s))
+
+
+def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: float) -> None:
+    """The line that says that clients may come: words in the form of a shell's, so that programs can read it."""
+    found = addresses(config.server, directory)
+    device = supervisor.info("speaker").get("device") or "none"
+    facts = {
+        "endpoint": found.clients,
+        "telemetry": found.telemetry,
+        "voices": ",".join(config.voices),
+        "device": str(device),
+        "seconds": f"{seconds:.1f}",
+    }
+    print("glowd ready", *(f"{key}={shlex.quote(value)}" for key, value in facts.items()), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""`glowd doctor` and `glowd check`: what this machine and this configuration lack, each with the command that mends it.
+
+Rules: looks and never changes anything; imports torch and opens the sound device only inside the finding that is about it.
+"ok" is fine, "note" is worth knowing, "missing" keeps glowd from doing what the configuration asks for.
+"""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.config import Config, ConfigError, Speaker, WaveGlowVoice
+from daemon.device import DeviceError, PortAudioOutput
+from daemon.places import addresses, is_busy, prepare_run_dir, run_dir
+
+MIN_LIBZMQ = (4, 3, 5)
+"""Earlier ones have known holes in their security."""
+PORTAUDIO = {"apt-get": "libportaudio2", "dnf": "portaudio", "pacman": "portaudio", "brew": "portaudio"}
+ESPEAK = dict.fromkeys(("apt-get", "dnf", "pacman"), "espeak-ng") | {"brew": "espeak"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `remedy` is a command or a setting, "" where none is needed."""
+
+    name: str
+    state: str
+    text: str
+    remedy: str = ""
+
+
+def doctor(config: Config) -> Iterator[Finding]:
+    """Look at the machine, with this configuration in mind."""
+    yield from (python(), torch(config), libzmq(), sound(config.speaker), espeak(), cores(config), real_time())
+    yield private_directory(run_dir(config.server))
+
+
+def check(config: Config) -> Iterator[Finding]:
+    """Look at what the configuration names: checkpoints, devices, addresses."""
+    for name, voice in config.voices.items():
+        if isinstance(voice, WaveGlowVoice):
+            yield checkpoint(name, voice)
+    if config.speaker.device and config.speaker.enabled:
+        yield sound(config.speaker)
+    yield private_directory(directory := run_dir(config.server))
+    found = addresses(config.server, directory)
+    for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
+        if is_busy(address):
+            yield Finding(
+                setting, "missing", f"{address} is taken", f"stop who listens there, or choose another {setting}"
+            )
+        else:
+            yield Finding(setting, "ok", f"{address} is free")
+
+
+def install(packages: dict[str, str]) -> str:
+    """The command that installs a package here; `packages` names it for each manager."""
+    for manager, package in packages.items():
+        if shutil.which(manager):
+            sudo = "" if manager == "brew" or os.getuid() == 0 else "sudo "
+            verb = "-S" if manager == "pacman" else "install"
+            return f"{sudo}{manager} {verb} {package}"
+    return f"install {next(iter(packages.values()))} with this system's package manager"
+
+
+def python() -> Finding:
+    """The interpreter."""
+    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+
+
+def torch(config: Config) -> Finding:
+    """torch, and CUDA where a voice asks for it."""
+    try:
+        import torch as module
+    except (ImportError, OSError) as error:
+        return Finding("torch", "missing", f"cannot be imported: {error}", f"{sys.executable} -m pip install torch")
+    wanted = [name for name, v in config.voices.items() if isinstance(v, WaveGlowVoice) and v.device.startswith("cuda")]
+    if module.cuda.is_available():
+        return Finding("torch", "ok", f"{module.__version__}, CUDA on {module.cuda.get_device_name()}")
+    if wanted:
+        text = f"{module.__version__} finds no CUDA device, which voice {wanted[0]} asks for"
+        remedy = f"--set voices.{wanted[0]}.device=cpu, or install the NVIDIA driver and a CUDA build of torch"
+        return Finding("torch", "missing", text, remedy)
+    return Finding("torch", "ok", f"{module.__version__}, no CUDA device: voices run on the CPU")
+
+
+def libzmq() -> Finding:
+    """The transport's version."""
+    import zmq
+
+    text = f"libzmq {zmq.zmq_version()}, pyzmq {zmq.pyzmq_version()}"
+    if zmq.zmq_version_info() < MIN_LIBZMQ:
+        return Finding(
+            "libzmq",
+            "missing",
+            f"{text}; 4.3.5 is the oldest one that is safe",
+            f"{sys.executable} -m pip install -U pyzmq",
+        )
+    return Finding("libzmq", "ok", text)
+
+
+def sound(speaker: Speaker) -> Finding:
+    """PortAudio and the configured device: opened and closed, silently."""
+    if not speaker.enabled:
+        return Finding("sound", "ok", "not used: speaker.enabled = false")
+    output = PortAudioOutput(speaker)
+    try:
+        output.open()
+    except DeviceError as error:
+        text, _, remedy = str(error).partition("; ")
+        remedy = install(PORTAUDIO) if "PortAudio library" in text else remedy
+        return Finding("sound", "missing", text, remedy or "choose another device: --set speaker.device=NAME")
+    text = f"{output.name} at {output.rate_hz} Hz, latency {output.latency_ms:.0f} ms"
+    output.close()
+    return Finding("sound", "ok", text)
+
+
+def espeak() -> Finding:
+    """The text-to-speech program that `glowctl say` uses as a source of mel frames."""
+    if path := shutil.which("espeak-ng"):
+        return Finding("espeak-ng", "ok", path)
+    return Finding("espeak-ng", "note", "not found; only `glowctl say` needs it", install(ESPEAK))
+
+
+def cores(config: Config) -> Finding:
+    """Whether engines' threads leave a core to the other roles."""
+    have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    want = sum(voice.threads for voice in config.voices.values() if isinstance(voice, WaveGlowVoice))
+    text = f"{have} cores, load {os.getloadavg()[0]:.1f}; the networks take up to {want}"
+    if want >= have:
+        return Finding(
+            "cores", "note", f"{text}, which leaves none to the gateway and the speaker", "lower voices.NAME.threads"
+        )
+    return Finding("cores", "ok", text)
+
+
+def real_time() -> Finding:
+    """Whether the speaker could be given priority over other programs."""
+    import resource
+
+    limit = getattr(resource, "RLIMIT_RTPRIO", None)
+    if os.getuid() == 0 or (limit is not None and resource.getrlimit(limit)[0] > 0):
+        return Finding("priority", "ok", "real-time priority is allowed")
+    remedy = f"add '{os.environ.get('USER', 'USER')} - rtprio 20' to /etc/security/limits.d/audio.conf and log in again"
+    return Finding("priority", "note", "real-time priority is not allowed; it matters only on a busy machine", remedy)
+
+
+def private_directory(directory: Path) -> Finding:
+    """The run directory: there and private, or one that could be made."""
+    if directory.exists():
+        try:
+            prepare_run_dir(directory)
+        except ConfigError as error:
+            return Finding("run_dir", "missing", str(error), f"chmod 700 {directory}, or --set server.run_dir=DIR")
+        return Finding("run_dir", "ok", f"{directory}, private")
+    parent = next(path for path in directory.parents if path.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return Finding("run_dir", "missing", f"{directory} cannot be made in {parent}", "--set server.run_dir=DIR")
+    return Finding("run_dir", "ok", f"{directory} will be made")
+
+
+def checkpoint(name: str, voice: WaveGlowVoice) -> Finding:
+    """The header of a voice's checkpoint."""
+    from flow.checkpoint import CheckpointError, read_header
+
+    try:
+        config, _ = read_header(voice.checkpoint)
+    except CheckpointError as error:
+        return Finding(f"voices.{name}", "missing", str(error), f"set voices.{name}.checkpoint")
+    return Finding(f"voices.{name}", "ok", f"{voice.checkpoint}: {config.flows} flows, {config.channels} channels")

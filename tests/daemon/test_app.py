@@ -1,0 +1,141 @@
+"""The `glowd` command around the roles: what it starts, what it says, what it refuses."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import app
+from daemon.config import Config, load
+from daemon.places import addresses, claim, prepare_run_dir
+from daemon.supervisor import RoleSpec
+
+READY_THEN_WAIT = (
+    "import json, sys; print(json.dumps({'ready': {'device': 'two words'}}), flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture(autouse=True)
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GLOWD_RUN_DIR", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_stages_are_the_gateway_an_engine_for_each_voice_and_the_speaker() -> None:
+    stages = app.stages(load(), Path("/r"), ["--set", "log.level=debug"])
+    assert [[spec.name for spec in stage] for stage in stages] == [
+        ["gateway"], ["engine:glow", "engine:griffin-lim"], ["speaker"],
+    ]  # fmt: skip
+    assert stages[1][1].command == (
+        sys.executable, "-P", "-m", "daemon.engine", "--run-dir", "/r", "--voice", "griffin-lim",
+        "--set", "log.level=debug",
+    )  # fmt: skip
+
+
+def test_without_a_speaker_none_is_started() -> None:
+    stages = app.stages(load(None, ["speaker.enabled=false"]), Path("/r"), [])
+    assert [spec.name for stage in stages for spec in stage] == ["gateway", "engine:glow", "engine:griffin-lim"]
+
+
+def test_a_role_gets_the_configuration_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text("[server]\nmax_streams = 2\n")
+    seen: list[Any] = []
+
+    def run(config: Config, arguments: list[str]) -> int:
+        seen.append((config.server.max_streams, arguments))
+        return 0
+
+    monkeypatch.setattr(app, "run", run)
+    assert app.main(["--config", "my.toml", "--set", "log.level=error", "--set", "server.credit_ms=500"]) == 0
+    assert seen == [
+        (2, ["--config", f"{tmp_path}/my.toml", "--set", "log.level=error", "--set", "server.credit_ms=500"])
+    ]
+
+
+def fake_stages(script: str) -> Callable[..., list[list[RoleSpec]]]:
+    return lambda *_: [[RoleSpec("speaker", (sys.executable, "-c", script))]]
+
+
+def test_the_ready_line_can_be_read_by_a_program(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "stages", fake_stages(READY_THEN_WAIT))
+    announce = app.announce
+
+    def announce_and_stop(*words: Any) -> None:
+        announce(*words)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(app, "announce", announce_and_stop)
+    assert app.main(["run", "--set", "log.level=error"]) == 0
+    words = shlex.split(capfd.readouterr().out)
+    facts = dict(word.split("=", 1) for word in words[2:])
+    assert words[:2] == ["glowd", "ready"] and float(facts.pop("seconds")) < 20
+    assert facts == {
+        "endpoint": f"ipc://{run_dir}/glowd.ipc",
+        "telemetry": f"ipc://{run_dir}/top.ipc",
+        "voices": "glow,griffin-lim",
+        "device": "two words",
+    }
+
+
+def test_a_role_that_cannot_start_is_the_last_line_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "stages", fake_stages('print(\'{"failed": "no such checkpoint"}\')'))
+    assert app.main([]) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == "glowd: speaker could not start: no such checkpoint"
+
+
+def test_a_second_daemon_is_refused_with_status_2(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare_run_dir(run_dir)
+    with claim(run_dir, addresses(load().server, run_dir)):
+        assert app.main(["run"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"another glowd (process {os.getpid()}) already runs in {run_dir}" in error
+
+
+@pytest.mark.parametrize("command", ["run", "check", "doctor"])
+def test_a_wrong_configuration_is_one_line_and_status_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main([command, "--set", "server.max_strems=1"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith("glowd: unknown setting server.max_strems; did you mean server.max_streams?")
+
+
+def test_check_says_ok_and_what_would_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["check"]) == 0
+    said = capsys.readouterr().out
+    assert f"ipc://{run_dir}/glowd.ipc is free" in said
+    assert said.splitlines()[-1].startswith(
+        "OK: voices glow (waveglow), griffin-lim (griffinlim); default glow; 16 streams"
+    )
+
+
+def test_check_names_a_checkpoint_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["check", "--json", "--set", f"voices.glow.checkpoint={tmp_path}/none.safetensors"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    problems = [finding for finding in found["findings"] if finding["state"] == "missing"]
+    assert not found["ok"] and [problem["name"] for problem in problems] == ["voices.glow"]
+    assert f"{tmp_path}/none.safetensors does not exist" in problems[0]["text"]
+
+
+def test_version_is_the_packages() -> None:
+    said = subprocess.run([sys.executable, "-m", "daemon.app", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout == "glowd 0.1.0\n"
+
+
+def test_the_supervisor_loads_neither_torch_nor_sockets_nor_sound() -> None:
+    script = (
+        "import sys, daemon.app; print([m for m in ('torch', 'sounddevice', 'zmq', 'librosa') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
