@@ -22,7 +22,7 @@ from daemon import link
 from daemon.config import GriffinLimVoice, Voice, WaveGlowVoice
 from daemon.message import Message
 from daemon.places import addresses
-from daemon.role import Role
+from daemon.role import Role, set_niceness
 from daemon.scheduler import Arrival, Batch, Entry, Scheduler
 from daemon.telemetry import rss_bytes
 from flow.mel import Floats
@@ -277,6 +277,8 @@ def main() -> None:
         vocoder = build_vocoder(role.voice, settings, role.config.server.max_streams)
         for batch in (1, min(settings.max_batch, role.config.server.max_streams)):
             vocoder.warm_up(batch, settings.chunk_frames)
+        if vocoder.whole_utterance:
+            set_niceness(10)  # it computes for seconds and nobody hears it before the end: live voices go first
         scheduler = Scheduler(
             vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
         )

@@ -49,8 +49,10 @@ class Gateway:
         self._engine_socket = self._role_socket(places.engine)
         self._speaker_socket = self._role_socket(places.speaker)
         self._client_socket = self._bind_clients(places.clients, config.server.max_message_bytes)
-        self._telemetry = self._context.socket(zmq.PUB)
+        self._telemetry = self._context.socket(zmq.XPUB)
         self._telemetry.setsockopt(zmq.LINGER, 0)
+        self._telemetry.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, so that they can be counted
+        self._watchers = 0
         _bind(self._telemetry, places.telemetry)
         self.engines = {
             name: Engine(name, self._sender(self._engine_socket, f"engine:{name}")) for name in config.voices
@@ -174,6 +176,14 @@ class Gateway:
         self.speaker.tick(list(self.desk.sessions.values()), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
+            self._publish()
+
+    def _publish(self) -> None:
+        # Drawing a snapshot takes time that no stream should pay for when nobody is watching.
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._watchers += 1 if self._telemetry.recv(zmq.NOBLOCK)[:1] == b"\x01" else -1
+        if self._watchers > 0:
             with contextlib.suppress(zmq.Again):
                 self._telemetry.send(msgpack.packb(self.snapshot()[1]), zmq.NOBLOCK)
 

@@ -18,6 +18,7 @@ A plain loop:                                     asyncio:
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ from typing import Any, Self
 from daemon.config import Config, ConfigError, load
 
 ALIVE_EVERY_S = 1.0
+NICENESS = {"speaker": -12, "gateway": -11, "engine": -8}
+"""Live sound comes before whatever else the machine does, where the system lets us say so."""
 ORPHAN_GRACE_S = 5.0
 EXIT_FAILED, EXIT_ORPHAN = 1, 70
 
@@ -79,6 +82,12 @@ def config_arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def set_niceness(niceness: int) -> None:
+    """Set this process's scheduling priority; without the right to, it stays as it is."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+
+
 class Role:
     """A running role process. Owner: its main thread; `stop`, `on_stop` and `stopping` are for any thread."""
 
@@ -108,6 +117,7 @@ class Role:
             sys.stdout.write(json.dumps({"failed": str(error)}) + "\n")
             sys.exit(EXIT_FAILED)
         setup_logging(arguments.voice or name, config.log.level)
+        set_niceness(NICENESS.get(name, 0))
         role = cls(name, config, arguments.run_dir.absolute(), arguments.voice)
         role._take_over()
         return role

@@ -46,7 +46,7 @@ STAGES = {
     "return": "network done -> gateway sent to the sinks",
     "device": "gateway sent -> sounds at the device",
 }
-WINDOW = 1000
+WINDOW = 512
 """Chunks over which percentiles are taken."""
 
 
@@ -57,6 +57,27 @@ def rss_bytes() -> int | None:
     return None
 
 
+class Window:
+    """The newest WINDOW durations. A ring, because the gateway's loop waits while a snapshot is drawn."""
+
+    def __init__(self) -> None:
+        self._ring, self._count = np.zeros(WINDOW, np.int64), 0
+
+    def append(self, duration_ns: int) -> None:
+        """Add one, forget the oldest."""
+        self._ring[self._count % WINDOW] = duration_ns
+        self._count += 1
+
+    def spread(self) -> dict[str, float] | None:
+        """Percentiles (nearest rank) and mean in milliseconds, and the count; None if nothing was measured."""
+        held = min(self._count, WINDOW)
+        if not held:
+            return None
+        ordered = np.sort(self._ring[:held])
+        rank = {q: float(ordered[min(held - 1, held * q // 100)]) / 1e6 for q in (50, 99)}
+        return {"p50_ms": rank[50], "p99_ms": rank[99], "mean_ms": float(ordered.mean()) / 1e6, "count": held}
+
+
 class Meter:
     """Figures of one stream. Owner: its session."""
 
@@ -64,7 +85,7 @@ class Meter:
         self.rate_hz = rate_hz
         self.ttfa_ns: deque[int] = deque(maxlen=WINDOW)
         self.underruns = {"client": 0, "engine": 0, "missing_samples": 0}
-        self._stages: dict[str, deque[int]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self._stages = {stage: Window() for stage in STAGES}
         self._network_ns = self._samples = self._calls = self._batch = 0
         self._first_frames_ns: int | None = None
         self._spoke = False
@@ -112,7 +133,7 @@ class Meter:
 
     def snapshot(self) -> dict[str, Any]:
         """The measured part of a stream's entry."""
-        stages = {name: _spread(values) for name, values in self._stages.items()}
+        stages = {name: window.spread() for name, window in self._stages.items()}
         means = [stage["mean_ms"] for stage in stages.values() if stage is not None]
         return {
             "ttfa_ms": self.ttfa_ns[-1] / 1e6 if self.ttfa_ns else None,
@@ -121,11 +142,3 @@ class Meter:
             "stages": stages | {"total": {"mean_ms": sum(means)} if means else None},
             "underruns": dict(self.underruns),
         }
-
-
-def _spread(values_ns: deque[int]) -> dict[str, float] | None:
-    if not values_ns:
-        return None
-    values_ms = np.fromiter(values_ns, np.float64) / 1e6
-    p50, p99 = np.percentile(values_ms, (50, 99))
-    return {"p50_ms": float(p50), "p99_ms": float(p99), "mean_ms": float(values_ms.mean()), "count": len(values_ms)}
