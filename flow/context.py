@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from flow.mel import Floats
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
@@ -36,13 +37,15 @@ def receptive_frames(voice: WaveGlow) -> int:
     return -(-voice.config.reach_groups // voice.config.groups_per_frame) + voice.encoder.past_frames
 
 
-def whole(voice: WaveGlow, mel: Floats, seed: int = 0) -> Floats:
-    """Whole-utterance inversion of mel [L, M] with the latents of `seed` -> samples [L * hop]."""
+def whole(
+    voice: WaveGlow, mel: Floats, seed: int = 0, sigma: float | None = None, device: torch.device | str = "cpu"
+) -> Floats:
+    """Whole-utterance inversion of mel [L, M] with the latents of `seed` -> samples [L * hop]. `sigma` None: the voice's."""
     if voice.config.causal:
-        return render(ExactVocoder(voice, slots=1), mel, seed, len(mel))
+        return render(ExactVocoder(voice, device, slots=1), mel, seed, len(mel), sigma)
     rim = receptive_frames(voice)
-    vocoder = OverlapVocoder(voice, ChunkPlan(len(mel), rim, rim, 0))
-    return render(vocoder, mel, seed, len(mel))
+    vocoder = OverlapVocoder(voice, ChunkPlan(len(mel), rim, rim, 0), device)
+    return render(vocoder, mel, seed, len(mel), sigma)
 
 
 def context_curve(

@@ -51,6 +51,18 @@ def read_audio(path: Path, rate_hz: int) -> Floats:
     return mono
 
 
+def write_audio(path: Path, samples: Floats, rate_hz: int) -> None:
+    """Samples [T] to a .wav or .flac of 16 bits; what is beyond full scale is clipped. Raises DataError if it cannot be."""
+    import soundfile
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path} has no known kind of sound file; allowed: {', '.join(SUFFIXES)}")
+    try:
+        soundfile.write(path, samples.clip(-1, 1), rate_hz, subtype="PCM_16")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise DataError(f"cannot write {path}: {error}") from error
+
+
 def find_recordings(folder: Path) -> list[Path]:
     """Every .flac and .wav below a folder, sorted; LJ Speech's `wavs/` is found as any other. Raises DataError if none."""
     if not folder.is_dir():

@@ -1,0 +1,216 @@
+"""`glowlab`: the command line of the voice's room. Trains, imports, inspects and renders voices; knows no daemon.
+
+Rules: arguments in, one call of the room, lines out. Each command imports what it needs when it runs, so that help is
+instant. What a user can cause ends as one line on stderr and exit status 2.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flow.mel import Floats, MelFormat
+
+TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
+    ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too)"),
+    ("--test", "test", str, "folder of clips to validate on"),
+    ("--minutes", "minutes", float, "length of the run (60)"),
+    ("--steps", "steps", int, "length of the run in steps, instead of minutes"),
+    ("--batch", "batch", int, "segments per step (12)"),
+    ("--segment", "segment_samples", int, "samples per segment, a multiple of the hop (16384)"),
+    ("--lr", "lr", float, "learning rate of AdamW; Muon's is ten times as high (0.002)"),
+    ("--warm-up", "warm_up_steps", int, "steps until the learning rate is reached (100)"),
+    ("--decay", "decay", float, "share of the run, at its end, over which the learning rate falls (0.5)"),
+    ("--every", "every", int, "steps between checkpoints, each with validation (100)"),
+    ("--validation-segments", "validation_segments", int, "segments of the validation set (64)"),
+    ("--seed", "seed", int, "seed of weights and batches (0)"),
+    ("--device", "device", str, "cpu, cuda, cuda:N or auto (auto)"),
+    ("--precision", "precision", str, "of the convolutions: bf16, float32 or auto (auto)"),
+    ("--threads", "threads", int, "CPU threads; 0 leaves it to torch (0)"),
+    ("--name", "name", str, "name of the voice, for its card (glow)"),
+    ("--licence", "licence", str, "licence of the voice, for its card"),
+]
+
+
+def train(args: argparse.Namespace) -> int:
+    """`glowlab train`."""
+    from flow.recipe import Settings, TrainError, read_config
+    from flow.run import new_run, resumed_run
+    from flow.runfiles import VOICE, RunFolder
+    from flow.train import train as run
+
+    given = {dest: value for _, dest, _, _ in TRAIN_OPTIONS if (value := getattr(args, dest)) is not None}
+    given |= {"compile": True} if args.compile else {}
+    folder = RunFolder(Path(args.out))
+    if args.resume:
+        if args.config or args.init:
+            raise TrainError("--config and --init belong to the start of a run; leave them out with --resume")
+        trainer = resumed_run(folder, given, print)
+    else:
+        voice, table = read_config(args.config) if args.config else ({}, {})
+        trainer = new_run(folder, Settings.from_dict(table | given), voice, args.init, print)
+    if run(trainer, folder):
+        print(f"done after {trainer.steps} steps: {folder.path / VOICE}")
+    else:
+        print(f"stopped after {trainer.steps} steps; go on with: glowlab train --out {folder.path} --resume")
+    return 0
+
+
+def import_(args: argparse.Namespace) -> int:
+    """`glowlab import`."""
+    from flow.importer import convert
+
+    config = convert(args.source, args.out, args.half)
+    print(f"{args.out}: {config.flows} flows of {config.layers} layers, {config.channels} channels, G = {config.group}")
+    return 0
+
+
+def render(args: argparse.Namespace) -> int:
+    """`glowlab render`."""
+    from flow import checkpoint
+    from flow.context import whole
+    from flow.data import write_audio
+    from flow.recipe import pick_device
+
+    voice = checkpoint.load(args.checkpoint)
+    mel = _mel(Path(args.source), voice.config.mel)
+    samples = whole(voice, mel, args.seed, args.sigma, pick_device(args.device))
+    write_audio(Path(args.out), samples, voice.config.mel.rate_hz)
+    print(f"{args.out}: {len(samples) / voice.config.mel.rate_hz:.2f} s, {len(mel)} frames, seed {args.seed}")
+    return 0
+
+
+def context(args: argparse.Namespace) -> int:
+    """`glowlab context`."""
+    from flow import checkpoint
+    from flow.context import context_curve
+
+    voice = checkpoint.load(args.checkpoint)
+    mel = _mel(Path(args.source), voice.config.mel)
+    frames = round(args.seconds * voice.config.mel.rate_hz / voice.config.mel.hop)
+    print("look-ahead  context  latency  recompute      SNR  max error")
+    for row in context_curve(voice, mel[:frames], chunk_frames=args.chunk_frames):
+        print(
+            f"{row.look_ahead_frames:7d} fr {row.context_frames:5d} fr {row.latency_ms:5.0f} ms {row.recompute:9.1f}x"
+            f" {row.snr_db:5.1f} dB  {row.max_error:9.2e}",
+            flush=True,
+        )
+    return 0
+
+
+def card(args: argparse.Namespace) -> int:
+    """`glowlab card`."""
+    from flow import checkpoint
+
+    config, text = checkpoint.read_header(args.checkpoint)
+    if args.json:
+        print(json.dumps({"config": config.to_dict(), "card": text}, indent=2))
+        return 0
+    _print_table(config.to_dict())
+    print(f"{'bytes':20} {checkpoint.resolve(args.checkpoint).stat().st_size}\n\ncard")
+    _print_table(text)
+    return 0
+
+
+def _print_table(table: dict[str, Any], indent: str = "") -> None:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}")
+            _print_table(value, indent + "  ")
+        elif key == "curve":
+            print(f"{indent}{key:20} {len(value)} points (--json shows them)")
+        else:
+            print(f"{indent}{key:20} {value}")
+
+
+def _mel(source: Path, format: "MelFormat") -> "Floats":
+    """Frames [L, M] from an .npy of frames or from a recording."""
+    from flow.data import DataError, read_audio
+    from flow.mel import log_mel
+
+    if source.suffix.lower() != ".npy":
+        wave = read_audio(source, format.rate_hz)
+        return log_mel(wave, format)[: len(wave) // format.hop]
+    import numpy as np
+
+    try:
+        mel = np.load(source, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{source} is not a readable .npy file: {error}") from error
+    if mel.ndim != 2 or mel.shape[1] != format.n_mels or not len(mel):
+        raise DataError(f"{source} has shape {list(mel.shape)}; expected frames [L, {format.n_mels}] of log-mel")
+    if mel.dtype.kind != "f" or not np.isfinite(mel).all():
+        raise DataError(f"{source} holds values that are no finite floats (dtype {mel.dtype})")
+    frames: Floats = mel.astype(np.float32)
+    return frames
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="glowlab", description="train, import, inspect and render voices of glowd")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+
+    sub = commands.add_parser("import", help="convert a published WaveGlow checkpoint")
+    sub.add_argument("source", metavar="FILE.pt")
+    sub.add_argument("out", metavar="OUT.safetensors")
+    sub.add_argument("--half", action="store_true", help="store the weights in float16")
+    sub.set_defaults(run=import_)
+
+    sub = commands.add_parser("context", help="what truncated context costs a voice that is not causal")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT")
+    sub.add_argument("source", metavar="SPEECH", help="recording, or .npy of mel frames, to measure on")
+    sub.add_argument("--seconds", type=float, default=4.0, help="of the recording (4)")
+    sub.add_argument("--chunk-frames", type=int, default=8, help="frames in a chunk (8)")
+    sub.set_defaults(run=context)
+
+    sub = commands.add_parser("render", help="speech from a recording's mel, or from an .npy of mel frames")
+    sub.add_argument("source", metavar="IN", help=".wav/.flac, or .npy with frames [L, M]")
+    sub.add_argument("out", metavar="OUT", help=".wav or .flac")
+    sub.add_argument("--checkpoint", default="embedded", help="a .safetensors file (embedded: the voice of glowd)")
+    sub.add_argument("--seed", type=int, default=0, help="of the latents (0)")
+    sub.add_argument("--sigma", type=float, help="spread of the latents (the voice's own)")
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
+    sub.set_defaults(run=render)
+
+    sub = commands.add_parser("card", help="geometry and card of a checkpoint")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")
+    sub.add_argument("--json", action="store_true", help="as JSON, with the curve of the training")
+    sub.set_defaults(run=card)
+    return top
+
+
+def _add_train(commands: Any) -> None:
+    sub = commands.add_parser("train", help="train a voice by likelihood")
+    sub.add_argument("--out", required=True, help="folder of the run: state.pt, curve.csv, voice.safetensors")
+    for flag, dest, kind, text in TRAIN_OPTIONS:
+        sub.add_argument(flag, dest=dest, type=kind, help=text)
+    sub.add_argument(
+        "--config", default="", help='run file (.toml with [voice] and [train]), or JSON: {"channels": 128}'
+    )
+    sub.add_argument("--init", default="", help="checkpoint to start from instead of random weights")
+    sub.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out; other options override its settings"
+    )
+    sub.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
+    sub.set_defaults(run=train)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command: 0, or 2 after one line that says what was wrong, or 130 when interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"glowlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
