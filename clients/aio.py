@@ -18,7 +18,7 @@ import zmq
 import zmq.asyncio
 
 from clients import errors, sockets
-from clients.connection import Channel, Connection, Inbox, Steps
+from clients.connection import Channel, Connection, Heard, Inbox, Steps
 from daemon import wire
 
 T = TypeVar("T")
@@ -82,8 +82,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all streams and the connection."""
-        for channel in list(self._connection.channels.values()):
-            self._connection.close(channel)
+        self._connection.leave()
         failed = self._connection.failure or not self._connection.welcome
         if not failed:
             await self._send()
@@ -254,10 +253,16 @@ class AsyncListener:
     def __init__(self, client: AsyncClient, inbox: Inbox) -> None:
         self._client, self._inbox = client, inbox
 
-    async def audio(self, timeout_s: float | None = None) -> AsyncIterator[wire.Audio]:
-        """Every piece of audio, without end. Raises WaitTimeout when none comes within `timeout_s`."""
+    async def events(self, timeout_s: float | None = None) -> AsyncIterator[Heard]:
+        """Every piece of audio and every ending, without end. Raises WaitTimeout when none comes within `timeout_s`."""
         while True:
             yield await self._client.run(self._client._connection.next_heard(self._inbox), timeout_s)
+
+    async def audio(self, timeout_s: float | None = None) -> AsyncIterator[wire.Audio]:
+        """Every piece of audio, without end."""
+        async for heard in self.events(timeout_s):
+            if isinstance(heard, wire.Audio):
+                yield heard
 
     async def close(self) -> None:
         with contextlib.suppress(errors.GlowdError):

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import zmq
 
 from clients import errors, sockets
-from clients.connection import Channel, Connection, Inbox, Steps
+from clients.connection import Channel, Connection, Heard, Inbox, Steps
 from daemon import wire
 
 T = TypeVar("T")
@@ -81,8 +81,7 @@ class Client:
     def close(self) -> None:
         """Close all streams and the connection."""
         with self._changed:
-            for channel in list(self._connection.channels.values()):
-                self._connection.close(channel)
+            self._connection.leave()
             self._stopping = True
             self._changed.notify_all()
         self._poke()
@@ -281,10 +280,14 @@ class Listener:
     def __init__(self, client: Client, inbox: Inbox) -> None:
         self._client, self._inbox = client, inbox
 
-    def audio(self, timeout_s: float | None = None) -> Iterator[wire.Audio]:
-        """Every piece of audio, without end. Raises WaitTimeout when none comes within `timeout_s`."""
+    def events(self, timeout_s: float | None = None) -> Iterator[Heard]:
+        """Every piece of audio and every ending, without end. Raises WaitTimeout when none comes within `timeout_s`."""
         while True:
             yield self._client.run(self._client._connection.next_heard(self._inbox), timeout_s)
+
+    def audio(self, timeout_s: float | None = None) -> Iterator[wire.Audio]:
+        """Every piece of audio, without end."""
+        return (heard for heard in self.events(timeout_s) if isinstance(heard, wire.Audio))
 
     def flush(self, generation: int, fade_ms: int = 15) -> wire.Played | wire.Flushed:
         """Stop the stream's utterance of this number. Raises StreamError if it is not the running one."""

@@ -20,6 +20,7 @@ from daemon.wire import Audio, Flushed, Message, Played
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 Ending = Played | Flushed | GlowdError
+Heard = Audio | Played | Flushed
 
 log = logging.getLogger("glowd.client")
 
@@ -29,8 +30,7 @@ class Inbox:
     """What one listener has heard and not read yet. `stream` may be "*"."""
 
     stream: str
-    audio: deque[Audio] = field(default_factory=deque)
-    endings: deque[Played | Flushed] = field(default_factory=lambda: deque(maxlen=16))
+    heard: deque[Heard] = field(default_factory=deque)
     failure: GlowdError | None = None
 
 
@@ -67,7 +67,6 @@ class Connection:
         self.listeners: list[Inbox] = []
         self.daemon_states: deque[wire.State] = deque(maxlen=1)
         self.pong: wire.Pong | None = None
-        self.complaint: GlowdError | None = None
 
     def send(self, message: Message) -> None:
         self.outbox.append(wire.encode(message))
@@ -102,7 +101,7 @@ class Connection:
                     self.pump(channel)
                 elif isinstance(message, Played | Flushed):
                     for listener in self._listening_to(message.stream):
-                        listener.endings.append(message)
+                        listener.heard.append(message)
             case _:
                 log.warning("the daemon sent a %s, which only clients send", message.TYPE)
 
@@ -139,7 +138,7 @@ class Connection:
         if channel and out and not channel.flushing and message.generation == out.generation:
             channel.audio.append(message)
         for listener in self._listening_to(message.stream):
-            listener.audio.append(message)
+            listener.heard.append(message)
 
     def _listening_to(self, stream: str) -> list[Inbox]:
         return [listener for listener in self.listeners if listener.stream in ("*", stream)]
@@ -152,7 +151,7 @@ class Connection:
         elif error.fatal and not error.stream:
             self.failure = failure
         else:
-            self.complaint = failure
+            log.warning("the daemon refused something: %s", failure)
             for listener in self.listeners:
                 if listener.stream == error.stream:
                     listener.failure = failure
@@ -308,6 +307,13 @@ class Connection:
             if not self.failure:
                 self.send(wire.Close(channel.name))
 
+    def leave(self) -> None:
+        """Close everything, with a word to the daemon."""
+        for channel in list(self.channels.values()):
+            self.close(channel)
+        if self.welcome and not self.failure:
+            self.send(wire.Bye())
+
     def next_audio(self, channel: Channel, generation: int) -> Steps[Audio | None]:
         """The generation's next piece of audio; None when it has ended otherwise."""
         while True:
@@ -339,20 +345,22 @@ class Connection:
         """Flush a stream that may be another client's."""
         self.check()
         self.send(wire.Flush(listener.stream, generation, fade_ms))
-        while not any(ending.generation >= generation for ending in listener.endings):
+        while True:
+            for heard in listener.heard:
+                if not isinstance(heard, Audio) and heard.generation >= generation:
+                    return heard
             if listener.failure:
                 raise listener.failure
             self.check()
             yield
-        return next(ending for ending in listener.endings if ending.generation >= generation)
 
-    def next_heard(self, listener: Inbox) -> Steps[Audio]:
-        while not listener.audio:
+    def next_heard(self, listener: Inbox) -> Steps[Heard]:
+        while not listener.heard:
             if listener.failure:
                 raise listener.failure
             self.check()
             yield
-        return listener.audio.popleft()
+        return listener.heard.popleft()
 
     def status(self) -> Steps[wire.State]:
         self.check()

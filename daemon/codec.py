@@ -107,8 +107,9 @@ def check_fields(cls: type[Message], header: Mapping[str, Any]) -> None:
 
 def show(value: Any) -> str:
     """A short, harmless picture of a value a peer sent."""
-    if value is None or type(value) in (bool, int, float, str):
-        return repr(value)[:60]
+    scalars = (type(None), bool, int, float, str)
+    if type(value) in scalars or (type(value) is list and all(type(item) in scalars for item in value[:9])):
+        return repr(value[:9] if type(value) is list else value)[:60]
     return f"a {type(value).__name__}"
 
 

@@ -116,6 +116,8 @@ class Desk:
             case wire.Unlisten():
                 peer.listening.discard(message.stream)
                 peer.feeds.pop(message.stream, None)
+            case wire.Bye():
+                peer.gone = "it said bye"  # dropped at the next tick
             case wire.Open():
                 self._open(peer, message, now_ns)
             case wire.Flush() if message.stream not in self.owners or self.owners[message.stream] is not peer:

@@ -38,7 +38,7 @@ __all__ = [  # noqa: RUF022 (by kind)
     "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "NAME", "VERSION", "Array", "Code", "Limits",
     "LocalError", "Message", "WireError", "decode", "default_endpoint", "default_run_dir", "default_telemetry",
     "encode", "error_for", "mel_message",
-    "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Ping", "Listen", "Unlisten", "Status",
+    "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
     "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Pong",
 ]  # fmt: skip
 
@@ -138,6 +138,11 @@ class Close(Message):
     """End the stream. A running generation is flushed first."""
 
     stream: str = identifier()
+
+
+@message
+class Bye(Message):
+    """The client leaves: its streams are closed, and its place is free."""
 
 
 @message
@@ -277,7 +282,7 @@ class Pong(Message):
 
 
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
-    Hello, Open, Mel, End, Flush, Pause, Resume, Gain, Close, Ping, Listen, Unlisten, Status,
+    Hello, Open, Mel, End, Flush, Pause, Resume, Gain, Close, Bye, Ping, Listen, Unlisten, Status,
 )  # fmt: skip
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
     Welcome, Opened, Credit, Audio, Flushed, Played, State, Error, Pong,

@@ -63,8 +63,8 @@ async def test_flush_interrupts_a_blocked_send(fake: FakeDaemon) -> None:
         await stream.pause()
         await stream.gain(-3.0)
         await stream.resume()
-    fake.wait_for(lambda: fake.received[-1] == wire.Close("s"))
-    assert fake.received[-4:-1] == [wire.Pause("s"), wire.Gain("s", -3.0), wire.Resume("s")]
+    fake.wait_for(lambda: fake.received[-2:] == [wire.Close("s"), wire.Bye()])
+    assert fake.received[-5:-2] == [wire.Pause("s"), wire.Gain("s", -3.0), wire.Resume("s")]
 
 
 async def test_many_streams_in_one_loop(fake: FakeDaemon) -> None:

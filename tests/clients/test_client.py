@@ -217,6 +217,13 @@ def test_several_streams_and_threads_share_a_client(fake: FakeDaemon) -> None:
     assert heard == {f"s{number}": 100 * HOP for number in range(4)}
 
 
+def test_leaving_closes_the_streams_and_says_bye(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as glow:
+        glow.open("s", sinks=["null"])
+    fake.wait_for(lambda: fake.received[-1] == wire.Bye())
+    assert fake.received[-2] == wire.Close("s")
+
+
 def test_names_are_chosen_apart(fake: FakeDaemon) -> None:
     with Client(fake.endpoint, name="tts") as glow:
         first, second = glow.open(sinks=["null"]), glow.open(sinks=["null"])
@@ -376,7 +383,7 @@ def test_a_listener_may_flush_a_stream_of_another_client(fake: FakeDaemon) -> No
             assert listener.flush(0) == wire.Flushed("s", 0, 99, 1000)
             fake.say_to_listeners(wire.Error(200, "UNKNOWN_STREAM", "there is no stream 's'", "s"))
             with pytest.raises(errors.StreamError, match="no stream 's'"):
-                next(listener.audio(timeout_s=2))
+                list(listener.audio(timeout_s=2))
 
 
 def test_the_state_of_a_stream_is_known(fake: FakeDaemon) -> None:

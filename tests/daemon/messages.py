@@ -27,6 +27,7 @@ EXAMPLES: list[Message] = [
     wire.Resume("s1"),
     wire.Gain("s1", -6.0),
     wire.Close("s1"),
+    wire.Bye(),
     wire.Ping(6_000_000),
     wire.Listen("*"),
     wire.Unlisten("*"),
