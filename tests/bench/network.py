@@ -13,6 +13,7 @@ from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from flow.vocoder import Vocoder, drain, render
 from flow.waveglow import WaveGlow, WaveGlowConfig
 from tests.bench.report import Result, cpu_name, percentiles_ms
+from tests.e2e.running import speech
 
 RUNS, WARM_UP = 1000, 50
 
@@ -33,7 +34,7 @@ def chunk_times(vocoder: Vocoder, frames: int, batch: int, runs: int) -> list[fl
     mel, times = some_mel(frames), []
     for stream in streams:
         stream.push(some_mel(vocoder.look_ahead_frames + 1))
-    for run in range(runs + WARM_UP):
+    for _ in range(runs + WARM_UP):
         for stream in streams:
             stream.push(mel)
         start = time.perf_counter()
@@ -88,7 +89,7 @@ def exactness(device: str) -> Iterator[Result]:
     """Streamed against offline: the largest difference over 100 random chunkings, and the timeline."""
     torch.set_num_threads(1)
     voice, rng = load("embedded"), np.random.default_rng(0)
-    vocoder, mel = ExactVocoder(voice, device), some_mel(120)
+    vocoder, mel = ExactVocoder(voice, device), speech()[:120]
     reference = offline(voice, mel, seed=1, sigma=vocoder.sigma)
     worst, wrong_length = 0.0, 0
     for _ in range(100):
