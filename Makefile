@@ -28,7 +28,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "glowd needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make setup PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	  || { $(call install,python3-venv,Python's venv) && $(PYTHON) -m venv --clear $(VENV); }
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]' -c constraints.txt </dev/null
+	@echo "Installing into $(VENV); the first time takes a few minutes."
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]' -c constraints.txt </dev/null
 	@touch $@
 
 demo: setup      ## starts a daemon, lets it speak, measures it, writes demo.wav

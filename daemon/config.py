@@ -197,14 +197,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+    key, _, text = override.partition("=")
     steps = key.strip().split(".")
-    if not equals or len(steps) < 2 or not all(steps):
-        raise ConfigError(f"--set wants TABLE.KEY=VALUE, such as server.max_streams=4; got {override!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is text, so that no shell has to carry quotes
+    if "=" not in override or not all(steps) or (len(steps) == 1 and not isinstance(value, dict)):
+        raise ConfigError(f"--set wants TABLE.KEY=VALUE, such as server.max_streams=4; got {override!r}")
     if steps[-1] in PATH_KEYS:
         value = absolute(value, Path.cwd())
     for step in steps[:-1]:

@@ -127,6 +127,10 @@ def test_a_file_with_voices_has_just_those(tmp_path: Path) -> None:
     assert load(path, ["voices.b.default=true"]).default_voice == "b"
 
 
+def test_an_override_can_replace_a_whole_table() -> None:
+    assert load(None, ['voices={only={engine="griffinlim"}}']).voices == {"only": GriffinLimVoice()}
+
+
 def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
