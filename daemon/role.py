@@ -6,7 +6,7 @@ Rules between the two:
   main loop (so that a loop that hangs is seen), {"failed": "text"} before it gives up. Whatever else the process prints
   goes to stderr, which is the log.
 - stdin's end means that the supervisor is gone: the role stops; if it has not within ORPHAN_GRACE_S, it ends at once.
-- SIGTERM means stop; SIGINT is ignored, because a Ctrl-C reaches all processes at once and the supervisor has an order.
+- SIGTERM means stop; SIGINT is ignored: what a Ctrl-C does is the supervisor's to decide, because it has an order.
 
 A plain loop:                                     asyncio:
     with Role.start("speaker") as role:               with Role.start("gateway") as role:

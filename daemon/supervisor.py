@@ -128,7 +128,11 @@ class SupervisedRole:
         """Run one process of the role to its end; returns its age in seconds and why it died."""
         try:
             process = await asyncio.create_subprocess_exec(
-                *self.spec.command, stdin=PIPE, stdout=PIPE, limit=MAX_STATUS_BYTES
+                *self.spec.command,
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=MAX_STATUS_BYTES,
+                process_group=0,  # a Ctrl-C at the terminal is for the supervisor, which has an order
             )
         except OSError as error:
             return 0.0, f"{self.spec.command[0]} cannot be run: {error.strerror}"

@@ -186,6 +186,13 @@ async def test_a_role_that_does_not_stop_is_killed_after_the_grace_period(
     assert not exists(roles.info("engine")["pid"])
 
 
+async def test_a_ctrl_c_at_the_terminal_does_not_reach_the_roles(supervise: Make, diary: Path) -> None:
+    roles = supervise([good("engine", diary)])
+    await roles.start()
+    assert os.getpgid(roles.info("engine")["pid"]) != os.getpgid(0)
+    await roles.stop()
+
+
 async def test_run_announces_and_stops_when_asked(supervise: Make, diary: Path) -> None:
     roles = supervise([good("gateway", diary)])
     said: list[str] = []
