@@ -22,8 +22,10 @@ from daemon.track import Samples
 log = logging.getLogger("glowd")
 
 RETRY_S, RETRY_MAX_S = 0.2, 5.0
+REALTIME_PRIORITY = 5  # low among the real-time ones: the sound server's
 HEALTHY_S = 2.0  # a device that worked this long is tried again at once
-STALL_S = 0.4
+STALL_S = 0.35
+FILL_S = 5.0  # more silence than this no device swallows
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Pump:
     # ---------------------------------------------------------------- the thread
 
     def _run(self) -> None:
+        hurry()
         retry_s = RETRY_S
         while not self._stopping.is_set():
             started_s = self._busy_since_s = time.monotonic()
@@ -130,11 +133,15 @@ class Pump:
             retry_s = min(2 * retry_s, RETRY_MAX_S)
 
     def _fill(self) -> None:
-        """Write silence until a write has had to wait: the first one to wait can take a second."""
-        block = np.zeros(self._block_samples, np.float32)
-        blocks = math.ceil(self._output.latency_ms / 1000 * RATE_HZ / self._block_samples) + 1
-        for _ in range(blocks):
+        """Write silence until the device makes us wait: it may take a second before it does so for the first time."""
+        block, waited_s = np.zeros(self._block_samples, np.float32), 0.0
+        block_s = self._block_samples / RATE_HZ
+        for _ in range(math.ceil(FILL_S / block_s)):
+            began_s = time.monotonic()
             self._output.write(block)
+            waited_s += time.monotonic() - began_s
+            if waited_s > block_s / 2:
+                return
 
     def _play(self) -> None:
         while not self._stopping.is_set():
@@ -150,3 +157,9 @@ class Pump:
         self._reports.put(report)
         with contextlib.suppress(BlockingIOError):  # the pipe is full: it is readable anyhow
             os.write(self._waker, b"R")
+
+
+def hurry() -> None:
+    """Have the calling thread served before ordinary ones, where the system lets us; it asks for little and often."""
+    with contextlib.suppress(OSError, AttributeError):  # no right to it, or no such thing here
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))

@@ -23,7 +23,7 @@ from daemon.config import Speaker as Settings
 from daemon.device import RATE_HZ, PortAudioOutput
 from daemon.message import Message
 from daemon.mixer import Cut, Drained, Mixer, Reached, Starved
-from daemon.pump import Lost, Opened, Pump, Wrote
+from daemon.pump import Lost, Opened, Pump, Wrote, hurry
 from daemon.role import EXIT_FAILED, Role
 
 log = logging.getLogger("glowd")
@@ -69,14 +69,14 @@ class Speaker:
         self.mixer, self.clock = Mixer(RATE_HZ, block_samples), DeviceClock()
         self.device: Opened | None = None
         self.gone = "the sound device is being opened"  # why there is no device, where there is none
-        self.dry = 0  # how often the device ran out of samples
+        self.dry = 0  # how often the device ran out of samples since we last said so
         self.settled = False  # whether the first attempt to open the device is over
         self.stalled = False
         self._socket, self._pump, self._block_samples = socket, pump, block_samples
         self._instance = time.time_ns() // 1000
         self._later: list[tuple[int, int, Message]] = []  # a heap by the time at which a message becomes true
         self._order = 0  # breaks ties in it
-        self._tell_at_s = 0.0
+        self._tell_at_s = time.monotonic() + TELL_EVERY_S
         self._opened: Opened | None = None
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
@@ -121,9 +121,7 @@ class Speaker:
         jumped = self.clock.correct(self.mixer.mixed_samples, report.t_next_ns)
         if report.dry:
             self.dry += 1
-            missing = max(jumped, 1)
-            self.mixer.miss(missing)
-            log.warning("sound device ran dry for about %d samples; a larger speaker.latency_ms helps", missing)
+            self.mixer.miss(max(jumped, 1))
         self._feed()
 
     def _feed(self) -> None:
@@ -204,6 +202,9 @@ class Speaker:
         if now_s < self._tell_at_s:
             return
         self._tell_at_s = now_s + TELL_EVERY_S
+        if self.dry:
+            log.warning("the sound device ran dry %d times; a larger speaker.latency_ms helps", self.dry)
+            self.dry = 0
         if self.device:
             self._send(
                 link.DeviceReady(
@@ -236,6 +237,7 @@ def serve(role: Role, settings: Settings) -> None:
     block_samples = max(1, round(settings.block_ms * RATE_HZ / 1000))
     pump = Pump(PortAudioOutput(settings), block_samples)
     speaker = Speaker(connect(role.run_dir), pump, block_samples)
+    hurry()
     pump.start()
     try:
         loop(role, speaker, pump)
