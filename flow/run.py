@@ -4,6 +4,7 @@ Rules: reads folders and checkpoints, checks that they fit together, says what i
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def resumed_run(folder: RunFolder, changes: dict[str, Any], report: Report) -> T
 
 
 def _trainer(settings: Settings, config: WaveGlowConfig, report: Report) -> Trainer:
+    # A run may be resumed from another working directory.
+    settings = replace(settings, data=str(Path(settings.data).absolute()), test=str(Path(settings.test).absolute()))
     if settings.segment_samples % config.mel.hop:
         raise TrainError(
             f"--segment is {settings.segment_samples}; allowed: multiples of the hop, {config.mel.hop} samples"

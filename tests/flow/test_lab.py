@@ -52,18 +52,22 @@ def test_train_end_to_end(room: Path, tmp_path: Path) -> None:
     assert len((out / "curve.csv").read_text().splitlines()) == 3
 
 
-def test_train_goes_on_and_refuses_to_overwrite(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_goes_on_and_refuses_to_overwrite(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(room)
     run_file = tmp_path / "run.toml"
     geometry = "\n".join(f"{key} = {value}" for key, value in SMALL.items())
     run_file.write_text(
         f"[voice]\n{geometry}\n[train]\nsteps = 1\nbatch = 2\nsegment_samples = 2048\nvalidation_segments = 2\n"
     )
     out = ["--out", str(tmp_path / "out")]
-    folders = ["--data", str(room / "data"), "--test", str(room / "data")]
+    folders = ["--data", "data", "--test", "data"]
     assert main(["train", *out, *folders, "--config", str(run_file)]) == 0
     assert "done after 1 steps" in capsys.readouterr().out
     assert_refused(capsys, ["train", *out, *folders, "--config", str(run_file)], "already holds a run; add --resume")
     assert_refused(capsys, ["train", *out, "--resume", "--config", "{}"], "leave them out with --resume")
+    monkeypatch.chdir(tmp_path)
     assert main(["train", *out, "--resume", "--steps", "2"]) == 0
     assert "going on from step 1" in (text := capsys.readouterr().out) and "done after 2 steps" in text
 
@@ -72,7 +76,10 @@ def test_train_goes_on_and_refuses_to_overwrite(room: Path, tmp_path: Path, caps
     "argv,text",
     [
         (["train", "--out", "OUT"], "training setting data is missing; give --data FOLDER"),
-        (["train", "--out", "OUT", "--data", "none", "--test", "none"], "data folder none does not exist"),
+        (
+            ["train", "--out", "OUT", "--data", "none", "--test", "none"],
+            "none does not exist; give a folder with .flac or .wav files",
+        ),
         (["train", "--out", "OUT", "--resume"], "holds no run to resume"),
         (
             ["train", "--out", "OUT", "--data", "a", "--test", "b", "--config", '{"layer": 3}'],
