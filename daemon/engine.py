@@ -275,8 +275,10 @@ def main() -> None:
     with Role.start("engine") as role:
         settings = role.config.voices[role.voice]
         vocoder = build_vocoder(role.voice, settings, role.config.server.max_streams)
-        for batch in (1, min(settings.max_batch, role.config.server.max_streams)):
-            vocoder.warm_up(batch, settings.chunk_frames)
+        for batch, frames in vocoder.shapes(
+            min(settings.max_batch, role.config.server.max_streams), settings.max_chunk_frames
+        ):
+            vocoder.warm_up(batch, frames)
         if vocoder.whole_utterance:
             set_niceness(10)  # it computes for seconds and nobody hears it before the end: live voices go first
         scheduler = Scheduler(

@@ -43,8 +43,12 @@ class _WaveGlowVocoder(Vocoder):
         self.inverter = Inverter(voice, self.device, dtype)
         self.noise = NoiseTable(voice.config.group, device=self.device)
         self.config = voice.config
-        self.runner = StepRunner(self.inverter, self.noise, max_batch)
+        self.runner = StepRunner(self.inverter, self.noise)
         self.max_batch = max_batch
+
+    def shapes(self, max_batch: int, max_frames: int) -> list[tuple[int, int]]:
+        """See Vocoder: what the runner prepares."""
+        return self.runner.shapes(max_batch, max_frames)
 
     def _windows(self, streams: Sequence[Stream], begin: int, end: int) -> Floats:
         """Frames begin ... end - 1 relative to each stream's next frame [B, n, M], padded outside the utterance."""
@@ -109,7 +113,8 @@ class ExactVocoder(_WaveGlowVocoder):
         stream = ExactStream(seed, sigma, self.format.n_mels, first_frame, self.inverter.past_frames + 1)
         stream.slot = self._free.pop()
         stream.noise_row = self.noise.first_row(seed)
-        self.bank.put(torch.tensor([stream.slot], device=self.device), self._fresh)
+        with self.runner.on_stream():
+            self.bank.put(torch.tensor([stream.slot], device=self.device), self._fresh)
         return stream
 
     def close(self, stream: Stream) -> None:
@@ -140,7 +145,7 @@ class ExactVocoder(_WaveGlowVocoder):
         windows = self._windows(exact, min(0, frames - 1) - self.inverter.past_frames, frames + self.look_ahead_frames)
         rows = [stream.noise_row + stream.frames_done * self.config.groups_per_frame for stream in exact]
         slots, sigmas = [stream.slot for stream in exact], [stream.sigma for stream in exact]
-        audio = self.runner.run(windows, groups, rows, sigmas, self.bank, slots)
+        audio = self.runner.run(windows, groups, rows, sigmas, self.bank, slots, repeats=True)
         return [self._take(stream, row, frames, final) for stream, row in zip(exact, audio)]
 
     def _take(self, stream: ExactStream, samples: Floats, frames: int, final: bool) -> Floats:
@@ -250,7 +255,8 @@ class OverlapVocoder(_WaveGlowVocoder):
         per_frame = self.config.groups_per_frame
         rows = [stream.noise_row + (stream.frames_done - before) * per_frame for stream in overlapped]
         groups = (before + frames + after) * per_frame + (self.inverter.extra_groups if final else 0)
-        audio = self.runner.run(windows, groups, rows, [stream.sigma for stream in overlapped], None, [])
+        steady = (before, after, final) == (self.plan.context_frames, self.plan.look_ahead_frames, False)
+        audio = self.runner.run(windows, groups, rows, [stream.sigma for stream in overlapped], None, [], steady)
         delay = self.config.group if self.inverter.lapped else 0
         return [self._take(stream, row[delay:], before, frames) for stream, row in zip(overlapped, audio)]
 

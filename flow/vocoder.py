@@ -100,6 +100,10 @@ class Vocoder(ABC):
     def close(self, stream: Stream) -> None:  # noqa: B027  (an engine without slots has nothing to free)
         """Free what the vocoder holds for a stream. It must not be used again."""
 
+    def shapes(self, max_batch: int, max_frames: int) -> list[tuple[int, int]]:
+        """(batch, frames) of the calls that `warm_up` should make before the first listener comes."""
+        return [(1, max_frames)]
+
     def warm_up(self, batch: int, frames: int) -> None:
         """Run once what will run later, so that the first listener does not pay for it."""
         streams = [self.open(seed) for seed in range(batch)]

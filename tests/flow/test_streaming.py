@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.checkpoint import load
+from flow.graphs import StepRunner
 from flow.latents import TABLE_SAMPLES, NoiseTable
-from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
 from flow.vocoder import Stream, Vocoder, drain, render
 from flow.waveglow import WaveGlow
 from tests.flow.voices import random_voice, tiny
@@ -100,6 +101,28 @@ def test_streams_in_one_batch_do_not_touch_each_other() -> None:
     for i in range(3):
         np.testing.assert_allclose(np.concatenate(parts[i]), alone[i], atol=TOLERANCE)
         vocoder.close(streams[i])
+
+
+@pytest.mark.parametrize("kind", [KINDS[0], {"squeeze": "lapped", "causal": False, "look_ahead_frames": 1}])
+def test_buckets_of_static_buffers_change_nothing(kind: dict[str, Any]) -> None:
+    """What a CUDA graph replays (padded batches, spare slots, buffers that stay) gives what the plain step gives."""
+    voice, plan = random_voice(tiny(**kind)), ChunkPlan(4, 4, 2, 64)
+    plain, bucketed = stream_vocoder(voice, plan, slots=5), stream_vocoder(voice, plan, slots=5)
+    assert isinstance(bucketed, ExactVocoder | OverlapVocoder)
+    bucketed.runner = StepRunner(bucketed.inverter, bucketed.noise, bucketed=True)
+    mels, results = [some_mel(17 + 6 * i, i) for i in range(3)], []
+    for vocoder in (plain, bucketed):
+        streams, parts = [vocoder.open(i) for i in range(3)], {i: list[np.ndarray]() for i in range(3)}
+        for begin in range(0, 32, 5):
+            for i, stream in enumerate(streams):
+                if begin < len(mels[i]):
+                    stream.push(mels[i][begin : begin + 5])
+                    stream.ended = begin + 5 >= len(mels[i])
+            advance(vocoder, streams, parts)
+        results.append([np.concatenate(parts[i]) for i in range(3)])
+    for i in range(3):
+        assert len(results[0][i]) == len(mels[i]) * 256
+        np.testing.assert_allclose(results[0][i], results[1][i], atol=TOLERANCE)
 
 
 def advance(vocoder: Vocoder, streams: Sequence[Stream], parts: dict[int, list[np.ndarray]]) -> None:
