@@ -217,8 +217,11 @@ class AsyncStream:
         await self._tell(wire.Gain(self.name, gain_db))
 
     async def audio(self, timeout_s: float | None = None) -> AsyncIterator[wire.Audio]:
-        """The audio of the running utterance (needs the "socket" sink), piece by piece, until its end or flush."""
-        generation = self.generation
+        """The audio of the utterance (needs the "socket" sink), piece by piece, until its end or flush.
+
+        It is the utterance of the last frames that were sent; or the next one, if that one was read already.
+        """
+        generation = self._connection.to_read(self._channel)
         while piece := await self._client.run(self._connection.next_audio(self._channel, generation), timeout_s):
             yield piece
             if piece.last:

@@ -44,6 +44,8 @@ class Channel:
     out: Outgoing | None = None
     flushing: bool = False
     closed: bool = False
+    spoken: int = -1  # the last generation that got frames
+    read: int = -1  # the last generation whose audio was read to its end, or flushed
     state: str = "opening"
     info: dict[str, Any] = field(default_factory=dict)
     audio: deque[Audio] = field(default_factory=deque)
@@ -114,6 +116,9 @@ class Connection:
             case wire.Credit() if out and message.generation == out.generation:
                 out.grant(message.frames)
             case wire.Flushed() | wire.Played() if out and message.generation == out.generation:
+                if isinstance(message, wire.Flushed) and not channel.flushing:
+                    text = f"stream {channel.name} was flushed by another client"
+                    channel.complaint = errors.Interrupted(text, stream=channel.name)
                 self._ended(channel, message)
             case wire.State():
                 channel.state, channel.info = message.state, message.info
@@ -229,6 +234,7 @@ class Connection:
         self._check_length(channel, out, len(frames))
         if len(frames):
             out.backlog.append(frames)
+            channel.spoken = out.generation
         self.pump(channel)
         while out.backlog and channel.out is out and not channel.flushing:
             self.check(channel)
@@ -277,12 +283,12 @@ class Connection:
 
     @staticmethod
     def _unless_failed(channel: Channel, ending: Ending) -> Played | Flushed:
-        """Raise a fatal error, and not a second time at the next call."""
-        if not isinstance(ending, GlowdError):
-            return ending
-        if channel.complaint is ending:
+        """Raise a fatal error. What this tells need not be told again at the next call."""
+        if channel.complaint is ending or isinstance(channel.complaint, errors.Interrupted):
             channel.complaint = None
-        raise ending
+        if isinstance(ending, GlowdError):
+            raise ending
+        return ending
 
     def flush(self, channel: Channel, fade_ms: int) -> Steps[Played | Flushed]:
         """Stop now. Played, if the generation came to its end before the daemon read this."""
@@ -295,6 +301,7 @@ class Connection:
             channel.flushing, out.end_wanted = True, False
             out.backlog.clear()
             channel.audio.clear()
+            channel.read = number
         while number not in channel.endings:
             self.check(channel)
             yield
@@ -314,17 +321,24 @@ class Connection:
         if self.welcome and not self.failure:
             self.send(wire.Bye())
 
+    def to_read(self, channel: Channel) -> int:
+        """The generation that a reader wants: the last that got frames, unless it was read; then the running one."""
+        return channel.spoken if channel.spoken > channel.read else channel.generation
+
     def next_audio(self, channel: Channel, generation: int) -> Steps[Audio | None]:
         """The generation's next piece of audio; None when it has ended otherwise."""
         while True:
             while channel.audio and channel.audio[0].generation < generation:
                 channel.audio.popleft()
             if channel.audio and channel.audio[0].generation == generation:
-                return channel.audio.popleft()
+                piece = channel.audio.popleft()
+                channel.read = generation if piece.last else channel.read
+                return piece
             if channel.generation > generation:
                 break
             self.check(channel)
             yield
+        channel.read = max(channel.read, generation)
         if generation in channel.endings:
             self._unless_failed(channel, channel.endings[generation])
         return None

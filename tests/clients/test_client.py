@@ -158,6 +158,27 @@ def test_flush_tells_what_was_heard_and_the_stream_goes_on(fake: FakeDaemon) -> 
     assert len(heard) == 2 * HOP, "audio of the flushed utterance is not heard afterwards"
 
 
+def test_a_flush_by_another_client_is_told_to_the_sender(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as speaker, Client(fake.endpoint) as other, other.listen("s") as listener:
+        stream = speaker.open("s", sinks=["null"])
+        stream.send(mel(5))
+        fake.wait_for(lambda: fake.streams["s"].frames == 5)
+        listener.flush(0)
+        with pytest.raises(errors.Interrupted, match="flushed by another client"):
+            while True:
+                stream.send(mel(1))
+    assert {m.generation for m in fake.of_type(wire.Mel)} == {0}
+
+
+def test_audio_can_be_read_after_the_utterance_has_ended(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as glow, glow.open(sinks=["socket"]) as stream:
+        for frames in (5, 6, 7):
+            stream.send(mel(frames))
+            stream.wait_played(2)
+            if frames != 6:  # nobody reads the second: it is not in the way of the third
+                assert len(samples_of(stream)) == frames * HOP
+
+
 def test_flushing_nothing_is_no_message(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
         assert stream.flush() == wire.Flushed("s", 0, -1, 0)

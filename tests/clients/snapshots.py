@@ -1,0 +1,32 @@
+"""A snapshot of a daemon as telemetry publishes it, with one stream that was measured and one that was not."""
+
+from typing import Any
+
+STAGE = {"p50_ms": 1.25, "p99_ms": 9.5, "mean_ms": 2.0, "count": 40}
+SNAPSHOT: dict[str, Any] = {
+    "t_ns": 5_000_000_000,
+    "state": "ready",
+    "uptime_s": 12.5,
+    "clients": 2,
+    "max_streams": 16,
+    "roles": {
+        "gateway": {"alive": True, "age_s": 0.0, "rss_bytes": 40 << 20},
+        "speaker": {"alive": False, "age_s": None, "rss_bytes": None, "device": None, "why_not": "no device"},
+    },
+    "voices": {
+        "glow": {"ready": True, "default": True, "streams": 1, "busy": 0.25, "batches_per_s": 21.5, "audio_per_s": 1.0}
+    },
+    "streams": {
+        "talk": {
+            "client": "tts", "state": "playing", "voice": "glow", "sinks": ["device", "socket"], "generation": 2,
+            "frames_in": 64, "queue_frames": 3, "credit_frames": 120, "made_samples": 16000, "delivered_samples": 15000,
+            "ttfa_ms": 61.4, "rtf": 0.31, "batch": 1.5,
+            "stages": {"client": STAGE, "network": STAGE, "device": None, "total": {"mean_ms": 4.0}},
+            "underruns": {"client": 1, "engine": 0, "missing_samples": 99},
+        },
+        "new": {
+            "client": "tts", "state": "idle", "voice": "glow", "sinks": ["null"], "generation": 0, "frames_in": 0,
+            "ttfa_ms": None, "rtf": None, "stages": {"client": None, "total": None}, "underruns": None,
+        },
+    },
+}  # fmt: skip

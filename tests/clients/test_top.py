@@ -1,0 +1,73 @@
+"""Snapshots as tables: what was measured is shown, what was not is a dash."""
+
+import copy
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clients import errors, top
+from tests.clients.snapshots import SNAPSHOT
+from tests.daemon.messages import plain
+
+
+def row_of(table: top.Table, name: str) -> dict[str, str]:
+    return next(dict(zip(table.columns, row)) for row in table.rows if row[0] == name)
+
+
+def test_what_was_measured_is_shown() -> None:
+    row = row_of(top.streams_table(SNAPSHOT), "talk")
+    assert row == {
+        "<STREAM": "talk", "<CLIENT": "tts", "<STATE": "playing", "<VOICE": "glow", "<SINKS": "device,socket", "GEN": "2",
+        "TTFA ms": "61", "RTF": "0.31", "QUEUE": "3", "CREDIT": "120", "XR cli": "1", "XR eng": "0",
+    }  # fmt: skip
+    stages = row_of(top.stages_table(SNAPSHOT), "talk")
+    assert stages["NETWORK"] == "1.2/9.5" and stages["DEVICE"] == "-" and stages["MEAN SUM"] == "4.0"
+    assert row_of(top.voices_table(SNAPSHOT), "glow *")["BUSY %"] == "25"
+    assert row_of(top.roles_table(SNAPSHOT), "speaker") == {
+        "<ROLE": "speaker", "<STATE": "gone", "MiB": "-", "<DEVICE": "no device"
+    }  # fmt: skip
+
+
+def test_what_was_not_measured_is_never_a_zero() -> None:
+    row = row_of(top.streams_table(SNAPSHOT), "new")
+    absent = ("TTFA ms", "RTF", "QUEUE", "CREDIT", "XR cli", "XR eng")
+    assert [row[column] for column in absent] == ["-"] * len(absent)
+    assert set(row_of(top.stages_table(SNAPSHOT), "new").values()) == {"new", "-"}
+
+
+def test_a_zero_that_was_measured_is_a_zero() -> None:
+    assert top.cell(0) == "0" and top.cell(0.0, ".1f") == "0.0" and top.cell(None, ".1f") == "-"
+
+
+def test_text_is_aligned_and_headed() -> None:
+    text = top.as_text(SNAPSHOT)
+    assert text.startswith("glowd ready, up 12 s, 2 clients, 2 of 16 streams\n")
+    header, row = next((a, b) for a, b in zip(text.splitlines(), text.splitlines()[2:]) if b.startswith("talk"))
+    assert header.index("STATE") == row.index("playing") and header.index("RTF") + 3 == row.index("0.31") + 4
+
+
+def test_control_characters_of_peers_do_not_reach_the_terminal() -> None:
+    snapshot = copy.deepcopy(SNAPSHOT)
+    snapshot["streams"]["\x1b[2Jx"] = {"client": "a\x07\nb"}
+    text = top.as_text(snapshot)
+    assert "\x1b" not in text and "\x07" not in text and "?[2Jx" in text
+
+
+@given(st.dictionaries(st.sampled_from(list(SNAPSHOT)), plain))
+@settings(max_examples=150, deadline=None)
+def test_any_map_can_be_shown(snapshot: dict[str, Any]) -> None:
+    assert "glowd" in top.as_text(snapshot)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"a": 1}), b"\x81\xa1\xff\x01"])
+def test_what_is_no_telemetry_is_said(data: bytes) -> None:
+    with pytest.raises(errors.ProtocolError, match="not glowd's telemetry"):
+        top.unpack(data)
+
+
+def test_rich_tables_have_the_same_rows() -> None:
+    for table in top.tables(SNAPSHOT):
+        assert top.as_rich(table).row_count == len(table.rows)
