@@ -31,6 +31,7 @@ log = logging.getLogger("glowd")
 TURN_MS = 50  # how long the loop sleeps at most
 MESSAGES_PER_TURN = 32  # a flood of messages must not keep a block from the device
 TELL_EVERY_S = 1.0
+IDLE_BLOCKS = 4
 OPENING_S = 5.0  # how long the start waits for the device
 STOP_S = 1.0
 HANG_S = 30.0  # a device that hangs this long is only cured by a new process
@@ -66,12 +67,13 @@ class Speaker:
     """The loop between the gateway, the mixer and the pump."""
 
     def __init__(self, socket: zmq.Socket[bytes], pump: Pump, block_samples: int) -> None:
-        self.mixer, self.clock = Mixer(RATE_HZ, block_samples), DeviceClock()
+        self.mixer, self.clock = Mixer(RATE_HZ, IDLE_BLOCKS * block_samples), DeviceClock()
         self.device: Opened | None = None
         self.gone = "the sound device is being opened"  # why there is no device, where there is none
         self.dry = 0  # how often the device ran out of samples since we last said so
         self.settled = False  # whether the first attempt to open the device is over
         self.stalled = False
+        self._limited = 0  # of the mixer's limited_samples, those we have spoken of
         self._socket, self._pump, self._block_samples = socket, pump, block_samples
         self._instance = time.time_ns() // 1000
         self._later: list[tuple[int, int, Message]] = []  # a heap by the time at which a message becomes true
@@ -104,6 +106,8 @@ class Speaker:
         if self._pump.stalled_s and self.device:
             self.stalled = True
             self._stop(Lost(f"sound device {self.device.name} takes no more sound; waiting for it"))
+        elif self._pump.stalled_s > OPENING_S and not self.stalled:
+            self._stop(Lost("the sound device does not answer; waiting for it"))
 
     def _go_on(self) -> None:
         assert self._opened
@@ -125,9 +129,17 @@ class Speaker:
         self._feed()
 
     def _feed(self) -> None:
-        block = self.mixer.mix(self._block_samples)
+        blocks = 1 if self.mixer.keys else self._idle_blocks
+        block = self.mixer.mix(blocks * self._block_samples)
         self._tell_events()
         self._pump.feed(block)
+
+    @property
+    def _idle_blocks(self) -> int:
+        """Blocks of silence at a time while nobody plays: fewer wake-ups, and still half a buffer to spare."""
+        assert self.device
+        half = self.device.latency_ms / 2000 * RATE_HZ / self._block_samples
+        return max(1, min(IDLE_BLOCKS, int(half)))
 
     def _stop(self, lost: Lost) -> None:
         if lost.text != self.gone or self.device:
@@ -202,9 +214,7 @@ class Speaker:
         if now_s < self._tell_at_s:
             return
         self._tell_at_s = now_s + TELL_EVERY_S
-        if self.dry:
-            log.warning("the sound device ran dry %d times; a larger speaker.latency_ms helps", self.dry)
-            self.dry = 0
+        self._log_faults()
         if self.device:
             self._send(
                 link.DeviceReady(
@@ -214,6 +224,13 @@ class Speaker:
             )  # fmt: skip
         else:
             self._send(link.DeviceGone(text=self.gone[:1000], instance=self._instance))
+
+    def _log_faults(self) -> None:
+        if self.dry:
+            log.warning("the sound device ran dry %d times; a larger speaker.latency_ms helps", self.dry)
+        if self.mixer.limited_samples > self._limited:
+            log.info("the mix was too loud in %d samples", self.mixer.limited_samples - self._limited)
+        self.dry, self._limited = 0, self.mixer.limited_samples
 
     def _send(self, message: Message) -> None:
         try:
@@ -243,6 +260,7 @@ def serve(role: Role, settings: Settings) -> None:
         loop(role, speaker, pump)
     finally:
         if not pump.stop(STOP_S):
+            log.error("the sound device hangs; ending without closing it")
             role.failed("the sound device hangs")
             os._exit(EXIT_FAILED)  # an orderly exit would close PortAudio, and hang in it as well
 

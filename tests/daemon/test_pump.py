@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 
-from daemon import link, pump
+from daemon import link, pump, speaker
 from daemon.device import RATE_HZ, FakeOutput
 from daemon.message import Message
 from daemon.pump import Lost, Opened, Pump, Report, Wrote
@@ -25,7 +27,7 @@ class Loop:
     """A Speaker in this process, its device a FakeOutput, its gateway a socket of ours."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.output = FakeOutput(latency_ms=30)
+        self.output = FakeOutput(latency_ms=80)
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(f"ipc://{run_dir}/speaker.ipc")
@@ -175,6 +177,30 @@ def test_a_gateway_that_is_not_there_blocks_nothing(loop: Loop) -> None:
     for _ in range(40):
         loop.speaker.turn()
     assert len(loop.output.blocks) > blocks + 5
+
+
+def test_a_device_that_hangs_for_long_asks_for_a_new_process(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speaker, "HANG_S", 0.6)
+    said: list[dict] = []
+    role: Any = SimpleNamespace(stopping=threading.Event(), alive=lambda: None, ready=lambda **info: said.append(info))
+    threading.Timer(0.2, lambda: setattr(loop.output, "hang", True)).start()
+    with pytest.raises(RuntimeError, match="only a new process cures"):
+        speaker.loop(role, loop.speaker, loop.pump)
+    assert said == [{"device": "fake"}]
+
+
+def test_silence_is_written_in_larger_blocks_while_nobody_plays(loop: Loop) -> None:
+    loop.until(lambda: len(loop.all(link.DeviceReady)) == 2)
+    assert {len(block) for block in loop.output.blocks[-9:]} == {4 * BLOCK}
+    loop.send(link.Attach(key=1))
+    time.sleep(0.1)
+    loop.until(lambda: len(loop.output.blocks[-1]) == BLOCK)
+
+
+def test_a_mix_that_is_too_loud_is_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    loop.send(link.Attach(key=1, gain_db=24.0), pcm(1, 0, noise(2000), last=True))
+    loop.until(lambda: "the mix was too loud in" in caplog.text)
 
 
 def test_the_clock_follows_slowly_and_jumps_at_once() -> None:
