@@ -1,7 +1,7 @@
 """The ZeroMQ details that both clients share: options of the socket, its monitor, and the heartbeat's numbers."""
 
-import os
 import re
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,5 +38,5 @@ def program_name() -> str:
 
 
 def stream_name(client: str, number: int) -> str:
-    """A stream name that no other process uses."""
-    return f"{client[:40]}-{os.getpid()}-{number}"
+    """A stream name that no other client uses, on this machine or another."""
+    return f"{client[:40]}-{secrets.token_hex(3)}-{number}"
