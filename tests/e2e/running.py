@@ -71,7 +71,7 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"GLOWD_RUN_DIR": str(run_dir)} | (env or {}),
+            env=os.environ | (env or {}) | {"GLOWD_RUN_DIR": str(run_dir)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
