@@ -19,6 +19,7 @@ from clients import errors
 ABSENT = "-"
 STALE_S = 3.0
 STAGES = ("client", "transport", "wait", "network", "return", "device")
+NARROW_COLUMNS = 110
 MAX_SNAPSHOT_BYTES = 4 << 20
 
 Snapshot = dict[str, Any]
@@ -108,7 +109,8 @@ def spread(stage: object) -> str:
 # ---- tables
 
 
-def streams_table(snapshot: Snapshot) -> Table:
+def streams_table(snapshot: Snapshot, narrow: bool = False) -> Table:
+    """What each stream is and does. XRUN: how often client/engine was late for the device."""
     columns = [
         "<STREAM",
         "<CLIENT",
@@ -116,23 +118,32 @@ def streams_table(snapshot: Snapshot) -> Table:
         "<VOICE",
         "<SINKS",
         "GEN",
-        "TTFA ms",
+        "TTFA",
         "RTF",
         "QUEUE",
         "CREDIT",
-        "XR cli",
-        "XR eng",
+        "XRUN",
     ]
     rows = [
         [
             name, cell(dig(s, "client")), cell(dig(s, "state")), cell(dig(s, "voice")),
             cell(",".join(map(str, dig(s, "sinks") or []))), cell(dig(s, "generation")), cell(dig(s, "ttfa_ms"), ".0f"),
             cell(dig(s, "rtf"), ".2f"), cell(dig(s, "queue_frames")), cell(dig(s, "credit_frames")),
-            cell(dig(s, "underruns", "client")), cell(dig(s, "underruns", "engine")),
+            f"{cell(dig(s, 'underruns', 'client'))}/{cell(dig(s, 'underruns', 'engine'))}",
         ]
         for name, s in entries(snapshot, "streams")
     ]  # fmt: skip
-    return Table("streams", columns, rows)
+    return without(
+        Table("streams (TTFA in ms; XRUN: client/engine too late for the device)", columns, rows),
+        ("<CLIENT", "<VOICE", "GEN") if narrow else (),
+    )
+
+
+def without(table: Table, dropped: Sequence[str]) -> Table:
+    """The table without some columns."""
+    kept = [number for number, column in enumerate(table.columns) if column not in dropped]
+    rows = [[row[number] for number in kept] for row in table.rows]
+    return Table(table.title, [table.columns[number] for number in kept], rows)
 
 
 def stages_table(snapshot: Snapshot) -> Table:
@@ -183,8 +194,8 @@ def headline(snapshot: Snapshot) -> str:
     )
 
 
-def tables(snapshot: Snapshot) -> list[Table]:
-    return [streams_table(snapshot), stages_table(snapshot), voices_table(snapshot), roles_table(snapshot)]
+def tables(snapshot: Snapshot, narrow: bool = False) -> list[Table]:
+    return [streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot), roles_table(snapshot)]
 
 
 def as_text(snapshot: Snapshot) -> str:
@@ -235,7 +246,8 @@ def watch_live(endpoint: str) -> None:
             silent_s = time.monotonic() - heard_s
             note = f"   no news for {silent_s:.0f} s" if silent_s > STALE_S else ""
             head = Text(headline(snapshot or {}) + note + "   (q: quit)", style="bold red" if note else "bold")
-            live.update(Group(head, *map(as_rich, tables(snapshot or {}))), refresh=True)
+            shown = tables(snapshot or {}, narrow=live.console.width < NARROW_COLUMNS)
+            live.update(Group(head, *map(as_rich, shown)), refresh=True)
             if keys.pressed() == "q":
                 return
             news = next(source)

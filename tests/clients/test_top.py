@@ -21,7 +21,7 @@ def test_what_was_measured_is_shown() -> None:
     row = row_of(top.streams_table(SNAPSHOT), "talk")
     assert row == {
         "<STREAM": "talk", "<CLIENT": "tts", "<STATE": "playing", "<VOICE": "glow", "<SINKS": "device,socket", "GEN": "2",
-        "TTFA ms": "61", "RTF": "0.31", "QUEUE": "3", "CREDIT": "120", "XR cli": "1", "XR eng": "0",
+        "TTFA": "61", "RTF": "0.31", "QUEUE": "3", "CREDIT": "120", "XRUN": "1/0",
     }  # fmt: skip
     stages = row_of(top.stages_table(SNAPSHOT), "talk")
     assert stages["NETWORK"] == "1.2/9.5" and stages["DEVICE"] == "-" and stages["MEAN SUM"] == "4.0"
@@ -33,8 +33,8 @@ def test_what_was_measured_is_shown() -> None:
 
 def test_what_was_not_measured_is_never_a_zero() -> None:
     row = row_of(top.streams_table(SNAPSHOT), "new")
-    absent = ("TTFA ms", "RTF", "QUEUE", "CREDIT", "XR cli", "XR eng")
-    assert [row[column] for column in absent] == ["-"] * len(absent)
+    absent = ("TTFA", "RTF", "QUEUE", "CREDIT", "XRUN")
+    assert [row[column] for column in absent] == ["-", "-", "-", "-", "-/-"]
     assert set(row_of(top.stages_table(SNAPSHOT), "new").values()) == {"new", "-"}
 
 
@@ -66,6 +66,13 @@ def test_any_map_can_be_shown(snapshot: dict[str, Any]) -> None:
 def test_what_is_no_telemetry_is_said(data: bytes) -> None:
     with pytest.raises(errors.ProtocolError, match="not glowd's telemetry"):
         top.unpack(data)
+
+
+def test_a_narrow_terminal_gets_fewer_columns() -> None:
+    snapshot = {**SNAPSHOT, "streams": {"a-stream-with-a-name": SNAPSHOT["streams"]["talk"]}}
+    table = top.streams_table(snapshot, narrow=True)
+    assert max(map(len, top.lines(table).splitlines())) <= 80
+    assert row_of(table, "a-stream-with-a-name")["RTF"] == "0.31"
 
 
 def test_rich_tables_have_the_same_rows() -> None:
