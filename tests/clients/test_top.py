@@ -1,6 +1,7 @@
 """Snapshots as tables: what was measured is shown, what was not is a dash."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients import errors, top
-from tests.clients.snapshots import SNAPSHOT
+from daemon import wire
+from tests.clients.snapshots import SNAPSHOT, STAGE
 from tests.daemon.messages import plain
 
 
@@ -73,6 +75,13 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
     table = top.streams_table(snapshot, narrow=True)
     assert max(map(len, top.lines(table).splitlines())) <= 80
     assert row_of(table, "a-stream-with-a-name")["RTF"] == "0.31"
+
+
+def test_the_specification_names_every_figure() -> None:
+    words = (Path(wire.__file__).with_name("PROTOCOL.md")).read_text().split("## Telemetry")[1].split("## Error")[0]
+    stream = SNAPSHOT["streams"]["talk"]
+    keys = [*SNAPSHOT, *stream, *stream["underruns"], *STAGE, *top.STAGES, *SNAPSHOT["voices"]["glow"]]
+    assert [key for key in keys if f"`{key}`" not in words] == []
 
 
 def test_rich_tables_have_the_same_rows() -> None:
