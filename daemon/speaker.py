@@ -49,10 +49,13 @@ class DeviceClock:
         """Begin anew: `sample` sounds at `t_ns`."""
         self._zero_ns = t_ns - sample * 1e9 / RATE_HZ
 
-    def correct(self, sample: int, t_ns: int) -> int:
-        """Take in that `sample` sounds at `t_ns`. Returns by how many samples the device has jumped, mostly 0."""
+    def correct(self, sample: int, t_ns: int, dry: bool = False) -> int:
+        """Take in that `sample` sounds at `t_ns`. Returns by how many samples the device has jumped, mostly 0.
+
+        One that ran dry has jumped for certain; otherwise small differences are taken for jitter.
+        """
         off_ns = t_ns - self.ns(sample)
-        if abs(off_ns) > STEP_NS:
+        if dry or abs(off_ns) > STEP_NS:
             self.reset(sample, t_ns)
             return round(off_ns * RATE_HZ / 1e9)
         self._zero_ns += SMOOTHING * off_ns
@@ -122,7 +125,7 @@ class Speaker:
         if self.stalled:  # it was not gone for good
             self._go_on()
             return
-        jumped = self.clock.correct(self.mixer.mixed_samples, report.t_next_ns)
+        jumped = self.clock.correct(self.mixer.mixed_samples, report.t_next_ns, report.dry)
         if report.dry:
             self.dry += 1
             self.mixer.miss(max(jumped, 1))

@@ -211,6 +211,7 @@ def test_the_clock_follows_slowly_and_jumps_at_once() -> None:
     assert clock.ns(2000) == pytest.approx(10**9 + 1000 * step_ns + 500_000, abs=1000)
     assert clock.correct(2000, clock.ns(2000) + 100_000_000) == 2205
     assert clock.correct(2000, clock.ns(2000)) == 0
+    assert clock.correct(2000, clock.ns(2000) + 5_000_000, dry=True) == 110
 
 
 def test_only_this_thread_is_hurried() -> None:
