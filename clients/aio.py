@@ -104,7 +104,8 @@ class AsyncClient:
         """Run `steps` to their result. Raises WaitTimeout when that takes longer than `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._drive(steps)
+                with contextlib.closing(steps):
+                    return await self._drive(steps)
         except TimeoutError:
             raise errors.WaitTimeout(f"the daemon did not do this within {timeout_s:g} s") from None
 
@@ -156,8 +157,8 @@ class AsyncClient:
             await asyncio.sleep(sockets.PING_EVERY_S)
             if self._connection.welcome and time.monotonic() - self._heard_s > sockets.SILENCE_S:
                 self._lost(f"the daemon at {self.endpoint} has said nothing for {sockets.SILENCE_S:g} s")
-            elif self._connection.welcome and not self._connection.failure:
-                await self.call(lambda: self._connection.send(wire.Ping(time.monotonic_ns())))
+            self._connection.beat()
+            await self._send()
 
     def _lost(self, why: str) -> None:
         self._connection.lost(why)
@@ -181,7 +182,7 @@ class AsyncStream:
     @property
     def credit_frames(self) -> int:
         """Frames that can be sent without waiting."""
-        return self._channel.out.credit if self._channel.out else 0
+        return self._channel.credit_frames
 
     @property
     def state(self) -> str:
@@ -190,19 +191,19 @@ class AsyncStream:
 
     async def send(self, mel: object, timeout_s: float | None = None) -> None:
         """Send frames, natural log: [frames, bins] float32, or one frame [bins]. Waits for credit."""
-        await self._client.run(self._connection.send_mel(self._channel, mel), timeout_s)
+        await self._client.run(self._channel.send_mel(mel), timeout_s)
 
     async def end(self) -> None:
         """No more frames in this utterance. Does not wait; the next `send` begins the next utterance."""
-        await self._client.call(lambda: self._connection.end(self._channel))
+        await self._client.call(lambda: self._channel.end())
 
     async def wait_played(self, timeout_s: float | None = None) -> wire.Played | wire.Flushed | None:
         """End the utterance and wait until its last sample has left every sink. None if it had no frames."""
-        return await self._client.run(self._connection.wait_played(self._channel), timeout_s)
+        return await self._client.run(self._channel.wait_played(), timeout_s)
 
     async def flush(self, fade_ms: int = 15) -> wire.Played | wire.Flushed:
         """Stop speaking now; returns what was heard. Played, if everything was."""
-        return await self._client.run(self._connection.flush(self._channel, fade_ms), self._client.timeout_s)
+        return await self._client.run(self._channel.flush(fade_ms), self._client.timeout_s)
 
     async def pause(self) -> None:
         """Hold the position, silently."""
@@ -221,8 +222,8 @@ class AsyncStream:
 
         It is the utterance of the last frames that were sent; or the next one, if that one was read already.
         """
-        generation = self._connection.to_read(self._channel)
-        while piece := await self._client.run(self._connection.next_audio(self._channel, generation), timeout_s):
+        generation = self._channel.to_read()
+        while piece := await self._client.run(self._channel.next_audio(generation), timeout_s):
             yield piece
             if piece.last:
                 return
@@ -233,8 +234,7 @@ class AsyncStream:
             await self._client.call(lambda: self._connection.close(self._channel))
 
     async def _tell(self, message: wire.Message) -> None:
-        self._connection.check(self._channel)
-        await self._client.call(lambda: self._connection.send(message))
+        await self._client.call(lambda: self._channel.tell(message))
 
     async def __aenter__(self) -> "AsyncStream":
         return self

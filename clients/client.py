@@ -99,7 +99,7 @@ class Client:
     def run(self, steps: Steps[T], timeout_s: float | None = None) -> T:
         """Run `steps` to their result. Raises WaitTimeout when that takes longer than `timeout_s`."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._changed:
+        with self._changed, contextlib.closing(steps):
             while True:
                 try:
                     next(steps)
@@ -108,10 +108,10 @@ class Client:
                     return result
                 finally:
                     self._poke()
-                left_s = None if deadline_s is None else deadline_s - time.monotonic()
                 if self._stopping:
                     raise errors.GlowdError("this client was closed")
-                if not self._changed.wait(left_s if left_s is None else max(0.0, left_s)):
+                left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+                if not self._changed.wait(left_s):
                     raise errors.WaitTimeout(f"the daemon did not do this within {timeout_s:g} s")
 
     def call(self, action: Callable[[], T]) -> T:
@@ -152,19 +152,22 @@ class Client:
     ) -> None:
         heard_s = pinged_s = time.monotonic()
         while not (self._stopping and not self._connection.outbox):
-            ready = dict(poller.poll(1000))
+            ready = dict(poller.poll(1000 * min(1.0, sockets.PING_EVERY_S)))
             now_s = time.monotonic()
             if woken.fileno() in ready:
                 woken.recv(4096)
             if dealer in ready:
                 heard_s = now_s
                 self._receive(dealer)
-            if monitor in ready and self._connection.welcome:
-                self._lost(sockets.why_lost(monitor.recv_multipart(), self.endpoint))
-                break
-            if now_s - pinged_s > sockets.PING_EVERY_S and self._connection.welcome:
+            if monitor in ready:
+                event = monitor.recv_multipart()
+                if self._connection.welcome:
+                    self._lost(sockets.why_lost(event, self.endpoint))
+                    break
+            if now_s - pinged_s > sockets.PING_EVERY_S:
                 pinged_s = now_s
-                self.call(lambda: self._connection.send(wire.Ping(time.monotonic_ns())))
+                with self._changed:
+                    self._connection.beat()
             if now_s - heard_s > sockets.SILENCE_S and self._connection.welcome:
                 self._lost(f"the daemon at {self.endpoint} has said nothing for {sockets.SILENCE_S:g} s")
                 break
@@ -202,7 +205,7 @@ class Stream:
     @property
     def credit_frames(self) -> int:
         """Frames that can be sent without waiting."""
-        return self._channel.out.credit if self._channel.out else 0
+        return self._channel.credit_frames
 
     @property
     def state(self) -> str:
@@ -214,19 +217,19 @@ class Stream:
 
         Raises ValueError for frames of another shape or range; Interrupted when another thread flushed meanwhile.
         """
-        self._client.run(self._connection.send_mel(self._channel, mel), timeout_s)
+        self._client.run(self._channel.send_mel(mel), timeout_s)
 
     def end(self) -> None:
         """No more frames in this utterance. Does not wait; the next `send` begins the next utterance."""
-        self._client.call(lambda: self._connection.end(self._channel))
+        self._client.call(lambda: self._channel.end())
 
     def wait_played(self, timeout_s: float | None = None) -> wire.Played | wire.Flushed | None:
         """End the utterance and wait until its last sample has left every sink. None if it had no frames."""
-        return self._client.run(self._connection.wait_played(self._channel), timeout_s)
+        return self._client.run(self._channel.wait_played(), timeout_s)
 
     def flush(self, fade_ms: int = 15) -> wire.Played | wire.Flushed:
         """Stop speaking now; returns what was heard. Played, if everything was."""
-        return self._client.run(self._connection.flush(self._channel, fade_ms), self._client.timeout_s)
+        return self._client.run(self._channel.flush(fade_ms), self._client.timeout_s)
 
     def pause(self) -> None:
         """Hold the position, silently."""
@@ -245,8 +248,8 @@ class Stream:
 
         It is the utterance of the last frames that were sent; or the next one, if that one was read already.
         """
-        generation = self._connection.to_read(self._channel)
-        while piece := self._client.run(self._connection.next_audio(self._channel, generation), timeout_s):
+        generation = self._channel.to_read()
+        while piece := self._client.run(self._channel.next_audio(generation), timeout_s):
             yield piece
             if piece.last:
                 return
@@ -257,11 +260,7 @@ class Stream:
             self._client.call(lambda: self._connection.close(self._channel))
 
     def _tell(self, message: wire.Message) -> None:
-        def tell() -> None:
-            self._connection.check(self._channel)
-            self._connection.send(message)
-
-        self._client.call(tell)
+        self._client.call(lambda: self._channel.tell(message))
 
     def __enter__(self) -> "Stream":
         return self

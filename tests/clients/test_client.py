@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients import Client, errors
+from clients import Client, errors, sockets
 from clients.client import Stream
 from daemon import wire
 from daemon.wire import Code
@@ -291,6 +291,39 @@ def test_a_silent_daemon_times_out(fake: FakeDaemon) -> None:
         with pytest.raises(errors.WaitTimeout):
             glow.status()
         fake.answers = True
+
+
+def test_a_stream_that_opens_too_late_is_given_back(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint, timeout_s=0.2) as glow:
+        fake.answers = False
+        with pytest.raises(errors.WaitTimeout):
+            glow.open("s", sinks=["null"])
+        fake.wait_for(lambda: fake.received[-1] == wire.Close("s"))
+        fake.answers = True
+        glow.open("s", sinks=["null"]).close()
+
+
+def test_the_heartbeat_goes_on_after_a_session_error(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "PING_EVERY_S", 0.02)
+    with Client(fake.endpoint) as glow:
+        glow.open("s", sinks=["null"])
+        fake.wait_for(lambda: len(fake.of_type(wire.Ping)) > 0)
+        fake.say("s", wire.Error(503, "STOPPING", "the daemon is stopping", fatal=True))
+        time.sleep(0.1)
+        with pytest.raises(errors.DaemonError, match="stopping"):
+            glow.ping()
+
+
+def test_a_daemon_that_hangs_is_gone_after_a_while(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "PING_EVERY_S", 0.02)
+    monkeypatch.setattr(sockets, "SILENCE_S", 0.2)
+    with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
+        time.sleep(1.2)
+        stream.send(mel(5))  # pongs have kept it alive
+        stream.wait_played(2)
+        fake.answers = False
+        with pytest.raises(errors.DaemonGone, match="has said nothing"):
+            glow.run(glow._connection.status(), 5)
 
 
 def test_a_refused_stream_is_raised_with_the_reason(fake: FakeDaemon) -> None:

@@ -1,7 +1,6 @@
 """The demonstration: its measurements against the fake daemon, its words when something is wrong."""
 
 import copy
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from clients import demo
+from clients import demo, sockets
 from clients.errors import GlowdError
 from clients.sources import mel_of_file
 from daemon import wire
@@ -28,8 +27,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_the_sentence_is_spoken_and_measured(fake: FakeDaemon, tmp_path: Path) -> None:
-    fake.snapshot = {"streams": {f"demo-{os.getpid()}-1": copy.deepcopy(SNAPSHOT["streams"]["talk"])}}
+def test_the_sentence_is_spoken_and_measured(fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "stream_name", lambda client, number: client)
+    fake.snapshot = {"streams": {"demo": copy.deepcopy(SNAPSHOT["streams"]["talk"])}}
     report = "\n".join(demo.speak(fake.endpoint, tmp_path / "demo.wav"))
     frames = len(mel_of_file(demo.SENTENCE, MelFormat()))
     assert sum(m.frames for m in fake.of_type(wire.Mel)) == frames
