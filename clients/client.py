@@ -152,7 +152,7 @@ class Client:
     ) -> None:
         heard_s = pinged_s = time.monotonic()
         while not (self._stopping and not self._connection.outbox):
-            ready = dict(poller.poll(1000 * min(1.0, sockets.PING_EVERY_S)))
+            ready = dict(poller.poll(int(1000 * min(1.0, sockets.PING_EVERY_S))))
             now_s = time.monotonic()
             if woken.fileno() in ready:
                 woken.recv(4096)

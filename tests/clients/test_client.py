@@ -218,6 +218,7 @@ def test_controls_are_sent(fake: FakeDaemon) -> None:
         stream.pause()
         stream.gain(-6.0)
         stream.resume()
+    fake.wait_for(lambda: fake.received[-1] == wire.Bye())
     assert fake.received[2:5] == [wire.Pause("s"), wire.Gain("s", -6.0), wire.Resume("s")]
     assert fake.received[1].seed == 3  # type: ignore[attr-defined]
 
@@ -317,8 +318,9 @@ def test_the_heartbeat_goes_on_after_a_session_error(fake: FakeDaemon, monkeypat
 def test_a_daemon_that_hangs_is_gone_after_a_while(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "PING_EVERY_S", 0.02)
     monkeypatch.setattr(sockets, "SILENCE_S", 0.2)
-    with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
-        time.sleep(1.2)
+    with Client(fake.endpoint) as glow:
+        stream = glow.open("s", sinks=["null"])
+        time.sleep(0.5)
         stream.send(mel(5))  # pongs have kept it alive
         stream.wait_played(2)
         fake.answers = False
