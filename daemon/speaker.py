@@ -25,6 +25,7 @@ from daemon.message import Message
 from daemon.mixer import Cut, Drained, Mixer, Reached, Starved
 from daemon.pump import Lost, Opened, Pump, Wrote, hurry
 from daemon.role import EXIT_FAILED, Role
+from daemon.telemetry import rss_bytes
 
 log = logging.getLogger("glowd")
 
@@ -217,6 +218,7 @@ class Speaker:
         if now_s < self._tell_at_s:
             return
         self._tell_at_s = now_s + TELL_EVERY_S
+        self._send(link.Load(stats={"rss_bytes": rss_bytes(), "limited_samples": self.mixer.limited_samples}))
         self._log_faults()
         if self.device:
             self._send(
