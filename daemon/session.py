@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from daemon import link, wire
-from daemon.generation import Generation, Terms
+from daemon.generation import Chunk, Generation, Terms
 from daemon.message import Message
 from daemon.sinks import DeviceSink, FileSink, NullSink, OwnerSink, Piece, Sink
-from daemon.telemetry import Meter
+from daemon.telemetry import Meter, stamps_of
 from daemon.wire import Code, WireError
 
 MAX_PIECE_SAMPLES = 1 << 14
@@ -59,33 +59,26 @@ class Session:
     # ------------------------------------------------------------ from the client
 
     def mel(self, message: wire.Mel, now_ns: int) -> None:
-        """Frames of the client. A refusal is told and uses nothing; the 17th ends the generation."""
+        """Frames of the client, into the timeline and on to the engine."""
         generation = self.generation
         try:
             self._check_running(message.generation)
             chunk = generation.take(message, now_ns)
         except WireError as fault:
-            self._refuse(fault)
+            self.refuse_mel(fault)
             return
         if not self._begin():
             return
         self.meter.frames(now_ns)
-        self.outside.to_engine(
-            link.Frames(
-                key=generation.key,
-                first_frame=chunk.first_frame,
-                frames=len(chunk.mel),
-                bins=self.terms.bins,
-                t_client_ns=chunk.t_client_ns,
-                t_gateway_ns=now_ns,
-                mel=chunk.mel,
-            )
-        )
+        self._send(chunk)
         self.settle()
 
     def refuse_mel(self, fault: WireError) -> None:
-        """A mel of this stream that could not even be decoded."""
-        self._refuse(fault)
+        """A mel that cannot be used, or could not even be decoded, is told and uses nothing; the 17th is fatal."""
+        if self.generation.refuse():
+            self.fail(fault.code, f"{fault.text}; that was one refusal too many")
+        else:
+            self._tell(fault, expected_frame=self.generation.frames_in)
 
     def end(self, message: wire.End) -> None:
         """The client has no more frames."""
@@ -135,8 +128,7 @@ class Session:
 
     def close(self) -> None:
         """Forget the stream; what was playing is faded out."""
-        self._drop_from_engine()
-        self._close_sinks()
+        self._wind_up()
         self.closed = True
 
     # ------------------------------------------------------------ from the engine
@@ -152,7 +144,7 @@ class Session:
             self.fail(Code.INTERNAL, f"the engine broke the timeline: {error}")
             return
         self.meter.rendered(message, len(audio), now_ns)
-        stamps = _stamps(message, now_ns)
+        stamps = stamps_of(message, now_ns)
         for begin in range(0, max(1, len(audio)), MAX_PIECE_SAMPLES):
             part = audio[begin : begin + MAX_PIECE_SAMPLES]
             last = self.generation.complete and begin + len(part) == len(audio)
@@ -167,17 +159,7 @@ class Session:
             return
         self._start(generation.replay_from)
         for chunk in generation.replay():
-            self.outside.to_engine(
-                link.Frames(
-                    key=generation.key,
-                    first_frame=chunk.first_frame,
-                    frames=len(chunk.mel),
-                    bins=self.terms.bins,
-                    t_client_ns=chunk.t_client_ns,
-                    t_gateway_ns=chunk.t_gateway_ns,
-                    mel=chunk.mel,
-                )
-            )
+            self._send(chunk)
         if generation.ended:
             self.outside.to_engine(link.Finish(key=generation.key))
 
@@ -262,12 +244,6 @@ class Session:
         if self.flushing:
             raise WireError(Code.WRONG_STATE, f"generation {number} is being flushed", self.name)
 
-    def _refuse(self, fault: WireError) -> None:
-        if self.generation.refuse():
-            self.fail(fault.code, f"{fault.text}; that was one refusal too many")
-        else:
-            self._tell(fault, expected_frame=self.generation.frames_in)
-
     def _tell(self, fault: WireError, expected_frame: int = -1) -> None:
         self.outside.to_owner(self._error(fault.code, fault.text, expected_frame=expected_frame))
 
@@ -308,8 +284,21 @@ class Session:
             )
         )
 
+    def _send(self, chunk: Chunk) -> None:
+        self.outside.to_engine(
+            link.Frames(
+                key=self.generation.key,
+                first_frame=chunk.first_frame,
+                frames=len(chunk.mel),
+                bins=self.terms.bins,
+                t_client_ns=chunk.t_client_ns,
+                t_gateway_ns=chunk.t_gateway_ns,
+                mel=chunk.mel,
+            )
+        )
+
     def _sink(self, name: str) -> Sink:
-        sink: Sink
+        sink: Sink = NullSink()
         match name.partition(":"):
             case ("device", _, _):
                 sink = DeviceSink(self.outside.to_speaker, self.generation.key, self.gain_db, self.prefill_samples)
@@ -318,8 +307,6 @@ class Session:
             case ("file", _, file):
                 number = self.generation.number
                 sink = FileSink(self.outside.recordings, file if number == 0 else f"{file}-{number}", self.rate_hz)
-            case _:
-                sink = NullSink()
         if self.paused:
             sink.pause(True)
         return sink
@@ -373,8 +360,7 @@ class Session:
 
     def _end_generation(self, ending: Message) -> None:
         """Say the one word that ends the generation, and open the next."""
-        self._drop_from_engine()
-        self._close_sinks()
+        self._wind_up()
         self.begun = self.flushing = False
         self.outside.to_owner(ending)
         self.outside.to_listeners(ending)
@@ -388,7 +374,8 @@ class Session:
         if self.begun and not self.generation.complete:
             self.outside.to_engine(link.Drop(key=self.generation.key))
 
-    def _close_sinks(self) -> None:
+    def _wind_up(self) -> None:
+        self._drop_from_engine()
         for sink in self.sinks:
             sink.close()
         self.sinks.clear()
@@ -410,15 +397,3 @@ class Session:
         yield "credit_frames", generation.granted_frames - generation.frames_in
         yield "made_samples", generation.samples_made
         yield "delivered_samples", self.delivered_samples
-
-
-def _stamps(pcm: link.Pcm, now_ns: int) -> dict[str, int]:
-    stamps = {
-        "client": pcm.t_client_ns,
-        "gateway_in": pcm.t_gateway_ns,
-        "engine_in": pcm.t_engine_ns,
-        "net_start": pcm.t_start_ns,
-        "net_end": pcm.t_end_ns,
-        "gateway_out": now_ns,
-    }
-    return {name: at for name, at in stamps.items() if at}

@@ -50,6 +50,19 @@ WINDOW = 512
 """Chunks over which percentiles are taken."""
 
 
+def stamps_of(pcm: link.Pcm, now_ns: int) -> dict[str, int]:
+    """The stages that samples have passed, by name, for the client; a time that is not known is left out."""
+    stamps = {
+        "client": pcm.t_client_ns,
+        "gateway_in": pcm.t_gateway_ns,
+        "engine_in": pcm.t_engine_ns,
+        "net_start": pcm.t_start_ns,
+        "net_end": pcm.t_end_ns,
+        "gateway_out": now_ns,
+    }
+    return {name: at for name, at in stamps.items() if at}
+
+
 def rss_bytes() -> int | None:
     """Resident memory of this process; None where the system does not tell."""
     with contextlib.suppress(OSError, ValueError, IndexError):
