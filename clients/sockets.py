@@ -34,7 +34,7 @@ def why_lost(event: list[bytes], endpoint: str) -> str:
 
 def program_name() -> str:
     """A client name for a program that did not choose one."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", Path(sys.argv[0]).stem)[:40] or "python"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", Path(sys.argv[0]).stem).strip("-.")[:40] or "python"
 
 
 def stream_name(client: str, number: int) -> str:
