@@ -1,7 +1,7 @@
 """Where glowctl's frames come from: recordings, mel files, and espeak-ng while it speaks.
 
 Rules: no socket. Frames are [n, bins] float32, natural log, in the voice's own mel format. What a user's file or text can
-cause is a SourceError in words. librosa, soundfile and soxr are imported when they are needed.
+cause is a SourceError in words. soundfile and soxr are imported when they are needed.
 """
 
 import shutil

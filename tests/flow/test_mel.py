@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow.mel import MelFormat, MelStream, log_mel
+from flow.mel import MelFormat, MelStream, filter_bank, log_mel
 
 
 def speechlike(samples: int, seed: int = 0) -> np.ndarray:
@@ -27,6 +27,14 @@ def test_parity_with_librosa(samples: int) -> None:
     # A logarithm magnifies rounding near the floor, so compare magnitudes there and logarithms elsewhere.
     assert np.abs(np.exp(mel) - np.exp(expected.T)).max() <= 1e-5
     assert np.abs(mel - expected.T)[expected.T > -6].max() <= 1e-5
+
+
+@pytest.mark.parametrize("format", [MelFormat(), MelFormat(rate_hz=16000, n_fft=512, win=512, n_mels=40, fmin_hz=1200)])
+def test_the_filter_bank_is_librosas(format: MelFormat) -> None:
+    expected = librosa.filters.mel(
+        sr=format.rate_hz, n_fft=format.n_fft, n_mels=format.n_mels, fmin=format.fmin_hz, fmax=format.fmax_hz
+    )
+    np.testing.assert_allclose(filter_bank(format), expected, atol=1e-8)
 
 
 @settings(max_examples=30, deadline=None)
