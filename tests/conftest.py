@@ -1,15 +1,11 @@
 """Fixtures for every room."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.pulse import PulseServer
-
-# Before anybody imports torch: threads that wait for one another on a busy machine take longer than one alone, much longer.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
