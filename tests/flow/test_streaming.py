@@ -15,6 +15,7 @@ from flow.latents import TABLE_SAMPLES, NoiseTable
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
 from flow.vocoder import Stream, Vocoder, drain, render
 from flow.waveglow import WaveGlow
+from tests.e2e.running import speech
 from tests.flow.voices import random_voice, tiny
 
 torch.set_num_threads(1)
@@ -75,7 +76,8 @@ def test_streamed_equals_offline_for_every_chunking(
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 16, 50])
 def test_the_embedded_voice_streams_exactly(chunk: int) -> None:
-    voice, mel = load("embedded"), some_mel(50)
+    # Of a recorded sentence: on frames that no speech has, the network's output grows far beyond full scale.
+    voice, mel = load("embedded"), speech()[100:150]
     vocoder = ExactVocoder(voice, slots=2)
     audio = streamed(vocoder, mel, [chunk] * (50 // chunk), [chunk], seed=3)
     np.testing.assert_allclose(audio, offline(voice, mel, 3, vocoder.sigma), atol=TOLERANCE)
