@@ -96,7 +96,8 @@ def dig(table: object, *keys: str) -> Any:
 
 def entries(snapshot: Snapshot, key: str) -> list[tuple[str, dict[str, Any]]]:
     found = snapshot.get(key)
-    return sorted((clean(name), value) for name, value in found.items()) if isinstance(found, dict) else []
+    shown = [(clean(name), value) for name, value in found.items()] if isinstance(found, dict) else []
+    return sorted(shown, key=lambda entry: entry[0])  # by name alone: two may look the same once cleaned
 
 
 def spread(stage: object) -> str:

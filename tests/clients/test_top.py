@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clients import errors, top
@@ -59,6 +59,7 @@ def test_control_characters_of_peers_do_not_reach_the_terminal() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(list(SNAPSHOT)), plain))
+@example({"roles": {"\x1f\x1e": None, "\x1f\x1f": False}})
 @settings(max_examples=150, deadline=None)
 def test_any_map_can_be_shown(snapshot: dict[str, Any]) -> None:
     assert "glowd" in top.as_text(snapshot)
