@@ -1,5 +1,6 @@
 """The running daemon: time to first audio, transport, live streams at real-time pace, memory."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -123,12 +124,14 @@ def memory(daemon: Daemon) -> Iterator[Result]:
     for role, pid in sorted(daemon.role_pids().items()):
         goal = "<= 120" if role in ("gateway", "speaker") else ""
         yield Result(f"memory of the {role}", rss_bytes(pid) / 1e6, "MB", cpu_name(), {}, goal)
-    code = "import sys, clients; clients.Client; print('torch' in sys.modules, int(open('/proc/self/statm').read().split()[1]) * 4096)"
-    torch_loaded, rss = subprocess.run(
+    code = (
+        "import sys, clients; clients.Client; print('torch' in sys.modules, open('/proc/self/statm').read().split()[1])"
+    )
+    torch_loaded, rss_pages = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     yield Result("client library loads torch", torch_loaded == "True", "0 or 1", cpu_name(), {}, "<= 0")
-    yield Result("memory of a client", int(rss) / 1e6, "MB", cpu_name(), {})
+    yield Result("memory of a client", int(rss_pages) * os.sysconf("SC_PAGE_SIZE") / 1e6, "MB", cpu_name(), {})
 
 
 def service(env: dict[str, str], seconds: float, utterances: int) -> Iterator[Result]:
