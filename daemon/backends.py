@@ -1,7 +1,7 @@
 """What stands behind the gateway: the engines of the voices, and the speaker.
 
 Rules: no socket; messages go out through a `send` that may fail silently, because a role that is not there will be told
-everything when it is (engine_back, attach). A role is known by its instance number: a new number is a new life, whose
+everything when it is (engine_back, speaker_back). A role is known by its instance number: a new number is a new life, whose
 state is empty. Roles repeat their Ready every second; one that was silent for longer is lost.
 """
 
@@ -98,8 +98,7 @@ class Speaker:
         self.instance = instance
         self.send(link.DetachAll())
         for session in sessions:
-            if session.device:
-                session.device.attach()
+            session.speaker_back()
 
     def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
         """Give up streams whose device has been away for too long."""

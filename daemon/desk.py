@@ -5,6 +5,7 @@ to its session. Bytes that are no message, or not now, become a numbered error t
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Any
 from daemon import wire
 from daemon.backends import Engine, Speaker
 from daemon.config import Config, Server
-from daemon.generation import Terms
+from daemon.generation import CREDIT_STEP_FRAMES, Terms
 from daemon.message import Message
 from daemon.peers import Peer, TrySend
 from daemon.session import Outside, Session
 from daemon.wire import Code, WireError
 
 SERVER = "glowd"
+DEVICE_SLACK_MS = 100
+"""The device tells its position every 50 ms, and keeps a little audio in reserve for a fade."""
 MEL_FAULTS = {Code.BAD_SHAPE, Code.NOT_FINITE, Code.OUT_OF_RANGE, Code.TOO_LARGE}
 
 log = logging.getLogger("glowd.gateway")
@@ -30,6 +33,7 @@ class Desk:
 
     def __init__(self, config: Config, engines: dict[str, Engine], speaker: Speaker, try_send: TrySend) -> None:
         self.server: Server = config.server
+        self.voices = config.voices
         self.engines, self.speaker = engines, speaker
         self.default_voice, self.recordings = config.default_voice, Path(config.files.directory)
         self.default_prefill_ms = config.speaker.prefill_ms
@@ -121,7 +125,7 @@ class Desk:
             case wire.Open():
                 self._open(peer, message, now_ns)
             case wire.Flush() if message.stream not in self.owners or self.owners[message.stream] is not peer:
-                self._flush_for(message)
+                self._flush_for(peer, message)
             case _:
                 self._to_session(peer, message, now_ns)
 
@@ -146,12 +150,16 @@ class Desk:
             case _:
                 raise WireError(Code.UNKNOWN_TYPE, f"{message.TYPE} is not for the daemon to read", name)
 
-    def _flush_for(self, message: wire.Flush) -> None:
+    def _flush_for(self, peer: Peer, message: wire.Flush) -> None:
         """Somebody else interrupts: any client that may talk to the daemon may silence a stream, in whatever generation."""
         session = self.sessions.get(message.stream)
         if session is None:
             raise WireError(Code.UNKNOWN_STREAM, f"there is no stream {message.stream!r}", message.stream)
-        session.flush(wire.Flush(stream=message.stream, generation=session.generation.number, fade_ms=message.fade_ms))
+        number = session.generation.number
+        if not session.begun:  # nothing to interrupt, and nothing the stream's client should hear of
+            peer.send(wire.Flushed(stream=message.stream, generation=number, last_sample_played=-1, dropped_samples=0))
+        else:
+            session.interrupt(message.fade_ms)
 
     def _own(self, peer: Peer, name: str) -> Session | None:
         return self.sessions.get(name) if self.owners.get(name) is peer else None
@@ -199,17 +207,8 @@ class Desk:
         return engine
 
     def _session(self, peer: Peer, asked: wire.Open, engine: Engine) -> Session:
-        info, rate_hz, hop = engine.info, engine.info["rate_hz"], engine.info["hop"]
-        terms = Terms(
-            hop=hop,
-            bins=info["format"]["n_mels"],
-            window_frames=max(1, self.server.credit_ms * rate_hz // (1000 * hop)),
-            max_frames=self.server.max_utterance_s * rate_hz // hop,
-            history_frames=info["history_frames"],
-            look_ahead_frames=info["look_ahead_frames"],
-            whole_utterance=info["whole_utterance"],
-        )
         prefill_ms = asked.prefill_ms if asked.prefill_ms >= 0 else self.default_prefill_ms
+        terms = self._terms(engine, prefill_ms if "device" in asked.sinks else 0)
         outside = Outside(
             to_owner=peer.send,
             try_owner=peer.try_send,
@@ -219,7 +218,24 @@ class Desk:
             new_key=self._new_key,
             recordings=self.recordings,
         )
+        rate_hz: int = engine.info["rate_hz"]
         return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), terms, outside)
+
+    def _terms(self, engine: Engine, prefill_ms: float) -> Terms:
+        info, chunk_frames = engine.info, self.voices[engine.voice].chunk_frames
+        frames_per_ms = info["rate_hz"] / (1000 * info["hop"])
+        # With less credit than engine and device wait for, all three would wait for one another for ever.
+        cushion_frames = math.ceil((prefill_ms + DEVICE_SLACK_MS) * frames_per_ms)
+        needed = info["look_ahead_frames"] + chunk_frames + cushion_frames + CREDIT_STEP_FRAMES
+        return Terms(
+            hop=info["hop"],
+            bins=info["format"]["n_mels"],
+            window_frames=max(needed, int(self.server.credit_ms * frames_per_ms)),
+            max_frames=self.server.max_utterance_s * info["rate_hz"] // info["hop"],
+            history_frames=info["history_frames"],
+            look_ahead_frames=info["look_ahead_frames"],
+            whole_utterance=info["whole_utterance"],
+        )
 
     def _new_key(self, session: Session) -> int:
         for key in [key for key, owner in self.by_key.items() if owner is session]:

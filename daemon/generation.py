@@ -46,6 +46,19 @@ class Chunk:
         """The frame after its last."""
         return self.first_frame + len(self.mel)
 
+    def message(self, key: int) -> link.Frames:
+        """For the engine."""
+        frames, bins = self.mel.shape
+        return link.Frames(
+            key=key,
+            first_frame=self.first_frame,
+            frames=frames,
+            bins=bins,
+            t_client_ns=self.t_client_ns,
+            t_gateway_ns=self.t_gateway_ns,
+            mel=self.mel,
+        )
+
 
 class Generation:
     """Counters and kept frames of one generation. Owner: its session."""
@@ -57,6 +70,7 @@ class Generation:
         self.ended = self.complete = False
         self.samples_made = 0
         self._held: deque[Chunk] = deque()
+        self._refused_seq: int | None = None  # the newest refused mel since the last good one
 
     # --------------------------------------------------------------- frames in
 
@@ -84,7 +98,7 @@ class Generation:
             )
         chunk = Chunk(self.frames_in, mel.payload, mel.t_client_ns, now_ns)
         self._held.append(chunk)
-        self.frames_in, self.next_seq = end, self.next_seq + 1
+        self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
         return chunk
 
     def end(self, message: wire.End) -> None:
@@ -96,9 +110,14 @@ class Generation:
             raise WireError(Code.GAP, text, message.stream)
         self.ended = True
 
-    def refuse(self) -> bool:
-        """Count a refused mel; returns whether that was one too many."""
-        self.refusals += 1
+    def refuse(self, mel: wire.Mel | None = None) -> bool:
+        """Count a refused mel (None: it could not be decoded); returns whether that was one too many.
+
+        Those that were under way behind a refused one, and are gaps for that reason alone, do not count.
+        """
+        behind = mel is not None and self._refused_seq is not None and mel.seq > self._refused_seq
+        self._refused_seq = max(self._refused_seq or 0, self.next_seq if mel is None else mel.seq)
+        self.refusals += not behind
         return self.refusals > MAX_REFUSALS
 
     def credit(self, delivered_samples: int) -> int:
@@ -107,7 +126,8 @@ class Generation:
             return 0
         used = self.frames_in if self.terms.whole_utterance else delivered_samples // self.terms.hop
         due = min(used + self.terms.window_frames, self.terms.max_frames) - self.granted_frames
-        if due < min(CREDIT_STEP_FRAMES, self.terms.window_frames):
+        left = self.terms.max_frames - self.granted_frames  # the last frames may be fewer than a step
+        if due < min(CREDIT_STEP_FRAMES, self.terms.window_frames, max(1, left)):
             return 0
         self.granted_frames += due
         return due

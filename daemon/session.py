@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from daemon import link, wire
-from daemon.generation import Chunk, Generation, Terms
+from daemon.generation import Generation, Terms
 from daemon.message import Message
+from daemon.outlets import Outlets
 from daemon.sinks import DeviceSink, FileSink, NullSink, OwnerSink, Piece, Sink
 from daemon.telemetry import Meter, stamps_of
 from daemon.wire import Code, WireError
@@ -50,8 +51,8 @@ class Session:
         self.outside, self.prefill_samples = outside, prefill_samples
         self.gain_db, self.paused, self.closed, self.flushing = asked.gain_db, False, False, False
         self.meter = Meter(rate_hz)
-        self.sinks: list[Sink] = []
-        self.begun = False
+        self.outlets = Outlets()
+        self.begun = self.interrupted = False
         self._audio_seq = self._underruns = 0
         self._said_state = "idle"
         self.generation = Generation(0, outside.new_key(self), terms)
@@ -60,22 +61,26 @@ class Session:
 
     def mel(self, message: wire.Mel, now_ns: int) -> None:
         """Frames of the client, into the timeline and on to the engine."""
-        generation = self.generation
         try:
             self._check_running(message.generation)
-            chunk = generation.take(message, now_ns)
+            chunk = self.generation.take(message, now_ns)
         except WireError as fault:
-            self.refuse_mel(fault)
+            self.refuse_mel(fault, message)
             return
         if not self._begin():
             return
         self.meter.frames(now_ns)
-        self._send(chunk)
+        self.outside.to_engine(chunk.message(self.generation.key))
         self.settle()
 
-    def refuse_mel(self, fault: WireError) -> None:
-        """A mel that cannot be used, or could not even be decoded, is told and uses nothing; the 17th is fatal."""
-        if self.generation.refuse():
+    def refuse_mel(self, fault: WireError, mel: wire.Mel | None = None) -> None:
+        """A mel that cannot be used, or (None) could not even be decoded, is told and uses nothing; the 17th is fatal.
+
+        One that was under way when its generation ended or was flushed is no fault of the running one.
+        """
+        if self.flushing or (mel is not None and mel.generation < self.generation.number):
+            self._tell_unless_interrupted(fault)
+        elif self.generation.refuse(mel):
             self.fail(fault.code, f"{fault.text}; that was one refusal too many")
         else:
             self._tell(fault, expected_frame=self.generation.frames_in)
@@ -86,38 +91,49 @@ class Session:
             self._check_running(message.generation)
             self.generation.end(message)
         except WireError as fault:
-            self._tell(fault)
+            self._tell_unless_interrupted(fault)
             return
         if not self._begin():
             return
         if self.generation.frames_in:
             self.outside.to_engine(link.Finish(key=self.generation.key))
         else:
+            self._drop_from_engine()
             self.generation.complete = True
             self._deliver(Piece(0, np.zeros(0, np.float32), True))
         self.settle()
 
     def flush(self, message: wire.Flush) -> None:
-        """Barge-in: nothing of the generation is rendered or sent any more; the device fades."""
+        """Barge-in: nothing of the generation is rendered or sent any more; the device fades. Once is enough."""
+        if self.flushing and message.generation == self.generation.number:
+            return
         try:
             self._check_running(message.generation)
         except WireError as fault:
             self._tell(fault)
             return
+        self._flush(message.fade_ms)
+
+    def interrupt(self, fade_ms: int) -> None:
+        """Barge-in by somebody else than the stream's client, who may be sending on until it hears of it."""
+        if not self.flushing:
+            self.interrupted = True
+            self._flush(fade_ms)
+
+    def _flush(self, fade_ms: int) -> None:
         self._drop_from_engine()
         device = self.device
         if device is None:
             self._flushed(self.delivered_samples - 1)
             return
         self.flushing = True
-        device.flush(message.fade_ms * self.rate_hz // 1000)
+        device.flush(fade_ms * self.rate_hz // 1000)
         self._say_state()
 
     def pause(self, paused: bool) -> None:
         """Hold the position in every sink, or go on."""
         self.paused = paused
-        for sink in self.sinks:
-            sink.pause(paused)
+        self.outlets.pause(paused)
         self.settle()
 
     def gain(self, gain_db: float) -> None:
@@ -159,11 +175,19 @@ class Session:
             return
         self._start(generation.replay_from)
         for chunk in generation.replay():
-            self._send(chunk)
+            self.outside.to_engine(chunk.message(self.generation.key))
         if generation.ended:
             self.outside.to_engine(link.Finish(key=generation.key))
 
     # ----------------------------------------------------------- from the speaker
+
+    def speaker_back(self) -> None:
+        """A new speaker knows nothing of the stream: it goes on where the last one stopped; a flush is over."""
+        device = self.device
+        if device is not None and self.flushing:
+            self._flushed(device.delivered_samples - 1)
+        elif device is not None:
+            device.attach()
 
     def position(self, message: link.Position) -> None:
         """The device has come this far."""
@@ -195,12 +219,12 @@ class Session:
     @property
     def device(self) -> DeviceSink | None:
         """The generation's device sink, if it has one."""
-        return next((sink for sink in self.sinks if isinstance(sink, DeviceSink)), None)
+        return self.outlets.device
 
     @property
     def delivered_samples(self) -> int:
         """Samples that have left every sink."""
-        return min((sink.delivered_samples for sink in self.sinks), default=0)
+        return self.outlets.delivered_samples
 
     @property
     def state(self) -> str:
@@ -218,12 +242,10 @@ class Session:
 
     def settle(self) -> None:
         """Draw the consequences of what was delivered: credit, forgotten frames, the ending."""
-        for sink in self.sinks:
-            if isinstance(sink, OwnerSink):
-                sink.pump()
+        self.outlets.pump()
         generation, delivered = self.generation, self.delivered_samples
         if self.begun and not self.flushing:
-            if generation.complete and all(sink.finished for sink in self.sinks):
+            if generation.complete and self.outlets.finished:
                 self._finish()
                 return
             generation.forget(delivered)
@@ -247,6 +269,10 @@ class Session:
     def _tell(self, fault: WireError, expected_frame: int = -1) -> None:
         self.outside.to_owner(self._error(fault.code, fault.text, expected_frame=expected_frame))
 
+    def _tell_unless_interrupted(self, fault: WireError) -> None:
+        if not (self.interrupted and self.flushing):
+            self._tell(fault)
+
     def _error(self, code: Code, text: str, fatal: bool = False, expected_frame: int = -1) -> wire.Error:
         return wire.Error(
             code=int(code),
@@ -265,7 +291,7 @@ class Session:
         self.begun = True
         try:
             for name in dict.fromkeys(self.asked.sinks):
-                self.sinks.append(self._sink(name))
+                self.outlets.add(self._sink(name), self.paused)
         except WireError as fault:
             self.fail(fault.code, fault.text)
             return False
@@ -275,68 +301,37 @@ class Session:
         return True
 
     def _start(self, first_frame: int) -> None:
+        sigma = max(-1.0, self.asked.sigma)
         self.outside.to_engine(
-            link.Start(
-                key=self.generation.key,
-                seed=self.asked.seed,
-                first_frame=first_frame,
-                sigma=max(-1.0, self.asked.sigma),
-            )
-        )
-
-    def _send(self, chunk: Chunk) -> None:
-        self.outside.to_engine(
-            link.Frames(
-                key=self.generation.key,
-                first_frame=chunk.first_frame,
-                frames=len(chunk.mel),
-                bins=self.terms.bins,
-                t_client_ns=chunk.t_client_ns,
-                t_gateway_ns=chunk.t_gateway_ns,
-                mel=chunk.mel,
-            )
+            link.Start(key=self.generation.key, seed=self.asked.seed, first_frame=first_frame, sigma=sigma)
         )
 
     def _sink(self, name: str) -> Sink:
-        sink: Sink = NullSink()
-        match name.partition(":"):
-            case ("device", _, _):
-                sink = DeviceSink(self.outside.to_speaker, self.generation.key, self.gain_db, self.prefill_samples)
-            case ("socket", _, _):
-                sink = OwnerSink(self._try_owner)
-            case ("file", _, file):
-                number = self.generation.number
-                sink = FileSink(self.outside.recordings, file if number == 0 else f"{file}-{number}", self.rate_hz)
-        if self.paused:
-            sink.pause(True)
-        return sink
+        kind, _, file = name.partition(":")
+        if kind == "device":
+            return DeviceSink(self.outside.to_speaker, self.generation.key, self.gain_db, self.prefill_samples)
+        if kind == "socket":
+            return OwnerSink(self._try_owner)
+        if kind == "file":
+            number = self.generation.number
+            return FileSink(self.outside.recordings, file if number == 0 else f"{file}-{number}", self.rate_hz)
+        return NullSink()
 
     def _deliver(self, piece: Piece) -> None:
         try:
-            for sink in self.sinks:
-                sink.write(piece)
+            self.outlets.write(piece)
         except WireError as fault:
             self.fail(fault.code, fault.text)
             return
-        self.outside.to_listeners(self._audio(piece, 0))
+        self.outside.to_listeners(self._audio(piece))
+
+    def _audio(self, piece: Piece, seq: int = 0) -> wire.Audio:
+        return piece.message(self.name, self.generation.number, self.rate_hz, seq)
 
     def _try_owner(self, piece: Piece) -> bool:
         sent = self.outside.try_owner(self._audio(piece, self._audio_seq))
         self._audio_seq += sent
         return sent
-
-    def _audio(self, piece: Piece, seq: int) -> wire.Audio:
-        return wire.Audio(
-            stream=self.name,
-            generation=self.generation.number,
-            seq=seq,
-            first_sample=piece.first_sample,
-            samples=len(piece.audio),
-            rate_hz=self.rate_hz,
-            last=piece.last,
-            stamps=piece.stamps,
-            payload=piece.audio,
-        )
 
     def _finish(self) -> None:
         self._end_generation(
@@ -361,7 +356,7 @@ class Session:
     def _end_generation(self, ending: Message) -> None:
         """Say the one word that ends the generation, and open the next."""
         self._wind_up()
-        self.begun = self.flushing = False
+        self.begun = self.flushing = self.interrupted = False
         self.outside.to_owner(ending)
         self.outside.to_listeners(ending)
         number = self.generation.number + 1
@@ -376,9 +371,7 @@ class Session:
 
     def _wind_up(self) -> None:
         self._drop_from_engine()
-        for sink in self.sinks:
-            sink.close()
-        self.sinks.clear()
+        self.outlets.close()
 
     def _say_state(self) -> None:
         if self.state != self._said_state:

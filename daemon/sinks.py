@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from daemon import link
+from daemon import link, wire
 from daemon.message import Array, Code, Message
 from daemon.wire import WireError
 
@@ -31,6 +31,20 @@ class Piece:
     def end_sample(self) -> int:
         """The sample after its last."""
         return self.first_sample + len(self.audio)
+
+    def message(self, stream: str, generation: int, rate_hz: int, seq: int) -> wire.Audio:
+        """For clients."""
+        return wire.Audio(
+            stream=stream,
+            generation=generation,
+            seq=seq,
+            first_sample=self.first_sample,
+            samples=len(self.audio),
+            rate_hz=rate_hz,
+            last=self.last,
+            stamps=self.stamps,
+            payload=self.audio,
+        )
 
 
 class Sink(Protocol):
