@@ -92,13 +92,14 @@ class StepRunner:
             return self._compute(device, groups, bank).cpu().numpy()
 
     def _compute(self, inputs: _Inputs, groups: int, bank: State | None) -> Tensor:
-        cond, minus_log_scale = self.inverter.condition(inputs.windows, groups)
+        workspace = self.inverter.workspace(len(inputs.rows), groups)
         z = self.noise.rows(inputs.rows, groups) * inputs.sigmas[:, None, None]
         if bank is None:
-            return self.inverter.invert(z, cond, minus_log_scale, self.inverter.initial_state(len(z)))
-        state = bank.rows(inputs.slots)
-        audio = self.inverter.invert(z, cond, minus_log_scale, state)
-        bank.put(inputs.slots, state)
+            workspace.state.tail.zero_()
+            return self.inverter.invert(inputs.windows, z, workspace)
+        bank.read(inputs.slots, workspace.state)
+        audio = self.inverter.invert(inputs.windows, z, workspace)
+        bank.put(inputs.slots, workspace.state)
         return audio
 
     def _bucket(self, inputs: _Inputs, groups: int, bank: State | None) -> "_Bucket":
@@ -120,6 +121,8 @@ class _Bucket:
         self._host.slots.fill_(self._spare)
         self._device = _Inputs(*(t.to(device) for t in self._host.tensors())) if self._cuda else self._host
         self._compute = lambda: runner._compute(self._device, groups, bank)
+        # A graph replays on this memory: hold it, whatever the inverter forgets.
+        self._workspace = runner.inverter.workspace(size, groups)
         if self._cuda:
             # The spare slot's state is scratch, so capturing, which runs on it, disturbs no stream.
             self._done, self._graph = torch.cuda.Event(), torch.cuda.CUDAGraph()
