@@ -123,8 +123,8 @@ class Session:
     def _flush(self, fade_ms: int) -> None:
         self._drop_from_engine()
         device = self.device
-        if device is None:
-            self._flushed(self.delivered_samples - 1)
+        if device is None or device.finished:
+            self._flushed((device or self.outlets).delivered_samples - 1)
             return
         self.flushing = True
         device.flush(fade_ms * self.rate_hz // 1000)
@@ -186,7 +186,7 @@ class Session:
         device = self.device
         if device is not None and self.flushing:
             self._flushed(device.delivered_samples - 1)
-        elif device is not None:
+        elif device is not None and not device.finished:
             device.attach()
 
     def position(self, message: link.Position) -> None:
@@ -207,7 +207,10 @@ class Session:
         """The device has played everything."""
         if device := self.device:
             device.played(message.samples)
-            self.settle()
+            if self.flushing:  # it was at its end before it read of the flush
+                self._flushed(message.samples - 1)
+            else:
+                self.settle()
 
     def flushed(self, message: link.Flushed) -> None:
         """The device has faded out."""

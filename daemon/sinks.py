@@ -210,12 +210,14 @@ class DeviceSink:
     def pause(self, paused: bool) -> None:
         """See Sink."""
         self._paused = paused
-        self._send(link.Pause(key=self.key) if paused else link.Resume(key=self.key))
+        if not self.finished:
+            self._send(link.Pause(key=self.key) if paused else link.Resume(key=self.key))
 
     def set_gain(self, gain_db: float) -> None:
         """Ramp to a new volume."""
         self.gain_db = gain_db
-        self._send(link.Gain(key=self.key, gain_db=gain_db))
+        if not self.finished:
+            self._send(link.Gain(key=self.key, gain_db=gain_db))
 
     def flush(self, fade_samples: int) -> None:
         """Fade out; the speaker answers with the last sample it played."""

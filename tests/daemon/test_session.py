@@ -251,6 +251,37 @@ def test_a_speaker_that_dies_while_it_fades_ends_the_flush() -> None:
     assert len(rig.said(link.Pcm, rig.speaker)) == sent, "what was flushed is not heard after all"
 
 
+def test_a_flush_that_crosses_the_end_of_playing_is_answered() -> None:
+    """A speaker has nothing left to fade then, and says only that it has played everything."""
+    before, after = Rig("device"), Rig("device", "socket")
+    for rig in (before, after):
+        rig.owner_reads = False
+        rig.send(4)
+        rig.end()
+        rig.render(4, last=True)
+    before.flush()
+    before.played(4 * HOP)
+    after.played(4 * HOP)
+    after.flush()
+    assert before.ending == after.ending == wire.Flushed("s", 0, 4 * HOP - 1, 0)
+    assert after.said(link.Flush, after.speaker) == []
+
+
+def test_a_device_that_has_played_everything_is_left_alone() -> None:
+    rig = Rig("device", "socket")
+    rig.owner_reads = False
+    rig.send(4)
+    rig.end()
+    rig.render(4, last=True)
+    rig.played(4 * HOP)
+    before = len(rig.speaker)
+    rig.session.pause(True)
+    rig.session.gain(-3)
+    rig.session.speaker_back()
+    rig.session.close()
+    assert rig.speaker[before:] == []
+
+
 def test_closing_drops_the_engines_state_and_detaches_the_device() -> None:
     rig = Rig("device", "socket")
     rig.send(10)
