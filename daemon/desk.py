@@ -118,8 +118,7 @@ class Desk:
             case wire.Listen():
                 peer.listening.add(message.stream)
             case wire.Unlisten():
-                peer.listening.discard(message.stream)
-                peer.feeds.pop(message.stream, None)
+                peer.unlisten(message.stream)
             case wire.Bye():
                 peer.gone = "it said bye"  # dropped at the next tick
             case wire.Open():
@@ -259,7 +258,7 @@ class Desk:
         self.sessions.pop(session.name, None)
         self.owners.pop(session.name, None)
         for peer in self.peers.values():
-            peer.feeds.pop(session.name, None)
+            peer.stream_closed(session.name)
 
     def drop_peer(self, peer: Peer, why: str) -> None:
         """A client is gone: its streams fade out and their places are free."""

@@ -2,7 +2,8 @@
 
 Rules: nothing blocks. Words of the protocol (credit, errors, endings) are never lost: they wait in the peer's outbox. The
 audio of one's own stream waits in its session (sinks.OwnerSink). A listener's audio is worth having only in time: what a
-slow listener has not taken is dropped, oldest first, and the next piece says so (`gap`).
+slow listener has not taken is dropped, oldest first, and the next piece says so (`gap`). What was flushed is not sent
+after the word that it was.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from daemon import wire
 from daemon.message import Message
 
-MAX_OUTBOX = 4096
+MAX_OUTBOX, MAX_OUTBOX_BYTES = 4096, 4 << 20
 LISTENER_BUFFER_S = 2.0
 
 TrySend = Callable[[bytes, list[bytes]], bool | None]
@@ -20,28 +21,62 @@ TrySend = Callable[[bytes, list[bytes]], bool | None]
 
 
 class Feed:
-    """A peer listening to one stream."""
+    """A peer listening to one stream: its audio and the endings of its generations, in order."""
 
     def __init__(self) -> None:
         self.dropped_samples = 0
-        self._seq, self._gap = 0, False
-        self._waiting: deque[wire.Audio] = deque()
+        self.over = False
+        """Whether the stream is closed: what waits is the last of it."""
+        self._waiting: deque[Message] = deque()
+        self._waiting_samples, self._generation, self._seq, self._gap = 0, -1, 0, False
 
-    def offer(self, audio: wire.Audio, try_send: Callable[[Message], bool]) -> None:
-        """Send the piece, or keep it for later within LISTENER_BUFFER_S."""
-        if audio.first_sample == 0:
-            self._seq, self._gap = 0, False
-        self._waiting.append(audio)
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
+
+    def offer(self, message: Message, try_send: Callable[[Message], bool]) -> None:
+        """Send the next message, or keep it: of audio at most LISTENER_BUFFER_S, and none that was flushed."""
+        if self.over:  # another stream of the same name
+            self.over, self._generation = False, -1
+        if isinstance(message, wire.Audio):
+            self._waiting_samples += message.samples
+        elif not isinstance(message, wire.Played):
+            self._shorten(-1)
+        self._waiting.append(message)
         self.pump(try_send)
-        while sum(piece.samples for piece in self._waiting) > LISTENER_BUFFER_S * audio.rate_hz:
-            self.dropped_samples += self._waiting.popleft().samples
-            self._gap = True
+        if isinstance(message, wire.Audio):
+            self._shorten(int(LISTENER_BUFFER_S * message.rate_hz))
 
     def pump(self, try_send: Callable[[Message], bool]) -> None:
         """Send what can be sent."""
-        while self._waiting and try_send(dataclasses.replace(self._waiting[0], seq=self._seq, gap=self._gap)):
-            self._waiting.popleft()
-            self._seq, self._gap = self._seq + 1, False
+        while self._waiting and try_send(self._numbered(self._waiting[0])):
+            sent = self._waiting.popleft()
+            if isinstance(sent, wire.Audio):
+                self._waiting_samples -= sent.samples
+                self._seq, self._gap = self._seq + 1, False
+
+    def _numbered(self, message: Message) -> Message:
+        if not isinstance(message, wire.Audio):
+            return message
+        if message.generation != self._generation:
+            # One that begins at its beginning has lost nothing; one that was joined late has not either.
+            self._generation, self._seq, self._gap = message.generation, 0, self._gap and message.first_sample > 0
+        return dataclasses.replace(message, seq=self._seq, gap=self._gap)
+
+    def _shorten(self, most_samples: int) -> None:
+        """Drop audio, oldest first, until at most so much waits (-1: all of it). Endings stay."""
+        if self._waiting_samples <= most_samples:
+            return
+        kept: deque[Message] = deque()
+        for message in self._waiting:
+            if isinstance(message, wire.Audio) and self._waiting_samples > most_samples:
+                self._waiting_samples -= message.samples
+                self.dropped_samples += message.samples
+                self._gap = True
+            else:
+                kept.append(message)
+        self._waiting = kept
 
 
 class Peer:
@@ -54,13 +89,16 @@ class Peer:
         self.feeds: dict[str, Feed] = {}
         self._try_send = try_send
         self._outbox: deque[list[bytes]] = deque()
+        self._outbox_bytes = 0
 
     def send(self, message: Message) -> None:
         """Send now or later, in order."""
-        self._outbox.append(wire.encode(message))
+        parts = wire.encode(message)
+        self._outbox.append(parts)
+        self._outbox_bytes += sum(map(len, parts))
         self.pump()
-        if len(self._outbox) > MAX_OUTBOX:
-            self.gone = f"{MAX_OUTBOX} messages wait for it"
+        if len(self._outbox) > MAX_OUTBOX or self._outbox_bytes > MAX_OUTBOX_BYTES:
+            self.gone = f"it reads too slowly: {len(self._outbox)} messages ({self._outbox_bytes} bytes) wait for it"
 
     def try_send(self, message: Message) -> bool:
         """Send now if nothing waits and the socket takes it."""
@@ -69,18 +107,27 @@ class Peer:
     def pump(self) -> None:
         """Send what waits."""
         while self._outbox and not self.gone and self._put(self._outbox[0]):
-            self._outbox.popleft()
-        for feed in self.feeds.values():
+            self._outbox_bytes -= sum(map(len, self._outbox.popleft()))
+        for stream, feed in list(self.feeds.items()):
             feed.pump(self.try_send)
+            if feed.over and feed.empty:
+                del self.feeds[stream]
 
     def hear(self, stream: str, message: Message) -> None:
-        """Something of a stream this peer may listen to."""
-        if stream not in self.listening and "*" not in self.listening:
-            return
-        if isinstance(message, wire.Audio):
+        """Something of a stream, if this peer listens to it."""
+        if stream in self.listening or "*" in self.listening:
             self.feeds.setdefault(stream, Feed()).offer(message, self.try_send)
-        else:
-            self.send(message)
+
+    def unlisten(self, stream: str) -> None:
+        """Undo a `listen`; what waits of streams that nobody asks for any more is forgotten."""
+        self.listening.discard(stream)
+        if "*" not in self.listening:
+            self.feeds = {name: feed for name, feed in self.feeds.items() if name in self.listening}
+
+    def stream_closed(self, stream: str) -> None:
+        """Nothing more comes of a stream; what waits is still sent."""
+        if feed := self.feeds.get(stream):
+            feed.over = True
 
     def _put(self, parts: list[bytes]) -> bool:
         sent = self._try_send(self.identity, parts)

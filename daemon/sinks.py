@@ -4,6 +4,7 @@ Rules: a sink is fed pieces in order and belongs to one generation of one sessio
 client gets credit for, so the slowest sink of a stream sets its pace, and nothing is queued without bound.
 """
 
+import contextlib
 import wave
 from collections import deque
 from collections.abc import Callable
@@ -88,14 +89,18 @@ class FileSink:
     def __init__(self, directory: Path, name: str, rate_hz: int) -> None:
         self.delivered_samples, self.finished = 0, False
         self.path = directory / f"{name}.wav"
-        if self.path.exists():
-            raise WireError(Code.SINK_UNAVAILABLE, f"file sink: {self.path.name} exists already; choose another name")
+        self._part = self.path.with_suffix(".wav.part")
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._part = self.path.with_suffix(".wav.part")
-            self._wave = wave.open(str(self._part), "wb")  # noqa: SIM115  (closed by `close`)
+            if self.path.exists():
+                raise FileExistsError(self.path)
+            self._file = self._part.open("xb")  # nobody's file is written over, and two streams never share one
+        except FileExistsError as error:
+            text = f"file sink: {name}.wav exists already, or a recording of that name was not finished"
+            raise WireError(Code.SINK_UNAVAILABLE, f"{text}; choose another name") from error
         except OSError as error:
             raise WireError(Code.SINK_UNAVAILABLE, f"file sink: cannot write {directory}: {error.strerror}") from error
+        self._wave = wave.open(self._file, "wb")  # noqa: SIM115  (closed by `close`)
         self._wave.setnchannels(1)
         self._wave.setsampwidth(2)
         self._wave.setframerate(rate_hz)
@@ -106,6 +111,7 @@ class FileSink:
             self._wave.writeframes((np.clip(piece.audio, -1, 1) * 32767).round().astype("<i2").tobytes())
             if piece.last:
                 self._wave.close()
+                self._file.close()
                 self._part.rename(self.path)
         except OSError as error:
             raise WireError(Code.SINK_UNAVAILABLE, f"file sink: {self.path.name}: {error.strerror}") from error
@@ -116,11 +122,9 @@ class FileSink:
 
     def close(self) -> None:
         """See Sink."""
-        if not self.finished:
-            try:
-                self._wave.close()
-            except OSError:
-                self.finished = True  # the disk is full: what could be written stands in the .part file
+        for file in (self._wave, self._file):
+            with contextlib.suppress(OSError):  # the disk is full: what could be written stands in the .part file
+                file.close()
 
 
 class OwnerSink:
