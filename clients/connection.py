@@ -71,7 +71,8 @@ class Connection:
             case wire.Welcome():
                 self.welcome = message
             case wire.Pong():
-                self.pong = message
+                if message.t_client_ns:  # the others only ask whether we are there
+                    self.pong = message
             case wire.Error():
                 self._on_error(message)
             case wire.State(stream=""):

@@ -48,8 +48,9 @@ class Engine:
         """Give up streams that have waited too long."""
         if self.heard_ns is not None and now_ns - self.heard_ns > LOST_NS:
             for session in sessions:
-                if session.begun:
-                    session.fail(Code.ENGINE_LOST, f"the engine of voice {self.voice} died and has not come back")
+                session.engine_failed(
+                    Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back"
+                )
 
 
 class Speaker:

@@ -16,8 +16,9 @@ from daemon.backends import Engine, Speaker
 from daemon.config import Config, Server
 from daemon.generation import CREDIT_STEP_FRAMES, Terms
 from daemon.message import Message
+from daemon.outside import Outside
 from daemon.peers import Peer, TrySend
-from daemon.session import Outside, Session
+from daemon.session import Session
 from daemon.wire import Code, WireError
 
 SERVER = "glowd"
@@ -120,7 +121,7 @@ class Desk:
             case wire.Unlisten():
                 peer.unlisten(message.stream)
             case wire.Bye():
-                peer.gone = "it said bye"  # dropped at the next tick
+                self.drop_peer(peer, "it said bye")
             case wire.Open():
                 self._open(peer, message, now_ns)
             case wire.Flush() if message.stream not in self.owners or self.owners[message.stream] is not peer:
@@ -271,6 +272,7 @@ class Desk:
         """Send what waited; drop clients that are gone or silent."""
         for peer in list(self.peers.values()):
             peer.pump()
+            peer.probe(now_ns)
             if now_ns - peer.heard_ns > self.server.idle_timeout_s * 1e9:
                 fault = WireError(Code.IDLE_TIMEOUT, f"nothing was heard for {self.server.idle_timeout_s:g} s")
                 peer.send(wire.error_for(fault, fatal=True))

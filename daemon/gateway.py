@@ -146,7 +146,7 @@ class Gateway:
             case link.Pcm() if session:
                 session.pcm(message, now_ns)
             case link.Failed() if session:
-                session.fail(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
+                session.engine_failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
             case link.Ready() | link.Load():
                 engine.handle(message, self._sessions_of(engine.voice), now_ns)
 

@@ -15,6 +15,8 @@ from daemon.message import Message
 
 MAX_OUTBOX, MAX_OUTBOX_BYTES = 4096, 4 << 20
 LISTENER_BUFFER_S = 2.0
+PROBE_NS = 2_000_000_000
+"""A client not heard of for so long is sent a word: sending is how the transport tells that a client is gone."""
 
 TrySend = Callable[[bytes, list[bytes]], bool | None]
 """(identity, parts) -> sent; False: its queue is full; None: it is gone."""
@@ -84,6 +86,7 @@ class Peer:
 
     def __init__(self, identity: bytes, name: str, now_ns: int, try_send: TrySend) -> None:
         self.identity, self.name, self.heard_ns = identity, name, now_ns
+        self._probed_ns = now_ns
         self.gone = ""
         self.listening: set[str] = set()
         self.feeds: dict[str, Feed] = {}
@@ -112,6 +115,12 @@ class Peer:
             feed.pump(self.try_send)
             if feed.over and feed.empty:
                 del self.feeds[stream]
+
+    def probe(self, now_ns: int) -> None:
+        """Find out whether a silent client is still there."""
+        if now_ns - max(self.heard_ns, self._probed_ns) > PROBE_NS:
+            self._probed_ns = now_ns
+            self.try_send(wire.Pong(t_client_ns=0, t_daemon_ns=now_ns))
 
     def hear(self, stream: str, message: Message) -> None:
         """Something of a stream, if this peer listens to it."""

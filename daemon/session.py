@@ -1,23 +1,22 @@
 """A stream from `open` to `close`: what each message of its client, its engine and the speaker does to it.
 
-Rules: no socket and no clock; messages go out through `Outside`, time is passed in. A session owns its generation and the
-generation's sinks. Nothing it does can fail another session: what its client did wrong becomes a numbered error here.
+Rules: no socket and no clock; messages go out through `Outside` (outside.py), time is passed in. A session owns its
+generation and the generation's sinks. Nothing it does can fail another session: what its client did wrong becomes a
+numbered error here.
 
     client: mel, end, flush, ...  ->  Session  ->  engine: Start, Frames, Finish, Drop
     client: credit, audio, ...    <-           <-  engine: Pcm, Failed
     speaker: Attach, Pcm, ...     <-           <-  speaker: Position, Underrun, Played, Flushed
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 
 from daemon import link, wire
 from daemon.generation import Generation, Terms
-from daemon.message import Message
 from daemon.outlets import Outlets
+from daemon.outside import Announcer, Outside
 from daemon.sinks import DeviceSink, FileSink, NullSink, OwnerSink, Piece, Sink
 from daemon.telemetry import Meter, stamps_of
 from daemon.wire import Code, WireError
@@ -25,20 +24,6 @@ from daemon.wire import Code, WireError
 MAX_PIECE_SAMPLES = 1 << 14
 ENGINE_SLACK_NS = 100_000_000
 """A frame that arrived at least this long before the device missed it was there in time: the engine was late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """Everything a session can reach. `try_owner` may refuse (False) when the client reads too slowly."""
-
-    to_owner: Callable[[Message], object]
-    try_owner: Callable[[Message], bool]
-    to_engine: Callable[[Message], object]
-    to_speaker: Callable[[Message], object]
-    to_listeners: Callable[[Message], object]
-    """The receiver numbers audio messages itself: it may have begun late, or lost some."""
-    new_key: Callable[["Session"], int]
-    recordings: Path
 
 
 class Session:
@@ -53,8 +38,8 @@ class Session:
         self.meter = Meter(rate_hz)
         self.outlets = Outlets()
         self.begun = self.interrupted = False
-        self._audio_seq = self._underruns = 0
-        self._said_state = "idle"
+        self._underruns = 0
+        self._announcer = Announcer(self.name, rate_hz, outside)
         self.generation = Generation(0, outside.new_key(self), terms)
 
     # ------------------------------------------------------------ from the client
@@ -83,7 +68,7 @@ class Session:
         elif self.generation.refuse(mel):
             self.fail(fault.code, f"{fault.text}; that was one refusal too many")
         else:
-            self._tell(fault, expected_frame=self.generation.frames_in)
+            self._announcer.fault(self.generation.number, fault, self.generation.frames_in)
 
     def end(self, message: wire.End) -> None:
         """The client has no more frames."""
@@ -110,7 +95,7 @@ class Session:
         try:
             self._check_running(message.generation)
         except WireError as fault:
-            self._tell(fault)
+            self._announcer.fault(self.generation.number, fault)
             return
         self._flush(message.fade_ms)
 
@@ -128,7 +113,7 @@ class Session:
             return
         self.flushing = True
         device.flush(fade_ms * self.rate_hz // 1000)
-        self._say_state()
+        self._announcer.state(self.state)
 
     def pause(self, paused: bool) -> None:
         """Hold the position in every sink, or go on."""
@@ -143,7 +128,10 @@ class Session:
             self.device.set_gain(gain_db)
 
     def close(self) -> None:
-        """Forget the stream; what was playing is faded out."""
+        """Forget the stream; what was playing is faded out. Its client asked for it, or is gone: listeners are told."""
+        if self.begun:
+            heard = (self.device or self.outlets).delivered_samples
+            self._announcer.flushed(self.generation.number, heard - 1, self.generation.samples_made, to_owner=False)
         self._wind_up()
         self.closed = True
 
@@ -164,9 +152,14 @@ class Session:
         for begin in range(0, max(1, len(audio)), MAX_PIECE_SAMPLES):
             part = audio[begin : begin + MAX_PIECE_SAMPLES]
             last = self.generation.complete and begin + len(part) == len(audio)
-            if len(part) or last:
-                self._deliver(Piece(first_sample + begin, part, last, stamps))
+            if (len(part) or last) and not self._deliver(Piece(first_sample + begin, part, last, stamps)):
+                return
         self.settle()
+
+    def engine_failed(self, code: Code, text: str) -> None:
+        """The engine has given the stream up, or is lost; no matter if it has done its part."""
+        if self.begun and not self.flushing and not self.generation.complete:
+            self.fail(code, text)
 
     def engine_back(self) -> None:
         """A new engine serves the voice: give it what it needs to go on exactly where the last one stopped."""
@@ -238,10 +231,10 @@ class Session:
             return "idle"
         if self.generation.ended:
             return "ending"
-        device = self.device
-        if device is not None and not device.playing:
+        device, made = self.device, self.generation.samples_made
+        if made == 0 or (device is not None and not device.playing):
             return "priming"
-        return "starved" if self.delivered_samples == self.generation.samples_made else "playing"
+        return "starved" if device is not None and device.delivered_samples == made else "playing"
 
     def settle(self) -> None:
         """Draw the consequences of what was delivered: credit, forgotten frames, the ending."""
@@ -249,16 +242,18 @@ class Session:
         generation, delivered = self.generation, self.delivered_samples
         if self.begun and not self.flushing:
             if generation.complete and self.outlets.finished:
-                self._finish()
+                self._announcer.played(generation.number, generation.samples_made, self._underruns)
+                self._next_generation()
                 return
             generation.forget(delivered)
             if (frames := generation.credit(delivered)) > 0:
-                self.outside.to_owner(wire.Credit(stream=self.name, generation=generation.number, frames=frames))
-        self._say_state()
+                self._announcer.credit(generation.number, frames)
+        self._announcer.state(self.state)
 
     def fail(self, code: Code, text: str) -> None:
         """End the generation with a fatal error."""
-        self._end_generation(self._error(code, text, fatal=True))
+        self._announcer.failed(self.generation.number, WireError(code, text, self.name))
+        self._next_generation()
 
     # ------------------------------------------------------------------ inside
 
@@ -269,23 +264,9 @@ class Session:
         if self.flushing:
             raise WireError(Code.WRONG_STATE, f"generation {number} is being flushed", self.name)
 
-    def _tell(self, fault: WireError, expected_frame: int = -1) -> None:
-        self.outside.to_owner(self._error(fault.code, fault.text, expected_frame=expected_frame))
-
     def _tell_unless_interrupted(self, fault: WireError) -> None:
         if not (self.interrupted and self.flushing):
-            self._tell(fault)
-
-    def _error(self, code: Code, text: str, fatal: bool = False, expected_frame: int = -1) -> wire.Error:
-        return wire.Error(
-            code=int(code),
-            name=code.name,
-            text=text[:1024],
-            stream=self.name,
-            generation=self.generation.number,
-            fatal=fatal,
-            expected_frame=expected_frame,
-        )
+            self._announcer.fault(self.generation.number, fault)
 
     def _begin(self) -> bool:
         """Open sinks and engine state at a generation's first message; False if that failed (and was told)."""
@@ -298,7 +279,8 @@ class Session:
         except WireError as fault:
             self.fail(fault.code, fault.text)
             return False
-        self._audio_seq = self._underruns = 0
+        self._underruns = 0
+        self._announcer.begin()
         self.meter.begin()
         self._start(0)
         return True
@@ -314,59 +296,34 @@ class Session:
         if kind == "device":
             return DeviceSink(self.outside.to_speaker, self.generation.key, self.gain_db, self.prefill_samples)
         if kind == "socket":
-            return OwnerSink(self._try_owner)
+            number = self.generation.number
+            return OwnerSink(lambda piece: self._announcer.try_owner(number, piece))
         if kind == "file":
             number = self.generation.number
             return FileSink(self.outside.recordings, file if number == 0 else f"{file}-{number}", self.rate_hz)
         return NullSink()
 
-    def _deliver(self, piece: Piece) -> None:
+    def _deliver(self, piece: Piece) -> bool:
+        """Hand a piece to the sinks and the listeners; False if that ended the generation."""
         try:
             self.outlets.write(piece)
         except WireError as fault:
             self.fail(fault.code, fault.text)
-            return
-        self.outside.to_listeners(self._audio(piece))
-
-    def _audio(self, piece: Piece, seq: int = 0) -> wire.Audio:
-        return piece.message(self.name, self.generation.number, self.rate_hz, seq)
-
-    def _try_owner(self, piece: Piece) -> bool:
-        sent = self.outside.try_owner(self._audio(piece, self._audio_seq))
-        self._audio_seq += sent
-        return sent
-
-    def _finish(self) -> None:
-        self._end_generation(
-            wire.Played(
-                stream=self.name,
-                generation=self.generation.number,
-                total_samples=self.generation.samples_made,
-                underruns=self._underruns,
-            )
-        )
+            return False
+        self._announcer.to_listeners(self.generation.number, piece)
+        return True
 
     def _flushed(self, last_sample: int) -> None:
-        self._end_generation(
-            wire.Flushed(
-                stream=self.name,
-                generation=self.generation.number,
-                last_sample_played=last_sample,
-                dropped_samples=max(0, self.generation.samples_made - last_sample - 1),
-            )
-        )
+        self._announcer.flushed(self.generation.number, last_sample, self.generation.samples_made)
+        self._next_generation()
 
-    def _end_generation(self, ending: Message) -> None:
-        """Say the one word that ends the generation, and open the next."""
+    def _next_generation(self) -> None:
+        """The running generation has got its ending: close what it had open, and grant the next one its credit."""
         self._wind_up()
         self.begun = self.flushing = self.interrupted = False
-        self.outside.to_owner(ending)
-        self.outside.to_listeners(ending)
-        number = self.generation.number + 1
-        self.generation = Generation(number, self.outside.new_key(self), self.terms)
-        frames = self.generation.granted_frames
-        self.outside.to_owner(wire.Credit(stream=self.name, generation=number, frames=frames))
-        self._say_state()
+        self.generation = Generation(self.generation.number + 1, self.outside.new_key(self), self.terms)
+        self._announcer.credit(self.generation.number, self.generation.granted_frames)
+        self._announcer.state(self.state)
 
     def _drop_from_engine(self) -> None:
         if self.begun and not self.generation.complete:
@@ -375,11 +332,6 @@ class Session:
     def _wind_up(self) -> None:
         self._drop_from_engine()
         self.outlets.close()
-
-    def _say_state(self) -> None:
-        if self.state != self._said_state:
-            self._said_state = self.state
-            self.outside.to_owner(wire.State(stream=self.name, state=self._said_state))
 
     def describe(self) -> Iterator[tuple[str, object]]:
         """What telemetry shows of the stream, beside the meter's figures."""

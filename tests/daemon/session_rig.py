@@ -10,7 +10,8 @@ import numpy as np
 from daemon import link, wire
 from daemon.generation import Terms
 from daemon.message import Array, Message
-from daemon.session import Outside, Session
+from daemon.outside import Outside
+from daemon.session import Session
 
 HOP, BINS, RATE = 4, 3, 1000
 TERMS = Terms(

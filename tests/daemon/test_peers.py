@@ -5,7 +5,7 @@ import pytest
 
 from daemon import wire
 from daemon.message import Message
-from daemon.peers import LISTENER_BUFFER_S, MAX_OUTBOX, MAX_OUTBOX_BYTES, Feed, Peer
+from daemon.peers import LISTENER_BUFFER_S, MAX_OUTBOX, MAX_OUTBOX_BYTES, PROBE_NS, Feed, Peer
 
 RATE = 1000
 
@@ -74,6 +74,20 @@ def test_a_client_whose_connection_is_gone_is_known() -> None:
     one.send(wire.Pong(1, 1))
     assert one.gone == "its connection is gone"
     assert not one.try_send(piece(0))
+
+
+def test_a_silent_client_is_probed_now_and_then_and_found_gone() -> None:
+    transport = Transport()
+    one = peer(transport)
+    for now_ns in range(0, 3 * PROBE_NS, PROBE_NS // 10):
+        one.probe(now_ns)
+    assert [type(message) for message in transport.took] == [wire.Pong, wire.Pong]
+    one.heard_ns = 3 * PROBE_NS
+    one.probe(4 * PROBE_NS)
+    assert len(transport.took) == 2, "one that speaks is not asked"
+    transport.there = False
+    one.probe(4 * PROBE_NS + 1)
+    assert one.gone
 
 
 @pytest.mark.parametrize("listening", ["s", "*"])

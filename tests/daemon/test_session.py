@@ -369,6 +369,28 @@ def test_a_new_speaker_goes_on_where_the_last_one_stopped() -> None:
     np.testing.assert_array_equal(np.concatenate([piece.audio for piece in again]), signal(18, 10 * HOP - 18))
 
 
+def test_an_engine_that_fails_fails_the_stream_it_was_working_for() -> None:
+    rig = Rig("device")
+    rig.send(10)
+    rig.session.engine_failed(Code.ENGINE_LOST, "gone")
+    assert isinstance(rig.ending, wire.Error) and rig.ending.code == Code.ENGINE_LOST
+
+
+def test_an_engine_that_fails_after_its_part_is_done_costs_nothing() -> None:
+    done, flushed, idle = Rig("device"), Rig("device"), Rig("device")
+    done.send(4)
+    done.end()
+    done.render(4, last=True)
+    flushed.send(4)
+    flushed.flush()
+    for rig in (done, flushed, idle):
+        rig.session.engine_failed(Code.ENGINE_LOST, "gone")
+        assert rig.said(wire.Error) == []
+    done.played(4 * HOP)
+    flushed.session.flushed(link.Flushed(flushed.key, -1, 0))
+    assert isinstance(done.ending, wire.Played) and isinstance(flushed.ending, wire.Flushed)
+
+
 def test_an_engine_that_breaks_the_timeline_fails_its_stream_with_a_number() -> None:
     rig = Rig("socket")
     rig.send(10)
@@ -416,6 +438,14 @@ def test_the_states_of_a_stream_on_the_device() -> None:
     assert [state.state for state in rig.said(wire.State)] == ["priming", "playing", "starved", "ending", "idle"]
 
 
+def test_a_stream_without_a_device_does_not_starve_between_chunks() -> None:
+    rig = Rig("socket")
+    rig.send(10)
+    for _ in range(4):
+        rig.render(2)
+    assert [state.state for state in rig.said(wire.State)] == ["priming", "playing"]
+
+
 def test_a_sink_that_cannot_be_opened_is_fatal_to_the_generation(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     rig = Rig("socket", "file:a", directory=tmp_path)
@@ -427,6 +457,18 @@ def test_a_sink_that_cannot_be_opened_is_fatal_to_the_generation(tmp_path: Path)
     rig.end()
     rig.render(4, last=True)
     assert (tmp_path / "a-1.wav").exists(), "the next generation has a name of its own"
+
+
+def test_listeners_are_told_when_a_stream_is_closed_in_the_middle() -> None:
+    rig, idle = Rig("device"), Rig("device")
+    rig.send(10)
+    rig.render(5)
+    rig.play(12)
+    rig.session.close()
+    idle.session.close()
+    assert rig.heard[-1] == wire.Flushed("s", 0, 11, 5 * HOP - 12)
+    assert rig.said(wire.Flushed) == [], "its own client asked for it, or is gone"
+    assert idle.heard == []
 
 
 def test_listeners_hear_what_the_sinks_are_given() -> None:
