@@ -112,7 +112,7 @@ class Speaker:
     rate_hz: int = setting(0, 0, 192_000)
     latency_ms: float = setting(60.0, 1, 2000)
     block_ms: float = setting(10.0, 1, 200)
-    prefill_ms: float = setting(60.0, 0, 5000)
+    prefill_ms: float = setting(100.0, 0, 5000)
 
     def check(self, where: str) -> None:
         """Raises ConfigError where settings contradict one another; `where` is the table's name."""
