@@ -1,0 +1,220 @@
+"""An engine and a speaker for tests of the gateway: threads that speak link.py, fast and exactly predictable.
+
+The engine's samples depend on the seed, on the absolute index, and on the frames of a short history, as a network's do:
+an engine that starts in the middle gives wrong samples until it has seen that history, and right ones from there on.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+from daemon import link
+from daemon.message import Array, Message
+
+HOP, BINS, RATE, HISTORY, LOOK_AHEAD = 256, 80, 22_050, 4, 1
+FORMAT = {"rate_hz": RATE, "n_fft": 1024, "hop": HOP, "win": 1024, "n_mels": BINS, "fmin_hz": 0.0, "fmax_hz": 8000.0}
+
+
+def frames(count: int, seed: int = 0) -> Array:
+    """Mel frames [count, BINS], each different."""
+    return np.random.default_rng(seed).uniform(-11, 2, (count, BINS)).astype(np.float32)
+
+
+def rendered(seed: int, mel: Array, first_frame: int = 0) -> Array:
+    """What the engine makes of frames that begin at `first_frame`, knowing nothing before them: [frames * HOP]."""
+    padded = np.concatenate([np.zeros(HISTORY), mel[:, 0].astype(np.float64)])
+    context = np.stack([padded[i : i + len(mel)] for i in range(HISTORY + 1)]).sum(0)
+    index = np.arange(first_frame * HOP, (first_frame + len(mel)) * HOP)
+    return ((index * 7 + seed * 1013) % 4096 / 4096 + np.repeat(context, HOP) / 64).astype(np.float32)
+
+
+class FakeRole:
+    """A thread with a DEALER to the gateway. `crash` is a kill -9: its state is gone and nothing is said."""
+
+    identity: bytes
+    name: str
+
+    def __init__(self, run_dir: Path) -> None:
+        self._endpoint, self._ended = f"ipc://{run_dir}/{self.name}.ipc", threading.Event()
+        self.instance = time.monotonic_ns() // 1000
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def crash(self) -> None:
+        self._ended.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        with zmq.Context() as context:
+            self._socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+            self._socket.setsockopt(zmq.IDENTITY, self.identity)
+            self._socket.setsockopt(zmq.LINGER, 0)
+            self._socket.connect(self._endpoint)
+            told_s = 0.0
+            while not self._ended.is_set():
+                if time.monotonic() - told_s > 0.5:
+                    told_s = time.monotonic()
+                    self._say(self.hello())
+                if self._socket.poll(5):
+                    self.take(link.decode(self._socket.recv_multipart()))
+                self.turn()
+            self._socket.close()
+
+    def _say(self, message: Message) -> None:
+        self._socket.send_multipart(link.encode(message))
+
+    def hello(self) -> Message:
+        raise NotImplementedError
+
+    def take(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def turn(self) -> None:
+        """What is to be done now and then."""
+
+
+@dataclass
+class Rendering:
+    """One stream in the engine."""
+
+    seed: int
+    first_frame: int
+    mel: Array = field(default_factory=lambda: np.zeros((0, BINS), np.float32))
+    done: int = 0
+    ended: bool = False
+    stamps: tuple[int, int, int] = (0, 0, 0)
+
+
+class FakeEngine(FakeRole):
+    """Renders at once; `hold` makes it wait, as a busy network does."""
+
+    identity, name = b"engine:glow", "engine"
+
+    def __init__(self, run_dir: Path) -> None:
+        self.streams: dict[int, Rendering] = {}
+        self.starts: list[link.Start] = []
+        self.hold = threading.Event()
+        super().__init__(run_dir)
+
+    def hello(self) -> Message:
+        info = {
+            "name": "glow", "rate_hz": RATE, "hop": HOP, "format": FORMAT, "look_ahead_frames": LOOK_AHEAD,
+            "latency_ms": 12.0, "whole_utterance": False, "default": True, "history_frames": HISTORY,
+        }  # fmt: skip
+        return link.Ready(voice="glow", info=info, instance=self.instance)
+
+    def take(self, message: Message) -> None:
+        match message:
+            case link.Start():
+                self.starts.append(message)
+                self.streams[message.key] = Rendering(message.seed, message.first_frame)
+            case link.Frames() if stream := self.streams.get(message.key):
+                assert message.first_frame == stream.first_frame + len(stream.mel)
+                stream.mel = np.concatenate([stream.mel, message.mel])
+                stream.stamps = (message.t_client_ns, message.t_gateway_ns, time.monotonic_ns())
+            case link.Finish() if stream := self.streams.get(message.key):
+                stream.ended = True
+            case link.Drop():
+                self.streams.pop(message.key, None)
+            case link.DropAll():
+                self.streams.clear()
+        self.turn()
+
+    def turn(self) -> None:
+        if not self.hold.is_set():
+            for key in list(self.streams):
+                self._render(key, self.streams[key])
+
+    def _render(self, key: int, stream: Rendering) -> None:
+        start_ns = time.monotonic_ns()
+        end = len(stream.mel) - (0 if stream.ended else LOOK_AHEAD)
+        last = stream.ended and end == len(stream.mel)
+        if end <= stream.done and not last:
+            return
+        begin = max(0, stream.done - HISTORY)
+        window = rendered(stream.seed, stream.mel[begin:end], stream.first_frame + begin)
+        audio, first = window[(stream.done - begin) * HOP :], (stream.first_frame + stream.done) * HOP
+        stream.done = end
+        client_ns, gateway_ns, engine_ns = stream.stamps
+        self._say(
+            link.Pcm(
+                key, first, len(audio), last, stream.first_frame + end, client_ns, gateway_ns, engine_ns,
+                max(start_ns, engine_ns), time.monotonic_ns(), 1, audio,
+            )
+        )  # fmt: skip
+        if last:
+            del self.streams[key]
+
+
+@dataclass
+class Track:
+    """One stream in the speaker."""
+
+    at: int
+    audio: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    paused: bool = False
+    ended: bool = False
+
+
+class FakeSpeaker(FakeRole):
+    """Plays `speed` times as fast as sound; `heard` keeps what was played of each stream, in the order of their keys."""
+
+    identity, name = b"speaker", "speaker"
+
+    def __init__(self, run_dir: Path, heard: dict[int, Array] | None = None, device: bool = True) -> None:
+        self.heard: dict[int, Array] = {} if heard is None else heard
+        self.tracks: dict[int, Track] = {}
+        self.device, self.speed = device, 4.0
+        self.detached: list[int] = []
+        self._played_s = time.monotonic()
+        super().__init__(run_dir)
+
+    def hello(self) -> Message:
+        if not self.device:
+            return link.DeviceGone(text="this machine offers no sound device", instance=self.instance)
+        return link.DeviceReady(name="fake", rate_hz=RATE, latency_ms=20, instance=self.instance)
+
+    def take(self, message: Message) -> None:
+        match message:
+            case link.Attach():
+                self.tracks[message.key] = Track(message.first_sample)
+                self.heard[message.key] = self.heard.get(message.key, np.zeros(0, np.float32))[: message.first_sample]
+            case link.Pcm() if track := self.tracks.get(message.key):
+                assert message.first_sample == track.at + len(track.audio) and not track.ended
+                track.audio, track.ended = np.concatenate([track.audio, message.audio]), message.last
+            case link.Pause() | link.Resume() if track := self.tracks.get(message.key):
+                track.paused = isinstance(message, link.Pause)
+            case link.Flush() if track := self.tracks.get(message.key):
+                self._play(message.key, track, min(message.fade_samples, len(track.audio)), tell=False)
+                del self.tracks[message.key]
+                self._say(link.Flushed(key=message.key, last_sample_played=track.at - 1, dropped=len(track.audio)))
+            case link.Detach():
+                self.tracks.pop(message.key, None)
+                self.detached.append(message.key)
+            case link.DetachAll():
+                self.tracks.clear()
+
+    def turn(self) -> None:
+        now_s = time.monotonic()
+        samples = int((now_s - self._played_s) * RATE * self.speed)
+        if samples < 100:
+            return
+        self._played_s = now_s
+        for key, track in list(self.tracks.items()):
+            if not track.paused:
+                self._play(key, track, min(samples, len(track.audio)))
+
+    def _play(self, key: int, track: Track, samples: int, tell: bool = True) -> None:
+        self.heard[key] = np.concatenate([self.heard[key], track.audio[:samples]])
+        track.at, track.audio = track.at + samples, track.audio[samples:]
+        if not tell:
+            return
+        if track.ended and not len(track.audio):
+            del self.tracks[key]
+            self._say(link.Played(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
+        elif samples:
+            self._say(link.Position(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
