@@ -1,5 +1,6 @@
 """A desk with two voices behind it, clients that are lists of messages, and no socket."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,8 +26,8 @@ class Hall:
         config = load(None, [VOICES, *settings])
         self.now_ns = START_NS
         self.to_engine, self.to_speaker = list[Message](), list[Message]()
-        self.engines = {name: Engine(name, self.to_engine.append) for name in config.voices}
-        self.speaker = Speaker(self.to_speaker.append, enabled=True)
+        self.engines = {name: Engine(name, by_wire(self.to_engine)) for name in config.voices}
+        self.speaker = Speaker(by_wire(self.to_speaker), enabled=True)
         self.mail: dict[bytes, list[Message]] = {}
         self.deaf, self.gone = set[bytes](), set[bytes]()
         self.desk = Desk(config, self.engines, self.speaker, self._try_send)
@@ -84,6 +85,11 @@ class Hall:
 
     def said(self, who: bytes, kind: type[M]) -> list[M]:
         return [message for message in self.mail.get(who, []) if isinstance(message, kind)]
+
+
+def by_wire(where: list[Message]) -> Callable[[Message], None]:
+    """Keeps messages to a role as the role will read them."""
+    return lambda message: where.append(link.decode(link.encode(message)))
 
 
 def mel(stream: str, seq: int = 0, first: int = 0, frames: int = 4, generation: int = 0) -> wire.Mel:
