@@ -106,5 +106,4 @@ class Speaker:
         silent = self.heard_ns is not None and now_ns - self.heard_ns > LOST_NS
         if silent or (self._gone_ns is not None and now_ns - self._gone_ns > LOST_NS):
             for session in sessions:
-                if session.device:
-                    session.fail(Code.DEVICE_LOST, f"the sound device is gone: {self.why_not}")
+                session.device_lost(f"the sound device is gone: {self.why_not}")

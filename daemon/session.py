@@ -182,6 +182,14 @@ class Session:
         elif device is not None and not device.finished:
             device.attach()
 
+    def device_lost(self, text: str) -> None:
+        """The device will not come back; no matter if it has done its part. What was to fade has faded."""
+        device = self.device
+        if device is not None and self.flushing:
+            self._flushed(device.delivered_samples - 1)
+        elif device is not None and not device.finished:
+            self.fail(Code.DEVICE_LOST, text)
+
     def position(self, message: link.Position) -> None:
         """The device has come this far."""
         if device := self.device:

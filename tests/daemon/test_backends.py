@@ -161,3 +161,29 @@ def test_a_speaker_process_that_stays_away_is_lost_too(speaker: Speaker) -> None
     rig.send(4)
     speaker.tick([rig.session], NOW_NS + LOST_NS + 1)
     assert errors(rig) == [Code.DEVICE_LOST]
+
+
+def test_a_device_that_is_lost_while_it_fades_has_been_flushed(speaker: Speaker) -> None:
+    rig = Rig("device")
+    speaker.handle(device(), [rig.session], NOW_NS)
+    rig.send(4)
+    rig.render(3)
+    rig.play(HOP)
+    rig.flush()
+    speaker.tick([rig.session], NOW_NS + LOST_NS + 1)
+    assert rig.ending == wire.Flushed("s", 0, HOP - 1, 2 * HOP)
+
+
+def test_a_stream_that_its_device_has_played_does_not_need_it_any_more(speaker: Speaker) -> None:
+    rig = Rig("device", "socket")
+    speaker.handle(device(), [rig.session], NOW_NS)
+    rig.owner_reads = False
+    rig.send(4)
+    rig.end()
+    rig.render(4, last=True)
+    rig.played(4 * HOP)
+    speaker.tick([rig.session], NOW_NS + LOST_NS + 1)
+    rig.owner_reads = True
+    rig.session.settle()
+    assert rig.ending == wire.Played("s", 0, 4 * HOP, 0)
+    assert len(rig.audio) == 4 * HOP
