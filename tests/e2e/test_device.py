@@ -17,7 +17,9 @@ MEL = speech()
 
 @pytest.fixture(scope="module")
 def daemon(pulse: PulseServer) -> Iterator[Daemon]:
-    with running_daemon("speaker.device=pulse", "speaker.prefill_ms=200", env=pulse.env) as running:
+    # Long buffers: these tests ask what is heard, and a busy machine must not answer instead.
+    settings = ("speaker.device=pulse", "speaker.prefill_ms=300", "speaker.latency_ms=200")
+    with running_daemon(*settings, env=pulse.env) as running:
         yield running
 
 
