@@ -72,18 +72,26 @@ def write(results: Sequence[Result]) -> None:
 
 
 def page(runs: Sequence[dict[str, Any]]) -> str:
-    """RESULTS.md: the newest run of each device."""
-    newest = {run["device"]: run for run in runs}
+    """RESULTS.md: the newest value of every figure, by device, and the commit it was measured at."""
     lines = ["# Measured", "", "Made by `make bench`; do not edit. Every run stands in results.json.", ""]
-    for run in newest.values():
-        lines += [f"## {run['device']}, commit {run['commit']}, {run['date']}", ""]
-        lines += ["| figure | value | unit | goal | settings |", "|---|---|---|---|---|"]
-        lines += [_line(Result(**row)) for row in run["results"]]
+    for device in dict.fromkeys(run["device"] for run in runs):
+        newest: dict[str, tuple[Result, str]] = {}
+        for run in (run for run in runs if run["device"] == device):
+            for row in run["results"]:
+                key = row["name"] + json.dumps(row["settings"], sort_keys=True)
+                newest[key] = Result(**row), f"{run['commit']}, {run['date']}"
+        lines += [
+            f"## {device}",
+            "",
+            "| figure | value | unit | goal | settings | commit |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_line(result, commit) for result, commit in newest.values()]
         lines.append("")
     return "\n".join(lines)
 
 
-def _line(result: Result) -> str:
+def _line(result: Result, commit: str) -> str:
     mark = {True: f"{result.goal}: met", False: f"{result.goal}: **missed**", None: ""}[result.met]
     settings = ", ".join(f"{key} {value}" for key, value in result.settings.items())
-    return f"| {result.name} | {result.value:.4g} | {result.unit} | {mark} | {settings} |"
+    return f"| {result.name} | {result.value:.4g} | {result.unit} | {mark} | {settings} | {commit} |"
