@@ -117,7 +117,7 @@ class Desk:
                 state, info = self.snapshot()
                 peer.send(wire.State(stream="", state=state, info=info))
             case wire.Listen():
-                peer.listening.add(message.stream)
+                peer.listen(message.stream)
             case wire.Unlisten():
                 peer.unlisten(message.stream)
             case wire.Bye():

@@ -12,9 +12,12 @@ from collections.abc import Callable
 
 from daemon import wire
 from daemon.message import Message
+from daemon.wire import Code, WireError
 
 MAX_OUTBOX, MAX_OUTBOX_BYTES = 4096, 4 << 20
 LISTENER_BUFFER_S = 2.0
+MAX_LISTENING, MAX_CLOSED_FEEDS = 256, 64
+"""Streams that a client may name to listen to; and streams that are closed, but that it has not read to their end."""
 PROBE_NS = 2_000_000_000
 """A client not heard of for so long is sent a word: sending is how the transport tells that a client is gone."""
 
@@ -127,6 +130,13 @@ class Peer:
         if stream in self.listening or "*" in self.listening:
             self.feeds.setdefault(stream, Feed()).offer(message, self.try_send)
 
+    def listen(self, stream: str) -> None:
+        """Let this peer hear a stream, or "*": all of them. Raises WireError if it has named too many."""
+        if stream not in {"*", *self.listening} and len(self.listening) >= MAX_LISTENING:
+            text = f"a client can listen to {MAX_LISTENING} streams; \"*\" is all of them"
+            raise WireError(Code.AT_CAPACITY, text, stream)
+        self.listening.add(stream)
+
     def unlisten(self, stream: str) -> None:
         """Undo a `listen`; what waits of streams that nobody asks for any more is forgotten."""
         self.listening.discard(stream)
@@ -137,6 +147,8 @@ class Peer:
         """Nothing more comes of a stream; what waits is still sent."""
         if feed := self.feeds.get(stream):
             feed.over = True
+        if (closed := sum(feed.over for feed in self.feeds.values())) > MAX_CLOSED_FEEDS:
+            self.gone = f"it reads too slowly: {closed} streams wait for it that are closed"
 
     def _put(self, parts: list[bytes]) -> bool:
         sent = self._try_send(self.identity, parts)

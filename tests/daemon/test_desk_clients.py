@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from daemon import link, wire
 from daemon.message import Message
+from daemon.peers import MAX_CLOSED_FEEDS, MAX_LISTENING
 from daemon.wire import Code
 from tests.daemon.desk_rig import Hall, bad_mel, mel
 
@@ -212,3 +213,28 @@ def test_whatever_clients_say_the_books_are_in_order(events: list[tuple[bytes, M
     assert not (hall.desk.peers or hall.desk.sessions or hall.desk.owners or hall.desk.by_key)
     begun = {message.key for message in hall.to_engine if isinstance(message, link.Start)}
     assert begun <= {message.key for message in hall.to_engine if isinstance(message, link.Drop | link.Finish)}
+
+
+def test_nobody_may_name_streams_without_end(hall: Hall) -> None:
+    for index in range(MAX_LISTENING):
+        assert hall.say(b"a", wire.Listen(f"s{index}")) == []
+    error = hall.refused(b"a", wire.Listen("one-more"))
+    assert error.code == Code.AT_CAPACITY and error.stream == "one-more"
+    for welcome in ("s0", "*"):
+        assert hall.say(b"a", wire.Listen(welcome)) == []
+    hall.say(b"a", wire.Unlisten("*"))
+    hall.say(b"a", wire.Unlisten("s0"))
+    assert hall.say(b"a", wire.Listen("one-more")) == []
+
+
+def test_a_listener_that_never_reads_is_given_up_before_it_costs_memory(hall: Hall) -> None:
+    hall.say(b"b", wire.Listen("*"))
+    hall.deaf.add(b"b")
+    for index in range(MAX_CLOSED_FEEDS + 1):
+        hall.open(b"a", f"s{index}")
+        hall.say(b"a", wire.End(f"s{index}", 0, 0), wire.Close(f"s{index}"))
+    assert b"b" in hall.desk.peers
+    hall.open(b"a", "last")
+    hall.say(b"a", wire.End("last", 0, 0), wire.Close("last"))
+    hall.tick()
+    assert set(hall.desk.peers) == {b"a"}
