@@ -133,7 +133,7 @@ class Peer:
     def listen(self, stream: str) -> None:
         """Let this peer hear a stream, or "*": all of them. Raises WireError if it has named too many."""
         if stream not in {"*", *self.listening} and len(self.listening) >= MAX_LISTENING:
-            text = f"a client can listen to {MAX_LISTENING} streams; \"*\" is all of them"
+            text = f'a client can listen to {MAX_LISTENING} streams; "*" is all of them'
             raise WireError(Code.AT_CAPACITY, text, stream)
         self.listening.add(stream)
 
