@@ -48,6 +48,8 @@ STAGES = {
 }
 WINDOW = 512
 """Chunks over which percentiles are taken."""
+FOREIGN_CLOCK_NS = 60_000_000_000
+"""A client whose frames seem to have travelled for longer, or backwards in time, has another machine's clock."""
 
 
 def stamps_of(pcm: link.Pcm, now_ns: int) -> dict[str, int]:
@@ -124,8 +126,8 @@ class Meter:
         self._network_ns += (pcm.t_end_ns - pcm.t_start_ns) // max(1, pcm.batch)
         self._samples += fresh_samples
         self._calls, self._batch = self._calls + 1, self._batch + pcm.batch
-        if pcm.t_client_ns:
-            self._stages["client"].append(pcm.t_gateway_ns - pcm.t_client_ns)
+        if pcm.t_client_ns and 0 <= (travelled_ns := pcm.t_gateway_ns - pcm.t_client_ns) < FOREIGN_CLOCK_NS:
+            self._stages["client"].append(travelled_ns)
         self._stages["transport"].append(pcm.t_engine_ns - pcm.t_gateway_ns)
         self._stages["wait"].append(pcm.t_start_ns - pcm.t_engine_ns)
         self._stages["network"].append(pcm.t_end_ns - pcm.t_start_ns)

@@ -1,5 +1,6 @@
 """Figures: stages add up to the whole, and what was not measured is not shown as good."""
 
+import dataclasses
 import mmap
 
 import numpy as np
@@ -132,3 +133,14 @@ def test_memory_is_that_of_this_process() -> None:
         after = rss_bytes()
     assert before is not None and after is not None
     assert after - before > 0.9 * size
+
+
+@pytest.mark.parametrize("t_client_ns", [1, 2**63 - 1])
+def test_a_client_with_another_clock_is_not_measured_by_ours(t_client_ns: int) -> None:
+    """Another machine's clock began at another time: the difference says nothing."""
+    meter = Meter(RATE)
+    t_ns = 90_000_000 * MS
+    message = dataclasses.replace(pcm(t_ns=t_ns), t_client_ns=t_client_ns)
+    meter.rendered(message, 100, t_ns + 120 * MS)
+    stages = meter.snapshot()["stages"]
+    assert stages["client"] is None and stages["total"]["mean_ms"] == 2 + 3 + 10 + 4
