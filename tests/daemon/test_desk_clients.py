@@ -238,3 +238,12 @@ def test_a_listener_that_never_reads_is_given_up_before_it_costs_memory(hall: Ha
     hall.say(b"a", wire.End("last", 0, 0), wire.Close("last"))
     hall.tick()
     assert set(hall.desk.peers) == {b"a"}
+
+
+def test_who_listens_to_everything_hears_its_own_audio_once(hall: Hall) -> None:
+    hall.open(b"a", "s", "socket")
+    for who in (b"a", b"b"):
+        hall.say(who, wire.Listen("*"))
+    hall.say(b"a", wire.End("s", 0, 0))
+    for who in (b"a", b"b"):
+        assert len(hall.said(who, wire.Audio)) == len(hall.said(who, wire.Played)) == 1

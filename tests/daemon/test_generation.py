@@ -164,3 +164,31 @@ def test_mels_under_way_behind_a_refused_one_do_not_count() -> None:
     assert one.refusals == 2
     assert not one.refuse(mel(5, 5, 1)), "the same again is another fault"
     assert one.refusals == 3
+
+
+def test_a_refusal_after_good_frames_is_a_fault_of_its_own() -> None:
+    one = generation()
+    assert not one.refuse(mel(0, 0, 1))
+    one.take(mel(0, 0, 1), 1)
+    assert not one.refuse(mel(5, 5, 1))
+    assert one.refusals == 2
+
+
+def test_what_the_device_has_not_played_yet_is_remembered_for_the_cause_of_an_underrun() -> None:
+    one = generation()
+    for frame in range(20):
+        one.take(mel(frame, frame, 1), 100 + frame)
+    made(one, 20)
+    one.forget(3 * HOP)
+    assert one.arrival_ns(3 * HOP) == 100 + 3 + TERMS.look_ahead_frames
+    assert one.arrival_ns(0) == 100 + 3, "older ones are not"
+
+
+def test_what_is_complete_stays_so() -> None:
+    """An engine that was taken for dead may still have had something to say."""
+    one = generation()
+    one.take(mel(0, 0, 2), 1)
+    one.end(wire.End("s", 0, 2))
+    one.made(pcm(0, 2 * HOP, last=True))
+    one.made(pcm(0, HOP))
+    assert one.complete

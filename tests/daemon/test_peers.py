@@ -162,3 +162,26 @@ def test_a_stream_of_the_same_name_is_numbered_anew() -> None:
     feed.over = True
     feed.offer(piece(0), one.try_send)
     assert heard(transport) == [(0, 0, 0, False), (0, 0, 0, False)]
+
+
+def test_an_utterance_whose_beginning_was_lost_begins_with_a_gap() -> None:
+    transport = Transport(room=1)
+    one = peer(transport, "s")
+    one.hear("s", piece(0))
+    kept = int(LISTENER_BUFFER_S * RATE) // 100
+    for index in range(kept + 2):
+        one.hear("s", piece(index, generation=1))
+    transport.room = 1000
+    one.pump()
+    assert heard(transport)[1:3] == [(1, 0, 200, True), (1, 1, 300, False)]
+
+
+def test_audio_does_not_overtake_words_when_the_way_is_free_again() -> None:
+    transport = Transport(room=0)
+    one = peer(transport)
+    one.send(wire.Pong(1, 0))
+    transport.room = 10
+    assert not one.try_send(piece(0))
+    one.pump()
+    assert one.try_send(piece(0))
+    assert [message.TYPE for message in transport.took] == ["pong", "audio"]

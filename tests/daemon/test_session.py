@@ -9,6 +9,7 @@ import pytest
 from daemon import link, wire
 from daemon.generation import MAX_REFUSALS
 from daemon.session import ENGINE_SLACK_NS, MAX_PIECE_SAMPLES
+from daemon.sinks import FileSink, Piece
 from daemon.wire import Code, WireError
 from tests.daemon.session_rig import HOP, TERMS, Rig, mel, signal
 
@@ -479,3 +480,54 @@ def test_listeners_hear_what_the_sinks_are_given() -> None:
     rig.played(16)
     audio, ending = rig.heard
     assert isinstance(audio, wire.Audio) and audio.last and isinstance(ending, wire.Played)
+
+
+# ---------------------------------------------------------------- over long times
+
+
+def test_a_long_utterance_keeps_no_more_frames_than_a_short_one() -> None:
+    rig = Rig("null", terms=dataclasses.replace(TERMS, max_frames=1000))
+    most = 0
+    for _ in range(200):
+        rig.send(4)
+        rig.render(4)
+        most = max(most, sum(len(chunk.mel) for chunk in rig.session.generation._held))
+    assert most <= TERMS.history_frames + 2 * 4
+
+
+def test_the_same_sink_twice_is_one_sink() -> None:
+    rig = Rig("socket", "socket")
+    rig.send(4)
+    rig.end()
+    rig.render(4, last=True)
+    np.testing.assert_array_equal(rig.audio, signal(0, 4 * HOP))
+
+
+def test_the_time_to_first_audio_begins_anew_with_each_utterance() -> None:
+    rig = Rig("socket")
+    for waited_ms in (30, 70):
+        rig.anew()
+        rig.send(4)
+        rig.now_ns += waited_ms * 1_000_000
+        rig.end()
+        rig.render(4, last=True)
+        assert rig.session.meter.snapshot()["ttfa_ms"] == waited_ms
+
+
+def test_nothing_is_heard_after_a_sink_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(sink: FileSink, piece: Piece) -> None:
+        raise WireError(Code.SINK_UNAVAILABLE, "no space left on device")
+
+    monkeypatch.setattr(FileSink, "write", full)
+    rig = Rig("file:a", "socket", terms=dataclasses.replace(TERMS, hop=MAX_PIECE_SAMPLES), directory=tmp_path)
+    rig.send(3)
+    rig.session.pcm(rig.pcm(0, 3 * MAX_PIECE_SAMPLES), rig.now_ns)
+    assert isinstance(rig.ending, wire.Error) and rig.ending.code == Code.SINK_UNAVAILABLE
+    assert rig.said(wire.Audio) == [] and rig.heard == [rig.ending]
+
+
+def test_an_error_of_any_length_can_be_told() -> None:
+    rig = Rig("null")
+    rig.send(1)
+    rig.session.fail(Code.INTERNAL, "x" * 5000)
+    wire.encode(rig.ending)
