@@ -185,3 +185,14 @@ def test_audio_does_not_overtake_words_when_the_way_is_free_again() -> None:
     one.pump()
     assert one.try_send(piece(0))
     assert [message.TYPE for message in transport.took] == ["pong", "audio"]
+
+
+def test_a_beginning_lost_together_with_the_utterance_before_is_a_gap_too() -> None:
+    transport = Transport(room=0)
+    one = peer(transport, "s")
+    one.hear("s", piece(0))
+    one.hear("s", piece(0, generation=1))
+    one.hear("s", piece(1, generation=1, samples=int(LISTENER_BUFFER_S * RATE)))
+    transport.room = 1
+    one.pump()
+    assert heard(transport) == [(1, 0, int(LISTENER_BUFFER_S * RATE), True)]
