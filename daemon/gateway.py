@@ -23,18 +23,18 @@ from daemon import link
 from daemon.backends import Engine, Speaker
 from daemon.desk import Desk
 from daemon.message import Message
-from daemon.places import addresses
+from daemon.places import addresses, is_busy
 from daemon.role import Role
 from daemon.session import Session
 from daemon.telemetry import rss_bytes
-from daemon.wire import Code
+from daemon.wire import Code, WireError
 
 TICK_MS = 20
 TELEMETRY_NS = 500_000_000
 CLIENT_QUEUE = 256
 """Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
-BURST = 64
-"""Messages read from one socket before the others get a turn."""
+BURST, CLIENT_BURST = 64, 16
+"""Messages read from one socket before the others get a turn. Clients may flood; roles send what was asked of them."""
 
 log = logging.getLogger("glowd.gateway")
 
@@ -61,6 +61,8 @@ class Gateway:
         self.desk = Desk(config, self.engines, self.speaker, self._try_client)
         self.desk.snapshot = self.snapshot
         self._started_ns = self._published_ns = time.monotonic_ns()
+        self._longest_turn_ns = 0
+        self._turn_ms: float | None = None
 
     # ------------------------------------------------------------------- sockets
 
@@ -120,25 +122,27 @@ class Gateway:
         while not self.role.stopping.is_set():
             self.role.alive()
             ready = dict(poller.poll(TICK_MS))
-            for socket, handle in (
-                (self._engine_socket, self._from_engine),
-                (self._speaker_socket, self._from_speaker),
-                (self._client_socket, self._from_client),
+            began_ns = time.monotonic_ns()
+            for socket, handle, burst in (
+                (self._engine_socket, self._from_engine, BURST),
+                (self._speaker_socket, self._from_speaker, BURST),
+                (self._client_socket, self._from_client, CLIENT_BURST),
             ):
                 if socket in ready:
-                    _drain(socket, handle)
+                    _drain(socket, handle, burst)
             if (now_ns := time.monotonic_ns()) >= next_tick_ns:
                 next_tick_ns = now_ns + TICK_MS * 1_000_000
                 self._tick(now_ns)
+            self._longest_turn_ns = max(self._longest_turn_ns, time.monotonic_ns() - began_ns)
         self.desk.stop()
 
     def _from_client(self, identity: bytes, parts: list[bytes]) -> None:
         self.desk.handle(identity, parts, time.monotonic_ns())
 
     def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
-        message, now_ns = link.decode(parts), time.monotonic_ns()
+        message, now_ns = _of_role(identity, parts), time.monotonic_ns()
         engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
-        if engine is None:
+        if engine is None or message is None:
             return
         engine.heard_ns = now_ns
         session = self.desk.by_key.get(getattr(message, "key", -1))
@@ -151,7 +155,9 @@ class Gateway:
                 engine.handle(message, self._sessions_of(engine.voice), now_ns)
 
     def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
-        message, now_ns = link.decode(parts), time.monotonic_ns()
+        message, now_ns = _of_role(identity, parts), time.monotonic_ns()
+        if message is None:
+            return
         self.speaker.heard_ns = now_ns
         session = self.desk.by_key.get(getattr(message, "key", -1))
         match message:
@@ -176,6 +182,7 @@ class Gateway:
         self.speaker.tick(list(self.desk.sessions.values()), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
+            self._turn_ms, self._longest_turn_ns = self._longest_turn_ns / 1e6, 0
             self._publish()
 
     def _publish(self) -> None:
@@ -217,7 +224,7 @@ class Gateway:
         speaker["latency_ms"] = None if device is None else device.latency_ms
         speaker["why_not"] = self.speaker.why_not if device is None else None
         return {
-            "gateway": {"alive": True, "age_s": 0.0, "rss_bytes": rss_bytes()},
+            "gateway": {"alive": True, "age_s": 0.0, "rss_bytes": rss_bytes(), "turn_ms": self._turn_ms},
             **{f"engine:{name}": role(engine) for name, engine in self.engines.items()},
             "speaker": speaker,
         }
@@ -237,15 +244,26 @@ class Gateway:
         self._context.term()
 
 
-def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None]) -> None:
+def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None], burst: int) -> None:
     with contextlib.suppress(zmq.Again):
-        for _ in range(BURST):
+        for _ in range(burst):
             identity, *parts = socket.recv_multipart(zmq.NOBLOCK)
             handle(identity, parts)
 
 
+def _of_role(identity: bytes, parts: list[bytes]) -> Message | None:
+    """A message of a role; None for what cannot be read: a fault of ours on either side, but no reason to end streams."""
+    try:
+        return link.decode(parts)
+    except WireError as error:
+        log.error("refused a message of %s: %s", identity.decode(errors="replace"), error)
+        return None
+
+
 def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
     """Bind, privately for ipc. Raises OSError naming the endpoint if it is taken."""
+    if is_busy(endpoint):  # ZeroMQ would take a local socket away from whoever listens there
+        raise OSError(f"cannot listen on {endpoint}: another program does; is another glowd running?")
     try:
         with _private_umask():
             socket.bind(endpoint)

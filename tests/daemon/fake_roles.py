@@ -98,7 +98,12 @@ class FakeEngine(FakeRole):
         self.streams: dict[int, Rendering] = {}
         self.starts: list[link.Start] = []
         self.hold = threading.Event()
+        self._failure = ""
         super().__init__(run_dir)
+
+    def fail_next(self, text: str) -> None:
+        """Give up the next stream that frames arrive for."""
+        self._failure = text
 
     def hello(self) -> Message:
         info = {
@@ -109,6 +114,10 @@ class FakeEngine(FakeRole):
 
     def take(self, message: Message) -> None:
         match message:
+            case link.Frames() if self._failure and message.first_frame == 0:
+                self._say(link.Failed(key=message.key, text=self._failure))
+                self._failure = ""
+                del self.streams[message.key]
             case link.Start():
                 self.starts.append(message)
                 self.streams[message.key] = Rendering(message.seed, message.first_frame)

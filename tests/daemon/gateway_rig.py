@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import zmq
@@ -27,7 +27,11 @@ M = TypeVar("M", bound=Message)
 class RawClient:
     """A DEALER and nothing else: it may send anything. `said` keeps everything that was received."""
 
+    alive: ClassVar[set["RawClient"]] = set()
+    """Those that were not closed, because a test failed: their contexts would wait for ever when Python ends."""
+
     def __init__(self, endpoint: str, name: str = "raw", greet: bool = True, queue: int = 1000) -> None:
+        self.alive.add(self)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self.socket.linger, self.socket.rcvhwm = 200, queue
@@ -100,6 +104,7 @@ class RawClient:
 
     def kill(self) -> None:
         """Be gone without a word."""
+        self.alive.discard(self)
         self.socket.close(0)
         self._context.term()
 
@@ -221,11 +226,15 @@ def running_gateway(*settings: str) -> Iterator[GatewayRig]:
             assert process.stdout is not None
             first = json.loads(process.stdout.readline())
             assert "ready" in first, first
-            yield GatewayRig(process, Path(name))
+            rig = GatewayRig(process, Path(name))
+            yield rig
+            process = rig.process  # a test may have started another
             assert process.poll() is None, "the gateway has died"
         finally:
             process.terminate()
             process.communicate(timeout=10)
+            for client in list(RawClient.alive):
+                client.kill()
 
 
 @contextlib.contextmanager
