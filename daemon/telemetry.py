@@ -10,7 +10,7 @@ A snapshot is a map:
 | `state` | `ready`, `degraded`, `stopping` |
 | `uptime_s` | since the gateway started |
 | `clients`, `max_streams` | connected clients; streams admitted at most |
-| `roles` | name -> {`alive`, `rss_bytes`, `age_s` since last heard of}; of the gateway `turn_ms`, the longest turn of its loop lately |
+| `roles` | name -> {`alive`, `rss_bytes`, `age_s` since last heard of}; of the gateway `turn_ms`, the longest turn of its loop |
 | `voices` | name -> {`ready`, `default`, `streams`, `busy`, `batches_per_s`, `audio_per_s`} |
 | `streams` | name -> as below |
 
