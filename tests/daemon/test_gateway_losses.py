@@ -203,4 +203,6 @@ def test_a_flood_of_questions_delays_the_others_little_and_is_bounded(everything
     print(f"beside a flood of questions: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     assert rig.rss_bytes - before_bytes <= 30e6
     assert p50 <= 30
-    assert rig.when("told", lambda info: True)["roles"]["gateway"]["turn_ms"] < 200
+    # The gateway knows its longest turn only after a first half second of turns; until then it is absent.
+    measured = rig.when("told", lambda info: info["roles"]["gateway"]["turn_ms"] is not None)
+    assert measured["roles"]["gateway"]["turn_ms"] < 200
