@@ -24,6 +24,16 @@ TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
     ("--lr", "lr", float, "learning rate of AdamW; Muon's is ten times as high (0.002)"),
     ("--warm-up", "warm_up_steps", int, "steps until the learning rate is reached (100)"),
     ("--decay", "decay", float, "share of the run, at its end, over which the learning rate falls (0.5)"),
+    (
+        "--average",
+        "average",
+        float,
+        "share of their moving average that late weights keep (0.999; a short stage: 0.99)",
+    ),
+    ("--nll-weight", "nll_weight", float, "weight of the negative log-likelihood in the loss (1)"),
+    ("--spectral-weight", "spectral_weight", float, "weight of the spectral distance of samples; 0: no samples (0)"),
+    ("--spectral-samples", "spectral_samples", int, "2: energy distance, keeps samples apart; 1: plain distance (2)"),
+    ("--spectral-sigma", "spectral_sigma", float, "spread of these samples' latents; 0: the voice's own (0)"),
     ("--every", "every", int, "steps between checkpoints, each with validation (100)"),
     ("--validation-segments", "validation_segments", int, "segments of the validation set (64)"),
     ("--seed", "seed", int, "seed of weights and batches (0)"),
@@ -184,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_train(commands: Any) -> None:
-    sub = commands.add_parser("train", help="train a voice by likelihood")
+    sub = commands.add_parser("train", help="train a voice by likelihood, alone or with a spectral distance")
     sub.add_argument("--out", required=True, help="folder of the run: state.pt, curve.csv, voice.safetensors")
     for flag, dest, kind, text in TRAIN_OPTIONS:
         sub.add_argument(flag, dest=dest, type=kind, help=text)

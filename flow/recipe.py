@@ -48,6 +48,15 @@ class Settings:
     decay: float = 0.5
     """Share of the run, at its end, over which the learning rate falls."""
     clip_norm: float = 5.0
+    average: float = 0.999
+    """Share of the moving average of the weights that a late step keeps; a short second stage wants less, such as 0.99."""
+    nll_weight: float = 1.0
+    spectral_weight: float = 0.0
+    """Weight of the spectral distance between speech and samples beside that of likelihood; 0 is likelihood alone."""
+    spectral_samples: int = 2
+    """2: the energy distance, which keeps samples apart from each other; 1: the plain distance to one sample."""
+    spectral_sigma: float = 0.0
+    """Standard deviation of these samples' latents; 0 is the voice's own."""
     every: int = 100
     """Steps between two points of the curve, each with validation and a checkpoint."""
     validation_segments: int = 64
@@ -67,6 +76,11 @@ class Settings:
             self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
         self._require("warm_up_steps", self.warm_up_steps >= 0, "at least 0")
         self._require("decay", 0 <= self.decay <= 1, "0 to 1")
+        self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
+        for name in ("nll_weight", "spectral_weight", "spectral_sigma"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")
+        self._require("nll_weight", self.nll_weight + self.spectral_weight > 0, "more than 0 if spectral_weight is 0")
+        self._require("spectral_samples", self.spectral_samples in (1, 2), "1 or 2")
         self._require("precision", self.precision in ("auto", "bf16", "float32"), "auto, bf16 or float32")
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
@@ -89,6 +103,13 @@ class Settings:
         if missing := {"data", "test"} - table.keys():
             raise TrainError(f"training setting {min(missing)} is missing; give --{min(missing)} FOLDER")
         return cls(**table)
+
+    @property
+    def objective(self) -> str:
+        """What the voice is trained by, in words."""
+        spectral = "spectral energy distance" if self.spectral_samples > 1 else "spectral distance"
+        weighted = {"likelihood": self.nll_weight, spectral: self.spectral_weight}
+        return " + ".join(name for name, weight in weighted.items() if weight)
 
     def progress(self, steps: int, seconds: float) -> float:
         """How much of the run is over, 0 to 1, after so many steps and seconds of it."""

@@ -1,7 +1,7 @@
 """The files of a training run's folder, each written whole or not at all:
 
     state.pt            everything that resuming needs: weights, their average, optimisers, generators, settings, curve
-    curve.csv           step, seconds, train, validation, lr
+    curve.csv           step, seconds, train, validation, lr, spectral
     voice.safetensors   the averaged weights in float16 as a checkpoint with its card
 
 Rules: knows files, not networks. The state is read with torch's weights-only loader, so nothing in it can execute. A
@@ -31,13 +31,16 @@ CARD_POINTS = 200
 
 
 class Point(NamedTuple):
-    """One point of the curve. Likelihoods are nats per sample: `train` the mean since the last point, `validation` fixed."""
+    """One point of the curve. Negative log-likelihoods in nats per sample: `train` the mean since the last point,
+    `validation` of fixed segments; `spectral` the distance between these and fixed samples, None where it is no part of the loss.
+    """
 
     step: int
     seconds: float
     train: float
     validation: float
     lr: float
+    spectral: float | None = None
 
 
 @contextlib.contextmanager
@@ -110,16 +113,16 @@ class RunFolder:
             checkpoint.save(self.path / VOICE, config, weights, card, half=True)
 
 
-def _as_csv(curve: list[list[float]]) -> bytes:
+def _as_csv(curve: list[list[Any]]) -> bytes:
     table = io.StringIO(newline="")
     csv.writer(table).writerows([Point._fields, *curve])
     return table.getvalue().encode()
 
 
 def thinned(curve: list[Point], most: int = CARD_POINTS) -> list[list[float]]:
-    """A curve for a card: at most `most` points, the last one among them, rounded."""
+    """A curve for a card: at most `most` points, the last one among them, rounded; the spectral distance only if known."""
     stride = -(-len(curve) // most) or 1
     return [
-        [step, round(s, 1), round(a, 4), round(b, 4), float(f"{lr:.3g}")]
-        for step, s, a, b, lr in curve[::-stride][::-1]
+        [step, round(s, 1), round(a, 4), round(b, 4), float(f"{lr:.3g}")] + ([] if d is None else [round(d, 4)])
+        for step, s, a, b, lr, d in curve[::-stride][::-1]
     ]

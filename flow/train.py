@@ -1,4 +1,4 @@
-"""Training a voice by likelihood alone: one step, the average of the weights, validation, and the loop around them.
+"""Training a voice: one step, the average of the weights, validation, and the loop around them.
 
 Rules: any WaveGlowConfig, any device, one code path. `Trainer` is the state and touches no file; `train` is the loop, which
 saves, reports and stops. A run that was killed and resumed goes through the same numbers as one that was not.
@@ -22,9 +22,10 @@ from flow.interrupt import Interrupt
 from flow.muon import Muon
 from flow.recipe import MUON_RATIO, Settings, TrainError, wants_bf16
 from flow.runfiles import Point, RunFolder, thinned
+from flow.spectral import Latents, Objective, sampled_distance
 from flow.waveglow import WaveGlow, WaveGlowConfig
 
-AVERAGE_LIMIT = 0.999
+VALIDATION_SEED = 1
 WATCH_EVERY_ON_CUDA = 10
 """Steps between two looks at the loss: each look waits for the device."""
 
@@ -52,7 +53,10 @@ class Trainer:
         self.optimisers = optimisers(self.voice, settings.lr)
         self.segments = Segments(clips, settings.batch, settings.seed)
         self._fixed = fixed_segments(test, settings.validation_segments)
-        self._nll = torch.compile(self.voice.nll, dynamic=False) if settings.compile else self.voice.nll
+        self._objective = Objective(self.voice, settings)
+        self._latents: Latents | None = None
+        if settings.spectral_weight:
+            self._latents = Latents(self.voice, settings, self.device, settings.seed + 2)
         self.steps, self.seconds = 0, 0.0
         self.curve: list[Point] = []
         self.origin: dict[str, Any] = {}
@@ -81,7 +85,8 @@ class Trainer:
         """One batch. Raises TrainError when the loss is not finite (on CUDA up to WATCH_EVERY_ON_CUDA steps later)."""
         lr = self.lr
         audio, mel = self.segments.next()
-        loss = self._nll(audio, mel, self.bf16)
+        z = self._latents.next(len(audio)) if self._latents else None
+        loss, nll = self._objective(audio, mel, z, self.bf16)
         self.voice.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.voice.parameters(), self.settings.clip_norm)
@@ -92,14 +97,14 @@ class Trainer:
         self.steps += 1
         self._follow()
         # A gradient that is not finite spoils the weights even where the loss is fine.
-        self._unseen.append(torch.stack([loss.detach(), norm]))
+        self._unseen.append(torch.stack([nll.detach(), norm]))
         if self.device.type != "cuda" or self.steps % WATCH_EVERY_ON_CUDA == 0:
             self.look()
 
     @torch.no_grad()
     def _follow(self) -> None:
         # Young averages forget fast: the first weights are no voice.
-        keep = min(AVERAGE_LIMIT, (self.steps + 1) / (self.steps + 20))
+        keep = min(self.settings.average, (self.steps + 1) / (self.steps + 20))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.voice.parameters()), 1 - keep)
 
     def look(self) -> None:
@@ -120,13 +125,27 @@ class Trainer:
         losses = [self.average.nll(audio, mel, self.bf16).item() for audio, mel in self._fixed]
         return sum(n * loss for n, loss in zip(sizes, losses)) / sum(sizes)
 
+    @torch.no_grad()
+    def validate_spectral(self) -> float | None:
+        """Spectral distance of samples of the averaged weights from the fixed segments; None if it is no part of the loss."""
+        if not self.settings.spectral_weight:
+            return None
+        # Of the CPU, so that they are the same on every device.
+        latents = Latents(self.average, self.settings, torch.device("cpu"), VALIDATION_SEED)
+        total = 0.0
+        for audio, mel in self._fixed:
+            z = latents.next(len(audio)).to(self.device)
+            total += len(audio) * sampled_distance(self.average.inverse, audio, mel, z, self.bf16).item()
+        return total / sum(len(audio) for audio, _ in self._fixed)
+
     def mark(self) -> Point:
         """Validate and add a point to the curve. Raises TrainError if a likelihood is not finite."""
         self.look()
         train, validation = sum(self.losses) / max(1, len(self.losses)), self.validate()
         if not math.isfinite(validation):
             raise TrainError(f"the validation likelihood of step {self.steps} is {validation}; try a lower --lr")
-        self.curve.append(Point(self.steps, round(self.seconds, 3), train, validation, self.lr))
+        spectral = self.validate_spectral()
+        self.curve.append(Point(self.steps, round(self.seconds, 3), train, validation, self.lr, spectral))
         self.losses = []
         return self.curve[-1]
 
@@ -145,6 +164,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser, _ in self.optimisers],
             "segments": self.segments.state_dict(),
+            "latents": self._latents.state_dict() if self._latents else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -157,6 +177,9 @@ class Trainer:
         for (optimiser, _), saved in zip(self.optimisers, state["optimisers"]):
             optimiser.load_state_dict(saved)
         self.segments.load_state_dict(state["segments"])
+        # A run may be resumed with a spectral part that it did not have before.
+        if self._latents and (latents := state.get("latents")):
+            self._latents.load_state_dict(latents)
 
     def card(self) -> dict[str, Any]:
         """What the exported voice says of itself."""
@@ -167,7 +190,7 @@ class Trainer:
             "data": {"folder": self.clips.folder.name, "clips": self.clips.count, "seconds": round(self.clips.seconds)},
             "validation_data": {"folder": self.test.folder.name, "clips": self.test.count},
             "training": {
-                "objective": "likelihood",
+                "objective": settings.objective,
                 "steps": self.steps,
                 "minutes": round(self.seconds / 60, 1),
                 "batch": settings.batch,
@@ -176,10 +199,17 @@ class Trainer:
                 "seed": settings.seed,
                 "device": self.device.type,
                 "precision": "bf16" if self.bf16 else "float32",
-            },
+            }
+            | self._spectral_card(),
             "nll_nats_per_sample": round(self.curve[-1].validation, 4) if self.curve else None,
             "curve": thinned(self.curve),
         } | ({"origin": self.origin} if self.origin else {})
+
+    def _spectral_card(self) -> dict[str, Any]:
+        if not self._latents:
+            return {}
+        weights = {"nll_weight": self.settings.nll_weight, "spectral_weight": self.settings.spectral_weight}
+        return weights | {"spectral_samples": self._latents.samples, "spectral_sigma": self._latents.sigma}
 
 
 class _Progress:
@@ -211,8 +241,9 @@ class _Progress:
 
     def line(self, point: Point) -> str:
         """A point of the curve in words."""
+        spectral = "" if point.spectral is None else f"spectral {point.spectral:.4f} "
         return (
-            f"step {point.step} {point.seconds:.0f} s: train {point.train:.4f} validation {point.validation:.4f} "
+            f"step {point.step} {point.seconds:.0f} s: train {point.train:.4f} validation {point.validation:.4f} {spectral}"
             f"lr {point.lr:.1e} {self.audio_rate:.1f} audio-s/s"
         )
 

@@ -113,7 +113,7 @@ def test_a_run_writes_curve_state_and_voice(settings: Settings, tmp_path: Path) 
     with (tmp_path / CURVE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6"]
-    assert float(rows[1]["validation"]) == trainer.curve[-1].validation
+    assert float(rows[1]["validation"]) == trainer.curve[-1].validation and rows[1]["spectral"] == ""
     config, card = checkpoint.read_header(tmp_path / VOICE)
     assert config == tiny() and card["name"] == "test" and card["licence"] == "CC0"
     assert card["data"] == {"folder": "data", "clips": 4, "seconds": 4} and card["training"]["steps"] == 6
@@ -143,7 +143,9 @@ train(trainer, folder, lambda line: None)
 """
 
 
-def test_a_killed_run_goes_on_exactly(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spectral_weight", [0.0, 1.0])
+def test_a_killed_run_goes_on_exactly(settings: Settings, tmp_path: Path, spectral_weight: float) -> None:
+    settings = replace(settings, spectral_weight=spectral_weight)
     script = DIES.replace("{settings}", repr(settings.to_dict())).replace("{geometry}", repr(SMALL))
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], timeout=60)
     assert died.returncode == -signal.SIGKILL
@@ -275,6 +277,7 @@ def test_a_long_curve_is_thinned_for_the_card() -> None:
     curve = [Point(step, 1.23456, -1.0, -2.0, 1e-3) for step in range(1, 1001)]
     short = thinned(curve, 100)
     assert len(short) == 100 and short[-1] == [1000, 1.2, -1.0, -2.0, 1e-3]
+    assert thinned([curve[0]._replace(spectral=0.98765)]) == [[1, 1.2, -1.0, -2.0, 1e-3, 0.9877]]
     assert thinned([]) == [] and len(thinned(curve[:7], 100)) == 7
 
 
