@@ -23,7 +23,11 @@ from flow.mel import Floats, MelFormat, log_mel
 
 SUFFIXES = (".flac", ".wav")
 FULL_SCALE = 32768
+METADATA, WAVS = "metadata.csv", "wavs"
+"""LJ Speech's own layout: lines `ID|text|...`, whose recordings are wavs/ID.wav."""
 READERS = 4
+SILENCE_DB = 40.0
+"""Below the loudest moment of a clip by this much is silence, where silence is trimmed."""
 SPARE_FRAMES = 4
 """A clip must be longer than a segment by this much, so that there is something to choose."""
 
@@ -64,13 +68,38 @@ def write_audio(path: Path, samples: Floats, rate_hz: int) -> None:
 
 
 def find_recordings(folder: Path) -> list[Path]:
-    """Every .flac and .wav below a folder, sorted; LJ Speech's `wavs/` is found as any other. Raises DataError if none."""
+    """Every .flac and .wav below a folder, sorted; in LJ Speech's own layout those that its metadata lists, in its order.
+
+    Raises DataError if there are none.
+    """
     if not folder.is_dir():
         raise DataError(f"data folder {folder} does not exist; give a folder with {' or '.join(SUFFIXES)} files")
+    if (folder / METADATA).is_file() and (folder / WAVS).is_dir():
+        return _listed(folder)
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
         raise DataError(f"data folder {folder} holds no recordings; expected {' or '.join(SUFFIXES)} files in it")
     return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        lines = (folder / METADATA).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{folder / METADATA} cannot be read: {error}") from error
+    names = [line.split("|")[0].strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{folder / METADATA} lists no recordings; expected lines such as LJ001-0001|text|text")
+    return [folder / WAVS / f"{name}.wav" for name in names]
+
+
+def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
+    """Samples [T] without the silence at both ends beyond `keep_s` of it; silence is what lies below SILENCE_DB."""
+    from librosa.effects import trim
+
+    _, (begin, end) = trim(wave, top_db=SILENCE_DB, frame_length=1024, hop_length=256)
+    keep = round(keep_s * rate_hz)
+    return wave[max(0, int(begin) - keep) : int(end) + keep]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +108,10 @@ class _Clip:
     mel: Floats  # [L, M]
 
 
-def _read_clip(path: Path, format: MelFormat, segment_frames: int) -> _Clip:
+def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s: float) -> _Clip:
     wave = read_audio(path, format.rate_hz)
+    if max_silence_s:
+        wave = trim_silence(wave, format.rate_hz, max_silence_s)
     frames = len(wave) // format.hop
     needed_s = (segment_frames + SPARE_FRAMES) * format.hop / format.rate_hz
     if len(wave) <= (segment_frames + SPARE_FRAMES) * format.hop:
@@ -124,13 +155,16 @@ class Clips:
         return self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1)
 
 
-def load_clips(folder: Path, format: MelFormat, segment_samples: int) -> Clips:
-    """Read a folder. Raises DataError if there is no folder, no recording in it, or none of use (the text says why)."""
+def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silence_s: float = 0.0) -> Clips:
+    """Read a folder; if `max_silence_s` is not 0, silence at both ends of each clip is cut to that length.
+
+    Raises DataError if there is no folder, no recording in it, or none of use (the text says why).
+    """
     paths, frames = find_recordings(folder), segment_samples // format.hop
 
     def read(path: Path) -> _Clip | str:
         try:
-            return _read_clip(path, format, frames)
+            return _read_clip(path, format, frames, max_silence_s)
         except DataError as error:
             return str(error)
 

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from flow.mel import Floats, MelFormat
 
 TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
-    ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too)"),
+    ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too), or of LJ Speech"),
     ("--test", "test", str, "folder of clips to validate on"),
     ("--minutes", "minutes", float, "length of the run (60)"),
     ("--steps", "steps", int, "length of the run in steps, instead of minutes"),
     ("--batch", "batch", int, "segments per step (12)"),
     ("--segment", "segment_samples", int, "samples per segment, a multiple of the hop (16384)"),
+    ("--max-silence", "max_silence_s", float, "seconds of silence kept at both ends of a training clip; 0: all (0)"),
     ("--lr", "lr", float, "learning rate of AdamW; Muon's is ten times as high (0.002)"),
     ("--warm-up", "warm_up_steps", int, "steps until the learning rate is reached (100)"),
     ("--decay", "decay", float, "share of the run, at its end, over which the learning rate falls (0.5)"),

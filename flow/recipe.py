@@ -42,6 +42,8 @@ class Settings:
     steps: int = 0
     batch: int = 12
     segment_samples: int = 16384
+    max_silence_s: float = 0.0
+    """Silence at both ends of a training clip is cut to this length; 0 keeps all. Validation clips stay as they are."""
     lr: float = 2e-3
     """Learning rate of AdamW at its height; Muon's is MUON_RATIO times as high."""
     warm_up_steps: int = 100
@@ -77,7 +79,7 @@ class Settings:
         self._require("warm_up_steps", self.warm_up_steps >= 0, "at least 0")
         self._require("decay", 0 <= self.decay <= 1, "0 to 1")
         self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
-        for name in ("nll_weight", "spectral_weight", "spectral_sigma"):
+        for name in ("max_silence_s", "nll_weight", "spectral_weight", "spectral_sigma"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")
         self._require("nll_weight", self.nll_weight + self.spectral_weight > 0, "more than 0 if spectral_weight is 0")
         self._require("spectral_samples", self.spectral_samples in (1, 2), "1 or 2")

@@ -59,16 +59,19 @@ def _trainer(settings: Settings, config: WaveGlowConfig, report: Report) -> Trai
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
-    clips = _clips("training", settings.data, settings, config, report).to(device)
-    test = _clips("validation", settings.test, settings, config, report).to(device)
+    clips = _clips("training", settings.data, settings, config, settings.max_silence_s, report).to(device)
+    # The validation set is the same whatever is done to the training clips.
+    test = _clips("validation", settings.test, settings, config, 0.0, report).to(device)
     trainer = Trainer(settings, config, clips, test)
     parameters = sum(p.numel() for p in trainer.voice.parameters())
     report(f"{parameters / 1e6:.2f} M parameters on {device}, convolutions in {'bf16' if trainer.bf16 else 'float32'}")
     return trainer
 
 
-def _clips(use: str, folder: str, settings: Settings, config: WaveGlowConfig, report: Report) -> Clips:
-    clips = load_clips(Path(folder), config.mel, settings.segment_samples)
+def _clips(
+    use: str, folder: str, settings: Settings, config: WaveGlowConfig, max_silence_s: float, report: Report
+) -> Clips:
+    clips = load_clips(Path(folder), config.mel, settings.segment_samples, max_silence_s)
     for text in clips.skipped[:NAMED_SKIPS]:
         report(f"skipped: {text}")
     if unnamed := len(clips.skipped[NAMED_SKIPS:]):
