@@ -57,6 +57,8 @@ class Settings:
     """Weight of the spectral distance between speech and samples beside that of likelihood; 0 is likelihood alone."""
     spectral_samples: int = 2
     """2: the energy distance, which keeps samples apart from each other; 1: the plain distance to one sample."""
+    mel_weight: float = 0.0
+    """Weight of the samples' mel error inside the spectral distance."""
     spectral_sigma: float = 0.0
     """Standard deviation of these samples' latents; 0 is the voice's own."""
     every: int = 100
@@ -79,7 +81,7 @@ class Settings:
         self._require("warm_up_steps", self.warm_up_steps >= 0, "at least 0")
         self._require("decay", 0 <= self.decay <= 1, "0 to 1")
         self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
-        for name in ("max_silence_s", "nll_weight", "spectral_weight", "spectral_sigma"):
+        for name in ("max_silence_s", "nll_weight", "spectral_weight", "mel_weight", "spectral_sigma"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")
         self._require("nll_weight", self.nll_weight + self.spectral_weight > 0, "more than 0 if spectral_weight is 0")
         self._require("spectral_samples", self.spectral_samples in (1, 2), "1 or 2")
@@ -111,6 +113,7 @@ class Settings:
         """What the voice is trained by, in words."""
         spectral = "spectral energy distance" if self.spectral_samples > 1 else "spectral distance"
         weighted = {"likelihood": self.nll_weight, spectral: self.spectral_weight}
+        weighted |= {"mel error": self.spectral_weight * self.mel_weight}
         return " + ".join(name for name, weight in weighted.items() if weight)
 
     def progress(self, steps: int, seconds: float) -> float:

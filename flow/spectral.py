@@ -10,6 +10,9 @@ D = d(x, y), which asks for the median of all that a mel allows. d compares spec
 
     d(a, b) = mean over windows and frames of  rms over bins of (log A - log B)  +  MAGNITUDE_WEIGHT * mean |A - B|
 
+To D may be added the mel error of the samples, mean |log-mel(y) - mel|. A mel is not one of many that fit the speech: it is
+a function of it, so speech and every perfect sample have exactly the mel that was asked for, and this term needs no rival.
+
 Rules: tensors in, scalars out; what is random comes from `Latents`, whose state can be saved.
 """
 
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flow.mel import MelFormat, filter_bank, hann_window
 from flow.recipe import Settings, TrainError
 from flow.waveglow import WaveGlow
 
@@ -34,6 +38,8 @@ LIMIT = 1.5
 
 Inverse = Callable[[Tensor, Tensor, bool], Tensor]
 """z [B, G, S], mel [B, M, L], whether convolutions run in bf16 -> audio [B, T]; WaveGlow.inverse."""
+Batch = tuple[Tensor, Tensor, bool]
+"""Audio [B, T], mel [B, M, L], whether convolutions run in bf16."""
 Spectrograms = list[tuple[Tensor, Tensor]]
 """For each window magnitude and its logarithm, [B, window / 2 + 1, frames] each."""
 
@@ -71,10 +77,33 @@ def energy_distance(audio: Tensor, samples: Sequence[Tensor]) -> Tensor:
     return attraction - torch.stack(repulsion).sum() if repulsion else attraction
 
 
-def sampled_distance(inverse: Inverse, audio: Tensor, mel: Tensor, z: Tensor, bf16: bool) -> Tensor:
-    """D between audio [B, T] and what `inverse` makes of z [samples * B, G, S] and mel [B, M, L]: a scalar."""
-    samples = len(z) // len(audio)
-    return energy_distance(audio, inverse(z, mel.repeat(samples, 1, 1), bf16).chunk(samples))
+@cache
+def _mel_constants(format: MelFormat, device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(hann_window(format)).to(device), torch.from_numpy(filter_bank(format)).to(device)
+
+
+def mel_error(samples: Tensor, mel: Tensor, format: MelFormat) -> Tensor:
+    """Mean absolute difference, in nats, between the log-mel of samples [B, L * hop] and mel [B, M, L]: a scalar.
+
+    Only of frames whose window lies inside: what was around a segment is not known to its samples.
+    """
+    window, bank = _mel_constants(format, samples.device)
+    stft = torch.stft(
+        samples.clamp(-LIMIT, LIMIT), format.n_fft, format.hop, window=window, center=False, return_complex=True
+    )
+    found = bank @ (stft.real.square() + stft.imag.square() + 1e-12).sqrt()
+    first = format.n_fft // 2 // format.hop
+    return (found.clamp(min=format.log_floor).log() - mel[:, :, first : first + found.shape[2]]).abs().mean()
+
+
+def sampled_distance(voice: WaveGlow, inverse: Inverse, batch: Batch, z: Tensor, settings: Settings) -> Tensor:
+    """D of speech from what `inverse` makes of z [samples * B, G, S], and mel_weight times its mel error: a scalar."""
+    audio, mel, bf16 = batch
+    count = len(z) // len(audio)
+    mels = mel.repeat(count, 1, 1)
+    samples = inverse(z, mels, bf16)
+    found = energy_distance(audio, samples.chunk(count))
+    return found + settings.mel_weight * mel_error(samples, mels, voice.config.mel) if settings.mel_weight else found
 
 
 class Latents:
@@ -127,7 +156,8 @@ class Objective(nn.Module):
         nll = self._nll(audio, mel, bf16)
         loss = self.settings.nll_weight * nll
         if z is not None:
-            loss = loss + self.settings.spectral_weight * sampled_distance(self._inverse, audio, mel, z, bf16)
+            found = sampled_distance(self.voice, self._inverse, (audio, mel, bf16), z, self.settings)
+            loss = loss + self.settings.spectral_weight * found
         return loss, nll
 
 

@@ -135,7 +135,9 @@ class Trainer:
         total = 0.0
         for audio, mel in self._fixed:
             z = latents.next(len(audio)).to(self.device)
-            total += len(audio) * sampled_distance(self.average.inverse, audio, mel, z, self.bf16).item()
+            batch = (audio, mel, self.bf16)
+            found = sampled_distance(self.average, self.average.inverse, batch, z, self.settings)
+            total += len(audio) * found.item()
         return total / sum(len(audio) for audio, _ in self._fixed)
 
     def mark(self) -> Point:
@@ -209,6 +211,7 @@ class Trainer:
         if not self._latents:
             return {}
         weights = {"nll_weight": self.settings.nll_weight, "spectral_weight": self.settings.spectral_weight}
+        weights |= {"mel_weight": self.settings.mel_weight}
         return weights | {"spectral_samples": self._latents.samples, "spectral_sigma": self._latents.sigma}
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flow import checkpoint
+from flow.mel import MelFormat, log_mel
 from flow.recipe import Settings, TrainError
 from flow.run import new_run, resumed_run
 from flow.runfiles import CURVE, VOICE, RunFolder
@@ -25,6 +26,7 @@ from flow.spectral import (
     Objective,
     distance,
     energy_distance,
+    mel_error,
     spectrograms,
 )
 from flow.train import Trainer, train
@@ -79,6 +81,28 @@ def test_the_distance_is_that_of_the_definition() -> None:
     assert found.item() == pytest.approx(expected, rel=1e-3)
     assert distance(spectrograms(b), spectrograms(a)).item() == pytest.approx(found.item(), rel=1e-6)
     assert distance(spectrograms(a), spectrograms(a)).item() < 2e-3
+
+
+def test_the_mel_error_is_that_of_the_front_end() -> None:
+    audio = noise(3, batch=2)
+    asked = torch.stack([torch.from_numpy(log_mel(x.numpy()).T.copy()) for x in noise(4, batch=2)])[:, :, :16]
+    found = torch.stack([torch.from_numpy(log_mel(x.numpy()).T.copy()) for x in audio])[:, :, :16]
+    # Frames 2 to 14: the windows of 1024 samples that lie inside 4096.
+    expected = (found - asked)[:, :, 2:15].abs().mean()
+    assert mel_error(audio, asked, MelFormat()).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert mel_error(audio, found, MelFormat()).item() < 1e-4
+
+
+def test_the_mel_error_is_part_of_the_loss_by_its_weight(settings: Settings, tmp_path: Path) -> None:
+    trainer, _ = start(settings, tmp_path)
+    audio, mel = trainer.segments.next()
+    z = Latents(trainer.voice, settings, torch.device("cpu"), 3).next(len(audio))
+    without, weighted = (
+        Objective(trainer.voice, replace(settings, mel_weight=w))(audio, mel, z, False)[0] for w in (0, 3)
+    )
+    samples = trainer.voice.inverse(z, mel.repeat(2, 1, 1))
+    error = mel_error(samples, mel.repeat(2, 1, 1), trainer.config.mel)
+    assert (weighted - without).item() == pytest.approx(settings.spectral_weight * 3 * error.item(), rel=1e-4)
 
 
 def test_the_energy_distance_is_attraction_less_repulsion() -> None:
