@@ -104,6 +104,15 @@ class GriffinLimVoice(Voice):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RtisiVoice(Voice):
+    """A [voices.NAME] table with engine = "rtisi-la"."""
+
+    engine: str = "rtisi-la"
+    look_ahead_frames: int = setting(2, 0, 16)
+    iterations: int = setting(16, 1, 200)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Speaker:
     """[speaker]: the sound device."""
 
@@ -145,9 +154,10 @@ class Log:
     level: str = setting("info", among=LOG_LEVELS)
 
 
-ENGINES: dict[str, type[Voice]] = {"waveglow": WaveGlowVoice, "griffinlim": GriffinLimVoice}
+ENGINES: dict[str, type[Voice]] = {"waveglow": WaveGlowVoice, "rtisi-la": RtisiVoice, "griffinlim": GriffinLimVoice}
 DEFAULT_VOICES: dict[str, dict[str, Any]] = {
     "glow": {"engine": "waveglow", "default": True},
+    "rtisi": {"engine": "rtisi-la"},
     "griffin-lim": {"engine": "griffinlim"},
 }
 

@@ -19,7 +19,7 @@ import numpy as np
 import zmq
 
 from daemon import link
-from daemon.config import GriffinLimVoice, Voice, WaveGlowVoice
+from daemon.config import GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
 from daemon.message import Message
 from daemon.places import addresses
 from daemon.role import Role, set_niceness
@@ -168,6 +168,10 @@ def build_vocoder(name: str, settings: Voice, max_streams: int) -> Vocoder:
     match settings:
         case WaveGlowVoice():
             return _build_waveglow(name, settings, max_streams)
+        case RtisiVoice():
+            from flow.rtisi import RtisiVocoder
+
+            return RtisiVocoder(name=name, look_ahead_frames=settings.look_ahead_frames, iterations=settings.iterations)
         case GriffinLimVoice():
             from flow.griffinlim import GriffinLimVocoder
 

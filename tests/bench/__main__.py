@@ -26,6 +26,7 @@ def measure(arguments: argparse.Namespace, env: dict[str, str]) -> Iterator[Resu
     if "network" in arguments.parts:
         for threads in (1, torch.get_num_threads()) if arguments.device == "cpu" else (1,):
             yield from network.embedded(arguments.device, threads, arguments.runs)
+        yield from network.without_network(arguments.runs)
         yield from network.exactness(arguments.device)
         yield from network.baseline(arguments.device, 1)
         yield from network.stock(arguments.device, torch.get_num_threads())

@@ -9,6 +9,7 @@ import torch
 from flow.checkpoint import load
 from flow.latents import NoiseTable
 from flow.mel import Floats
+from flow.rtisi import RtisiVocoder
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from flow.vocoder import Vocoder, drain, render
 from flow.waveglow import WaveGlow, WaveGlowConfig
@@ -45,16 +46,30 @@ def chunk_times(vocoder: Vocoder, frames: int, batch: int, runs: int) -> list[fl
     return times[WARM_UP:]
 
 
+SHAPES = ((1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (4, 3), (4, 8))
+"""(frames, streams) of the calls that are timed."""
+
+
 def embedded(device: str, threads: int, runs: int = RUNS) -> Iterator[Result]:
-    """The embedded voice: one stream by chunk size, and three streams in one batch."""
+    """The embedded voice: one stream by chunk size, and several streams in one batch."""
     torch.set_num_threads(threads)
     vocoder = ExactVocoder(load("embedded"), device)
+    yield from speed(vocoder, "embedded", device, threads, runs)
+
+
+def without_network(runs: int = RUNS) -> Iterator[Result]:
+    """The same of live Griffin-Lim, which has one thread."""
+    yield from speed(RtisiVocoder(), "rtisi", "cpu", 1, runs)
+
+
+def speed(vocoder: Vocoder, voice: str, device: str, threads: int, runs: int) -> Iterator[Result]:
+    """Real-time factor and chunk times of a voice."""
     where = device_name(device)
-    for frames, batch in ((1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (4, 3), (4, 8)):
+    for frames, batch in SHAPES:
         times = chunk_times(vocoder, frames, batch, runs)
         spread = percentiles_ms(times)
         chunk_ms = 1000 * frames * vocoder.hop / vocoder.rate_hz
-        settings = {"voice": "embedded", "chunk_frames": frames, "streams": batch, "threads": threads, "runs": runs}
+        settings = {"voice": voice, "chunk_frames": frames, "streams": batch, "threads": threads, "runs": runs}
         goal = (frames, batch) == (4, 1) and device == "cpu"
         rtf = float(np.mean(times)) * 1000 / (chunk_ms * batch)
         yield Result("RTF per stream", rtf, "s/s", where, settings, "<= 0.25" if goal else "")

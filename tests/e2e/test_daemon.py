@@ -114,6 +114,6 @@ def test_the_roles_stay_small(daemon: Daemon) -> None:
 def test_it_stops_when_told_and_leaves_nothing(tmp_path: object) -> None:
     with running_daemon("speaker.enabled=false") as running:
         pids = running.role_pids()
-        assert {"gateway", "engine glow", "engine griffin-lim"} <= pids.keys()
+        assert {"gateway", "engine glow", "engine rtisi", "engine griffin-lim"} <= pids.keys()
     assert running.process.returncode == 0
     assert not running.role_pids()
