@@ -61,6 +61,7 @@ class Voice:
     engine: str = ""
     default: bool = False
     threads: int = setting(1, 1, 256)
+    max_streams: int = setting(0, 0, 1024)
     chunk_frames: int = setting(4, 1, 512)
     max_chunk_frames: int = setting(16, 1, 512)
     max_batch: int = setting(16, 1, 1024)
