@@ -21,7 +21,8 @@ MEL = speech()
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running_daemon("speaker.enabled=false") as running:
+    # Not as many streams as this machine can do in time, which is not what is tested here.
+    with running_daemon("speaker.enabled=false", "voices.glow.max_streams=16") as running:
         yield running
 
 
