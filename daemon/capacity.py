@@ -3,6 +3,9 @@
 Rules: no socket, no torch. A call that serves n streams takes T(n). At real-time pace each stream needs one chunk in the
 time of a chunk, so a round over all streams, in calls of at most `max_batch`, may take no longer than that. The capacity
 is the largest number of streams whose round takes at most SHARE of it: the rest is for what a machine does besides.
+
+On a processor T(n) is the thread's own time in it, not that of a clock on the wall: how much of the machine's time other
+programs take while the daemon starts says nothing about later. When they do take it, overload.py is what helps.
 """
 
 import contextlib
@@ -18,7 +21,7 @@ from flow.vocoder import Vocoder
 
 SHARE = 0.7
 """Of the time of a chunk: what a round of calls may take."""
-REPEATS = 7
+REPEATS = 4
 LIMIT_S = 4.0
 """The measurement ends after this time, with what it has found by then."""
 
@@ -52,7 +55,17 @@ def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 2)
 
 
-def find(vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int) -> Capacity | None:
+Clock = Callable[[], float]
+
+
+def clock_of(vocoder: Vocoder) -> Clock:
+    """The clock in seconds that measures a voice's work: the processor's time, or, where a GPU works, just time."""
+    return time.thread_time if str(getattr(vocoder, "device", "cpu")) == "cpu" else time.perf_counter
+
+
+def find(
+    vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock | None = None
+) -> Capacity | None:
     """What is set (`max_streams` above 0), else what is measured; None for a voice without live streams.
 
     A voice that is heard only when its utterance has ended has no pace to keep. One that is too slow even for a single
@@ -65,7 +78,8 @@ def find(vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int) 
     until_s = time.monotonic() + LIMIT_S
     frames = frames_per_call(vocoder, chunk_frames)
     chunk_s = frames * vocoder.hop / vocoder.rate_hz
-    step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s))
+    clock_s = clock_s or clock_of(vocoder)
+    step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s))
     streams = max(1, streams_within(step_s, SHARE * chunk_s, max_batch))
     return Capacity(streams, True, 1000 * chunk_s, _ms(step_s(1)), _ms(round_s(step_s, streams, max_batch)))
 
@@ -74,14 +88,13 @@ def _ms(seconds: float) -> float | None:
     return 1000 * seconds if math.isfinite(seconds) else None
 
 
-def fastest_s(vocoder: Vocoder, frames: int, batch: int, until_s: float) -> float:
+def fastest_s(vocoder: Vocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
     """Seconds of the fastest of REPEATS steady calls; infinite if there was none before `until_s` (monotonic clock).
 
-    The fastest, because all that makes a call slower than that is other work, and there is much of it while a daemon
-    starts; what other work there is later, SHARE makes room for.
+    The fastest, because what makes a call slower than that is other work, for which there is SHARE.
     """
     fastest, steady = math.inf, 0
-    with contextlib.closing(calls(vocoder, frames, batch)) as timed:  # type: ignore[type-var]
+    with contextlib.closing(calls(vocoder, frames, batch, clock_s)) as timed:  # type: ignore[type-var]
         while steady < REPEATS and time.monotonic() < until_s:
             call = next(timed)
             if call.steady:

@@ -113,6 +113,35 @@ def context(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench(args: argparse.Namespace) -> int:
+    """`glowlab bench`."""
+    import torch
+
+    from flow import checkpoint
+    from flow.recipe import pick_device
+    from flow.speed import WARM_UP, speed
+    from flow.streaming import ChunkPlan, stream_vocoder
+
+    device = pick_device(args.device)
+    torch.set_num_threads(args.threads)
+    voice = checkpoint.load(args.checkpoint)
+    name = torch.cuda.get_device_name() if str(device).startswith("cuda") else "CPU"
+    print(
+        f"{args.checkpoint} on {name}, torch {torch.__version__}, {args.threads} threads, {args.runs} runs after {WARM_UP}"
+    )
+    print("chunk  streams     RTF      p50      p90      p99      max")
+    for streams in args.streams:
+        for frames in args.chunk_frames:
+            vocoder = stream_vocoder(voice, ChunkPlan(frames), device, max_batch=streams, slots=streams)
+            row = speed(vocoder, frames, streams, args.runs)
+            print(
+                f"{frames:2d} fr {streams:8d} {row.rtf:7.3f} {row.p50_ms:5.1f} ms {row.p90_ms:5.1f} ms {row.p99_ms:5.1f} ms"
+                f" {row.max_ms:5.1f} ms",
+                flush=True,
+            )
+    return 0
+
+
 def card(args: argparse.Namespace) -> int:
     """`glowlab card`."""
     from flow import checkpoint
@@ -160,6 +189,13 @@ def _mel(source: Path, format: "MelFormat") -> "Floats":
     return frames
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: whole numbers of at least 1")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="glowlab", description="train, import, inspect and render voices of glowd")
@@ -187,6 +223,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--sigma", type=float, help="spread of the latents (the voice's own)")
     sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
     sub.set_defaults(run=render)
+
+    sub = commands.add_parser("bench", help="how fast a voice is on this machine, by chunk size and streams")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")
+    sub.add_argument(
+        "--chunk-frames", type=positive, nargs="+", default=[1, 2, 4, 8, 16], help="frames in a chunk (1 2 4 8 16)"
+    )
+    sub.add_argument("--streams", type=positive, nargs="+", default=[1], help="streams in one call (1)")
+    sub.add_argument("--runs", type=positive, default=1000, help="calls measured for each line (1000)")
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
+    sub.add_argument("--threads", type=positive, default=1, help="CPU threads (1)")
+    sub.set_defaults(run=bench)
 
     sub = commands.add_parser("card", help="geometry and card of a checkpoint")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")

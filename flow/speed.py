@@ -1,11 +1,11 @@
 """How fast a voice is on this machine: the time of a step, by frames in a chunk and streams in a batch.
 
-Rules: knows the vocoder interface and nothing else; what the times are compared with is its caller's affair.
+Rules: knows the vocoder interface and nothing else of a voice.
 """
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,19 @@ from flow.mel import Floats
 from flow.vocoder import Vocoder
 
 WARM_UP = 50
+
+
+class Speed(NamedTuple):
+    """What steps of `chunk_frames` for `streams` at once take: percentiles over many, and how they compare with the sound."""
+
+    chunk_frames: int
+    streams: int
+    rtf: float
+    """Mean time of a step over the time that all its samples sound."""
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
 
 
 class Call(NamedTuple):
@@ -38,7 +51,9 @@ def frames_per_call(vocoder: Vocoder, limit: int) -> int:
         vocoder.close(stream)
 
 
-def calls(vocoder: Vocoder, frames: int, batch: int) -> Iterator[Call]:
+def calls(
+    vocoder: Vocoder, frames: int, batch: int, clock_s: Callable[[], float] = time.perf_counter
+) -> Iterator[Call]:
     """Render `frames` of `batch` streams again and again, without end; the streams are closed with the iterator.
 
     The time includes bringing the samples to the host. A non-causal voice's window of context fills during the first
@@ -53,9 +68,9 @@ def calls(vocoder: Vocoder, frames: int, batch: int) -> Iterator[Call]:
             for stream in streams:
                 stream.push(mel)
             before, kind = kind, vocoder.key(streams[0], frames)
-            start = time.perf_counter()
+            start_s = clock_s()
             vocoder.step(streams, frames)
-            yield Call(time.perf_counter() - start, kind == before)
+            yield Call(clock_s() - start_s, kind == before)
     finally:
         for stream in streams:
             vocoder.close(stream)
@@ -66,3 +81,14 @@ def step_times(vocoder: Vocoder, frames: int, batch: int, runs: int, warm_up: in
     with contextlib.closing(calls(vocoder, frames, batch)) as timed:  # type: ignore[type-var]
         steady = (call.seconds for call in timed if call.steady)
         return [seconds for _, seconds in zip(range(warm_up + runs), steady)][warm_up:]
+
+
+def speed(vocoder: Vocoder, frames: int, batch: int, runs: int, warm_up: int = WARM_UP) -> Speed:
+    """The speed of `runs` steady calls, after a warm-up. Raises ValueError unless all numbers are positive."""
+    for name, value in (("frames", frames), ("streams", batch), ("runs", runs)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; allowed: at least 1")
+    times_ms = 1000 * np.asarray(step_times(vocoder, frames, batch, runs, warm_up))
+    sound_ms = 1000 * frames * batch * vocoder.hop / vocoder.rate_hz
+    p50, p90, p99 = (float(np.percentile(times_ms, q)) for q in (50, 90, 99))
+    return Speed(frames, batch, float(times_ms.mean()) / sound_ms, p50, p90, p99, float(times_ms.max()))

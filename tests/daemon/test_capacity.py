@@ -46,11 +46,11 @@ def test_sizes_for_which_no_time_was_left_do_not_count() -> None:
 
 
 class Slow(Toy):
-    """A call sleeps for `fixed_s`, and for `each_s` for each stream; counts what is open."""
+    """A call takes `fixed_s`, and `each_s` for each stream, on a clock of its own; counts what is open."""
 
-    def __init__(self, fixed_s: float, each_s: float) -> None:
+    def __init__(self, fixed_s: float, each_s: float, sleep_s: float = 0.0) -> None:
         super().__init__()
-        self.fixed_s, self.each_s, self.now_open = fixed_s, each_s, 0
+        self.fixed_s, self.each_s, self.sleep_s, self.now_s, self.now_open = fixed_s, each_s, sleep_s, 0.0, 0
 
     def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
         self.now_open += 1
@@ -60,31 +60,52 @@ class Slow(Toy):
         self.now_open -= 1
 
     def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
-        time.sleep(self.fixed_s + self.each_s * len(streams))
+        time.sleep(self.sleep_s)
+        self.now_s += self.fixed_s + self.each_s * len(streams)
         return super().step(streams, frames)
+
+    def capacity(self, chunk_frames: int = 4, max_batch: int = 16) -> capacity.Capacity | None:
+        return capacity.find(self, 0, chunk_frames, max_batch, lambda: self.now_s)
 
 
 def test_a_voice_of_known_speed_is_measured_and_leaves_nothing_open() -> None:
-    slow = Slow(0.004, 0.004)  # 7.1 streams fit into 70 % of 46.4 ms, if a sleep takes no longer than it should
-    found = capacity.find(slow, 0, chunk_frames=4, max_batch=16)
-    assert found is not None and found.measured and 3 <= found.streams <= 7
-    assert found.alone_ms is not None and found.alone_ms >= 8
-    assert found.round_ms is not None and 0.004 * (1 + found.streams) * 1000 <= found.round_ms <= 0.7 * 46.5
+    slow = Slow(0.004, 0.004)  # 7.1 streams fit into 70 % of 46.4 ms
+    found = slow.capacity()
+    assert found is not None
+    assert found.to_dict() == {
+        "streams": 7, "measured": True, "share": 0.7, "chunk_ms": 46.44, "alone_ms": 8.0, "round_ms": 32.0
+    }  # fmt: skip
     assert slow.now_open == 0
 
 
 def test_calls_of_one_batch_follow_one_another_where_they_fit() -> None:
-    found = capacity.find(Slow(0.001, 0.0005), 0, chunk_frames=16, max_batch=2)
-    assert found is not None and found.streams > 2
+    found = Slow(0.004, 0.004).capacity(chunk_frames=16, max_batch=2)  # 130 ms: ten calls of 12 ms and one of 8
+    assert found is not None and found.streams == 21 and found.round_ms == pytest.approx(128)
 
 
 def test_a_voice_too_slow_for_one_stream_still_serves_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "LIMIT_S", 0.2)
-    slow = Slow(0.3, 0)
+    slow = Slow(0.3, 0, sleep_s=0.3)
     began_s = time.monotonic()
-    found = capacity.find(slow, 0, chunk_frames=4, max_batch=16)
+    found = slow.capacity()
     assert found is not None and (found.streams, found.alone_ms) == (1, None), "its first call took all the time"
     assert time.monotonic() - began_s < 2 and slow.now_open == 0
+
+
+def test_time_that_others_take_is_not_the_voices() -> None:
+    class Stolen(Toy):
+        def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+            time.sleep(0.05)  # more than a chunk
+            return super().step(streams, frames)
+
+    stolen = Stolen()
+    found = capacity.find(stolen, 0, chunk_frames=4, max_batch=1)
+    assert found is not None and found.streams > 1
+    assert capacity.clock_of(stolen) is time.thread_time
+    stolen.device = "cuda:0"  # type: ignore[attr-defined]
+    assert capacity.clock_of(stolen) is time.perf_counter
+    found = capacity.find(stolen, 0, chunk_frames=4, max_batch=1)
+    assert found is not None and found.streams == 1 and found.alone_ms is not None and found.alone_ms >= 50
 
 
 def test_what_is_configured_is_not_measured_and_griffin_lim_has_no_pace() -> None:
