@@ -167,6 +167,7 @@ def voices_table(snapshot: Snapshot) -> Table:
             cell(dig(voice, "streams")),
             f"{cell(dig(voice, 'open'))}/{cell(dig(voice, 'max_streams'))}",
             cell(dig(voice, "busy"), ".0f", 100),
+            cell(dig(voice, "stolen"), ".0f", 100),
             cell(dig(voice, "late"), ".0f", 100),
             cell(dig(voice, "level")),
             cell(dig(voice, "batches_per_s"), ".1f"),
@@ -174,8 +175,8 @@ def voices_table(snapshot: Snapshot) -> Table:
         ]
         for name, voice in entries(snapshot, "voices")
     ]
-    columns = ["<VOICE", "<STATE", "SPEAKING", "OPEN", "BUSY %", "LATE %", "LEVEL", "CALLS/s", "AUDIO s/s"]
-    return Table("voices (OPEN: streams/most; LEVEL: of overload, 0 is none)", columns, rows)
+    columns = ["<VOICE", "<STATE", "SPEAKING", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL", "CALLS/s", "AUDIO s/s"]
+    return Table("voices (OPEN: streams/most; STOLEN: by other programs; LEVEL: of overload, 0 is none)", columns, rows)
 
 
 def _state_of(voice: dict[str, Any]) -> str:

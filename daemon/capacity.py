@@ -22,7 +22,7 @@ from flow.vocoder import Vocoder
 SHARE = 0.7
 """Of the time of a chunk: what a round of calls may take."""
 REPEATS = 4
-LIMIT_S = 4.0
+LIMIT_S = 6.0
 """The measurement ends after this time, with what it has found by then."""
 
 

@@ -33,7 +33,7 @@ TICK_MS = 20
 TELEMETRY_NS = 500_000_000
 CLIENT_QUEUE = 256
 """Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
-LOAD = ("streams", "busy", "batches_per_s", "audio_per_s", "late", "level", "degraded")
+LOAD = ("streams", "busy", "stolen", "batches_per_s", "audio_per_s", "late", "level", "degraded")
 """What a voice's part of a snapshot has from its engine."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the others get a turn. Clients may flood; roles send what was asked of them."""

@@ -22,6 +22,7 @@ A voice:
 | `open`, `max_streams` | streams open, speaking or not, and admitted at most; None: no limit but the daemon's |
 | `capacity` | where `max_streams` comes from: see daemon/capacity.py; None as above |
 | `streams`, `busy`, `batches_per_s`, `audio_per_s` | utterances in the engine's hands, share of time in the network, ... |
+| `stolen` | share of the time in the network in which the processor ran something else; None where that is not known |
 | `late` | share of the chunks of the last second that were late: daemon/scheduler.py; None if there were none |
 | `level`, `degraded` | 0 is normal; above it also the map of Overload.describe (daemon/overload.py), None at 0 |
 

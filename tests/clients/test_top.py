@@ -28,13 +28,8 @@ def test_what_was_measured_is_shown() -> None:
     stages = row_of(top.stages_table(SNAPSHOT), "talk")
     assert stages["NETWORK"] == "1.2/9.5" and stages["DEVICE"] == "-" and stages["MEAN SUM"] == "4.0"
     voice = row_of(top.voices_table(SNAPSHOT), "glow *")
-    assert [voice[column] for column in ("<STATE", "OPEN", "BUSY %", "LATE %", "LEVEL")] == [
-        "ready",
-        "2/9",
-        "25",
-        "0",
-        "0",
-    ]
+    shown = ("<STATE", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL")
+    assert [voice[column] for column in shown] == ["ready", "2/9", "25", "50", "0", "0"]
     assert row_of(top.roles_table(SNAPSHOT), "speaker") == {
         "<ROLE": "speaker", "<STATE": "gone", "MiB": "-", "<DEVICE": "no device"
     }  # fmt: skip

@@ -26,11 +26,14 @@ class Machine(Toy):
     def __init__(self, call_ms: float, frame_ms: float) -> None:
         super().__init__()
         self.call_ns, self.frame_ns, self.now_ns = int(call_ms * MS), int(frame_ms * MS), S
+        self.worked_ns = 0
         self.stolen = 1.0
         """Everything takes so many times as long."""
 
     def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
-        self.now_ns += int(self.stolen * (self.call_ns + self.frame_ns * frames * len(streams)))
+        work_ns = self.call_ns + self.frame_ns * frames * len(streams)
+        self.worked_ns += work_ns
+        self.now_ns += int(self.stolen * work_ns)
         return super().step(streams, frames)
 
 
@@ -40,7 +43,7 @@ class Rig:
     def __init__(self, machine: Machine, streams: int, max_chunk_frames: int = 16) -> None:
         self.machine, self.said, self.streams, self.pushed = machine, list[Message](), streams, [0] * streams
         scheduler = Scheduler(machine, chunk_frames=4, max_chunk_frames=max_chunk_frames, max_batch=16, max_wait_ms=60)
-        self.engine = Engine(machine, scheduler, self.said.append, lambda: machine.now_ns)
+        self.engine = Engine(machine, scheduler, self.said.append, lambda: machine.now_ns, lambda: machine.worked_ns)
         for key in range(streams):
             self.engine.handle(link.Start(key=key, seed=key, first_frame=0))
         self.next_ns = [machine.now_ns + MESSAGE_NS * key // streams for key in range(streams)]
@@ -177,6 +180,10 @@ def test_a_report_a_second_tells_what_was_done() -> None:
     last = rig.loads[-1]
     assert last["streams"] == 1 and last["audio_per_s"] == pytest.approx(1, abs=0.06)
     assert last["busy"] == pytest.approx(10 / 46.4, abs=0.02) and last["batches_per_s"] == pytest.approx(21.5, abs=1)
+    assert last["stolen"] == 0
+    rig.machine.stolen = 2.0
+    rig.run(3)
+    assert rig.loads[-1]["stolen"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_stream_that_cannot_go_on_is_reported_and_the_others_are_not_touched() -> None:

@@ -111,6 +111,7 @@ def test_an_engine_without_time_degrades_in_order_and_recovers(daemon: Daemon) -
                 )
                 assert levels[-3:] == [1, 2, 3] and glow.status().state == "degraded"
                 assert found["degraded"]["chunk_frames"] == 16 and "were late" in found["degraded"]["reason"]
+                wait_until(glow, "robbed", lambda found: (found["stolen"] or 0) > 0.5, 20)
                 with pytest.raises(errors.Refused, match="overloaded and takes no new streams now"):
                     glow.open(sinks=["null"])
             wait_until(glow, "recovered", lambda found: seen(found)["level"] == 0, 120)
