@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from daemon import link
-from daemon.engine import LOAD_EVERY_NS, Engine
+from daemon.config import WaveGlowVoice
+from daemon.engine import LOAD_EVERY_NS, Engine, describe, prepare
 from daemon.message import Message
 from daemon.overload import HOLD_NS
 from daemon.scheduler import Scheduler
@@ -81,6 +82,34 @@ class Rig:
         """The levels that were reported, each once for every time it began."""
         levels = [load["level"] for load in self.loads]
         return [level for before, level in zip([None, *levels], levels) if level != before]
+
+
+class Warmed(Machine):
+    """Keeps what it was warmed up for."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.warm: list[tuple[int, int]] = []
+
+    def shapes(self, max_batch: int, max_frames: int) -> list[tuple[int, int]]:
+        return [(1, max_frames), (max_batch, max_frames)]
+
+    def warm_up(self, batch: int, frames: int) -> None:
+        self.warm.append((batch, frames))
+
+
+@pytest.mark.parametrize(("set_to", "most", "batch"), [(3, 16, 3), (40, 16, 12), (40, 5, 5)])
+def test_it_warms_up_for_what_can_come(set_to: int, most: int, batch: int) -> None:
+    voice, settings = Warmed(), WaveGlowVoice(max_streams=set_to, max_batch=12, max_chunk_frames=16)
+    found = prepare(voice, settings, most)
+    assert voice.warm == [(1, 16), (batch, 16)]
+    assert found is not None and describe(voice, True, found)["capacity"]["streams"] == set_to
+    assert describe(voice, True, None)["capacity"] is None
+
+
+def test_what_was_measured_is_what_is_told() -> None:
+    found = prepare(Warmed(), WaveGlowVoice(), 16)
+    assert found is not None and found.measured and describe(Toy(), False, found)["capacity"] == found.to_dict()
 
 
 def test_within_its_capacity_nothing_is_late() -> None:
