@@ -4,8 +4,8 @@ Rules: no socket, no torch. A call that serves n streams takes T(n). At real-tim
 time of a chunk, so a round over all streams, in calls of at most `max_batch`, may take no longer than that. The capacity
 is the largest number of streams whose round takes at most SHARE of it: the rest is for what a machine does besides.
 
-On a processor T(n) is the thread's own time in it, not that of a clock on the wall: how much of the machine's time other
-programs take while the daemon starts says nothing about later. When they do take it, overload.py is what helps.
+Where one thread does all the work, T(n) is the processor's time that it takes, not that of a clock on the wall: how much
+of the machine other programs take while the daemon starts says nothing about later. When they do, overload.py helps.
 """
 
 import contextlib
@@ -58,18 +58,18 @@ def _rounded(ms: float | None) -> float | None:
 Clock = Callable[[], float]
 
 
-def clock_of(vocoder: Vocoder) -> Clock:
-    """The clock in seconds that measures a voice's work: the processor's time, or, where a GPU works, just time."""
-    return time.thread_time if str(getattr(vocoder, "device", "cpu")) == "cpu" else time.perf_counter
+def works_alone(vocoder: Vocoder, threads: int) -> bool:
+    """Whether the thread that calls the voice does all its work: it waits neither for other threads nor for a GPU."""
+    return threads == 1 and str(getattr(vocoder, "device", "cpu")) == "cpu"
 
 
 def find(
-    vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock | None = None
+    vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
 ) -> Capacity | None:
     """What is set (`max_streams` above 0), else what is measured; None for a voice without live streams.
 
     A voice that is heard only when its utterance has ended has no pace to keep. One that is too slow even for a single
-    stream still serves one: a file does not mind.
+    stream still serves one: a file does not mind. `clock_s`: time.thread_time for a voice that works alone.
     """
     if max_streams:
         return Capacity(max_streams, measured=False)
@@ -78,7 +78,6 @@ def find(
     until_s = time.monotonic() + LIMIT_S
     frames = frames_per_call(vocoder, chunk_frames)
     chunk_s = frames * vocoder.hop / vocoder.rate_hz
-    clock_s = clock_s or clock_of(vocoder)
     step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s))
     streams = max(1, streams_within(step_s, SHARE * chunk_s, max_batch))
     return Capacity(streams, True, 1000 * chunk_s, _ms(step_s(1)), _ms(round_s(step_s, streams, max_batch)))

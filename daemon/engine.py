@@ -241,7 +241,8 @@ def _build_waveglow(name: str, settings: WaveGlowVoice, max_streams: int) -> Voc
 def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Capacity | None:
     """Find the voice's capacity (capacity.find), then warm up for what can come within it."""
     batch = min(settings.max_batch, max_streams)
-    found = capacity.find(vocoder, settings.max_streams, settings.chunk_frames, batch)
+    clock_s = time.thread_time if capacity.works_alone(vocoder, settings.threads) else time.perf_counter
+    found = capacity.find(vocoder, settings.max_streams, settings.chunk_frames, batch, clock_s)
     if found:
         log.info("capacity: %d streams (%s)", found.streams, "measured" if found.measured else "configured")
         batch = min(batch, found.streams)
@@ -335,10 +336,7 @@ def main() -> None:
             vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
         )
         socket = connect(role)
-        # Where several threads or a GPU share the work, this one waits for them, and that is not time taken away.
-        work_ns = (
-            time.thread_time_ns if settings.threads == 1 and str(getattr(vocoder, "device", "cpu")) == "cpu" else None
-        )
+        work_ns = time.thread_time_ns if capacity.works_alone(vocoder, settings.threads) else None
         engine = Engine(
             vocoder, scheduler, lambda message: socket.send_multipart(link.encode(message)), work_ns=work_ns
         )

@@ -99,12 +99,12 @@ def test_time_that_others_take_is_not_the_voices() -> None:
             return super().step(streams, frames)
 
     stolen = Stolen()
-    found = capacity.find(stolen, 0, chunk_frames=4, max_batch=1)
+    found = capacity.find(stolen, 0, 4, 1, time.thread_time)
     assert found is not None and found.streams > 1
-    assert capacity.clock_of(stolen) is time.thread_time
+    assert capacity.works_alone(stolen, threads=1) and not capacity.works_alone(stolen, threads=2)
     stolen.device = "cuda:0"  # type: ignore[attr-defined]
-    assert capacity.clock_of(stolen) is time.perf_counter
-    found = capacity.find(stolen, 0, chunk_frames=4, max_batch=1)
+    assert not capacity.works_alone(stolen, threads=1)
+    found = capacity.find(stolen, 0, 4, 1)
     assert found is not None and found.streams == 1 and found.alone_ms is not None and found.alone_ms >= 50
 
 
