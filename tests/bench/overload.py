@@ -66,39 +66,26 @@ def _late_s(piece: wire.Audio) -> float:
 
 
 def overload(env: dict[str, str], seconds: float, offered: tuple[int, ...] = OFFERED) -> Iterator[Result]:
-    """Each number of streams against a daemon that measured its capacity, and against one that admits everything."""
+    """Each number of streams against a daemon that has measured its capacity, and against one that admits everything.
+
+    Each gets a daemon of its own, so that none begins with what the one before has left: a degraded engine, say.
+    """
     mel = np.tile(speech(), (int(seconds / FRAME_S / len(speech())) + 1, 1))[: int(seconds / FRAME_S)]
     for admission, limits in (("on", []), ("off", [f"voices.glow.max_streams={MOST}"])):
-        voices = f"server.max_streams={MOST}", "speaker.device=pulse", *limits
-        with running_daemon(*voices, env=env) as daemon:
-            with daemon.client("bench") as client:
-                capacity = client.status().info["voices"]["glow"]["max_streams"]
-            if admission == "on":
-                yield Result("measured capacity", capacity, "streams", cpu_name(), {"chunk_frames": CHUNK_FRAMES})
-            for number in offered:
+        for number in offered:
+            with running_daemon(f"server.max_streams={MOST}", "speaker.device=pulse", *limits, env=env) as daemon:
+                with daemon.client("bench") as client:
+                    capacity = client.status().info["voices"]["glow"]["max_streams"]
                 found = crowd(daemon, number, mel)
-                settings = {"offered": number, "admission": admission, "seconds": seconds, "chunk_frames": CHUNK_FRAMES}
-                yield from _rows(found, number - found.refused, settings)
-                settle(daemon)
+            settings = {"offered": number, "admission": admission, "seconds": seconds, "chunk_frames": CHUNK_FRAMES}
+            yield from _rows(found, number, seconds, capacity, settings)
 
 
-def _rows(found: Crowd, admitted: int, settings: dict[str, object]) -> Iterator[Result]:
-    where, minutes = cpu_name(), float(str(settings["seconds"])) / 60
+def _rows(found: Crowd, offered: int, seconds: float, capacity: int, settings: dict[str, object]) -> Iterator[Result]:
+    where, admitted = cpu_name(), offered - found.refused
     spread = percentiles_ms(found.late_s)
     yield Result("offered streams: chunk p99", spread["p99"], "ms", where, settings, "", spread)
-    rate = found.underruns / (admitted * minutes)
+    rate = found.underruns / (admitted * seconds / 60)
     yield Result("offered streams: underruns", rate, "per stream and minute", where, settings)
-    yield Result("offered streams: refused", settings["offered"] - admitted, "streams", where, settings)  # type: ignore[operator]
+    yield Result("offered streams: refused", found.refused, "streams", where, settings, "", {"capacity": capacity})
     yield Result("offered streams: complete to the sample", found.complete, f"of {admitted}", where, settings)
-
-
-def settle(daemon: Daemon, patience_s: float = 60.0) -> None:
-    """Wait until the daemon has no streams and has recovered, so that the next number starts where this one did."""
-    until_s = time.monotonic() + patience_s
-    with daemon.client("bench") as client:
-        while time.monotonic() < until_s:
-            voice = client.status().info["voices"]["glow"]
-            if not voice["open"] and not voice["level"]:
-                return
-            time.sleep(0.2)
-    raise AssertionError(f"the daemon has not recovered within {patience_s:g} s: {voice}")
