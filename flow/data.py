@@ -104,6 +104,7 @@ def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
+    name: str
     samples: NDArray[np.int16]  # [L * hop]
     mel: Floats  # [L, M]
 
@@ -117,7 +118,7 @@ def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s
     if len(wave) <= (segment_frames + SPARE_FRAMES) * format.hop:
         raise DataError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
     grid = np.rint(wave[: frames * format.hop] * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-    return _Clip(grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
+    return _Clip(path.stem, grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
 
 
 class Clips:
@@ -126,10 +127,12 @@ class Clips:
     def __init__(self, folder: Path, clips: list[_Clip], skipped: list[str], format: MelFormat, frames: int) -> None:
         self.folder, self.skipped, self.format, self.segment_frames = folder, skipped, format, frames
         self.count = len(clips)
+        self.names = [clip.name for clip in clips]
         self.audio = torch.from_numpy(np.concatenate([clip.samples for clip in clips]))  # [T] int16
         self.mel = torch.from_numpy(np.concatenate([clip.mel for clip in clips]).T.copy())  # [M, L]
         lengths = torch.tensor([len(clip.mel) for clip in clips])
         begins = lengths.cumsum(0) - lengths
+        self._lengths, self._begins = lengths.tolist(), begins.tolist()
         self.starts = torch.cat(
             [torch.arange(begin, begin + length - frames - 1) for begin, length in zip(begins, lengths)]
         )
@@ -144,6 +147,12 @@ class Clips:
         """Move waveform and mel to the device that trains."""
         self.audio, self.mel = self.audio.to(device), self.mel.to(device)
         return self
+
+    def whole(self, index: int) -> tuple[Tensor, Tensor]:
+        """One clip from its beginning to its end: audio [L * hop] float32, mel [M, L]."""
+        begin, length, hop = self._begins[index], self._lengths[index], self.format.hop
+        audio = self.audio[begin * hop : (begin + length) * hop]
+        return audio.float() / FULL_SCALE, self.mel[:, begin : begin + length]
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU."""

@@ -37,6 +37,7 @@ TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
     ("--mel-weight", "mel_weight", float, "weight of the samples' mel error inside the spectral distance (0)"),
     ("--spectral-sigma", "spectral_sigma", float, "spread of these samples' latents; 0: the voice's own (0)"),
     ("--every", "every", int, "steps between checkpoints, each with validation (100)"),
+    ("--samples-every", "samples_every", int, "steps between renderings of a few validation sentences; 0: never (0)"),
     ("--validation-segments", "validation_segments", int, "segments of the validation set (64)"),
     ("--seed", "seed", int, "seed of weights and batches (0)"),
     ("--device", "device", str, "cpu, cuda, cuda:N or auto (auto)"),
@@ -197,7 +198,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_train(commands: Any) -> None:
     sub = commands.add_parser("train", help="train a voice by likelihood, alone or with a spectral distance")
-    sub.add_argument("--out", required=True, help="folder of the run: state.pt, curve.csv, voice.safetensors")
+    sub.add_argument("--out", required=True, help="folder of the run: state, curve, voice, samples")
     for flag, dest, kind, text in TRAIN_OPTIONS:
         sub.add_argument(flag, dest=dest, type=kind, help=text)
     sub.add_argument(

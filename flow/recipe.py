@@ -63,6 +63,8 @@ class Settings:
     """Standard deviation of these samples' latents; 0 is the voice's own."""
     every: int = 100
     """Steps between two points of the curve, each with validation and a checkpoint."""
+    samples_every: int = 0
+    """Steps between renderings of a few validation sentences; 0 is never."""
     validation_segments: int = 64
     seed: int = 0
     device: str = "auto"
@@ -74,11 +76,12 @@ class Settings:
     licence: str = "not stated"
 
     def __post_init__(self) -> None:
-        for name, low in dict(batch=1, segment_samples=1, every=1, validation_segments=1, steps=0, threads=0).items():
-            self._require(name, getattr(self, name) >= low, f"at least {low}")
+        for name in ("batch", "segment_samples", "every", "validation_segments"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("steps", "threads", "samples_every", "warm_up_steps"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("minutes", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
-        self._require("warm_up_steps", self.warm_up_steps >= 0, "at least 0")
         self._require("decay", 0 <= self.decay <= 1, "0 to 1")
         self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
         for name in ("max_silence_s", "nll_weight", "spectral_weight", "mel_weight", "spectral_sigma"):

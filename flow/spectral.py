@@ -33,6 +33,7 @@ WINDOWS = (128, 256, 512, 1024, 2048)
 MAGNITUDE_WEIGHT = 8.0
 FLOOR = 2.5e-4
 """Added to magnitudes before the logarithm, about -72 dB of full scale: what lies below counts as silence."""
+VALIDATION_SEED = 1
 LIMIT = 1.5
 """Samples beyond it are cut: a young voice can overshoot a thousandfold, and one such sample would be the whole batch."""
 
@@ -132,19 +133,26 @@ class Latents:
             self._generator.set_state(state["generator"])
 
 
+def invertible(network: nn.Module, reason: str) -> WaveGlow:
+    """The network, if one pass can draw samples from it. Raises TrainError: `reason`, and why not."""
+    if not isinstance(network, WaveGlow):
+        raise TrainError(f"{reason}, but {type(network).__name__} has no inverse to draw them with; allowed: 0")
+    return network
+
+
 class Objective(nn.Module):
     """The loss of a batch as a module of its own: nll_weight * NLL + spectral_weight * D.
 
     Raises TrainError, if spectral_weight is not 0, for a network that cannot be sampled or a segment that is too short.
     """
 
-    def __init__(self, voice: WaveGlow, settings: Settings) -> None:
+    def __init__(self, network: WaveGlow, settings: Settings) -> None:
         super().__init__()
-        self.voice, self.settings = voice, settings
-        self._nll: Callable[..., Tensor] = voice.nll
+        self.network, self.settings = network, settings
+        self._nll: Callable[..., Tensor] = network.nll
         if settings.spectral_weight:
-            _require_samples(voice, settings)
-            self._inverse: Inverse = voice.inverse
+            _require_length(settings)
+            self._inverse: Inverse = invertible(network, _asked(settings)).inverse
         if settings.compile:
             self._nll = torch.compile(self._nll, dynamic=False)
         if settings.compile and settings.spectral_weight:
@@ -156,16 +164,30 @@ class Objective(nn.Module):
         nll = self._nll(audio, mel, bf16)
         loss = self.settings.nll_weight * nll
         if z is not None:
-            found = sampled_distance(self.voice, self._inverse, (audio, mel, bf16), z, self.settings)
+            found = sampled_distance(self.network, self._inverse, (audio, mel, bf16), z, self.settings)
             loss = loss + self.settings.spectral_weight * found
         return loss, nll
 
 
-def _require_samples(voice: nn.Module, settings: Settings) -> None:
-    weight = f"spectral_weight is {settings.spectral_weight:g}"
-    if not hasattr(voice, "inverse"):
-        raise TrainError(f"{weight}, but {type(voice).__name__} has no inverse to draw samples with; allowed: 0")
-    if settings.segment_samples <= max(WINDOWS) // 2:
-        raise TrainError(
-            f"{weight} and segment_samples {settings.segment_samples}; its windows need more than {max(WINDOWS) // 2}"
-        )
+@torch.no_grad()
+def validation_distance(
+    network: nn.Module, segments: Sequence[tuple[Tensor, Tensor]], settings: Settings, bf16: bool
+) -> float:
+    """D of fixed segments, batches of audio [B, T] and mel [B, M, L], and fixed samples of a network."""
+    voice = invertible(network, _asked(settings))
+    # Drawn on the CPU, so that they are the same on every device.
+    latents = Latents(voice, settings, torch.device("cpu"), VALIDATION_SEED)
+    total = 0.0
+    for audio, mel in segments:
+        z = latents.next(len(audio)).to(audio.device)
+        total += len(audio) * sampled_distance(voice, voice.inverse, (audio, mel, bf16), z, settings).item()
+    return total / sum(len(audio) for audio, _ in segments)
+
+
+def _asked(settings: Settings) -> str:
+    return f"spectral_weight is {settings.spectral_weight:g}, which takes samples"
+
+
+def _require_length(settings: Settings) -> None:
+    if settings.segment_samples <= (reach := max(WINDOWS) // 2):
+        raise TrainError(f"segment_samples is {settings.segment_samples}; the spectral part needs more than {reach}")

@@ -19,13 +19,15 @@ from tqdm import tqdm
 
 from flow.data import Clips, Segments, fixed_segments
 from flow.interrupt import Interrupt
+from flow.mel import Floats
 from flow.muon import Muon
+from flow.picture import can_draw, curve_png
 from flow.recipe import MUON_RATIO, Settings, TrainError, wants_bf16
 from flow.runfiles import Point, RunFolder, thinned
-from flow.spectral import Latents, Objective, sampled_distance
+from flow.sentences import speak
+from flow.spectral import Latents, Objective, validation_distance
 from flow.waveglow import WaveGlow, WaveGlowConfig
 
-VALIDATION_SEED = 1
 WATCH_EVERY_ON_CUDA = 10
 """Steps between two looks at the loss: each look waits for the device."""
 
@@ -125,20 +127,11 @@ class Trainer:
         losses = [self.average.nll(audio, mel, self.bf16).item() for audio, mel in self._fixed]
         return sum(n * loss for n, loss in zip(sizes, losses)) / sum(sizes)
 
-    @torch.no_grad()
     def validate_spectral(self) -> float | None:
-        """Spectral distance of samples of the averaged weights from the fixed segments; None if it is no part of the loss."""
+        """Spectral distance of the averaged weights' samples from the fixed segments; None if it is no part of the loss."""
         if not self.settings.spectral_weight:
             return None
-        # Of the CPU, so that they are the same on every device.
-        latents = Latents(self.average, self.settings, torch.device("cpu"), VALIDATION_SEED)
-        total = 0.0
-        for audio, mel in self._fixed:
-            z = latents.next(len(audio)).to(self.device)
-            batch = (audio, mel, self.bf16)
-            found = sampled_distance(self.average, self.average.inverse, batch, z, self.settings)
-            total += len(audio) * found.item()
-        return total / sum(len(audio) for audio, _ in self._fixed)
+        return validation_distance(self.average, self._fixed, self.settings, self.bf16)
 
     def mark(self) -> Point:
         """Validate and add a point to the curve. Raises TrainError if a likelihood is not finite."""
@@ -150,6 +143,10 @@ class Trainer:
         self.curve.append(Point(self.steps, round(self.seconds, 3), train, validation, self.lr, spectral))
         self.losses = []
         return self.curve[-1]
+
+    def speak(self) -> dict[str, Floats]:
+        """A few whole validation sentences as the averaged weights say them: name -> samples [T]."""
+        return speak(self.average, self.test)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly: plain values and tensors."""
@@ -254,10 +251,13 @@ class _Progress:
 def train(trainer: Trainer, folder: RunFolder, report: Callable[[str], None] = tqdm.write) -> bool:
     """Run to the end of the settings' steps or minutes; False if an interrupt ended it before.
 
-    A point of the curve, the state and the voice are written every `every` steps and at the end; `report` gets a line for
-    each. Raises TrainError if the loss is not finite or a write fails; the last state written is intact then.
+    A point of the curve, the state and the voice are written every `every` steps and at the end, spoken sentences every
+    `samples_every`; `report` gets a line for each point. Raises TrainError if the loss is not finite or a write fails; the
+    last state written is intact then.
     """
     progress = _Progress(trainer)
+    if not can_draw():
+        report("no picture of the curve will be drawn; for one: pip install 'glowd[plots]'")
     with Interrupt() as interrupt, progress.bar:
         if folder.saved_step is None:
             folder.save(trainer.state_dict())
@@ -267,6 +267,8 @@ def train(trainer: Trainer, folder: RunFolder, report: Callable[[str], None] = t
             progress.stepped(time.monotonic() - began)
             if trainer.steps % trainer.settings.every == 0:
                 _write_point(trainer, folder, lambda point: report(progress.line(point)))
+            if trainer.settings.samples_every and trainer.steps % trainer.settings.samples_every == 0:
+                _write_samples(trainer, folder)
         if trainer.progress < 1:
             folder.save(trainer.state_dict())
         elif not trainer.curve or trainer.curve[-1].step != trainer.steps:
@@ -289,4 +291,12 @@ def _write_point(trainer: Trainer, folder: RunFolder, report: Callable[[Point], 
     # The voice first: a run killed between the two comes back to this point and writes it again.
     folder.export(trainer.config, trainer.average.state_dict(), trainer.card())
     folder.save(trainer.state_dict())
+    if can_draw():
+        folder.write_picture(curve_png(trainer.curve))
+    trainer.seconds += time.monotonic() - began
+
+
+def _write_samples(trainer: Trainer, folder: RunFolder) -> None:
+    began = time.monotonic()
+    folder.write_samples(trainer.steps, trainer.speak(), trainer.config.mel.rate_hz)
     trainer.seconds += time.monotonic() - began

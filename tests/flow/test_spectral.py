@@ -204,9 +204,11 @@ class Blind(nn.Module):
 
 
 def test_what_cannot_be_sampled_is_refused(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match=r"spectral_weight is 0\.5, but Blind has no inverse.*allowed: 0"):
+    with pytest.raises(
+        TrainError, match=r"spectral_weight is 0\.5, which takes samples, but Blind has no inverse.*allowed: 0"
+    ):
         Objective(Blind(), settings)  # type: ignore[arg-type]
     loss, nll = Objective(Blind(), replace(settings, spectral_weight=0.0))(noise(0), noise(0), None, False)  # type: ignore[arg-type]
     assert loss.item() == nll.item()
-    with pytest.raises(TrainError, match=r"segment_samples 1024; its windows need more than 1024"):
+    with pytest.raises(TrainError, match=r"segment_samples is 1024; .*needs more than 1024"):
         start(replace(settings, segment_samples=1024), tmp_path)
