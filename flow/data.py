@@ -26,6 +26,7 @@ FULL_SCALE = 32768
 METADATA, WAVS = "metadata.csv", "wavs"
 """LJ Speech's own layout: lines `ID|text|...`, whose recordings are wavs/ID.wav."""
 READERS = 4
+ALL = slice(None)
 SILENCE_DB = 40.0
 """Below the loudest moment of a clip by this much is silence, where silence is trimmed."""
 SPARE_FRAMES = 4
@@ -154,9 +155,12 @@ class Clips:
         audio = self.audio[begin * hop : (begin + length) * hop]
         return audio.float() / FULL_SCALE, self.mel[:, begin : begin + length]
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU."""
-        pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)].to(self.audio.device)
+    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> tuple[Tensor, Tensor]:
+        """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU.
+
+        Of these, a process that trains together with others takes its `share`.
+        """
+        pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)[share]].to(self.audio.device)
         frame = pick[:, None] + torch.arange(self.segment_frames, device=pick.device)
         sample = pick[:, None] * self.format.hop + torch.arange(
             self.segment_frames * self.format.hop, device=pick.device
@@ -187,18 +191,21 @@ def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silenc
 
 
 class Segments:
-    """The endless batches of a training run. Which ones come next is explicit state, so a run can be resumed exactly."""
+    """The endless batches of a training run. Which ones come next is explicit state, so a run can be resumed exactly.
 
-    def __init__(self, clips: Clips, batch: int, seed: int) -> None:
-        self.clips, self.batch = clips, batch
+    A process that trains together with others gets its `share` of each batch; the state is that of whole batches.
+    """
+
+    def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL) -> None:
+        self.clips, self.batch, self.share = clips, batch, share
         self.device = clips.audio.device
         self._picks = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Audio [B, T] with the uniform noise of dequantisation (one step of 16 bits), mel [B, M, L]."""
-        audio, mel = self.clips.draw(self.batch, self._picks)
-        noise = torch.rand(audio.shape, generator=self._noise, device=self.device)
+        audio, mel = self.clips.draw(self.batch, self._picks, self.share)
+        noise = torch.rand((self.batch, audio.shape[1]), generator=self._noise, device=self.device)[self.share]
         return audio + noise / FULL_SCALE, mel
 
     def state_dict(self) -> dict[str, Any]:

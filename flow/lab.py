@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flow.distributed import World
     from flow.mel import Floats, MelFormat
+    from flow.run import Report
+    from flow.runfiles import RunFolder
+    from flow.train import Trainer
 
 TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
     ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too), or of LJ Speech"),
     ("--test", "test", str, "folder of clips to validate on"),
     ("--minutes", "minutes", float, "length of the run (60)"),
     ("--steps", "steps", int, "length of the run in steps, instead of minutes"),
-    ("--batch", "batch", int, "segments per step (12)"),
+    ("--batch", "batch", int, "segments per step, over all processes (12)"),
     ("--segment", "segment_samples", int, "samples per segment, a multiple of the hop (16384)"),
     ("--max-silence", "max_silence_s", float, "seconds of silence kept at both ends of a training clip; 0: all (0)"),
     ("--lr", "lr", float, "learning rate of AdamW; Muon's is ten times as high (0.002)"),
@@ -50,26 +54,33 @@ TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
 
 def train(args: argparse.Namespace) -> int:
     """`glowlab train`."""
-    from flow.recipe import Settings, TrainError, read_config
-    from flow.run import new_run, resumed_run
+    from flow.distributed import joined
     from flow.runfiles import VOICE, RunFolder
     from flow.train import train as run
 
+    with joined() as world:
+        folder = RunFolder(Path(args.out), writes=world.leads)
+        report = world.said(print)
+        trainer = _trainer(args, folder, report, world)
+        if run(trainer, folder):
+            report(f"done after {trainer.steps} steps: {folder.path / VOICE}")
+        else:
+            report(f"stopped after {trainer.steps} steps; go on with: glowlab train --out {folder.path} --resume")
+    return 0
+
+
+def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", world: "World") -> "Trainer":
+    from flow.recipe import Settings, TrainError, read_config
+    from flow.run import new_run, resumed_run
+
     given = {dest: value for _, dest, _, _ in TRAIN_OPTIONS if (value := getattr(args, dest)) is not None}
     given |= {"compile": True} if args.compile else {}
-    folder = RunFolder(Path(args.out))
     if args.resume:
         if args.config or args.init:
             raise TrainError("--config and --init belong to the start of a run; leave them out with --resume")
-        trainer = resumed_run(folder, given, print)
-    else:
-        voice, table = read_config(args.config) if args.config else ({}, {})
-        trainer = new_run(folder, Settings.from_dict(table | given), voice, args.init, print)
-    if run(trainer, folder):
-        print(f"done after {trainer.steps} steps: {folder.path / VOICE}")
-    else:
-        print(f"stopped after {trainer.steps} steps; go on with: glowlab train --out {folder.path} --resume")
-    return 0
+        return resumed_run(folder, given, report, world)
+    voice, table = read_config(args.config) if args.config else ({}, {})
+    return new_run(folder, Settings.from_dict(table | given), voice, args.init, report, world)
 
 
 def import_(args: argparse.Namespace) -> int:
@@ -197,7 +208,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_train(commands: Any) -> None:
-    sub = commands.add_parser("train", help="train a voice by likelihood, alone or with a spectral distance")
+    sub = commands.add_parser(
+        "train",
+        help="train a voice by likelihood, alone or with a spectral distance",
+        epilog="Several GPUs: torchrun --nproc-per-node N -m flow.lab train ...",
+    )
     sub.add_argument("--out", required=True, help="folder of the run: state, curve, voice, samples")
     for flag, dest, kind, text in TRAIN_OPTIONS:
         sub.add_argument(flag, dest=dest, type=kind, help=text)

@@ -42,7 +42,7 @@ def curve_png(curve: Sequence[Point]) -> bytes:
         axes[1].plot([point.step for point in spectral], [point.spectral for point in spectral])
         axes[1].set_ylabel("spectral distance")
     axes[-1].plot(steps, [point.lr for point in curve])
-    axes[-1].set(xlabel="step", ylabel="learning rate")
+    axes[-1].set(xlabel="step", ylabel="learning rate", ylim=(0, None))
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.suptitle(f"{curve[-1].step} steps, {curve[-1].seconds / 60:.0f} minutes")

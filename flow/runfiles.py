@@ -78,14 +78,19 @@ def _replace(path: Path, content: bytes | memoryview) -> None:
 
 
 class RunFolder:
-    """A folder with a run in it. Remembers the last step whose state is safe, to say so when a write fails."""
+    """A folder with a run in it. Remembers the last step whose state is safe, to say so when a write fails.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Of several processes that train together only the first one `writes`: for the others all writing is no work.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         self.saved_step: int | None = None
 
     def prepare(self) -> None:
         """Make the folder. Raises TrainError if it cannot be made, or holds a run that would be overwritten."""
+        if not self.writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -112,6 +117,8 @@ class RunFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, and the curve that it holds."""
+        if not self.writes:
+            return
         # In memory first: torch hides the reason of a failed write behind one of its own.
         buffer = io.BytesIO()
         torch.save({"version": STATE_VERSION} | state, buffer)
@@ -123,6 +130,8 @@ class RunFolder:
 
     def export(self, config: WaveGlowConfig, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
         """Write the voice."""
+        if not self.writes:
+            return
         with _guarded(self.path / VOICE, self.saved_step):
             checkpoint.save(self.path / VOICE, config, weights, card, half=True)
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flow.data import ALL
 from flow.mel import MelFormat, filter_bank, hann_window
 from flow.recipe import Settings, TrainError
 from flow.waveglow import WaveGlow
@@ -118,10 +119,14 @@ class Latents:
         self.device = device
         self._generator = torch.Generator(device).manual_seed(seed)
 
-    def next(self, count: int) -> Tensor:
-        """For `count` segments: z [samples * count, G, S], normal with standard deviation sigma."""
-        size = (self.samples * count, *self.shape)
-        return self.sigma * torch.randn(size, generator=self._generator, device=self.device)
+    def next(self, count: int, share: slice = ALL) -> Tensor:
+        """For `count` segments: z [samples * count, G, S], normal with standard deviation sigma; first samples first.
+
+        Of these segments, a process that trains together with others takes its `share`.
+        """
+        size = (self.samples, count, *self.shape)
+        z = torch.randn(size, generator=self._generator, device=self.device)[:, share]
+        return self.sigma * z.flatten(0, 1)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on with the same latents."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flow.data import Clips, Segments, fixed_segments
+from flow.distributed import ALONE, World
 from flow.interrupt import Interrupt
 from flow.mel import Floats
 from flow.muon import Muon
@@ -44,8 +45,10 @@ def optimisers(voice: WaveGlow, lr: float) -> list[tuple[torch.optim.Optimizer, 
 class Trainer:
     """A network in training. All that the next step depends on is here and in `state_dict`."""
 
-    def __init__(self, settings: Settings, config: WaveGlowConfig, clips: Clips, test: Clips) -> None:
-        self.settings, self.config, self.clips, self.test = settings, config, clips, test
+    def __init__(
+        self, settings: Settings, config: WaveGlowConfig, clips: Clips, test: Clips, world: World = ALONE
+    ) -> None:
+        self.settings, self.config, self.clips, self.test, self.world = settings, config, clips, test, world
         self.device = clips.audio.device
         self.bf16 = wants_bf16(settings.precision, self.device)
         with torch.random.fork_rng(devices=[]):
@@ -53,9 +56,10 @@ class Trainer:
             self.voice = WaveGlow(config).to(self.device)
         self.average = copy.deepcopy(self.voice).requires_grad_(False).eval()
         self.optimisers = optimisers(self.voice, settings.lr)
-        self.segments = Segments(clips, settings.batch, settings.seed)
+        self._share = world.share(settings.batch)
+        self.segments = Segments(clips, settings.batch, settings.seed, self._share)
         self._fixed = fixed_segments(test, settings.validation_segments)
-        self._objective = Objective(self.voice, settings)
+        self._objective = world.parallel(Objective(self.voice, settings))
         self._latents: Latents | None = None
         if settings.spectral_weight:
             self._latents = Latents(self.voice, settings, self.device, settings.seed + 2)
@@ -87,7 +91,7 @@ class Trainer:
         """One batch. Raises TrainError when the loss is not finite (on CUDA up to WATCH_EVERY_ON_CUDA steps later)."""
         lr = self.lr
         audio, mel = self.segments.next()
-        z = self._latents.next(len(audio)) if self._latents else None
+        z = self._latents.next(self.settings.batch, self._share) if self._latents else None
         loss, nll = self._objective(audio, mel, z, self.bf16)
         self.voice.zero_grad()
         loss.backward()
@@ -113,7 +117,7 @@ class Trainer:
         """Fetch the losses not seen yet. Raises TrainError if one is not finite: the weights are spoilt then."""
         if not self._unseen:
             return
-        seen, self._unseen = torch.stack(self._unseen).tolist(), []
+        seen, self._unseen = self.world.mean(torch.stack(self._unseen)).tolist(), []
         for i, (loss, norm) in enumerate(seen):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 step = self.steps - len(seen) + i + 1
@@ -219,7 +223,8 @@ class _Progress:
         self.trainer = trainer
         self._first_step, self._stepping_s = trainer.steps, 0.0
         bar_format = "{percentage:3.0f}% |{bar:20}| step {n_fmt}/{total_fmt}, {remaining} left{postfix}"
-        self.bar = tqdm(initial=trainer.steps, total=trainer.settings.steps, bar_format=bar_format, disable=None)
+        hidden = None if trainer.world.leads else True  # None: hidden where nobody looks
+        self.bar = tqdm(initial=trainer.steps, total=trainer.settings.steps, bar_format=bar_format, disable=hidden)
 
     @property
     def audio_rate(self) -> float:
@@ -255,13 +260,18 @@ def train(trainer: Trainer, folder: RunFolder, report: Callable[[str], None] = t
     `samples_every`; `report` gets a line for each point. Raises TrainError if the loss is not finite or a write fails; the
     last state written is intact then.
     """
-    progress = _Progress(trainer)
+    world, progress = trainer.world, _Progress(trainer)
+    report = world.said(report)
     if not can_draw():
         report("no picture of the curve will be drawn; for one: pip install 'glowd[plots]'")
     with Interrupt() as interrupt, progress.bar:
         if folder.saved_step is None:
             folder.save(trainer.state_dict())
-        while trainer.progress < 1 and not interrupt.requested:
+        while True:
+            # Processes that train together stop together, and their learning rates fall by one clock.
+            trainer.seconds, requested = world.largest(trainer.seconds, interrupt.requested)
+            if trainer.progress >= 1 or requested:
+                break
             began = time.monotonic()
             _step(trainer)
             progress.stepped(time.monotonic() - began)
@@ -291,12 +301,13 @@ def _write_point(trainer: Trainer, folder: RunFolder, report: Callable[[Point], 
     # The voice first: a run killed between the two comes back to this point and writes it again.
     folder.export(trainer.config, trainer.average.state_dict(), trainer.card())
     folder.save(trainer.state_dict())
-    if can_draw():
+    if can_draw() and trainer.world.leads:
         folder.write_picture(curve_png(trainer.curve))
     trainer.seconds += time.monotonic() - began
 
 
 def _write_samples(trainer: Trainer, folder: RunFolder) -> None:
     began = time.monotonic()
-    folder.write_samples(trainer.steps, trainer.speak(), trainer.config.mel.rate_hz)
+    if trainer.world.leads:
+        folder.write_samples(trainer.steps, trainer.speak(), trainer.config.mel.rate_hz)
     trainer.seconds += time.monotonic() - began
