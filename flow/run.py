@@ -48,6 +48,8 @@ def resumed_run(folder: RunFolder, changes: dict[str, Any], report: Report, worl
     settings = Settings.from_dict(state["settings"] | changes)
     trainer = _trainer(settings, WaveGlowConfig.from_dict(state["config"]), report, world)
     trainer.load_state_dict(state)
+    if state.get("clips", trainer.clips.count) != trainer.clips.count:
+        report(f"{trainer.clips.count} training clips, {state['clips']} before: the run goes on with other batches")
     report(f"going on from step {trainer.steps}")
     return trainer
 

@@ -163,6 +163,7 @@ class Trainer:
             "curve": [list(point) for point in self.curve],
             "losses": self.losses,
             "origin": self.origin,
+            "clips": self.clips.count,
             "voice": self.voice.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser, _ in self.optimisers],

@@ -56,6 +56,7 @@ def torchrun(*args: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(240)  # torch is imported four times
 def test_two_processes_give_the_numbers_of_one(settings: Settings, tmp_path: Path) -> None:
     voice, init, run_file = random_voice(tiny()), tmp_path / "init.safetensors", tmp_path / "run.toml"
     checkpoint.save(init, voice.config, voice.state_dict())

@@ -82,6 +82,22 @@ def test_run_files_hold_geometry_and_settings(tmp_path: Path) -> None:
     assert geometry(voice) == WaveGlowConfig(layers=6) and train == {}
 
 
+RECIPES = sorted((Path(__file__).parents[2] / "flow" / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_of_the_repository_are_runs(recipe: Path) -> None:
+    voice, train = read_config(str(recipe))
+    settings = Settings.from_dict(train | FOLDERS)
+    assert geometry(voice) == WaveGlowConfig() and settings.licence != "not stated"
+    # A second stage begins with a voice, which brings its geometry.
+    assert (settings.spectral_weight > 0) == (not voice)
+
+
+def test_there_is_a_recipe_for_each_stage() -> None:
+    assert [path.stem for path in RECIPES] == ["gpu", "likelihood", "samples"]
+
+
 @pytest.mark.parametrize("content", ["[vioce]\n", "[voice\n"])
 def test_broken_run_files_are_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "run.toml"

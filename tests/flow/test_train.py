@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import soundfile
 import torch
 
 from flow import checkpoint
-from flow.data import load_clips
+from flow.data import DataError, load_clips
 from flow.mel import MelFormat, log_mel
 from flow.picture import curve_png
 from flow.recipe import Settings, TrainError
@@ -316,6 +317,21 @@ def test_runs_are_not_overwritten_and_damage_is_said(settings: Settings, tmp_pat
         (tmp_path / STATE).write_bytes(damaged)
         with pytest.raises(TrainError, match="is damaged"):
             resumed_run(RunFolder(tmp_path), {}, silent)
+
+
+def test_data_that_has_changed_is_said_and_costs_nothing(settings: Settings, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(settings.data, tmp_path / "data"))
+    run(replace(settings, data=str(data)), tmp_path / "out")
+    before = (tmp_path / "out" / STATE).read_bytes()
+    (data / "clip0.flac").write_bytes(b"no sound")
+    lines: list[str] = []
+    assert resumed_run(RunFolder(tmp_path / "out"), {}, lines.append).steps == 6
+    assert any("skipped: " in line and "clip0.flac is not a readable recording" in line for line in lines)
+    assert "3 training clips, 4 before: the run goes on with other batches" in lines
+    shutil.rmtree(data)
+    with pytest.raises(DataError, match="does not exist"):
+        resumed_run(RunFolder(tmp_path / "out"), {}, silent)
+    assert (tmp_path / "out" / STATE).read_bytes() == before
 
 
 def test_segments_are_whole_frames(settings: Settings, tmp_path: Path) -> None:
