@@ -9,7 +9,7 @@ from torch import nn
 
 from flow.data import Clips
 from flow.mel import Floats
-from flow.spectral import invertible
+from flow.objective import invertible
 
 SENTENCES = 4
 

@@ -22,11 +22,11 @@ from flow.distributed import ALONE, World
 from flow.interrupt import Interrupt
 from flow.mel import Floats
 from flow.muon import Muon
+from flow.objective import Latents, Objective, validation_distance
 from flow.picture import can_draw, curve_png
 from flow.recipe import MUON_RATIO, Settings, TrainError, wants_bf16
 from flow.runfiles import Point, RunFolder, thinned
 from flow.sentences import speak
-from flow.spectral import Latents, Objective, validation_distance
 from flow.waveglow import WaveGlow, WaveGlowConfig
 
 WATCH_EVERY_ON_CUDA = 10

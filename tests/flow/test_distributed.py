@@ -14,10 +14,10 @@ from flow import checkpoint
 from flow.data import Segments, load_clips
 from flow.distributed import ALONE, World
 from flow.mel import MelFormat
+from flow.objective import Latents
 from flow.recipe import Settings, TrainError
 from flow.run import new_run
 from flow.runfiles import CURVE, PICTURE, STATE, VOICE, RunFolder
-from flow.spectral import Latents
 from flow.train import train
 from tests.flow.recordings import write_recordings
 from tests.flow.voices import SMALL, random_voice, tiny
@@ -41,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     data, test = write_recordings(root / "data"), write_recordings(root / "test", 2, first_seed=10)
     return Settings(
         str(data), str(test), steps=4, every=2, batch=4, segment_samples=2048, validation_segments=4, warm_up_steps=2,
-        lr=2e-4, decay=0.0, spectral_weight=0.5, samples_every=2, device="cpu", precision="float32",
+        lr=2e-4, decay=0.0, spectral_weight=0.5, mel_weight=1.0, samples_every=2, device="cpu", precision="float32",
     )  # fmt: skip
 
 

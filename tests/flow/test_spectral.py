@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flow import checkpoint
 from flow.mel import MelFormat, log_mel
+from flow.objective import Latents, Objective
 from flow.recipe import Settings, TrainError
 from flow.run import new_run, resumed_run
 from flow.runfiles import CURVE, VOICE, RunFolder
@@ -23,8 +24,6 @@ from flow.spectral import (
     LIMIT,
     MAGNITUDE_WEIGHT,
     WINDOWS,
-    Latents,
-    Objective,
     distance,
     energy_distance,
     mel_error,
