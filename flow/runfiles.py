@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flow import checkpoint
+from flow.kinds import Config
 from flow.recipe import TrainError
-from flow.waveglow import WaveGlowConfig
 
 STATE_VERSION = 1
 STATE, CURVE, VOICE = "state.pt", "curve.csv", "voice.safetensors"
@@ -104,7 +104,7 @@ class RunFolder:
         with _guarded(self.path / CURVE, self.saved_step):
             _replace(self.path / CURVE, _as_csv(state["curve"]))
 
-    def export(self, config: WaveGlowConfig, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
+    def export(self, config: Config, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
         """Write the voice."""
         with _guarded(self.path / VOICE, self.saved_step):
             checkpoint.save(self.path / VOICE, config, weights, card, half=True)
