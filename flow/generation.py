@@ -83,11 +83,11 @@ class Generator:
         return advance(self._weights, self._state, self._slices(begin, end), noise, steps, forced)
 
     def _slices(self, begin: int, end: int) -> Slices:
-        cond = self.network.cond(self._encoded[: self.batch, :, begin:end]).unflatten(1, (len(self.network.stack), -1))
+        cond = self.network.condition(self._encoded[: self.batch, :, begin:end])
         bias = torch.stack([_parts(layer.conv)[1] for layer in _layers(self.network)])
         prediction = self._prediction
         return Slices(
-            _array(cond.permute(3, 0, 1, 2) + bias),
+            _array(cond.transpose(0, 1) + bias),
             _array(prediction.taps[: self.batch, begin:end].transpose(0, 1)),
             _array(prediction.gain[: self.batch, begin:end].T),
             _array(prediction.level[: self.batch, begin:end].T),
