@@ -59,7 +59,7 @@ class Generator:
         self._noise = NoiseTable(self.config.group)
         self._first_row = self._noise.first_row(seed)
         with torch.no_grad():
-            self._prediction, self._encoded = network.predictor(mel), network.encoder(mel)
+            self._mel, self._encoded = mel, network.encoder(mel)
 
     def keep(self, batch: int) -> None:
         """Go on with the first `batch` utterances only."""
@@ -75,22 +75,25 @@ class Generator:
         forced [B, frames * hop]: these samples instead of drawn ones (teacher forcing).
         """
         frames = min(frames, self.frames_left)
-        begin, end = (n * self.config.slices_per_frame for n in (self.frames_done, self.frames_done + frames))
-        self.frames_done, self.frames_left = self.frames_done + frames, self.frames_left - frames
+        slices = self._slices(self.frames_done, self.frames_done + frames)
         steps = self.config.slice_samples // self.config.group
-        rows = self._noise.rows(torch.tensor([self._first_row + begin * steps]), (end - begin) * steps)
+        rows = self._noise.rows(torch.tensor([self._first_row + self._state.steps]), len(slices.gain) * steps)
         noise = (temperature * rows).expand(self.batch, -1, -1).contiguous().numpy()
-        return advance(self._weights, self._state, self._slices(begin, end), noise, steps, forced)
+        self.frames_done, self.frames_left = self.frames_done + frames, self.frames_left - frames
+        return advance(self._weights, self._state, slices, noise, steps, forced)
 
-    def _slices(self, begin: int, end: int) -> Slices:
+    def _slices(self, begin_frame: int, end_frame: int) -> Slices:
+        begin, end = (frame * self.config.slices_per_frame for frame in (begin_frame, end_frame))
         cond = self.network.condition(self._encoded[: self.batch, :, begin:end])
+        # One frame more, because the last slices of a frame look at the next one.
+        prediction = self.network.predictor(self._mel[: self.batch, :, begin_frame : end_frame + 1])
+        count = end - begin
         bias = torch.stack([_parts(layer.conv)[1] for layer in _layers(self.network)])
-        prediction = self._prediction
         return Slices(
             _array(cond.transpose(0, 1) + bias),
-            _array(prediction.taps[: self.batch, begin:end].transpose(0, 1)),
-            _array(prediction.gain[: self.batch, begin:end].T),
-            _array(prediction.level[: self.batch, begin:end].T),
+            _array(prediction.taps[:, :count].transpose(0, 1)),
+            _array(prediction.gain[:, :count].T),
+            _array(prediction.level[:, :count].T),
         )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flow.mel import Floats, MelFormat, filter_bank, hann_window
@@ -43,28 +44,37 @@ def spectrum_map(format: MelFormat) -> Floats:
     return np.stack([np.interp(bins, centres, row) for row in np.eye(len(bank))], 1).astype(np.float32)
 
 
+def lag_map(format: MelFormat, order: int) -> NDArray[np.float64]:
+    """[n_fft / 2 + 1, order + 1]: autocorrelation from the power spectrum of a windowed frame, per sample, floor included."""
+    bins = np.arange(format.n_fft // 2 + 1)
+    cosines = np.cos(2 * np.pi / format.n_fft * bins[:, None] * np.arange(order + 1))
+    # All bins but the first and the last stand for two of the whole spectrum.
+    cosines[1:-1] *= 2
+    cosines[:, 0] *= 1 + NOISE_FLOOR
+    return cosines / (format.n_fft * np.square(hann_window(format), dtype=np.float64).sum())
+
+
 class Predictor(torch.nn.Module):
     """Mel [B, M, L] -> the `Prediction` of its slices; fixed tables, no parameters."""
 
     spectrum: Tensor
     band_area: Tensor
+    lags: Tensor
 
     def __init__(self, format: MelFormat, order: int, slices_per_frame: int) -> None:
         super().__init__()
-        self.order, self.slices_per_frame = order, slices_per_frame
+        self.slices_per_frame = slices_per_frame
         self.register_buffer("spectrum", torch.from_numpy(spectrum_map(format)), persistent=False)
         area = torch.from_numpy(filter_bank(format).sum(1))
         self.register_buffer("band_area", area.log()[:, None], persistent=False)
-        self.window_power = float(np.square(hann_window(format)).sum())
+        self.register_buffer("lags", torch.from_numpy(lag_map(format, order)), persistent=False)
 
     def forward(self, mel: Tensor) -> Prediction:
         """[B, M, L] -> N = L * slices_per_frame slices. A frame lies on its first sample; the last one is held."""
         with torch.autocast(mel.device.type, enabled=False):
             log_magnitude = torch.einsum("fm,bml->blf", self.spectrum, self._between(mel - self.band_area))
-            # As double: the normal equations of a formant in silence are nearly singular.
-            power = (2 * log_magnitude.double()).exp() / self.window_power
-            lags = torch.fft.irfft(power)[..., : self.order + 1]
-            lags[..., 0] *= 1 + NOISE_FLOOR
+            # As double: the normal equations of a narrow formant are nearly singular.
+            lags = (2 * log_magnitude).exp().double() @ self.lags
             taps, error = levinson(lags)
         return Prediction(taps.float(), error.sqrt().float(), lags[..., 0].sqrt().float())
 
