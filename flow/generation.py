@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from flow.autoregression import Slices, State, Weights, advance
 from flow.latents import NoiseTable
 from flow.mel import Floats
-from flow.wavenet import LEAST_LOG_SCALE, Layer, WaveNet
+from flow.wavenet import LEAST_LOG_SCALE, MOST_TEMPERATURE, Layer, WaveNet
 
 CHUNK_FRAMES = 32
-"""Frames whose conditioning is computed at once: 14 layers of 192 values for each of their slices."""
+"""Frames whose conditioning is computed at once: that of all layers is much larger than the samples it leads to."""
 
 
 def render(network: WaveNet, mels: Sequence[Floats], seed: int = 0, temperature: float | None = None) -> list[Floats]:
@@ -23,15 +23,18 @@ def render(network: WaveNet, mels: Sequence[Floats], seed: int = 0, temperature:
 
     The noise is a function of seed and time, the same for each utterance; `temperature` scales it (None: the network's
     own; 0: every sample is its mean). Equal calls give equal samples; in another batch an utterance is rounded otherwise,
-    and an autoregression does not forget that. Raises ValueError for a mel of a wrong shape.
+    and an autoregression does not forget that. Raises ValueError for a mel of a wrong shape or a temperature out of
+    range.
     """
     config = network.config
     for mel in mels:
         if mel.ndim != 2 or mel.shape[1] != config.mel.n_mels or not len(mel):
             raise ValueError(f"a mel must have shape [L, {config.mel.n_mels}]; got {list(mel.shape)}")
+    spread = config.temperature if temperature is None else temperature
+    if not 0 <= spread <= MOST_TEMPERATURE:
+        raise ValueError(f"temperature is {spread}; allowed: 0 to {MOST_TEMPERATURE}")
     if not mels:
         return []
-    spread = config.temperature if temperature is None else temperature
     order = sorted(range(len(mels)), key=lambda i: -len(mels[i]))
     frames = [len(mels[i]) for i in order]
     # Conditioning repeats the last frame, so an utterance is the same whether it was lengthened in this way or not.

@@ -28,16 +28,18 @@ from flow.prediction import Predictor
 LEAST_LOG_SCALE = -7.0
 """Of a sample's Gaussian over the expected excitation: -61 dB; what is more certain than this is silence."""
 
+MOST_TEMPERATURE = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class WaveNetConfig:
     """The geometry of a WaveNet. Stands inside its checkpoint."""
 
-    group: int = 8
+    group: int = 4
     stacks: int = 2
-    layers: int = 7
+    layers: int = 8
     """Of one stack; layer i has the dilation kernel^i, in groups."""
-    channels: int = 96
+    channels: int = 80
     skip_channels: int = 128
     kernel: int = 2
     cond_channels: int = 96
@@ -60,7 +62,7 @@ class WaveNetConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("kernel", self.kernel >= 2, "at least 2")
         self._require("order", 0 <= self.order < self.mel.n_fft // 2, f"0 to {self.mel.n_fft // 2 - 1}")
-        self._require("temperature", 0 <= self.temperature <= 2, "0 to 2")
+        self._require("temperature", 0 <= self.temperature <= MOST_TEMPERATURE, f"0 to {MOST_TEMPERATURE}")
         hop = self.mel.hop
         self._require("slices_per_frame", hop % self.slices_per_frame == 0, f"a divisor of the hop {hop}")
         self._require("group", self.slice_samples % self.group == 0, f"a divisor of the slice {self.slice_samples}")
@@ -144,13 +146,13 @@ class WaveNet(nn.Module):
     def forward(self, audio: Tensor, mel: Tensor, autocast: bool = False) -> tuple[Tensor, Tensor]:
         """Audio [B, T], mel [B, M, T / hop] -> mean [B, T], log-scale [B, T] of each sample given those before it."""
         predicted, gain, level = self.predict(audio, mel)
-        excitation = (audio - predicted) / gain
-        groups = torch.cat([excitation.unflatten(1, (-1, self.config.group)), _grouped(audio / level, self.config)], 2)
+        excitation = self._grouped((audio - predicted) / gain)
+        groups = torch.cat([excitation, self._grouped(audio / level)], 2)
         past = F.pad(groups[:, :-1], (0, 0, 1, 0))
         with torch.autocast(mel.device.type, torch.bfloat16, enabled=autocast):
             out = product(self.end, self._skips(past, self.condition(self.encoder(mel))))
         mean, log_scale, taps = self.split(out.float())
-        inside = (taps @ _grouped(excitation, self.config)[..., None])[..., 0]
+        inside = (taps @ excitation[..., None])[..., 0]
         return predicted + gain * (mean + inside).flatten(1), gain.log() + log_scale.flatten(1)
 
     def nll(self, audio: Tensor, mel: Tensor, autocast: bool = False) -> Tensor:
@@ -194,6 +196,5 @@ class WaveNet(nn.Module):
         taps[..., row, column] = lower
         return mean, log_scale.clamp(min=LEAST_LOG_SCALE), taps
 
-
-def _grouped(samples: Tensor, config: WaveNetConfig) -> Tensor:
-    return samples.unflatten(1, (-1, config.group))
+    def _grouped(self, samples: Tensor) -> Tensor:
+        return samples.unflatten(1, (-1, self.config.group))

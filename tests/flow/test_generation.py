@@ -60,6 +60,8 @@ def test_render_repeats_itself_and_takes_any_lengths() -> None:
         assert np.abs(alone - together)[:2048].max() < 1e-4
     still = render(network, mels[:1], temperature=0.0)[0]
     assert np.array_equal(still, render(network, mels[:1], seed=9, temperature=0.0)[0])
+    with pytest.raises(ValueError, match=r"temperature is -1; allowed: 0 to 2.0"):
+        render(network, mels, temperature=-1)
     with pytest.raises(ValueError, match=r"mel must have shape \[L, 80\]; got \[80, 5\]"):
         render(network, [np.zeros((80, 5), np.float32)])
 

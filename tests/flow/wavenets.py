@@ -8,7 +8,7 @@ from flow.mel import log_mel
 from flow.wavenet import WaveNet, WaveNetConfig
 from tests.flow.recordings import voice_like
 
-SMALL: dict[str, Any] = dict(stacks=2, layers=3, channels=12, skip_channels=16, cond_channels=10)
+SMALL: dict[str, Any] = dict(group=8, stacks=2, layers=3, channels=12, skip_channels=16, cond_channels=10)
 KINDS: list[dict[str, Any]] = [{}, {"group": 1}, {"group": 4, "order": 0}, {"group": 2, "kernel": 3, "order": 5}]
 """Changes to the small geometry: grouped, sample by sample, without linear prediction, with wider kernels."""
 
