@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flow.distributed import World
+    from flow.kinds import Network
     from flow.mel import Floats, MelFormat
     from flow.run import Report
     from flow.runfiles import RunFolder
@@ -95,16 +96,27 @@ def import_(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """`glowlab render`."""
     from flow import checkpoint
-    from flow.context import whole
     from flow.data import write_audio
-    from flow.recipe import pick_device
 
-    voice = checkpoint.load(args.checkpoint)
+    voice = checkpoint.load_any(args.checkpoint)
     mel = _mel(Path(args.source), voice.config.mel)
-    samples = whole(voice, mel, args.seed, args.sigma, pick_device(args.device))
+    samples = _samples(voice, mel, args)
     write_audio(Path(args.out), samples, voice.config.mel.rate_hz)
     print(f"{args.out}: {len(samples) / voice.config.mel.rate_hz:.2f} s, {len(mel)} frames, seed {args.seed}")
     return 0
+
+
+def _samples(network: "Network", mel: "Floats", args: argparse.Namespace) -> "Floats":
+    from flow.wavenet import WaveNet
+
+    if isinstance(network, WaveNet):
+        from flow.generation import render as generate
+
+        return generate(network, [mel], args.seed, args.sigma)[0]
+    from flow.context import whole
+    from flow.recipe import pick_device
+
+    return whole(network, mel, args.seed, args.sigma, pick_device(args.device))
 
 
 def context(args: argparse.Namespace) -> int:
@@ -129,7 +141,7 @@ def card(args: argparse.Namespace) -> int:
     """`glowlab card`."""
     from flow import checkpoint
 
-    config, text = checkpoint.read_header(args.checkpoint)
+    config, text = checkpoint.read_any_header(args.checkpoint)
     if args.json:
         print(json.dumps({"config": config.to_dict(), "card": text}, indent=2))
         return 0
@@ -196,8 +208,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("out", metavar="OUT", help=".wav or .flac")
     sub.add_argument("--checkpoint", default="embedded", help="a .safetensors file (embedded: the voice of glowd)")
     sub.add_argument("--seed", type=int, default=0, help="of the latents (0)")
-    sub.add_argument("--sigma", type=float, help="spread of the latents (the voice's own)")
-    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
+    sub.add_argument(
+        "--sigma", type=float, help="spread of the latents; of a WaveNet its temperature (the voice's own)"
+    )
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto); a WaveNet runs on the CPU")
     sub.set_defaults(run=render)
 
     sub = commands.add_parser("card", help="geometry and card of a checkpoint")
@@ -217,7 +231,9 @@ def _add_train(commands: Any) -> None:
     for flag, dest, kind, text in TRAIN_OPTIONS:
         sub.add_argument(flag, dest=dest, type=kind, help=text)
     sub.add_argument(
-        "--config", default="", help='run file (.toml with [voice] and [train]), or JSON: {"channels": 128}'
+        "--config",
+        default="",
+        help='run file (.toml with [voice] and [train]), or JSON: {"channels": 128}; {"preset": "wavenet"} trains a WaveNet',
     )
     sub.add_argument("--init", default="", help="checkpoint to start from instead of random weights")
     sub.add_argument(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flow.data import ALL
+from flow.kinds import Network
 from flow.mel import MelFormat
 from flow.recipe import Settings, TrainError
 from flow.spectral import WINDOWS, energy_distance, mel_error
@@ -27,7 +28,9 @@ Batch = tuple[Tensor, Tensor, bool]
 class Latents:
     """The endless latents of a training run. Which ones come next is explicit state, so a run can be resumed exactly."""
 
-    def __init__(self, voice: WaveGlow, settings: Settings, device: torch.device, seed: int) -> None:
+    def __init__(self, network: Network, settings: Settings, device: torch.device, seed: int) -> None:
+        """For samples of a network that can be sampled in one pass; raises TrainError for another one."""
+        voice = invertible(network, _asked(settings))
         config = voice.config
         groups = settings.segment_samples // config.group + voice.squeeze.extra_groups
         self.shape = (config.group, groups)
@@ -67,7 +70,7 @@ class Objective(nn.Module):
     Raises TrainError, if spectral_weight is not 0, for a network that cannot be sampled or a segment that is too short.
     """
 
-    def __init__(self, network: WaveGlow, settings: Settings) -> None:
+    def __init__(self, network: Network, settings: Settings) -> None:
         super().__init__()
         self.network, self.settings = network, settings
         self._nll: Callable[..., Tensor] = network.nll
@@ -102,7 +105,7 @@ def sampled_distance(inverse: Inverse, batch: Batch, z: Tensor, settings: Settin
 
 @torch.no_grad()
 def validation_distance(
-    network: nn.Module, segments: Sequence[tuple[Tensor, Tensor]], settings: Settings, bf16: bool
+    network: Network, segments: Sequence[tuple[Tensor, Tensor]], settings: Settings, bf16: bool
 ) -> float:
     """`sampled_distance` of fixed segments, batches of audio [B, T] and mel [B, M, L], and fixed samples of a network."""
     voice = invertible(network, _asked(settings))

@@ -13,10 +13,10 @@ import torch
 from flow import checkpoint
 from flow.data import Clips, load_clips
 from flow.distributed import ALONE, World
+from flow.kinds import Config, config_from_dict
 from flow.recipe import Settings, TrainError, geometry, pick_device
 from flow.runfiles import RunFolder
 from flow.train import Trainer
-from flow.waveglow import WaveGlowConfig
 
 Report = Callable[[str], None]
 NAMED_SKIPS = 10
@@ -31,10 +31,10 @@ def new_run(
     """
     if init and voice:
         raise TrainError(f"--init {init} brings its own geometry; leave the voice settings {', '.join(voice)} out")
-    config = checkpoint.read_header(init)[0] if init else geometry(voice)
+    config = checkpoint.read_any_header(init)[0] if init else geometry(voice)
     trainer = _trainer(settings, config, report, world)
     if init:
-        trainer.start_from(checkpoint.load(init), _origin(init))
+        trainer.start_from(checkpoint.load_any(init), _origin(init))
     folder.prepare()
     return trainer
 
@@ -46,7 +46,7 @@ def resumed_run(folder: RunFolder, changes: dict[str, Any], report: Report, worl
     """
     state = folder.load()
     settings = Settings.from_dict(state["settings"] | changes)
-    trainer = _trainer(settings, WaveGlowConfig.from_dict(state["config"]), report, world)
+    trainer = _trainer(settings, config_from_dict(state.get("kind", "waveglow"), state["config"]), report, world)
     trainer.load_state_dict(state)
     if state.get("clips", trainer.clips.count) != trainer.clips.count:
         report(f"{trainer.clips.count} training clips, {state['clips']} before: the run goes on with other batches")
@@ -54,7 +54,7 @@ def resumed_run(folder: RunFolder, changes: dict[str, Any], report: Report, worl
     return trainer
 
 
-def _trainer(settings: Settings, config: WaveGlowConfig, report: Report, world: World) -> Trainer:
+def _trainer(settings: Settings, config: Config, report: Report, world: World) -> Trainer:
     # A run may be resumed from another working directory.
     settings = replace(settings, data=str(Path(settings.data).absolute()), test=str(Path(settings.test).absolute()))
     if settings.segment_samples % config.mel.hop:
@@ -77,9 +77,7 @@ def _trainer(settings: Settings, config: WaveGlowConfig, report: Report, world: 
     return trainer
 
 
-def _clips(
-    use: str, folder: str, settings: Settings, config: WaveGlowConfig, max_silence_s: float, report: Report
-) -> Clips:
+def _clips(use: str, folder: str, settings: Settings, config: Config, max_silence_s: float, report: Report) -> Clips:
     clips = load_clips(Path(folder), config.mel, settings.segment_samples, max_silence_s)
     for text in clips.skipped[:NAMED_SKIPS]:
         report(f"skipped: {text}")
@@ -91,5 +89,5 @@ def _clips(
 
 def _origin(init: str) -> dict[str, Any]:
     """What the card keeps of the checkpoint that a run began with: licences are inherited."""
-    card = checkpoint.read_header(init)[1]
+    card = checkpoint.read_any_header(init)[1]
     return {"checkpoint": Path(init).name, "card": {key: value for key, value in card.items() if key != "curve"}}

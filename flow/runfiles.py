@@ -26,9 +26,9 @@ from torch import Tensor
 
 from flow import checkpoint
 from flow.data import DataError, write_audio
+from flow.kinds import Config
 from flow.mel import Floats
 from flow.recipe import TrainError
-from flow.waveglow import WaveGlowConfig
 
 STATE_VERSION = 1
 STATE, CURVE, VOICE = "state.pt", "curve.csv", "voice.safetensors"
@@ -128,7 +128,7 @@ class RunFolder:
         with _guarded(self.path / CURVE, self.saved_step):
             _replace(self.path / CURVE, _as_csv(state["curve"]))
 
-    def export(self, config: WaveGlowConfig, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
+    def export(self, config: Config, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
         """Write the voice."""
         if not self.writes:
             return

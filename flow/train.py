@@ -1,9 +1,9 @@
 """Training a voice: one step, the average of the weights, validation, and the loop around them.
 
-Rules: any WaveGlowConfig, any device, one code path. `Trainer` is the state and touches no file; `train` is the loop, which
+Rules: any kind of network, any device, one code path. `Trainer` is the state and touches no file; `train` is the loop, which
 saves, reports and stops. A run that was killed and resumed goes through the same numbers as one that was not.
 
-Muon moves the convolutions (all weights with three dimensions but the couplings' last, which start at zero), AdamW the
+Muon moves the convolutions (all weights with three dimensions but the last layers', `end`, which start at zero), AdamW the
 rest. What is validated and exported is the moving average of the weights.
 """
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from flow.data import Clips, Segments, fixed_segments
 from flow.distributed import ALONE, World
 from flow.interrupt import Interrupt
+from flow.kinds import Config, Network, build, kind_of
 from flow.mel import Floats
 from flow.muon import Muon
 from flow.objective import Latents, Objective, validation_distance
@@ -27,17 +28,16 @@ from flow.picture import can_draw, curve_png
 from flow.recipe import MUON_RATIO, Settings, TrainError, wants_bf16
 from flow.runfiles import Point, RunFolder, thinned
 from flow.sentences import speak
-from flow.waveglow import WaveGlow, WaveGlowConfig
 
 WATCH_EVERY_ON_CUDA = 10
 """Steps between two looks at the loss: each look waits for the device."""
 
 
-def optimisers(voice: WaveGlow, lr: float) -> list[tuple[torch.optim.Optimizer, float]]:
+def optimisers(voice: Network, lr: float) -> list[tuple[torch.optim.Optimizer, float]]:
     """The optimisers of a network's parameters, each with its share of the learning rate."""
     named = list(voice.named_parameters())
-    matrices = [p for name, p in named if p.ndim == 3 and ".end." not in name]
-    rest = [p for name, p in named if p.ndim != 3 or ".end." in name]
+    matrices = [p for name, p in named if p.ndim == 3 and "end" not in name.split(".")]
+    rest = [p for name, p in named if p.ndim != 3 or "end" in name.split(".")]
     adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     return [(adamw, 1.0), (Muon(matrices, lr=MUON_RATIO * lr), MUON_RATIO)]
 
@@ -45,15 +45,13 @@ def optimisers(voice: WaveGlow, lr: float) -> list[tuple[torch.optim.Optimizer, 
 class Trainer:
     """A network in training. All that the next step depends on is here and in `state_dict`."""
 
-    def __init__(
-        self, settings: Settings, config: WaveGlowConfig, clips: Clips, test: Clips, world: World = ALONE
-    ) -> None:
+    def __init__(self, settings: Settings, config: Config, clips: Clips, test: Clips, world: World = ALONE) -> None:
         self.settings, self.config, self.clips, self.test, self.world = settings, config, clips, test, world
         self.device = clips.audio.device
         self.bf16 = wants_bf16(settings.precision, self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.voice = WaveGlow(config).to(self.device)
+            self.voice = build(config).to(self.device)
         self.average = copy.deepcopy(self.voice).requires_grad_(False).eval()
         self.optimisers = optimisers(self.voice, settings.lr)
         self._share = world.share(settings.batch)
@@ -71,7 +69,7 @@ class Trainer:
         """Of the steps since the last point of the curve."""
         self._unseen: list[Tensor] = []
 
-    def start_from(self, voice: WaveGlow, origin: dict[str, Any]) -> None:
+    def start_from(self, voice: Network, origin: dict[str, Any]) -> None:
         """Begin with given weights of the same geometry instead of random ones."""
         for mine in (self.voice, self.average):
             mine.load_state_dict(voice.state_dict())
@@ -156,6 +154,7 @@ class Trainer:
         """Everything that `load_state_dict` needs to go on exactly: plain values and tensors."""
         self.look()
         return {
+            "kind": kind_of(self.config),
             "config": self.config.to_dict(),
             "settings": self.settings.to_dict(),
             "step": self.steps,

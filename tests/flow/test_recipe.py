@@ -111,7 +111,7 @@ def test_wrong_geometry_is_refused(tmp_path: Path) -> None:
         read_config(str(tmp_path / "absent.toml"))
     with pytest.raises(TrainError, match="cannot be read"):
         read_config("{layers: 6}")
-    with pytest.raises(TrainError, match="known: streaming, stock"):
+    with pytest.raises(TrainError, match="known: streaming, stock, wavenet"):
         geometry({"preset": "other"})
     with pytest.raises(ValueError, match="unknown voice setting 'layer'"):
         geometry({"layer": 6})
