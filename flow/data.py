@@ -26,6 +26,7 @@ FULL_SCALE = 32768
 METADATA, WAVS = "metadata.csv", "wavs"
 """LJ Speech's own layout: lines `ID|text|...`, whose recordings are wavs/ID.wav."""
 READERS = 4
+ALL = slice(None)
 SILENCE_DB = 40.0
 """Below the loudest moment of a clip by this much is silence, where silence is trimmed."""
 SPARE_FRAMES = 4
@@ -104,6 +105,7 @@ def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
+    name: str
     samples: NDArray[np.int16]  # [L * hop]
     mel: Floats  # [L, M]
 
@@ -117,7 +119,7 @@ def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s
     if len(wave) <= (segment_frames + SPARE_FRAMES) * format.hop:
         raise DataError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
     grid = np.rint(wave[: frames * format.hop] * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-    return _Clip(grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
+    return _Clip(path.stem, grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
 
 
 class Clips:
@@ -126,10 +128,12 @@ class Clips:
     def __init__(self, folder: Path, clips: list[_Clip], skipped: list[str], format: MelFormat, frames: int) -> None:
         self.folder, self.skipped, self.format, self.segment_frames = folder, skipped, format, frames
         self.count = len(clips)
+        self.names = [clip.name for clip in clips]
         self.audio = torch.from_numpy(np.concatenate([clip.samples for clip in clips]))  # [T] int16
         self.mel = torch.from_numpy(np.concatenate([clip.mel for clip in clips]).T.copy())  # [M, L]
         lengths = torch.tensor([len(clip.mel) for clip in clips])
         begins = lengths.cumsum(0) - lengths
+        self._lengths, self._begins = lengths.tolist(), begins.tolist()
         self.starts = torch.cat(
             [torch.arange(begin, begin + length - frames - 1) for begin, length in zip(begins, lengths)]
         )
@@ -145,9 +149,18 @@ class Clips:
         self.audio, self.mel = self.audio.to(device), self.mel.to(device)
         return self
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU."""
-        pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)].to(self.audio.device)
+    def whole(self, index: int) -> tuple[Tensor, Tensor]:
+        """One clip from its beginning to its end: audio [L * hop] float32, mel [M, L]."""
+        begin, length, hop = self._begins[index], self._lengths[index], self.format.hop
+        audio = self.audio[begin * hop : (begin + length) * hop]
+        return audio.float() / FULL_SCALE, self.mel[:, begin : begin + length]
+
+    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> tuple[Tensor, Tensor]:
+        """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU.
+
+        Of these, a process that trains together with others takes its `share`.
+        """
+        pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)[share]].to(self.audio.device)
         frame = pick[:, None] + torch.arange(self.segment_frames, device=pick.device)
         sample = pick[:, None] * self.format.hop + torch.arange(
             self.segment_frames * self.format.hop, device=pick.device
@@ -178,18 +191,21 @@ def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silenc
 
 
 class Segments:
-    """The endless batches of a training run. Which ones come next is explicit state, so a run can be resumed exactly."""
+    """The endless batches of a training run. Which ones come next is explicit state, so a run can be resumed exactly.
 
-    def __init__(self, clips: Clips, batch: int, seed: int) -> None:
-        self.clips, self.batch = clips, batch
+    A process that trains together with others gets its `share` of each batch; the state is that of whole batches.
+    """
+
+    def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL) -> None:
+        self.clips, self.batch, self.share = clips, batch, share
         self.device = clips.audio.device
         self._picks = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Audio [B, T] with the uniform noise of dequantisation (one step of 16 bits), mel [B, M, L]."""
-        audio, mel = self.clips.draw(self.batch, self._picks)
-        noise = torch.rand(audio.shape, generator=self._noise, device=self.device)
+        audio, mel = self.clips.draw(self.batch, self._picks, self.share)
+        noise = torch.rand((self.batch, audio.shape[1]), generator=self._noise, device=self.device)[self.share]
         return audio + noise / FULL_SCALE, mel
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The loss of training: likelihood, and for a second stage a spectral distance between speech and the voice's samples.
+"""How far samples of a voice are from speech: a distance between spectrograms, and an error of their mel.
 
-Source of the second part: Gritsenko, Salimans, van den Berg, Snoek & Kalchbrenner 2020, "A Spectral Energy Distance for
+Source of the first: Gritsenko, Salimans, van den Berg, Snoek & Kalchbrenner 2020, "A Spectral Energy Distance for
 Parallel Speech Synthesis", arXiv:2008.01160. For speech x and two samples y, y' of the same mel, from independent latents,
 
     D(x; y, y') = d(x, y) + d(x, y') - d(y, y')
@@ -13,20 +13,17 @@ D = d(x, y), which asks for the median of all that a mel allows. d compares spec
 To D may be added the mel error of the samples, mean |log-mel(y) - mel|. A mel is not one of many that fit the speech: it is
 a function of it, so speech and every perfect sample have exactly the mel that was asked for, and this term needs no rival.
 
-Rules: tensors in, scalars out; what is random comes from `Latents`, whose state can be saved.
+Rules: tensors in, scalars with a slope out; nothing here knows a network.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flow.mel import MelFormat, filter_bank, hann_window
-from flow.recipe import Settings, TrainError
-from flow.waveglow import WaveGlow
 
 WINDOWS = (128, 256, 512, 1024, 2048)
 """Samples of the Hann windows; each hops a quarter of itself."""
@@ -36,10 +33,6 @@ FLOOR = 2.5e-4
 LIMIT = 1.5
 """Samples beyond it are cut: a young voice can overshoot a thousandfold, and one such sample would be the whole batch."""
 
-Inverse = Callable[[Tensor, Tensor, bool], Tensor]
-"""z [B, G, S], mel [B, M, L], whether convolutions run in bf16 -> audio [B, T]; WaveGlow.inverse."""
-Batch = tuple[Tensor, Tensor, bool]
-"""Audio [B, T], mel [B, M, L], whether convolutions run in bf16."""
 Spectrograms = list[tuple[Tensor, Tensor]]
 """For each window magnitude and its logarithm, [B, window / 2 + 1, frames] each."""
 
@@ -94,78 +87,3 @@ def mel_error(samples: Tensor, mel: Tensor, format: MelFormat) -> Tensor:
     found = bank @ (stft.real.square() + stft.imag.square() + 1e-12).sqrt()
     first = format.n_fft // 2 // format.hop
     return (found.clamp(min=format.log_floor).log() - mel[:, :, first : first + found.shape[2]]).abs().mean()
-
-
-def sampled_distance(voice: WaveGlow, inverse: Inverse, batch: Batch, z: Tensor, settings: Settings) -> Tensor:
-    """D of speech from what `inverse` makes of z [samples * B, G, S], and mel_weight times its mel error: a scalar."""
-    audio, mel, bf16 = batch
-    count = len(z) // len(audio)
-    mels = mel.repeat(count, 1, 1)
-    samples = inverse(z, mels, bf16)
-    found = energy_distance(audio, samples.chunk(count))
-    return found + settings.mel_weight * mel_error(samples, mels, voice.config.mel) if settings.mel_weight else found
-
-
-class Latents:
-    """The endless latents of a training run. Which ones come next is explicit state, so a run can be resumed exactly."""
-
-    def __init__(self, voice: WaveGlow, settings: Settings, device: torch.device, seed: int) -> None:
-        config = voice.config
-        groups = settings.segment_samples // config.group + voice.squeeze.extra_groups
-        self.shape = (config.group, groups)
-        self.samples, self.sigma = settings.spectral_samples, settings.spectral_sigma or config.sigma
-        self.device = device
-        self._generator = torch.Generator(device).manual_seed(seed)
-
-    def next(self, count: int) -> Tensor:
-        """For `count` segments: z [samples * count, G, S], normal with standard deviation sigma."""
-        size = (self.samples * count, *self.shape)
-        return self.sigma * torch.randn(size, generator=self._generator, device=self.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on with the same latents."""
-        return {"generator": self._generator.get_state(), "device": self.device.type}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; on another kind of device the latents are others."""
-        if state["device"] == self.device.type:
-            self._generator.set_state(state["generator"])
-
-
-class Objective(nn.Module):
-    """The loss of a batch as a module of its own: nll_weight * NLL + spectral_weight * D.
-
-    Raises TrainError, if spectral_weight is not 0, for a network that cannot be sampled or a segment that is too short.
-    """
-
-    def __init__(self, voice: WaveGlow, settings: Settings) -> None:
-        super().__init__()
-        self.voice, self.settings = voice, settings
-        self._nll: Callable[..., Tensor] = voice.nll
-        if settings.spectral_weight:
-            _require_samples(voice, settings)
-            self._inverse: Inverse = voice.inverse
-        if settings.compile:
-            self._nll = torch.compile(self._nll, dynamic=False)
-        if settings.compile and settings.spectral_weight:
-            # The spectrograms stay outside: they are a few large FFTs, and the compiler leaves complex numbers alone.
-            self._inverse = torch.compile(self._inverse, dynamic=False)
-
-    def forward(self, audio: Tensor, mel: Tensor, z: Tensor | None, bf16: bool) -> tuple[Tensor, Tensor]:
-        """Audio [B, T], mel [B, M, L], z [samples * B, G, S] if there is a spectral part -> loss, NLL: scalars."""
-        nll = self._nll(audio, mel, bf16)
-        loss = self.settings.nll_weight * nll
-        if z is not None:
-            found = sampled_distance(self.voice, self._inverse, (audio, mel, bf16), z, self.settings)
-            loss = loss + self.settings.spectral_weight * found
-        return loss, nll
-
-
-def _require_samples(voice: nn.Module, settings: Settings) -> None:
-    weight = f"spectral_weight is {settings.spectral_weight:g}"
-    if not hasattr(voice, "inverse"):
-        raise TrainError(f"{weight}, but {type(voice).__name__} has no inverse to draw samples with; allowed: 0")
-    if settings.segment_samples <= max(WINDOWS) // 2:
-        raise TrainError(
-            f"{weight} and segment_samples {settings.segment_samples}; its windows need more than {max(WINDOWS) // 2}"
-        )

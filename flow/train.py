@@ -1,9 +1,9 @@
 """Training a voice: one step, the average of the weights, validation, and the loop around them.
 
-Rules: any WaveGlowConfig, any device, one code path. `Trainer` is the state and touches no file; `train` is the loop, which
+Rules: any kind of network, any device, one code path. `Trainer` is the state and touches no file; `train` is the loop, which
 saves, reports and stops. A run that was killed and resumed goes through the same numbers as one that was not.
 
-Muon moves the convolutions (all weights with three dimensions but the couplings' last, which start at zero), AdamW the
+Muon moves the convolutions (all weights with three dimensions but the last layers', `end`, which start at zero), AdamW the
 rest. What is validated and exported is the moving average of the weights.
 """
 
@@ -18,23 +18,26 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flow.data import Clips, Segments, fixed_segments
+from flow.distributed import ALONE, World
 from flow.interrupt import Interrupt
+from flow.kinds import Config, Network, build, kind_of
+from flow.mel import Floats
 from flow.muon import Muon
+from flow.objective import Latents, Objective, validation_distance
+from flow.picture import can_draw, curve_png
 from flow.recipe import MUON_RATIO, Settings, TrainError, wants_bf16
 from flow.runfiles import Point, RunFolder, thinned
-from flow.spectral import Latents, Objective, sampled_distance
-from flow.waveglow import WaveGlow, WaveGlowConfig
+from flow.sentences import speak
 
-VALIDATION_SEED = 1
 WATCH_EVERY_ON_CUDA = 10
 """Steps between two looks at the loss: each look waits for the device."""
 
 
-def optimisers(voice: WaveGlow, lr: float) -> list[tuple[torch.optim.Optimizer, float]]:
+def optimisers(voice: Network, lr: float) -> list[tuple[torch.optim.Optimizer, float]]:
     """The optimisers of a network's parameters, each with its share of the learning rate."""
     named = list(voice.named_parameters())
-    matrices = [p for name, p in named if p.ndim == 3 and ".end." not in name]
-    rest = [p for name, p in named if p.ndim != 3 or ".end." in name]
+    matrices = [p for name, p in named if p.ndim == 3 and "end" not in name.split(".")]
+    rest = [p for name, p in named if p.ndim != 3 or "end" in name.split(".")]
     adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     return [(adamw, 1.0), (Muon(matrices, lr=MUON_RATIO * lr), MUON_RATIO)]
 
@@ -42,18 +45,19 @@ def optimisers(voice: WaveGlow, lr: float) -> list[tuple[torch.optim.Optimizer, 
 class Trainer:
     """A network in training. All that the next step depends on is here and in `state_dict`."""
 
-    def __init__(self, settings: Settings, config: WaveGlowConfig, clips: Clips, test: Clips) -> None:
-        self.settings, self.config, self.clips, self.test = settings, config, clips, test
+    def __init__(self, settings: Settings, config: Config, clips: Clips, test: Clips, world: World = ALONE) -> None:
+        self.settings, self.config, self.clips, self.test, self.world = settings, config, clips, test, world
         self.device = clips.audio.device
         self.bf16 = wants_bf16(settings.precision, self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.voice = WaveGlow(config).to(self.device)
+            self.voice = build(config).to(self.device)
         self.average = copy.deepcopy(self.voice).requires_grad_(False).eval()
         self.optimisers = optimisers(self.voice, settings.lr)
-        self.segments = Segments(clips, settings.batch, settings.seed)
+        self._share = world.share(settings.batch)
+        self.segments = Segments(clips, settings.batch, settings.seed, self._share)
         self._fixed = fixed_segments(test, settings.validation_segments)
-        self._objective = Objective(self.voice, settings)
+        self._objective = world.parallel(Objective(self.voice, settings))
         self._latents: Latents | None = None
         if settings.spectral_weight:
             self._latents = Latents(self.voice, settings, self.device, settings.seed + 2)
@@ -65,7 +69,7 @@ class Trainer:
         """Of the steps since the last point of the curve."""
         self._unseen: list[Tensor] = []
 
-    def start_from(self, voice: WaveGlow, origin: dict[str, Any]) -> None:
+    def start_from(self, voice: Network, origin: dict[str, Any]) -> None:
         """Begin with given weights of the same geometry instead of random ones."""
         for mine in (self.voice, self.average):
             mine.load_state_dict(voice.state_dict())
@@ -85,7 +89,7 @@ class Trainer:
         """One batch. Raises TrainError when the loss is not finite (on CUDA up to WATCH_EVERY_ON_CUDA steps later)."""
         lr = self.lr
         audio, mel = self.segments.next()
-        z = self._latents.next(len(audio)) if self._latents else None
+        z = self._latents.next(self.settings.batch, self._share) if self._latents else None
         loss, nll = self._objective(audio, mel, z, self.bf16)
         self.voice.zero_grad()
         loss.backward()
@@ -111,7 +115,7 @@ class Trainer:
         """Fetch the losses not seen yet. Raises TrainError if one is not finite: the weights are spoilt then."""
         if not self._unseen:
             return
-        seen, self._unseen = torch.stack(self._unseen).tolist(), []
+        seen, self._unseen = self.world.mean(torch.stack(self._unseen)).tolist(), []
         for i, (loss, norm) in enumerate(seen):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 step = self.steps - len(seen) + i + 1
@@ -125,20 +129,11 @@ class Trainer:
         losses = [self.average.nll(audio, mel, self.bf16).item() for audio, mel in self._fixed]
         return sum(n * loss for n, loss in zip(sizes, losses)) / sum(sizes)
 
-    @torch.no_grad()
     def validate_spectral(self) -> float | None:
-        """Spectral distance of samples of the averaged weights from the fixed segments; None if it is no part of the loss."""
+        """Spectral distance of the averaged weights' samples from the fixed segments; None if it is no part of the loss."""
         if not self.settings.spectral_weight:
             return None
-        # Of the CPU, so that they are the same on every device.
-        latents = Latents(self.average, self.settings, torch.device("cpu"), VALIDATION_SEED)
-        total = 0.0
-        for audio, mel in self._fixed:
-            z = latents.next(len(audio)).to(self.device)
-            batch = (audio, mel, self.bf16)
-            found = sampled_distance(self.average, self.average.inverse, batch, z, self.settings)
-            total += len(audio) * found.item()
-        return total / sum(len(audio) for audio, _ in self._fixed)
+        return validation_distance(self.average, self._fixed, self.settings, self.bf16)
 
     def mark(self) -> Point:
         """Validate and add a point to the curve. Raises TrainError if a likelihood is not finite."""
@@ -151,10 +146,15 @@ class Trainer:
         self.losses = []
         return self.curve[-1]
 
+    def speak(self) -> dict[str, Floats]:
+        """A few whole validation sentences as the averaged weights say them: name -> samples [T]."""
+        return speak(self.average, self.test)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly: plain values and tensors."""
         self.look()
         return {
+            "kind": kind_of(self.config),
             "config": self.config.to_dict(),
             "settings": self.settings.to_dict(),
             "step": self.steps,
@@ -162,6 +162,7 @@ class Trainer:
             "curve": [list(point) for point in self.curve],
             "losses": self.losses,
             "origin": self.origin,
+            "clips": self.clips.count,
             "voice": self.voice.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser, _ in self.optimisers],
@@ -222,7 +223,8 @@ class _Progress:
         self.trainer = trainer
         self._first_step, self._stepping_s = trainer.steps, 0.0
         bar_format = "{percentage:3.0f}% |{bar:20}| step {n_fmt}/{total_fmt}, {remaining} left{postfix}"
-        self.bar = tqdm(initial=trainer.steps, total=trainer.settings.steps, bar_format=bar_format, disable=None)
+        hidden = None if trainer.world.leads else True  # None: hidden where nobody looks
+        self.bar = tqdm(initial=trainer.steps, total=trainer.settings.steps, bar_format=bar_format, disable=hidden)
 
     @property
     def audio_rate(self) -> float:
@@ -254,19 +256,29 @@ class _Progress:
 def train(trainer: Trainer, folder: RunFolder, report: Callable[[str], None] = tqdm.write) -> bool:
     """Run to the end of the settings' steps or minutes; False if an interrupt ended it before.
 
-    A point of the curve, the state and the voice are written every `every` steps and at the end; `report` gets a line for
-    each. Raises TrainError if the loss is not finite or a write fails; the last state written is intact then.
+    A point of the curve, the state and the voice are written every `every` steps and at the end, spoken sentences every
+    `samples_every`; `report` gets a line for each point. Raises TrainError if the loss is not finite or a write fails; the
+    last state written is intact then.
     """
-    progress = _Progress(trainer)
+    world, progress = trainer.world, _Progress(trainer)
+    report = world.said(report)
+    if not can_draw():
+        report("no picture of the curve will be drawn; for one: pip install 'glowd[plots]'")
     with Interrupt() as interrupt, progress.bar:
         if folder.saved_step is None:
             folder.save(trainer.state_dict())
-        while trainer.progress < 1 and not interrupt.requested:
+        while True:
+            # Processes that train together stop together, and their learning rates fall by one clock.
+            trainer.seconds, requested = world.largest(trainer.seconds, interrupt.requested)
+            if trainer.progress >= 1 or requested:
+                break
             began = time.monotonic()
             _step(trainer)
             progress.stepped(time.monotonic() - began)
             if trainer.steps % trainer.settings.every == 0:
                 _write_point(trainer, folder, lambda point: report(progress.line(point)))
+            if trainer.settings.samples_every and trainer.steps % trainer.settings.samples_every == 0:
+                _write_samples(trainer, folder)
         if trainer.progress < 1:
             folder.save(trainer.state_dict())
         elif not trainer.curve or trainer.curve[-1].step != trainer.steps:
@@ -289,4 +301,13 @@ def _write_point(trainer: Trainer, folder: RunFolder, report: Callable[[Point], 
     # The voice first: a run killed between the two comes back to this point and writes it again.
     folder.export(trainer.config, trainer.average.state_dict(), trainer.card())
     folder.save(trainer.state_dict())
+    if can_draw() and trainer.world.leads:
+        folder.write_picture(curve_png(trainer.curve))
+    trainer.seconds += time.monotonic() - began
+
+
+def _write_samples(trainer: Trainer, folder: RunFolder) -> None:
+    began = time.monotonic()
+    if trainer.world.leads:
+        folder.write_samples(trainer.steps, trainer.speak(), trainer.config.mel.rate_hz)
     trainer.seconds += time.monotonic() - began

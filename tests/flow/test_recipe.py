@@ -82,6 +82,22 @@ def test_run_files_hold_geometry_and_settings(tmp_path: Path) -> None:
     assert geometry(voice) == WaveGlowConfig(layers=6) and train == {}
 
 
+RECIPES = sorted((Path(__file__).parents[2] / "flow" / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_of_the_repository_are_runs(recipe: Path) -> None:
+    voice, train = read_config(str(recipe))
+    settings = Settings.from_dict(train | FOLDERS)
+    assert geometry(voice) == WaveGlowConfig() and settings.licence != "not stated"
+    # A second stage begins with a voice, which brings its geometry.
+    assert (settings.spectral_weight > 0) == (not voice)
+
+
+def test_there_is_a_recipe_for_each_stage() -> None:
+    assert [path.stem for path in RECIPES] == ["gpu", "likelihood", "samples"]
+
+
 @pytest.mark.parametrize("content", ["[vioce]\n", "[voice\n"])
 def test_broken_run_files_are_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "run.toml"
@@ -95,7 +111,7 @@ def test_wrong_geometry_is_refused(tmp_path: Path) -> None:
         read_config(str(tmp_path / "absent.toml"))
     with pytest.raises(TrainError, match="cannot be read"):
         read_config("{layers: 6}")
-    with pytest.raises(TrainError, match="known: streaming, stock"):
+    with pytest.raises(TrainError, match="known: streaming, stock, wavenet"):
         geometry({"preset": "other"})
     with pytest.raises(ValueError, match="unknown voice setting 'layer'"):
         geometry({"layer": 6})
