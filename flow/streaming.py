@@ -36,11 +36,11 @@ from flow.waveglow import WaveGlow
 class _WaveGlowVocoder(Vocoder):
     """What both modes share: the folded network, the noise, and the window of frames around a chunk."""
 
-    def __init__(self, voice: WaveGlow, device: torch.device | str, name: str, max_batch: int) -> None:
+    def __init__(self, voice: WaveGlow, device: torch.device | str, name: str, max_batch: int, backend: str) -> None:
         self.name, self.format, self.sigma = name, voice.config.mel, voice.config.sigma
         self.device = torch.device(device)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.inverter = Inverter(voice, self.device, dtype)
+        self.inverter = Inverter(voice, self.device, dtype, backend)
         self.noise = NoiseTable(voice.config.group, device=self.device)
         self.config = voice.config
         self.runner = StepRunner(self.inverter, self.noise)
@@ -89,10 +89,11 @@ class ExactVocoder(_WaveGlowVocoder):
         name: str = "glow",
         max_batch: int = 16,
         slots: int = 64,
+        backend: str = "auto",
     ) -> None:
         if not voice.config.causal:
             raise ValueError("exact streaming needs a causal voice; use OverlapVocoder for this one")
-        super().__init__(voice, device, name, max_batch)
+        super().__init__(voice, device, name, max_batch, backend)
         config = voice.config
         self.look_ahead_frames = self.inverter.look_ahead_frames
         self.latency_samples = config.group if self.inverter.lapped else 0
@@ -209,8 +210,9 @@ class OverlapVocoder(_WaveGlowVocoder):
         device: torch.device | str = "cpu",
         name: str = "glow",
         max_batch: int = 16,
+        backend: str = "auto",
     ) -> None:
-        super().__init__(voice, device, name, max_batch)
+        super().__init__(voice, device, name, max_batch, backend)
         plan.check(self.hop, voice.config.group if self.inverter.lapped else 0)
         self.plan = plan
         self.look_ahead_frames = plan.look_ahead_frames
@@ -278,8 +280,12 @@ def stream_vocoder(
     name: str = "glow",
     max_batch: int = 16,
     slots: int = 64,
-) -> Vocoder:
-    """The streaming mode that suits a voice: exact if it is causal, overlapped by `plan` if not."""
+    backend: str = "auto",
+) -> "ExactVocoder | OverlapVocoder":
+    """The streaming mode that suits a voice: exact if it is causal, overlapped by `plan` if not.
+
+    Raises ValueError for a plan that cannot be, or a backend that the voice cannot have (see Inverter).
+    """
     if voice.config.causal:
-        return ExactVocoder(voice, device, name, max_batch, slots)
-    return OverlapVocoder(voice, plan, device, name, max_batch)
+        return ExactVocoder(voice, device, name, max_batch, slots, backend)
+    return OverlapVocoder(voice, plan, device, name, max_batch, backend)
