@@ -190,9 +190,11 @@ def _build_waveglow(name: str, settings: WaveGlowVoice, max_streams: int) -> Voc
     plan = ChunkPlan(
         settings.chunk_frames, settings.context_frames, settings.look_ahead_frames, settings.crossfade_samples
     )
+    slots = max_streams + SPARE_SLOTS
     vocoder = stream_vocoder(
-        load(settings.checkpoint), plan, device, name, settings.max_batch, max_streams + SPARE_SLOTS
+        load(settings.checkpoint), plan, device, name, settings.max_batch, slots, settings.backend, settings.precision
     )
+    log.info("voice %s on %s: %s", name, device, vocoder.inverter.describe())
     if settings.sigma >= 0:
         vocoder.sigma = settings.sigma
     return vocoder

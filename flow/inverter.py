@@ -107,6 +107,10 @@ class Inverter:
 
     # ---------------------------------------------------------------- backend
 
+    def describe(self) -> str:
+        """How the flows run, and why, for people."""
+        return f"flows in torch ({self.why_torch})" if self.why_torch else "flows compiled"
+
     def _why_torch(self, backend: str) -> str:
         """Why the step runs in torch; "" if it is compiled. Raises ValueError."""
         if backend not in BACKENDS:

@@ -242,6 +242,16 @@ def test_a_seam_is_inaudible(mode: str) -> None:
     assert jumps[seams].max() <= jumps.max()
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_bf16_is_near_float32(causal: bool) -> None:
+    voice, mel, plan = random_voice(tiny(causal=causal, flows=3, layers=2)), some_mel(20), ChunkPlan()
+    exact, near = (render(stream_vocoder(voice, plan, precision=p), mel) for p in ("float32", "bf16"))
+    error = np.sqrt(((near - exact) ** 2).mean() / (exact**2).mean())
+    assert 0 < error < 0.02
+    with pytest.raises(ValueError, match="precision is 'half'; allowed: auto, float32, bf16"):
+        stream_vocoder(voice, plan, precision="half")
+
+
 def test_impossible_plans_are_refused() -> None:
     with pytest.raises(ValueError, match="chunk_frames is 0; allowed: at least 1"):
         ChunkPlan(chunk_frames=0)
