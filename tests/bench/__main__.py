@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench import network, service, soak
+from tests.bench import network, ratios, service, soak
 from tests.bench.report import Result, write
 from tests.pulse import PulseServer
 
@@ -28,7 +28,9 @@ def measure(arguments: argparse.Namespace, env: dict[str, str]) -> Iterator[Resu
             yield from network.embedded(arguments.device, threads, arguments.runs)
         yield from network.exactness(arguments.device)
         yield from network.baseline(arguments.device, 1)
+        yield from ratios.chunkwise(arguments.device, 1)
         yield from network.stock(arguments.device, torch.get_num_threads())
+        yield from ratios.published_geometry(arguments.device, 1)
     if "service" in arguments.parts:
         yield from service.service(env, seconds=arguments.seconds, utterances=arguments.utterances)
     if "soak" in arguments.parts:

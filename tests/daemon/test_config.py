@@ -149,5 +149,5 @@ def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_director
 
 @pytest.mark.parametrize("other", ["device=cuda", "precision=bf16"])
 def test_compiled_is_refused_where_it_cannot_be(other: str) -> None:
-    with pytest.raises(ConfigError, match='voices.glow.backend = "compiled" runs in float32 on a CPU'):
+    with pytest.raises(ConfigError, match=r'voices\.glow\.backend = "compiled" runs in float32 on a CPU'):
         load(None, ["voices.glow.backend=compiled", f"voices.glow.{other}"])
