@@ -9,9 +9,9 @@ computed, and their weights are packed anew each time. Here a flow is one call t
         gated  <- s_b - 2 s_a s_b             s = sigmoid(gate)
         h      <- h + gated @ residual
 
-Products run in tiles: ROWS rows by some vectors of columns whose sums stay in registers while k runs (the inner kernel of
-Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; with so few rows, packing does not pay).
-LLVM compiles the tile's vectors of 16 floats to whatever the machine has (AVX-512, AVX2, NEON).
+Products run in tiles: ROWS rows by some vectors of columns whose sums stay in registers while k runs, over weights that were
+packed once, in panels of as many columns (the inner kernel of Goto & van de Geijn, "Anatomy of high-performance matrix
+multiplication", 2008). LLVM compiles a tile's vectors of 16 floats to whatever the machine has (AVX-512, AVX2, NEON).
 
 Rules: arrays are C-contiguous float32; everything here is told its memory, so that calls may run side by side without the
 interpreter's lock. Machine code is kept beside this file or in the user's cache (numba's rules), compiled where neither can be.
@@ -19,6 +19,7 @@ interpreter's lock. Machine code is kept beside this file or in the user's cache
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,15 +39,16 @@ LANES = 16
 ROWS = 4
 VECTORS = 6 if binding.get_host_cpu_features().get("avx512f") else 1
 """Vectors of a wide tile: with 32 registers of 16 floats, ROWS * 6 sums stay in them; with 16 of 8, ROWS * 1."""
+WIDE = LANES * VECTORS
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled on the first call. Products may be fused with sums; nothing else is reordered."""
+def _jit(function: Callable[..., Any], signature: Any = None) -> Callable[..., Any]:
+    """Compiled at once for a signature, else on the first call. Products may be fused with sums; nothing else is reordered."""
     options: dict[str, Any] = dict(fastmath={"contract", "nsz"}, error_model="numpy", nogil=True)
     try:
-        return njit(cache=True, **options)(function)
+        return njit(signature, cache=True, **options)(function)
     except RuntimeError:  # no directory to keep machine code in
-        return njit(**options)(function)
+        return njit(signature, **options)(function)
 
 
 # ------------------------------------------------------------------ products
@@ -99,28 +101,39 @@ _wide, _wide_row = _tile(ROWS, VECTORS), _tile(1, VECTORS)
 _narrow, _narrow_row = _tile(ROWS, 1), _tile(1, 1)
 
 
-@_jit
-def _accumulate(a: Floats, first: int, b: Floats, c: Floats) -> None:
-    """c[:, :N] += a[:, first : first + K] @ b for b [K, N]; a and c may have more columns."""
-    rows, (depth, columns) = len(c), b.shape
-    a_at, a_stride, b_stride, c_stride = a.ctypes.data + 4 * first, a.strides[0], b.strides[0], c.strides[0]
-    in_tiles, wide = rows - rows % ROWS, columns - columns % (LANES * VECTORS)
-    for n in range(0, wide, LANES * VECTORS):
-        b_at, c_at = b.ctypes.data + 4 * n, c.ctypes.data + 4 * n
-        for m in range(0, in_tiles, ROWS):
-            _wide(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-        for m in range(in_tiles, rows):
-            _wide_row(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-    for n in range(wide, columns - columns % LANES, LANES):
-        b_at, c_at = b.ctypes.data + 4 * n, c.ctypes.data + 4 * n
-        for m in range(0, in_tiles, ROWS):
-            _narrow(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-        for m in range(in_tiles, rows):
-            _narrow_row(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-    for m in range(rows):
-        for n in range(columns - columns % LANES, columns):
-            for k in range(depth):
-                c[m, n] += a[m, first + k] * b[k, n]
+MATRIX, PANELS = types.float32[:, ::1], types.float32[:, :, ::1]
+
+
+# One signature: numba would compile it anew for every argument that is a constant zero.
+@partial(_jit, signature=types.void(MATRIX, types.intp, PANELS, types.intp, types.intp, MATRIX))
+def _accumulate(a: Floats, first: int, b: Floats, top: int, depth: int, c: Floats) -> None:
+    """c[:, :N] += a[:, first : first + depth] @ b[top : top + depth] for packed b; a and c may have more columns."""
+    rows, (panels, _, width) = len(c), b.shape
+    a_at, a_stride, b_stride, c_stride = a.ctypes.data + 4 * first, a.strides[0], b.strides[1], c.strides[0]
+    for panel in range(panels):
+        b_at, c_at = b.ctypes.data + panel * b.strides[0] + top * b_stride, c.ctypes.data + 4 * panel * width
+        if width == WIDE:
+            for m in range(0, rows - ROWS + 1, ROWS):
+                _wide(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
+            for m in range(rows - rows % ROWS, rows):
+                _wide_row(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
+        elif width == LANES:
+            for m in range(0, rows - ROWS + 1, ROWS):
+                _narrow(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
+            for m in range(rows - rows % ROWS, rows):
+                _narrow_row(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
+        else:
+            for m in range(rows):
+                for n in range(width):
+                    for k in range(depth):
+                        c[m, panel * width + n] += a[m, first + k] * b[panel, top + k, n]
+
+
+def _packed(b: Tensor) -> Floats:
+    """Weights [..., K, N] -> panels [..., N / w, K, w], as wide as the tiles that suit N; else one of N columns."""
+    columns = b.shape[-1]
+    width = next((w for w in (WIDE, LANES) if columns % w == 0), columns)
+    return b.unflatten(-1, (-1, width)).transpose(-3, -2).contiguous().numpy()
 
 
 # ----------------------------------------------------------- one value at a time
@@ -192,43 +205,43 @@ def _layer(flow, i, h, cond, past, window, gate, gated):  # type: ignore[no-unty
     _copy(window[groups:], past, 0)
     _fill(gate, flow.gate_bias[i])
     for tap in range(reach // dilation + 1):
-        _accumulate(window[tap * dilation : tap * dilation + groups], 0, weights[tap * width : (tap + 1) * width], gate)
-    _accumulate(cond, 0, weights[len(weights) - cond.shape[1] :], gate)
+        _accumulate(window[tap * dilation : tap * dilation + groups], 0, weights, tap * width, width, gate)
+    _accumulate(cond, 0, weights, (reach // dilation + 1) * width, cond.shape[1], gate)
     _gate(gate, gated, i * width)
     if i < len(flow.residual):
-        _accumulate(gated, i * width, flow.residual[i], h)
+        _accumulate(gated, i * width, flow.residual[i], 0, width, h)
 
 
 @_jit
 def _flow(flow, x, cond, past, first, at, window, gate, h, gated, affine):  # type: ignore[no-untyped-def]
     """One flow backwards, in place: x [B, S, G] from column `first`; the flow's past begins at row `at`."""
+    n = len(flow.end_bias)
     for b in range(len(x)):
         _fill(h[b], flow.start_bias)
-        _accumulate(x[b], first, flow.start, h[b])
-    taps = (flow.gates.shape[1] - cond.shape[2]) // h.shape[2]
+        _accumulate(x[b], first, flow.start, 0, n // 2, h[b])
+    taps = (flow.gates.shape[2] - cond.shape[2]) // h.shape[2]
     for i in range(len(flow.gates)):
         reach = (taps - 1) << i
         for b in range(len(x)):
             _layer(flow, i, h[b], cond[b], past[b, at : at + reach], window, gate, gated[b])
         at += reach
-    n = len(flow.unmix)
     for b in range(len(x)):
         _fill(affine, flow.end_bias)
-        _accumulate(gated[b], 0, flow.end, affine)
+        _accumulate(gated[b], 0, flow.end, 0, gated.shape[2], affine)
         _affine(x[b], first, affine, n)
         affine[:, :n] = 0
-        _accumulate(x[b], first, flow.unmix, affine)
+        _accumulate(x[b], first, flow.unmix, 0, n, affine)
         _copy(affine, x[b], first)
 
 
 class _FlowArrays(NamedTuple):
-    """The weights of a flow as `_flow` reads them."""
+    """The weights of a flow as `_flow` reads them, products packed."""
 
     start: Floats  # [n / 2, C]
     start_bias: Floats  # [C]
-    gates: Floats  # [L, k * C + C_cond, 2C]: taps, then conditioning
+    gates: Floats  # [L] of [k * C + C_cond, 2C]: taps, then conditioning
     gate_bias: Floats  # [L, 2C]
-    residual: Floats  # [L - 1, C, C]
+    residual: Floats  # [L - 1] of [C, C]
     end: Floats  # [L * C, n]
     end_bias: Floats  # [n]
     unmix: Floats  # [n, n]
@@ -306,12 +319,12 @@ def _arrays(flow: FlowWeights, cond: Tensor, bias: Tensor) -> _FlowArrays:
     conds = cond.unflatten(1, (layers, 2 * width)).unbind(1)
     residual = [layer.residual for layer in flow.layers if layer.residual is not None]
     return _FlowArrays(
-        start=flow.start.numpy(),
+        start=_packed(flow.start),
         start_bias=flow.start_bias.numpy(),
-        gates=torch.stack([torch.cat([layer.gates, c]) for layer, c in zip(flow.layers, conds)]).numpy(),
+        gates=_packed(torch.stack([torch.cat([layer.gates, c]) for layer, c in zip(flow.layers, conds)])),
         gate_bias=bias.view(layers, 2 * width).contiguous().numpy(),
-        residual=torch.cat([*residual, torch.zeros(0, width)]).view(-1, width, width).numpy(),
-        end=flow.end.numpy(),
+        residual=_packed(torch.cat([*residual, torch.zeros(0, width)]).view(-1, width, width)),
+        end=_packed(flow.end),
         end_bias=flow.end_bias.numpy(),
-        unmix=flow.unmix.numpy(),
+        unmix=_packed(flow.unmix),
     )
