@@ -194,6 +194,8 @@ def _build_waveglow(name: str, settings: WaveGlowVoice, max_streams: int) -> Voc
     vocoder = stream_vocoder(
         load(settings.checkpoint), plan, device, name, settings.max_batch, slots, settings.backend, settings.precision
     )
+    if vocoder.inverter.backend == "compiled":
+        torch.set_num_threads(1)  # the flows have threads of their own; torch's would spin around the small rest
     log.info("voice %s on %s: %s", name, device, vocoder.inverter.describe())
     if settings.sigma >= 0:
         vocoder.sigma = settings.sigma

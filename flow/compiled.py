@@ -256,7 +256,7 @@ class _Part(NamedTuple):
 
 
 class CompiledFlows:
-    """The weights of a voice, and the threads that share a batch: as many as torch may use when a step is made."""
+    """The weights of a voice, and the threads that share a batch: as many as torch might use when it was made."""
 
     def __init__(self, weights: Folded) -> None:
         config = weights.config
@@ -267,7 +267,8 @@ class CompiledFlows:
             (config.group - rows, flow.layers[0].past.start, _arrays(flow, cond, bias))
             for rows, flow, cond, bias in zip(config.rows, weights.flows, *conds)
         ]
-        self.pool = ThreadPoolExecutor(torch.get_num_threads(), "flows") if torch.get_num_threads() > 1 else None
+        self.threads = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.threads, "flows") if self.threads > 1 else None
 
     def step(self, state: State, groups: int) -> "CompiledStep":
         """The step of as many streams as the state has, by S groups."""
@@ -279,8 +280,8 @@ class CompiledStep:
 
     def __init__(self, flows: CompiledFlows, state: State, groups: int) -> None:
         self.flows = flows
-        batch, threads = len(state.tail), torch.get_num_threads() if flows.pool else 1
-        size = -(-batch // threads)
+        batch = len(state.tail)
+        size = -(-batch // flows.threads)
         past = state.past.numpy()
         parts = [slice(at, min(at + size, batch)) for at in range(0, batch, size)]
         self._parts = [_Part(part, past[part], self._scratch(part.stop - part.start, groups)) for part in parts]

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from daemon.config import WaveGlowVoice
 from daemon.engine import build_vocoder
@@ -34,3 +35,14 @@ def test_settings_reach_the_network(setting: str, backend: str) -> None:
     assert isinstance(vocoder, ExactVocoder) and vocoder.inverter.backend == backend
     precise = build_vocoder("glow", WaveGlowVoice(device="cpu", precision="bf16"), 4)
     assert isinstance(precise, ExactVocoder) and str(precise.inverter.dtype) == "torch.bfloat16"
+
+
+def test_threads_are_those_of_the_compiled_flows_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        build_vocoder("glow", WaveGlowVoice(device="cpu", threads=2), 4)
+        assert torch.get_num_threads() == 1
+        build_vocoder("glow", WaveGlowVoice(device="cpu", threads=2, backend="torch"), 4)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
