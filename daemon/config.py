@@ -21,6 +21,7 @@ from daemon.strict import EMBEDDED, PATH_KEYS, ConfigError, absolute, as_table, 
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+BACKENDS, PRECISIONS = ("auto", "compiled", "torch"), ("auto", "float32", "bf16")
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
 
@@ -82,6 +83,8 @@ class WaveGlowVoice(Voice):
     engine: str = "waveglow"
     checkpoint: str = EMBEDDED
     device: str = "auto"
+    backend: str = setting("auto", among=BACKENDS)
+    precision: str = setting("auto", among=PRECISIONS)
     sigma: float = setting(-1.0, -1, 2)
     context_frames: int = setting(24, 0, 512)
     look_ahead_frames: int = setting(8, 0, 512)
@@ -94,6 +97,11 @@ class WaveGlowVoice(Voice):
             raise ConfigError(f"{where}.device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         if -1 < self.sigma < 0:
             raise ConfigError(f"{where}.sigma must be -1 (the checkpoint's own) or 0 to 2, got {self.sigma}")
+        if self.backend == "compiled" and (self.device.startswith("cuda") or self.precision == "bf16"):
+            raise ConfigError(
+                f'{where}.backend = "compiled" runs in float32 on a CPU; {where}.device is {self.device!r} and '
+                f"{where}.precision is {self.precision!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,16 @@ class Finding:
 
 def doctor(config: Config) -> Iterator[Finding]:
     """Look at the machine, with this configuration in mind."""
-    yield from (python(), torch(config), libzmq(), sound(config.speaker), espeak(), cores(config), real_time())
+    yield from (
+        python(),
+        torch(config),
+        compiler(config),
+        libzmq(),
+        sound(config.speaker),
+        espeak(),
+        cores(config),
+        real_time(),
+    )
     yield private_directory(run_dir(config.server))
 
 
@@ -85,6 +94,20 @@ def torch(config: Config) -> Finding:
         remedy = f"--set voices.{wanted[0]}.device=cpu, or install the NVIDIA driver and a CUDA build of torch"
         return Finding("torch", "missing", text, remedy)
     return Finding("torch", "ok", f"{module.__version__}, no CUDA device: voices run on the CPU")
+
+
+def compiler(config: Config) -> Finding:
+    """numba, which compiles the network for the CPU."""
+    wanted = [n for n, v in config.voices.items() if isinstance(v, WaveGlowVoice) and v.backend == "compiled"]
+    try:
+        import numba
+    except ImportError as error:
+        remedy = f"{sys.executable} -m pip install numba"
+        if wanted:
+            text = f'cannot be imported, but voice {wanted[0]} asks for backend = "compiled": {error}'
+            return Finding("numba", "missing", text, f"{remedy}, or --set voices.{wanted[0]}.backend=torch")
+        return Finding("numba", "note", f"cannot be imported, voices run in torch, about half as fast: {error}", remedy)
+    return Finding("numba", "ok", f"{numba.__version__}: causal voices are compiled where they run on the CPU")
 
 
 def libzmq() -> Finding:

@@ -230,9 +230,13 @@ def _build_waveglow(name: str, settings: WaveGlowVoice, max_streams: int) -> Voc
     plan = ChunkPlan(
         settings.chunk_frames, settings.context_frames, settings.look_ahead_frames, settings.crossfade_samples
     )
+    slots = max_streams + SPARE_SLOTS
     vocoder = stream_vocoder(
-        load(settings.checkpoint), plan, device, name, settings.max_batch, max_streams + SPARE_SLOTS
+        load(settings.checkpoint), plan, device, name, settings.max_batch, slots, settings.backend, settings.precision
     )
+    if vocoder.inverter.backend == "compiled":
+        torch.set_num_threads(1)  # the flows have threads of their own; torch's would spin around the small rest
+    log.info("voice %s on %s: %s", name, device, vocoder.inverter.describe())
     if settings.sigma >= 0:
         vocoder.sigma = settings.sigma
     return vocoder

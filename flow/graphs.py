@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flow.inverter import Inverter, State
+from flow.inverter import Inverter
 from flow.latents import NoiseTable
 from flow.mel import Floats
+from flow.steps import State
 
 BUCKET_FRAMES = (1, 2, 4, 8, 16)
 BUCKET_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -32,15 +32,27 @@ from flow.mel import Floats
 from flow.vocoder import Stream, Vocoder
 from flow.waveglow import WaveGlow
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Of the convolutions. Raises ValueError."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "float32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; allowed: auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
 
 class _WaveGlowVocoder(Vocoder):
     """What both modes share: the folded network, the noise, and the window of frames around a chunk."""
 
-    def __init__(self, voice: WaveGlow, device: torch.device | str, name: str, max_batch: int) -> None:
+    def __init__(
+        self, voice: WaveGlow, device: torch.device | str, name: str, max_batch: int, backend: str, precision: str
+    ) -> None:
         self.name, self.format, self.sigma = name, voice.config.mel, voice.config.sigma
         self.device = torch.device(device)
-        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.inverter = Inverter(voice, self.device, dtype)
+        self.inverter = Inverter(voice, self.device, _dtype(precision, self.device), backend)
         self.noise = NoiseTable(voice.config.group, device=self.device)
         self.config = voice.config
         self.runner = StepRunner(self.inverter, self.noise)
@@ -89,10 +101,12 @@ class ExactVocoder(_WaveGlowVocoder):
         name: str = "glow",
         max_batch: int = 16,
         slots: int = 64,
+        backend: str = "auto",
+        precision: str = "auto",
     ) -> None:
         if not voice.config.causal:
             raise ValueError("exact streaming needs a causal voice; use OverlapVocoder for this one")
-        super().__init__(voice, device, name, max_batch)
+        super().__init__(voice, device, name, max_batch, backend, precision)
         config = voice.config
         self.look_ahead_frames = self.inverter.look_ahead_frames
         self.latency_samples = config.group if self.inverter.lapped else 0
@@ -209,8 +223,10 @@ class OverlapVocoder(_WaveGlowVocoder):
         device: torch.device | str = "cpu",
         name: str = "glow",
         max_batch: int = 16,
+        backend: str = "auto",
+        precision: str = "auto",
     ) -> None:
-        super().__init__(voice, device, name, max_batch)
+        super().__init__(voice, device, name, max_batch, backend, precision)
         plan.check(self.hop, voice.config.group if self.inverter.lapped else 0)
         self.plan = plan
         self.look_ahead_frames = plan.look_ahead_frames
@@ -278,8 +294,14 @@ def stream_vocoder(
     name: str = "glow",
     max_batch: int = 16,
     slots: int = 64,
-) -> Vocoder:
-    """The streaming mode that suits a voice: exact if it is causal, overlapped by `plan` if not."""
+    backend: str = "auto",
+    precision: str = "auto",
+) -> "ExactVocoder | OverlapVocoder":
+    """The streaming mode that suits a voice: exact if it is causal, overlapped by `plan` if not.
+
+    `precision` is that of the convolutions: float32, bf16, or auto: bf16 on CUDA, float32 on a CPU (where bf16 gains with
+    AVX512-BF16 or AMX only). `backend`: see Inverter. Raises ValueError for a plan, backend or precision that cannot be.
+    """
     if voice.config.causal:
-        return ExactVocoder(voice, device, name, max_batch, slots)
-    return OverlapVocoder(voice, plan, device, name, max_batch)
+        return ExactVocoder(voice, device, name, max_batch, slots, backend, precision)
+    return OverlapVocoder(voice, plan, device, name, max_batch, backend, precision)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench import context, network, overload, published, report, service, soak
+from tests.bench import context, network, overload, published, ratios, report, service, soak
 from tests.bench.report import Result
 from tests.pulse import PulseServer
 
@@ -46,7 +46,9 @@ def measure_network(device: str, sizes: Sizes) -> Iterator[Result]:
         yield from network.without_network(sizes.runs)
         yield from network.exactness(device)
         yield from network.baseline(device, 1)
+        yield from ratios.chunkwise(device, 1)
         yield from network.stock(device, most)
+        yield from ratios.published_geometry(device, 1)
 
 
 def measure_published(device: str, sizes: Sizes) -> Iterator[Result]:

@@ -65,6 +65,8 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         ("speaker.rate_hz=50", ["speaker.rate_hz must be 0", "got 50"]),
         ("log.level=loud", ["log.level must be one of debug, info, warning, error; got 'loud'"]),
         ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, rtisi-la, griffinlim; got 'tacotron'"]),
+        ("voices.glow.backend=fast", ["voices.glow.backend", "auto, compiled, torch", "'fast'"]),
+        ("voices.glow.precision=half", ["voices.glow.precision", "auto, float32, bf16", "'half'"]),
         ("voices.glow.device=gpu", ["voices.glow.device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
         ("voices.glow.chunk_frames=17", ["voices.glow.chunk_frames = 17 is above max_chunk_frames = 16"]),
         ("voices.glow.sigma=-0.5", ["voices.glow.sigma must be -1", "got -0.5"]),
@@ -147,3 +149,9 @@ def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_director
     assert config.voices["a"].checkpoint == str(tmp_path / "etc/a.safetensors")  # type: ignore[attr-defined]
     assert config.files.directory == str(tmp_path / "here/out")
     assert load().files.directory == str(tmp_path / "here/recordings")
+
+
+@pytest.mark.parametrize("other", ["device=cuda", "precision=bf16"])
+def test_compiled_is_refused_where_it_cannot_be(other: str) -> None:
+    with pytest.raises(ConfigError, match=r'voices\.glow\.backend = "compiled" runs in float32 on a CPU'):
+        load(None, ["voices.glow.backend=compiled", f"voices.glow.{other}"])

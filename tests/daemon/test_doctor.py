@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_cuda_is_missing_only_where_a_voice_asks_for_it(monkeypatch: pytest.Monk
     assert doctor.torch(load(None, ["voices.glow.device=cuda"])).text.endswith("CUDA on H100")
 
 
+def test_numba_is_missing_only_where_a_voice_insists_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor.compiler(load())
+    assert found.state == "ok" and "causal voices are compiled" in found.text
+    monkeypatch.setitem(sys.modules, "numba", None)
+    found = doctor.compiler(load())
+    assert (
+        found.state == "note" and "voices run in torch" in found.text and found.remedy.endswith("-m pip install numba")
+    )
+    found = doctor.compiler(load(None, ["voices.glow.backend=compiled"]))
+    assert found.state == "missing" and "voice glow" in found.text and "voices.glow.backend=torch" in found.remedy
+
+
 def test_engines_that_would_take_every_core_are_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert doctor.cores(load()).state == "ok"
@@ -128,7 +141,7 @@ def test_the_run_directory_is_looked_at_and_not_made(tmp_path: Path, monkeypatch
 
 def test_the_doctor_looks_at_everything_it_promises() -> None:
     names = [finding.name for finding in doctor.doctor(load(None, ["speaker.enabled=false"]))]
-    assert names == ["python", "torch", "libzmq", "sound", "espeak-ng", "cores", "priority", "run_dir"]
+    assert names == ["python", "torch", "numba", "libzmq", "sound", "espeak-ng", "cores", "priority", "run_dir"]
 
 
 def test_a_checkpoint_is_described_by_its_header() -> None:

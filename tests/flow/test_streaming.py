@@ -56,29 +56,32 @@ KINDS: list[dict[str, Any]] = [
     dict(squeeze="polyphase", group=8, early_size=2, conditioning="upsample", mel_scale=False),
     dict(squeeze="polyphase", group=64, look_ahead_frames=2),
 ]
+BACKENDS = ("compiled", "torch")
 EXACT = [ExactVocoder(random_voice(tiny(**kind)), slots=4) for kind in KINDS]
+VOCODERS = [ExactVocoder(random_voice(tiny(**kind)), slots=4, backend=name) for kind in KINDS for name in BACKENDS]
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from(range(len(KINDS))), st.integers(1, 40), st.lists(st.integers(1, 12), max_size=12),
+    st.sampled_from(range(len(VOCODERS))), st.integers(1, 40), st.lists(st.integers(1, 12), max_size=12),
     st.lists(st.integers(1, 17), min_size=1, max_size=4), st.integers(0, 2**31),
 )  # fmt: skip
 def test_streamed_equals_offline_for_every_chunking(
     kind: int, frames: int, cuts: list[int], limits: list[int], seed: int
 ) -> None:
-    vocoder, mel = EXACT[kind], some_mel(frames, seed % 7)
+    vocoder, mel = VOCODERS[kind], some_mel(frames, seed % 7)
     audio = streamed(vocoder, mel, cuts, limits, seed)
-    voice = random_voice(tiny(**KINDS[kind]))
+    voice = random_voice(tiny(**KINDS[kind // len(BACKENDS)]))
     assert len(audio) == frames * 256
     np.testing.assert_allclose(audio, offline(voice, mel, seed, vocoder.sigma), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("chunk", [1, 3, 4, 16, 50])
-def test_the_embedded_voice_streams_exactly(chunk: int) -> None:
+def test_the_embedded_voice_streams_exactly(chunk: int, backend: str) -> None:
     # Of a recorded sentence: on frames that no speech has, the network's output grows far beyond full scale.
     voice, mel = load("embedded"), speech()[100:150]
-    vocoder = ExactVocoder(voice, slots=2)
+    vocoder = ExactVocoder(voice, slots=2, backend=backend)
     audio = streamed(vocoder, mel, [chunk] * (50 // chunk), [chunk], seed=3)
     np.testing.assert_allclose(audio, offline(voice, mel, 3, vocoder.sigma), atol=TOLERANCE)
 
@@ -109,8 +112,7 @@ def test_streams_in_one_batch_do_not_touch_each_other() -> None:
 def test_buckets_of_static_buffers_change_nothing(kind: dict[str, Any]) -> None:
     """What a CUDA graph replays (padded batches, spare slots, buffers that stay) gives what the plain step gives."""
     voice, plan = random_voice(tiny(**kind)), ChunkPlan(4, 4, 2, 64)
-    plain, bucketed = stream_vocoder(voice, plan, slots=5), stream_vocoder(voice, plan, slots=5)
-    assert isinstance(bucketed, ExactVocoder | OverlapVocoder)
+    plain, bucketed = (stream_vocoder(voice, plan, slots=5, backend="torch") for _ in range(2))
     bucketed.runner = StepRunner(bucketed.inverter, bucketed.noise, bucketed=True)
     mels, results = [some_mel(17 + 6 * i, i) for i in range(3)], []
     for vocoder in (plain, bucketed):
@@ -238,6 +240,16 @@ def test_a_seam_is_inaudible(mode: str) -> None:
     ratio = np.sqrt((jumps[seams] ** 2).mean() / (jumps**2).mean())
     assert 0.7 < ratio < 1.3
     assert jumps[seams].max() <= jumps.max()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_bf16_is_near_float32(causal: bool) -> None:
+    voice, mel, plan = random_voice(tiny(causal=causal, flows=3, layers=2)), some_mel(20), ChunkPlan()
+    exact, near = (render(stream_vocoder(voice, plan, precision=p), mel) for p in ("float32", "bf16"))
+    error = np.sqrt(((near - exact) ** 2).mean() / (exact**2).mean())
+    assert 0 < error < 0.02
+    with pytest.raises(ValueError, match="precision is 'half'; allowed: auto, float32, bf16"):
+        stream_vocoder(voice, plan, precision="half")
 
 
 def test_impossible_plans_are_refused() -> None:
