@@ -49,8 +49,8 @@ class WaveNetConfig:
     """Of the linear prediction; 0 leaves it out."""
     mel_mean: float = -5.6
     mel_std: float = 2.1
-    temperature: float = 1.0
-    """Spread of a generated sample's noise over the Gaussian's own, where a caller does not say."""
+    temperature: float = 0.8
+    """Spread of a generated sample's noise over the Gaussian's own, where a caller does not say: below 1 it hisses less."""
     mel: MelFormat = field(default_factory=MelFormat)
 
     def __post_init__(self) -> None:
