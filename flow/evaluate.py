@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -128,12 +129,16 @@ def judge(
 def measure(job: Job) -> Measured | Problem:
     """Render and judge. Every error that a recording can cause comes back as a Problem."""
     try:
-        clip = _clip(job.path, job.format)
+        return sound(job)[0]
     except (DataError, MetricError) as error:
         return Problem(job, str(error))
+
+
+def sound(job: Job) -> tuple[Measured, Floats]:
+    """The same with the samples [L * hop]. Raises DataError or MetricError for a clip that cannot be used."""
+    clip = _clip(job.path, job.format)
     if job.system.kind == REAL:
-        values, comb, problems = judge(clip, clip.audio, job.format, job.group)
-        return Measured(job, values, comb, problems)
+        return Measured(job, *judge(clip, clip.audio, job.format, job.group)), clip.audio
     renderer = _ready(job.system, job.format)
     began_s = time.process_time()
     samples = renderer(clip.mel, job.seed)
@@ -143,7 +148,7 @@ def measure(job: Job) -> Measured | Problem:
     if job.system.offline:
         whole = _ready(job.system.offline, job.format)(clip.mel, job.seed)
         values["streamed_difference"] = metrics.difference_max(whole, samples)
-    return Measured(job, values, comb, problems)
+    return Measured(job, values, comb, problems), samples
 
 
 @lru_cache(maxsize=4)
@@ -185,14 +190,17 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def run(jobs: Sequence[Job], processes: int) -> Iterator[Measured | Problem]:
-    """Measure in so many processes of one thread each; results in the order they come. Raises EvaluateError if one dies."""
+Result = TypeVar("Result")
+
+
+def run(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[Result]:
+    """Work in so many processes of one thread each; results in the order they come. Raises EvaluateError if one dies."""
     # Threads of BLAS and OpenMP are settled when a library loads, so the workers inherit it.
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker)
     try:
-        waiting: list[Future[Measured | Problem]] = [pool.submit(measure, job) for job in jobs]
+        waiting: list[Future[Result]] = [pool.submit(work, job) for job in jobs]
         for done in as_completed(waiting):
             yield done.result()
     except BrokenProcessPool as error:

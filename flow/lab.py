@@ -122,6 +122,11 @@ def evaluate(args: argparse.Namespace) -> int:
     return judging.evaluate(args, _say)
 
 
+def compare(args: argparse.Namespace) -> int:
+    """`glowlab compare`."""
+    return judging.compare(args, _say)
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -189,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
     sub.set_defaults(run=render)
 
-    judging.add_arguments(commands, evaluate)
+    judging.add_arguments(commands, evaluate, compare)
 
     sub = commands.add_parser("card", help="geometry and card of a checkpoint")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")

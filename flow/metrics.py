@@ -38,7 +38,7 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MetricError(
-            f"the metrics need {name}, which is missing; install it: pip install 'glowd[eval]'"
+            f"judging voices needs {name}, which is missing; install it, in glowd's folder: pip install -e '.[eval]'"
         ) from error
 
 

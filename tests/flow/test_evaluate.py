@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 
 from flow import checkpoint, metrics, scores
-from flow.evaluate import Job, Measured, Problem, judge, measure, plan, read_clip
+from flow.evaluate import EvaluateError, Job, Measured, Problem, judge, measure, plan, read_clip, run
 from flow.lab import main
 from flow.mel import MelFormat
 from flow.systems import GRIFFIN_LIM, REAL, STREAMED, WAVEGLOW, System, build, format_of, group_of, of_checkpoint
@@ -69,6 +70,7 @@ def test_evaluate_end_to_end(room: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--data", "talk", "--seeds", "0"], "--seeds is 0; allowed: at least 1"),
         (["--data", "talk", "--sigma", "3"], "--sigma is 3; allowed: 0 to 2"),
         (["--data", "none"], "none does not exist"),
+        (["--data", "talk", "--json", "none/out.json"], "none/out.json cannot be written: there is no folder none"),
         (["--data", "talk", "talk"], "the same name"),
         (["causal.safetensors", "./causal.safetensors", "--data", "talk"], "two checkpoints have the same file name"),
     ],
@@ -93,7 +95,7 @@ def test_a_missing_library_is_told_before_the_work(
 ) -> None:
     monkeypatch.setattr(metrics, "LIBRARIES", ("pystoi", "no_such_library"))
     assert main(["evaluate", "--data", str(room / "talk")]) == 2
-    assert "need no_such_library, which is missing; install it: pip install 'glowd[eval]'" in capsys.readouterr().err
+    assert "needs no_such_library, which is missing; install it" in capsys.readouterr().err
 
 
 def test_a_voice_that_is_not_causal_streams_within_its_plan(room: Path) -> None:
@@ -142,6 +144,15 @@ def test_real_audio_has_one_seed_and_clips_are_limited(room: Path) -> None:
     jobs = plan([room / "talk"], [System(REAL), System(GRIFFIN_LIM)], 3, 2, (FORMAT, 64))
     assert len(jobs) == 2 * (1 + 3)
     assert [job.seed for job in jobs[:4]] == [0, 0, 1, 2]
+
+
+def die(job: Job) -> None:
+    os._exit(1)
+
+
+def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(EvaluateError, match=r"a worker process died .* try fewer with --jobs"):
+        list(run(die, [Job("set", Path("x"), System(REAL), 0, FORMAT, 64)], 1))
 
 
 # ---- rows

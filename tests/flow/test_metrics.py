@@ -154,6 +154,6 @@ def test_a_missing_library_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("importlib.import_module", lambda name: without(name))
     with pytest.raises(
-        metrics.MetricError, match=r"need pesq, which is missing; install it: pip install 'glowd\[eval\]'"
+        metrics.MetricError, match=r"needs pesq, which is missing; install it.*pip install -e '\.\[eval\]'"
     ):
         metrics.library("pesq")
