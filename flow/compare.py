@@ -5,7 +5,6 @@ is only what it shows. A system that could not be heard is named on the page wit
 """
 
 import base64
-import contextlib
 import hashlib
 import io
 import itertools
@@ -20,7 +19,7 @@ from flow.data import SUFFIXES, DataError, find_recordings
 from flow.evaluate import Job, Measured, judge, read_clip, run, sound
 from flow.mel import Floats
 from flow.metrics import MetricError, difference_max, library
-from flow.systems import GRIFFIN_LIM, REAL, WAVEGLOW, System, build
+from flow.systems import GRIFFIN_LIM, REAL, WAVEGLOW, System
 
 LIVE = "WaveGlow live"
 ABOUT = {
@@ -105,27 +104,37 @@ def heard(job: Job) -> Heard | str:
         return str(error)
 
 
-def listen_live(jobs: Sequence[Job], progress: Callable[[Iterable[Any], int], Iterable[Any]]) -> Listening:
-    """Speak every job's clip through a daemon with the voice of its system, at the pace of speech."""
+def listen_live(
+    jobs: Sequence[Job], rendered: Sequence[Heard], progress: Callable[[Iterable[Any], int], Iterable[Any]]
+) -> Listening:
+    """Speak every job's clip through a daemon with the voice of its system, at the pace of speech.
+
+    What the same voice `rendered` offline, with the same seeds, is what the daemon's speech is compared with.
+    """
     found = Listening()
+    offline = {
+        (one.measured.job.path, one.measured.job.system.checkpoint): one.samples
+        for one in rendered
+        if one.measured.job.system.kind == WAVEGLOW
+    }
+    # A clip that cannot be used is not among the rendered ones; `listen` has told why.
+    jobs = [job for job in jobs if (job.path, job.system.checkpoint) in offline]
     if not jobs:
         return found
     try:
         with live.running(jobs[0].system.checkpoint) as daemon:
             for job in progress(jobs, len(jobs)):
-                with contextlib.suppress(DataError, MetricError):  # of the clip itself; `listen` has told it
-                    found.heard.append(_speak(daemon, job))
-    except live.LiveError as error:
+                found.heard.append(_speak(daemon, job, offline[job.path, job.system.checkpoint]))
+    except (live.LiveError, MetricError) as error:
         found.notes.append(f"{LIVE}: {error}")
     return found
 
 
-def _speak(daemon: live.Daemon, job: Job) -> Heard:
+def _speak(daemon: live.Daemon, job: Job, offline: Floats) -> Heard:
     clip = read_clip(job.path, job.format)
     samples = daemon.speak(clip.mel, job.format.rate_hz, job.seed)
     values, comb, problems = judge(clip, samples, job.format, job.group)
-    whole = build(System(WAVEGLOW, job.system.checkpoint), job.format)(clip.mel, job.seed)
-    values[scores.STREAMED] = difference_max(whole, samples)
+    values[scores.STREAMED] = difference_max(offline, samples)
     return Heard(Measured(job, values, comb, problems), samples)
 
 

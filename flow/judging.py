@@ -142,7 +142,7 @@ def compare(args: argparse.Namespace, say: Say) -> int:
 
     found = show.listen(jobs(systems), args.jobs, _progress("render"))
     for system in spoken:
-        lived = show.listen_live(jobs([system]), _progress("sentence"))
+        lived = show.listen_live(jobs([system]), found.heard, _progress("sentence"))
         found.heard += lived.heard
         found.notes += lived.notes
     if not found.heard:
