@@ -90,7 +90,7 @@ def listen(jobs: Sequence[Job], processes: int, progress: Callable[[Iterable[Any
     for result in progress(run(heard, jobs, processes), len(jobs)):
         if isinstance(result, Heard):
             found.heard.append(result)
-            found.notes += result.measured.problems
+            found.notes += scores.skipped([result.measured])
         elif result not in found.notes:
             found.notes.append(result)
     return found
@@ -125,6 +125,7 @@ def listen_live(
         with live.running(jobs[0].system.checkpoint) as daemon:
             for job in progress(jobs, len(jobs)):
                 found.heard.append(_speak(daemon, job, offline[job.path, job.system.checkpoint]))
+                found.notes += scores.skipped([found.heard[-1].measured])
     except (live.LiveError, MetricError) as error:
         found.notes.append(f"{LIVE}: {error}")
     return found

@@ -92,13 +92,20 @@ class Problem:
 def judge(
     clip: Clip, samples: Floats, format: MelFormat, group: int
 ) -> tuple[dict[str, float], list[float], list[str]]:
-    """Samples [L * hop] against the clip they should sound like -> values, comb, problems (as in `Measured`)."""
+    """Samples [L * hop] against the clip they should sound like -> values, comb, problems (as in `Measured`).
+
+    Judged is what a listener hears: a render that diverged counts as the noise that it is.
+    """
     problems: list[str] = []
     rate_hz = format.rate_hz
+    overload = metrics.overloaded(samples)
+    if overload:
+        problems.append(f"diverged: peak {np.abs(samples).max():.3g}, full scale is 1")
+    samples = metrics.as_heard(samples)
     try:
         metrics.require_sound(samples, rate_hz, "what was rendered")
     except MetricError as error:
-        return {}, [], [str(error)]
+        return {"overload": float(overload)}, [], [*problems, str(error)]
     mel = log_mel(samples, format)[: len(clip.mel)]
     pitch = metrics.pitch(samples, rate_hz)
     take: dict[str, Callable[[], float]] = {
@@ -112,7 +119,7 @@ def judge(
         "voicing_f1": lambda: metrics.voicing_f1(clip.pitch, pitch),
         "periodicity": lambda: metrics.periodicity_rmse(clip.pitch, pitch),
     }
-    values = {}
+    values = {"overload": float(overload)}
     for name, metric in take.items():
         try:
             values[name] = metric()
@@ -147,8 +154,8 @@ def sound(job: Job) -> tuple[Measured, Floats]:
     values["rtf"] = seconds / (len(clip.audio) / job.format.rate_hz)
     if job.system.offline:
         whole = _ready(job.system.offline, job.format)(clip.mel, job.seed)
-        values["streamed_difference"] = metrics.difference_max(whole, samples)
-    return Measured(job, values, comb, problems), samples
+        values["streamed_difference"] = metrics.difference_max(metrics.as_heard(whole), metrics.as_heard(samples))
+    return Measured(job, values, comb, problems), metrics.as_heard(samples)
 
 
 @lru_cache(maxsize=4)

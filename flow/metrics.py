@@ -22,6 +22,8 @@ MIN_S = 0.5
 SILENT_RMS = 1e-4
 FMIN_HZ, FMAX_HZ = 65.0, 600.0
 """Range of the pitch search: low men's to high women's voices."""
+OVERLOAD = 2.0
+"""Peak, full scale = 1, beyond which a network has diverged rather than spoken too loud."""
 MCD_ORDER = 13
 COMB_BINS = 4096
 COMB_NEAR, COMB_FAR = 3, 10
@@ -51,6 +53,17 @@ def require_sound(samples: Floats, rate_hz: int, who: str = "the signal") -> Non
     rms = float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
     if rms < SILENT_RMS:
         raise MetricError(f"{who} is silent: RMS {rms:.2g}; needed: at least {SILENT_RMS:g}")
+
+
+def as_heard(samples: Floats) -> Floats:
+    """Samples [T] as a loudspeaker plays them: cut at full scale, silence where there is no number."""
+    heard: Floats = np.nan_to_num(samples, nan=0.0).clip(-1, 1).astype(np.float32)
+    return heard
+
+
+def overloaded(samples: Floats) -> bool:
+    """Whether samples [T] are not finite or go 6 dB beyond full scale: a flow that diverged on a mel it does not know."""
+    return not bool((np.abs(samples) <= OVERLOAD).all())
 
 
 # ---- perceived quality and intelligibility

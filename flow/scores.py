@@ -55,6 +55,7 @@ COLUMNS = [
     ),
     Column("comb_worst_db", "worst", ".2f", "the same, of the multiple that stands out most"),
     Column("streamed_difference", "streamed", ".0e", "largest difference between streamed and offline, full scale = 1"),
+    Column("overload", "diverged", ".0%", "share of renders that go 6 dB or more beyond full scale, judged as noise"),
     Column("rtf", "RTF", ".2f", "CPU time of one thread over audio time, lower is better"),
 ]
 COMB, WORST, STREAMED = "comb_db", "comb_worst_db", "streamed_difference"

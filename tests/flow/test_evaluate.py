@@ -123,7 +123,18 @@ def test_voices_with_other_mels_are_not_mixed(room: Path, tmp_path: Path) -> Non
 def test_a_silent_render_is_reported_not_fatal(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
     values, comb, problems = judge(clip, np.zeros_like(clip.audio), FORMAT, 64)
-    assert (values, comb) == ({}, []) and problems == ["what was rendered is silent: RMS 0; needed: at least 0.0001"]
+    assert (values, comb) == ({"overload": 0}, []) and problems == [
+        "what was rendered is silent: RMS 0; needed: at least 0.0001"
+    ]
+
+
+def test_a_render_that_diverged_is_judged_as_it_sounds(room: Path) -> None:
+    clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
+    wild = clip.audio.copy()
+    wild[4000:] *= np.float32(1e30) * np.sign(np.sin(np.arange(len(wild) - 4000))).astype(np.float32)
+    values, _, problems = judge(clip, wild, FORMAT, 64)
+    assert values["overload"] == 1 and problems[0].startswith("diverged: peak ") and values["mel_mae"] > 1
+    assert all(np.isfinite(value) for value in values.values())
 
 
 def test_a_render_without_pitch_lacks_only_its_pitch(room: Path) -> None:

@@ -129,6 +129,13 @@ def test_what_is_no_sound_is_told(samples: Floats, said: str) -> None:
         metrics.require_sound(samples, RATE_HZ)
 
 
+def test_a_render_that_diverged_is_heard_as_noise_at_full_scale() -> None:
+    wild = np.array([0.5, -3e38, np.inf, np.nan], np.float32)
+    assert metrics.as_heard(wild).tolist() == [0.5, -1, 1, 0]
+    assert metrics.overloaded(wild) and metrics.overloaded(np.array([np.nan], np.float32))
+    assert not metrics.overloaded(np.array([1.9, -2.0], np.float32))  # loud, but it speaks
+
+
 def test_metrics_that_say_nothing_raise(speech: Floats) -> None:
     nothing = np.zeros_like(speech)
     unvoiced = metrics.Pitch(np.full(4, np.nan), np.zeros(4))
