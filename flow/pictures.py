@@ -67,11 +67,11 @@ def curve(points: Sequence[Sequence[float]]) -> str:
     shown = losses[len(losses) // 10 :]
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     x = LEFT + hours / max(hours[-1], 1e-9) * (WIDTH - LEFT - RIGHT)
-    y = TOP + (high - np.clip(losses, None, high)) / max(high - low, 1e-9) * (HEIGHT - TOP - BOTTOM)
-    lines = [
-        f'<polyline class="{name}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, i]))}"/>'
-        for i, name in enumerate(("train", "validation"))
-    ]
+    y = TOP + (high - losses) / max(high - low, 1e-9) * (HEIGHT - TOP - BOTTOM)
+    lines = []
+    for column, name in enumerate(("train", "validation")):
+        inside = [f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, column]) if b >= TOP]
+        lines.append(f'<polyline class="{name}" points="{" ".join(inside)}"/>')
     ticks = [_tick_y(value, low, high) for value in np.linspace(low, high, 5)]
     ticks += [_tick_x(share, float(hours[-1])) for share in np.linspace(0, 1, 5)]
     said = (
