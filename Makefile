@@ -54,8 +54,8 @@ check: setup     ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup     ## the figures of README.md, measured on this machine
-	$(BIN)/python -m tests.bench
+bench: setup     ## the figures of README.md, measured on this machine; make bench PARTS=network measures a part
+	$(BIN)/python -m tests.bench $(PARTS)
 
 clean:           ## removes what was built and made, .venv too
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.wav

@@ -163,15 +163,26 @@ def voices_table(snapshot: Snapshot) -> Table:
     rows = [
         [
             name + (" *" if dig(voice, "default") else ""),
-            "ready" if dig(voice, "ready") else "away",
+            _state_of(voice),
             cell(dig(voice, "streams")),
+            f"{cell(dig(voice, 'open'))}/{cell(dig(voice, 'max_streams'))}",
             cell(dig(voice, "busy"), ".0f", 100),
+            cell(dig(voice, "stolen"), ".0f", 100),
+            cell(dig(voice, "late"), ".0f", 100),
+            cell(dig(voice, "level")),
             cell(dig(voice, "batches_per_s"), ".1f"),
             cell(dig(voice, "audio_per_s"), ".2f"),
         ]
         for name, voice in entries(snapshot, "voices")
     ]
-    return Table("voices", ["<VOICE", "<STATE", "STREAMS", "BUSY %", "CALLS/s", "AUDIO s/s"], rows)
+    columns = ["<VOICE", "<STATE", "SPEAKING", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL", "CALLS/s", "AUDIO s/s"]
+    return Table("voices (OPEN: streams/most; STOLEN: by other programs; LEVEL: of overload, 0 is none)", columns, rows)
+
+
+def _state_of(voice: dict[str, Any]) -> str:
+    if not dig(voice, "ready"):
+        return "away"
+    return "degraded" if dig(voice, "degraded") else "ready"
 
 
 def roles_table(snapshot: Snapshot) -> Table:
@@ -195,13 +206,35 @@ def headline(snapshot: Snapshot) -> str:
     )
 
 
+def notices(snapshot: Snapshot) -> list[str]:
+    """A line for each voice that falls behind: what is done about it, since when and why."""
+    return [
+        _notice(name, degraded, snapshot.get("t_ns"))
+        for name, voice in entries(snapshot, "voices")
+        if isinstance(degraded := dig(voice, "degraded"), dict)
+    ]
+
+
+def _notice(name: str, degraded: dict[str, Any], t_ns: object) -> str:
+    since_ns = degraded.get("since_ns")
+    seconds = (t_ns - since_ns) / 1e9 if isinstance(t_ns, int) and isinstance(since_ns, int) else None
+    refuses = ", new streams refused" if degraded.get("refuses") else ""
+    return (
+        f"{name} degraded for {cell(seconds, '.0f')} s: level {cell(degraded.get('level'))} of "
+        f"{cell(degraded.get('last_level'))}, chunks of {cell(degraded.get('chunk_frames'))} frames{refuses} "
+        f"({cell(degraded.get('reason'))})"
+    )
+
+
 def tables(snapshot: Snapshot, narrow: bool = False) -> list[Table]:
     return [streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot), roles_table(snapshot)]
 
 
 def as_text(snapshot: Snapshot) -> str:
     """All tables as plain text."""
-    return "\n".join([headline(snapshot), *(lines(table) for table in tables(snapshot) if table.rows)])
+    return "\n".join(
+        [headline(snapshot), *notices(snapshot), *(lines(table) for table in tables(snapshot) if table.rows)]
+    )
 
 
 def lines(table: Table) -> str:
@@ -248,7 +281,8 @@ def watch_live(endpoint: str) -> None:
             note = f"   no news for {silent_s:.0f} s" if silent_s > STALE_S else ""
             head = Text(headline(snapshot or {}) + note + "   (q: quit)", style="bold red" if note else "bold")
             shown = tables(snapshot or {}, narrow=live.console.width < NARROW_COLUMNS)
-            live.update(Group(head, *map(as_rich, shown)), refresh=True)
+            warnings = [Text(line, style="yellow") for line in notices(snapshot or {})]
+            live.update(Group(head, *warnings, *map(as_rich, shown)), refresh=True)
             if keys.pressed() == "q":
                 return
             news = next(source)

@@ -39,10 +39,30 @@ class Engine:
         if isinstance(message, link.Load):
             self.load = message.stats
         if isinstance(message, link.Ready) and message.instance != self.instance:
-            self.instance, self.info = message.instance, message.info
+            self.instance, self.info, self.load = message.instance, message.info, {}
             self.send(link.DropAll())
             for session in sessions:
                 session.engine_back()
+
+    @property
+    def max_streams(self) -> int | None:
+        """Streams it can serve; None if it sets no limit."""
+        capacity = self.info.get("capacity")
+        return capacity["streams"] if capacity else None
+
+    def require_room(self, open_streams: int) -> None:
+        """Raises WireError unless one more stream can be served beside those that are open. An open stream counts,
+        paused and idle ones too: it may speak at any time, and could not be refused then."""
+        most = self.max_streams
+        if most is not None and open_streams >= most:
+            raise WireError(Code.AT_CAPACITY, _at_capacity(self.voice, open_streams, self.info["capacity"]))
+        degraded = self.load.get("degraded")
+        if degraded and degraded["refuses"]:
+            raise WireError(
+                Code.AT_CAPACITY,
+                f"voice {self.voice!r} is overloaded and takes no new streams now ({open_streams} are open): "
+                f"{degraded['reason']}; try again in some seconds",
+            )
 
     def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
         """Give up streams that have waited too long."""
@@ -51,6 +71,19 @@ class Engine:
                 session.engine_failed(
                     Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back"
                 )
+
+
+def _at_capacity(voice: str, open_streams: int, capacity: dict[str, Any]) -> str:
+    limit, setting = f"{open_streams} of {capacity['streams']} streams are open", f"voices.{voice}.max_streams"
+    if not capacity["measured"]:
+        return f"voice {voice!r} is at capacity: {limit}, the most allowed ({setting}); close one, or try again later"
+    took = "" if capacity["round_ms"] is None else (
+        f", with {capacity['round_ms']:.1f} ms of work for {capacity['chunk_ms']:.1f} ms of sound"
+    )  # fmt: skip
+    return (
+        f"voice {voice!r} is at capacity: {limit}, as many as this machine was measured to keep up with{took}; "
+        f"close one, try again later, or set {setting} to another number"
+    )
 
 
 class Speaker:

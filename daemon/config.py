@@ -61,6 +61,7 @@ class Voice:
     engine: str = ""
     default: bool = False
     threads: int = setting(1, 1, 256)
+    max_streams: int = setting(0, 0, 1024)
     chunk_frames: int = setting(4, 1, 512)
     max_chunk_frames: int = setting(16, 1, 512)
     max_batch: int = setting(16, 1, 1024)
@@ -101,6 +102,15 @@ class GriffinLimVoice(Voice):
 
     engine: str = "griffinlim"
     iterations: int = setting(60, 1, 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RtisiVoice(Voice):
+    """A [voices.NAME] table with engine = "rtisi-la"."""
+
+    engine: str = "rtisi-la"
+    look_ahead_frames: int = setting(2, 0, 16)
+    iterations: int = setting(16, 1, 200)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +155,10 @@ class Log:
     level: str = setting("info", among=LOG_LEVELS)
 
 
-ENGINES: dict[str, type[Voice]] = {"waveglow": WaveGlowVoice, "griffinlim": GriffinLimVoice}
+ENGINES: dict[str, type[Voice]] = {"waveglow": WaveGlowVoice, "rtisi-la": RtisiVoice, "griffinlim": GriffinLimVoice}
 DEFAULT_VOICES: dict[str, dict[str, Any]] = {
     "glow": {"engine": "waveglow", "default": True},
+    "rtisi": {"engine": "rtisi-la"},
     "griffin-lim": {"engine": "griffinlim"},
 }
 

@@ -190,10 +190,13 @@ class Desk:
             )
         if len(self.sessions) >= self.server.max_streams:
             raise WireError(
-                Code.AT_CAPACITY, f"{len(self.sessions)} streams are open, the most allowed (server.max_streams)"
+                Code.AT_CAPACITY,
+                f"{len(self.sessions)} of {self.server.max_streams} streams are open, the most allowed (server.max_streams); "
+                "close one, or try again later",
             )
         engine = self._engine(asked.voice or self.default_voice, now_ns)
         check_format(asked.format, engine.info["format"], engine.voice)
+        engine.require_room(sum(session.voice == engine.voice for session in self.sessions.values()))
         if "device" in asked.sinks:
             self.speaker.require(now_ns)
         return self._session(peer, asked, engine)
@@ -222,7 +225,7 @@ class Desk:
         return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), terms, outside)
 
     def _terms(self, engine: Engine, prefill_ms: float) -> Terms:
-        info, chunk_frames = engine.info, self.voices[engine.voice].chunk_frames
+        info, chunk_frames = engine.info, self.voices[engine.voice].max_chunk_frames  # as large as overload makes it
         frames_per_ms = info["rate_hz"] / (1000 * info["hop"])
         # With less credit than engine and device wait for, all three would wait for one another for ever.
         cushion_frames = math.ceil((prefill_ms + DEVICE_SLACK_MS) * frames_per_ms)

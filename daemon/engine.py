@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 import zmq
 
-from daemon import link
-from daemon.config import GriffinLimVoice, Voice, WaveGlowVoice
+from daemon import capacity, link
+from daemon.config import GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
 from daemon.message import Message
+from daemon.overload import Overload
 from daemon.places import addresses
 from daemon.role import Role, set_niceness
 from daemon.scheduler import Arrival, Batch, Entry, Scheduler
 from daemon.telemetry import rss_bytes
 from flow.mel import Floats
+from flow.speed import frames_per_call
 from flow.vocoder import Vocoder
 
 TURN_MS = 500
@@ -40,11 +42,27 @@ log = logging.getLogger("glowd.engine")
 class Engine:
     """Streams of one vocoder, fed by link messages. Owner of every Entry; single-threaded."""
 
-    def __init__(self, vocoder: Vocoder, scheduler: Scheduler, send: Callable[[Message], object]) -> None:
+    def __init__(
+        self,
+        vocoder: Vocoder,
+        scheduler: Scheduler,
+        send: Callable[[Message], object],
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        work_ns: Callable[[], int] | None = None,
+    ) -> None:
+        """`work_ns`: the processor's time that calls take, where that is all that they should take."""
         self.vocoder, self.scheduler, self._send = vocoder, scheduler, send
+        self._clock_ns, self._work_ns = clock_ns, work_ns
         self.entries: dict[int, Entry] = {}
-        self._busy_ns = self._batches = self._rendered = 0
-        self._reported_ns = time.monotonic_ns()
+        self.overload = None if vocoder.whole_utterance else self._overload()
+        self._busy_ns = self._worked_ns = self._batches = self._rendered = 0
+        self._reported_ns, self._has_news = clock_ns(), False
+
+    def _overload(self) -> Overload:
+        # A voice whose chunk is fixed has no larger ones to offer: it goes from normal to refusing.
+        chunk_frames = self.scheduler.chunk_frames
+        largest = frames_per_call(self.vocoder, self.scheduler.max_chunk_frames)
+        return Overload(chunk_frames, max(chunk_frames, largest), self._clock_ns())
 
     # ------------------------------------------------------------ messages in
 
@@ -61,6 +79,7 @@ class Engine:
                     self._frames(entry, message)
                 case link.Finish() if entry := self.entries.get(message.key):
                     entry.stream.end()
+                    entry.ended_ns = self._clock_ns()
                 case link.Drop():
                     self._drop(message.key)
                 case link.DropAll():
@@ -73,7 +92,7 @@ class Engine:
         if message.first_frame != entry.stream.frames_in:
             raise ValueError(f"frames begin at {message.first_frame}, expected {entry.stream.frames_in}")
         entry.stream.push(message.mel)
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock_ns()
         entry.arrivals.append(Arrival(entry.stream.frames_in, message.t_client_ns, message.t_gateway_ns, now_ns))
 
     def _drop(self, key: int) -> None:
@@ -89,28 +108,41 @@ class Engine:
 
     def turn(self) -> bool:
         """Make the next due call to the network, if any; returns whether there was one."""
-        start_ns = time.monotonic_ns()
+        start_ns = self._clock_ns()
         batch = self.scheduler.next_batch(self.entries.values(), start_ns)
         if batch is not None:
             self._run(batch, start_ns)
         for entry in [e for e in self.entries.values() if e.stream.done]:
             self._finish(entry)
+        self._keep_pace()
         return batch is not None
 
+    def _keep_pace(self) -> None:
+        """Degrade or recover when it is time to, and say so at once."""
+        if self.overload is None or not self.overload.turn(self._clock_ns()):
+            return
+        self.scheduler.degrade(self.overload.chunk_frames)
+        log.warning("%s", self.overload)
+        self._has_news = True
+
     def _run(self, batch: Batch, start_ns: int) -> None:
+        work_ns = self._work_ns() if self._work_ns else 0
         try:
             outputs = self.vocoder.step([entry.stream for entry in batch.entries], batch.frames)
         except (ValueError, RuntimeError) as error:
             for entry in batch.entries:
                 self._fail(entry.key, error)
             return
-        end_ns = time.monotonic_ns()
+        end_ns = self._clock_ns()
         self._busy_ns += end_ns - start_ns
+        self._worked_ns += self._work_ns() - work_ns if self._work_ns else 0
         self._batches += 1
         for entry, samples in zip(batch.entries, outputs):
             entry.served_ns = end_ns
             self._rendered += len(samples)
             self._emit(entry, samples, start_ns, end_ns, len(batch.entries))
+            if self.overload:
+                self.overload.chunk(self.scheduler.late_ns(entry, batch.frames, end_ns))
 
     def _emit(self, entry: Entry, samples: Floats, start_ns: int, end_ns: int, batch: int) -> None:
         stream, trigger = entry.stream, entry.trigger(self.vocoder.look_ahead_frames)
@@ -136,27 +168,31 @@ class Engine:
     def _finish(self, entry: Entry) -> None:
         # An utterance whose last frame was rendered before its end was known still owes the word that it is over.
         if not entry.announced_end:
-            now_ns = time.monotonic_ns()
+            now_ns = self._clock_ns()
             self._emit(entry, np.zeros(0, np.float32), now_ns, now_ns, 1)
         self._drop(entry.key)
 
     # ------------------------------------------------------------- telemetry
 
     def load(self) -> link.Load | None:
-        """A report of the last second, once a second."""
-        now_ns = time.monotonic_ns()
-        if now_ns - self._reported_ns < LOAD_EVERY_NS:
+        """A report of what was done since the last one: once a second, and when the engine degrades or recovers."""
+        now_ns = self._clock_ns()
+        if now_ns - self._reported_ns < LOAD_EVERY_NS and not self._has_news:
             return None
-        seconds = (now_ns - self._reported_ns) / 1e9
+        seconds = max(1, now_ns - self._reported_ns) / 1e9
         stats = {
             "streams": len(self.entries),
             "busy": round(self._busy_ns / 1e9 / seconds, 4),
+            "stolen": round(1 - self._worked_ns / self._busy_ns, 4) if self._work_ns and self._busy_ns else None,
             "batches_per_s": round(self._batches / seconds, 2),
             "audio_per_s": round(self._rendered / self.vocoder.rate_hz / seconds, 4),
             "rss_bytes": rss_bytes(),
+            "late": None if self.overload is None else self.overload.late_share,
+            "level": None if self.overload is None else self.overload.level,
+            "degraded": None if self.overload is None else self.overload.describe(),
         }
-        self._busy_ns = self._batches = self._rendered = 0
-        self._reported_ns = now_ns
+        self._busy_ns = self._worked_ns = self._batches = self._rendered = 0
+        self._reported_ns, self._has_news = now_ns, False
         return link.Load(stats=stats)
 
 
@@ -168,6 +204,10 @@ def build_vocoder(name: str, settings: Voice, max_streams: int) -> Vocoder:
     match settings:
         case WaveGlowVoice():
             return _build_waveglow(name, settings, max_streams)
+        case RtisiVoice():
+            from flow.rtisi import RtisiVocoder
+
+            return RtisiVocoder(name=name, look_ahead_frames=settings.look_ahead_frames, iterations=settings.iterations)
         case GriffinLimVoice():
             from flow.griffinlim import GriffinLimVocoder
 
@@ -198,7 +238,20 @@ def _build_waveglow(name: str, settings: WaveGlowVoice, max_streams: int) -> Voc
     return vocoder
 
 
-def describe(vocoder: Vocoder, default: bool) -> dict[str, Any]:
+def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Capacity | None:
+    """Find the voice's capacity (capacity.find), then warm up for what can come within it."""
+    batch = min(settings.max_batch, max_streams)
+    clock_s = time.thread_time if capacity.works_alone(vocoder, settings.threads) else time.perf_counter
+    found = capacity.find(vocoder, settings.max_streams, settings.chunk_frames, batch, clock_s)
+    if found:
+        log.info("capacity: %d streams (%s)", found.streams, "measured" if found.measured else "configured")
+        batch = min(batch, found.streams)
+    for streams, frames in vocoder.shapes(batch, settings.max_chunk_frames):
+        vocoder.warm_up(streams, frames)
+    return found
+
+
+def describe(vocoder: Vocoder, default: bool, found: capacity.Capacity | None) -> dict[str, Any]:
     """The voice as `welcome` and the gateway know it."""
     return {
         "name": vocoder.name,
@@ -212,6 +265,7 @@ def describe(vocoder: Vocoder, default: bool) -> dict[str, Any]:
         "whole_utterance": vocoder.whole_utterance,
         "default": default,
         "history_frames": vocoder.history_frames,
+        "capacity": None if found is None else found.to_dict(),
     }
 
 
@@ -275,18 +329,18 @@ def main() -> None:
     with Role.start("engine") as role:
         settings = role.config.voices[role.voice]
         vocoder = build_vocoder(role.voice, settings, role.config.server.max_streams)
-        for batch, frames in vocoder.shapes(
-            min(settings.max_batch, role.config.server.max_streams), settings.max_chunk_frames
-        ):
-            vocoder.warm_up(batch, frames)
+        found = prepare(vocoder, settings, role.config.server.max_streams)
         if vocoder.whole_utterance:
             set_niceness(10)  # it computes for seconds and nobody hears it before the end: live voices go first
         scheduler = Scheduler(
             vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
         )
         socket = connect(role)
-        engine = Engine(vocoder, scheduler, lambda message: socket.send_multipart(link.encode(message)))
-        info = describe(vocoder, role.voice == role.config.default_voice)
+        work_ns = time.thread_time_ns if capacity.works_alone(vocoder, settings.threads) else None
+        engine = Engine(
+            vocoder, scheduler, lambda message: socket.send_multipart(link.encode(message)), work_ns=work_ns
+        )
+        info = describe(vocoder, role.voice == role.config.default_voice, found)
         # Everything alive now stays alive: the collector need not look at it again while streams run.
         gc.collect()
         gc.freeze()

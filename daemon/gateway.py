@@ -33,6 +33,8 @@ TICK_MS = 20
 TELEMETRY_NS = 500_000_000
 CLIENT_QUEUE = 256
 """Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
+LOAD = ("streams", "busy", "stolen", "batches_per_s", "audio_per_s", "late", "level", "degraded")
+"""What a voice's part of a snapshot has from its engine."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the others get a turn. Clients may flood; roles send what was asked of them."""
 
@@ -199,7 +201,8 @@ class Gateway:
     def snapshot(self) -> tuple[str, dict[str, Any]]:
         """The daemon's state and everything known; see telemetry.py."""
         now_ns = time.monotonic_ns()
-        state = "ready" if all(engine.there(now_ns) for engine in self.engines.values()) else "degraded"
+        fine = all(engine.there(now_ns) and not engine.load.get("degraded") for engine in self.engines.values())
+        state = "ready" if fine else "degraded"
         state = "stopping" if self.role.stopping.is_set() else state
         return state, {
             "t_ns": now_ns,
@@ -230,8 +233,14 @@ class Gateway:
         }
 
     def _voice(self, engine: Engine, now_ns: int) -> dict[str, Any]:
-        load = {key: engine.load.get(key) for key in ("streams", "busy", "batches_per_s", "audio_per_s")}
-        return {"ready": engine.there(now_ns), "default": engine.voice == self.desk.default_voice, **load}
+        return {
+            "ready": engine.there(now_ns),
+            "default": engine.voice == self.desk.default_voice,
+            "open": len(self._sessions_of(engine.voice)),
+            "max_streams": engine.max_streams,
+            "capacity": engine.info.get("capacity"),
+            **{key: engine.load.get(key) for key in LOAD},
+        }
 
     def _stream(self, name: str) -> dict[str, Any]:
         session = self.desk.sessions[name]

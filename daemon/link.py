@@ -119,7 +119,7 @@ class Failed(Message):
 
 @message
 class Load(Message):
-    """What the engine did in the last second: streams, busy (share of time), batches_per_s, audio_per_s."""
+    """What the engine did since the last report, a second ago or less: see telemetry.py, a voice."""
 
     stats: dict[str, Any] = mapping()
 

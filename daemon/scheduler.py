@@ -5,6 +5,10 @@ Rules: no socket, no torch, no clock of its own; time is passed in. An `Entry` i
 A stream is due as soon as serving it is worth a call: a whole chunk has arrived, or its very first frames (so that the
 first sound is early), or its end, or what did arrive has waited long enough (a client that stalls is not left with an
 unspoken rest). Among due streams the one served longest ago comes first; those that can share its call join it.
+
+Whether the network keeps pace is told by a virtual clock for each stream (L. Zhang, VirtualClock, SIGCOMM 1990): a chunk is
+to be done one chunk's duration after it fell due, or after the chunk before it was to be done, whichever is later. So a
+client that sends far ahead, or stalls, makes nobody late.
 """
 
 from collections import deque
@@ -32,6 +36,8 @@ class Entry:
     stream: Stream
     arrivals: deque[Arrival] = field(default_factory=deque)
     served_ns: int = 0
+    ended_ns: int = 0
+    deadline_ns: int = 0
     announced_end: bool = False
 
     def trigger(self, look_ahead_frames: int) -> Arrival | None:
@@ -59,6 +65,19 @@ class Scheduler:
         self.vocoder = vocoder
         self.chunk_frames, self.max_chunk_frames, self.max_batch = chunk_frames, max_chunk_frames, max_batch
         self.max_wait_ns = int(max_wait_ms * 1e6)
+        self._configured = chunk_frames, self.max_wait_ns
+
+    @property
+    def chunk_ns(self) -> int:
+        """How long the smallest chunk sounds."""
+        return self._sounds_ns(self.chunk_frames)
+
+    def degrade(self, chunk_frames: int) -> None:
+        """From now on the smallest chunk has so many frames, and streams wait as long as one sounds for it to be complete."""
+        configured_frames, configured_wait_ns = self._configured
+        self.chunk_frames = chunk_frames
+        larger = chunk_frames > configured_frames
+        self.max_wait_ns = max(configured_wait_ns, self.chunk_ns) if larger else configured_wait_ns
 
     def next_batch(self, entries: Iterable[Entry], now_ns: int) -> Batch | None:
         """The call to make now, or None if no stream is due."""
@@ -77,6 +96,22 @@ class Scheduler:
         """Time until some stream falls due if nothing more arrives; None if none will."""
         times = [due for e in entries if (due := self._due_at_ns(e)) < NEVER]
         return max(0, min(times) - now_ns) if times else None
+
+    def late_ns(self, entry: Entry, frames: int, end_ns: int) -> int:
+        """How late `frames` were that are done at `end_ns`; below 0: early. Call it once for each step, after the step.
+
+        A stream that falls due just after a round of calls has begun is served in the next one. So while rounds keep
+        within a chunk, nothing is done later than two chunks after it fell due; what is, is late.
+        """
+        trigger = entry.trigger(self.vocoder.look_ahead_frames)
+        due_ns = max(trigger.engine_ns if trigger else 0, entry.ended_ns)
+        if frames < self.chunk_frames and not entry.stream.ended and entry.deadline_ns:
+            due_ns += self.max_wait_ns
+        entry.deadline_ns = max(entry.deadline_ns, due_ns) + self._sounds_ns(frames)
+        return end_ns - entry.deadline_ns - self.chunk_ns
+
+    def _sounds_ns(self, frames: int) -> int:
+        return frames * self.vocoder.hop * 1_000_000_000 // self.vocoder.rate_hz
 
     def _ready(self, entry: Entry, limit: int) -> int | None:
         return self.vocoder.ready_frames(entry.stream, limit)

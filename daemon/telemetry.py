@@ -7,12 +7,24 @@ A snapshot is a map:
 | key | meaning |
 |---|---|
 | `t_ns` | daemon's monotonic clock |
-| `state` | `ready`, `degraded`, `stopping` |
+| `state` | `ready`, `degraded` (a role is missing, or a voice falls behind), `stopping` |
 | `uptime_s` | since the gateway started |
 | `clients`, `max_streams` | connected clients; streams admitted at most |
 | `roles` | name -> {`alive`, `rss_bytes`, `age_s` since last heard of}; of the gateway `turn_ms`, the longest turn of its loop |
-| `voices` | name -> {`ready`, `default`, `streams`, `busy`, `batches_per_s`, `audio_per_s`} |
+| `voices` | name -> as below |
 | `streams` | name -> as below |
+
+A voice:
+
+| key | meaning |
+|---|---|
+| `ready`, `default` | whether its engine is there; whether it is the voice of streams that name none |
+| `open`, `max_streams` | streams open, speaking or not, and admitted at most; None: no limit but the daemon's |
+| `capacity` | where `max_streams` comes from: see daemon/capacity.py; None as above |
+| `streams`, `busy`, `batches_per_s`, `audio_per_s` | utterances in the engine's hands, share of time in the network, ... |
+| `stolen` | share of the time in the network in which the processor ran something else; None where that is not known |
+| `late` | share of the chunks of the last second that were late: daemon/scheduler.py; None if there were none |
+| `level`, `degraded` | 0 is normal; above it also the map of Overload.describe (daemon/overload.py), None at 0 |
 
 A stream:
 

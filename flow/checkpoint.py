@@ -1,7 +1,10 @@
 """Checkpoints: one safetensors file with the weights, the voice's geometry and its card inside.
 
-The metadata holds `glowd_format` (a version), `config` (WaveGlowConfig as JSON) and `card` (free JSON about data, training
-and measurements). Nothing in such a file can execute. Weights may be stored in float16; they are used in float32.
+The metadata holds `glowd_format` (a version), `kind` (see kinds.py; WaveGlow where there is none), `config` (that kind's
+config as JSON) and `card` (free JSON about data, training and measurements). Nothing in such a file can execute. Weights
+may be stored in float16; they are used in float32.
+
+`load` and `read_header` take the voices that the daemon can serve; `load_any` and `read_any_header` take every kind.
 """
 
 import json
@@ -13,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flow.kinds import Config, Network, build, config_from_dict, kind_of
 from flow.waveglow import WaveGlow, WaveGlowConfig
 
 FORMAT_VERSION = 1
@@ -29,11 +33,12 @@ def resolve(checkpoint: str | Path) -> Path:
 
 
 def save(
-    path: Path, config: WaveGlowConfig, state: dict[str, Tensor], card: dict[str, Any] | None = None, half: bool = False
+    path: Path, config: Config, state: dict[str, Tensor], card: dict[str, Any] | None = None, half: bool = False
 ) -> None:
     """Write a checkpoint so that a reader sees the old file or the new one, never half of one. Raises OSError."""
     metadata = {
         "glowd_format": str(FORMAT_VERSION),
+        "kind": kind_of(config),
         "config": json.dumps(config.to_dict()),
         "card": json.dumps(card or {}),
     }
@@ -45,7 +50,18 @@ def save(
 
 
 def read_header(checkpoint: str | Path) -> tuple[WaveGlowConfig, dict[str, Any]]:
-    """Geometry and card without the weights. Raises CheckpointError."""
+    """Geometry and card of a voice without the weights. Raises CheckpointError, also for another kind than WaveGlow."""
+    config, card = read_any_header(checkpoint)
+    if not isinstance(config, WaveGlowConfig):
+        raise CheckpointError(
+            f"checkpoint {resolve(checkpoint)} holds a {kind_of(config)}; the daemon serves waveglow voices only; "
+            "render it with glowlab render"
+        )
+    return config, card
+
+
+def read_any_header(checkpoint: str | Path) -> tuple[Config, dict[str, Any]]:
+    """Geometry and card of any kind of network without the weights. Raises CheckpointError."""
     path = resolve(checkpoint)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist; give a .safetensors file or `embedded`")
@@ -63,16 +79,25 @@ def read_header(checkpoint: str | Path) -> tuple[WaveGlowConfig, dict[str, Any]]
             f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {FORMAT_VERSION}"
         )
     try:
-        return WaveGlowConfig.from_dict(json.loads(metadata["config"])), json.loads(metadata.get("card", "{}"))
+        config = config_from_dict(metadata.get("kind", "waveglow"), json.loads(metadata["config"]))
+        return config, json.loads(metadata.get("card", "{}"))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} has a broken header: {error}") from error
 
 
 def load(checkpoint: str | Path) -> WaveGlow:
-    """The network of a checkpoint, in float32 on the CPU. Raises CheckpointError."""
-    config, _ = read_header(checkpoint)
+    """The voice of a checkpoint, in float32 on the CPU. Raises CheckpointError, also for another kind than WaveGlow."""
+    read_header(checkpoint)
+    voice = load_any(checkpoint)
+    assert isinstance(voice, WaveGlow)
+    return voice
+
+
+def load_any(checkpoint: str | Path) -> Network:
+    """The network of a checkpoint, of any kind, in float32 on the CPU. Raises CheckpointError."""
+    config, _ = read_any_header(checkpoint)
     path = resolve(checkpoint)
-    voice = WaveGlow(config)
+    voice = build(config)
     with safe_open(path, "pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
     problems = _mismatches(voice.state_dict(), state)

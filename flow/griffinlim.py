@@ -1,8 +1,8 @@
 """Griffin-Lim behind the vocoder interface: no network, the classical way back from a mel, and every voice's yardstick.
 
-Rules: numpy and librosa (imported when something is first rendered), no torch. The phase is found by going back and forth
-between signal and spectrogram (Griffin & Lim 1984; with momentum, Perraudin, Balazs & Soendergaard 2013), which needs
-the whole utterance: a stream renders nothing before `end`, then everything in its first step, and hands it out after that.
+Rules: no torch; librosa is imported when something is first rendered. The phase is found by going back and forth between
+signal and spectrogram (Griffin & Lim 1984; with momentum, Perraudin, Balazs & Soendergaard 2013), which needs the whole
+utterance: a stream renders nothing before `end`, then everything in its first step, and hands it out after that.
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from flow.mel import Floats, MelFormat
+from flow.melinversion import MelInversion
 from flow.vocoder import Stream, Vocoder
 
 
@@ -20,7 +21,7 @@ class GriffinLimStream(Stream):
 
 
 class GriffinLimVocoder(Vocoder):
-    """Mel to magnitudes by non-negative least squares, to samples by `iterations` rounds. The seed is the first phase."""
+    """Mel to magnitudes as in melinversion.py, to samples by `iterations` rounds. The seed is the first phase."""
 
     look_ahead_frames = 0
     history_frames = 2**31 - 1
@@ -30,6 +31,7 @@ class GriffinLimVocoder(Vocoder):
 
     def __init__(self, format: MelFormat | None = None, name: str = "griffin-lim", iterations: int = 60) -> None:
         self.format, self.name, self.iterations = format or MelFormat(), name, iterations
+        self._inversion = MelInversion(self.format)
 
     def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> GriffinLimStream:
         """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a `first_frame` other than 0."""
@@ -67,17 +69,13 @@ class GriffinLimVocoder(Vocoder):
         # L centred frames cover (L - 1) * hop samples: the last frame is repeated for the rest. A spectrogram shorter
         # than its own window would be padded with silence instead.
         frames = max(len(mel) + 1, self.format.n_fft // self.hop + 1)
-        magnitudes = np.exp(np.pad(mel, ((0, frames - len(mel)), (0, 0)), mode="edge")).T
-        n_fft, fmin, fmax = self.format.n_fft, self.format.fmin_hz, self.format.fmax_hz
-        spectrum = librosa.feature.inverse.mel_to_stft(
-            magnitudes, sr=self.rate_hz, n_fft=n_fft, power=1.0, fmin=fmin, fmax=fmax
-        )
+        magnitudes = self._inversion(np.pad(mel, ((0, frames - len(mel)), (0, 0)), mode="edge"))
         samples: Floats = librosa.griffinlim(
-            spectrum,
+            magnitudes.T,
             n_iter=self.iterations,
             hop_length=self.hop,
             win_length=self.format.win,
-            n_fft=n_fft,
+            n_fft=self.format.n_fft,
             random_state=np.random.default_rng(seed % 2**64),
         )
         return samples[: len(mel) * self.hop]

@@ -14,19 +14,37 @@ from typing import TYPE_CHECKING, Any
 from flow import judging
 
 if TYPE_CHECKING:
+    from flow.distributed import World
+    from flow.kinds import Network
     from flow.mel import Floats, MelFormat
+    from flow.run import Report
+    from flow.runfiles import RunFolder
+    from flow.train import Trainer
 
 TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
-    ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too)"),
+    ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too), or of LJ Speech"),
     ("--test", "test", str, "folder of clips to validate on"),
     ("--minutes", "minutes", float, "length of the run (60)"),
     ("--steps", "steps", int, "length of the run in steps, instead of minutes"),
-    ("--batch", "batch", int, "segments per step (12)"),
+    ("--batch", "batch", int, "segments per step, over all processes (12)"),
     ("--segment", "segment_samples", int, "samples per segment, a multiple of the hop (16384)"),
+    ("--max-silence", "max_silence_s", float, "seconds of silence kept at both ends of a training clip; 0: all (0)"),
     ("--lr", "lr", float, "learning rate of AdamW; Muon's is ten times as high (0.002)"),
     ("--warm-up", "warm_up_steps", int, "steps until the learning rate is reached (100)"),
     ("--decay", "decay", float, "share of the run, at its end, over which the learning rate falls (0.5)"),
+    (
+        "--average",
+        "average",
+        float,
+        "share of their moving average that late weights keep (0.999; a short stage: 0.99)",
+    ),
+    ("--nll-weight", "nll_weight", float, "weight of the negative log-likelihood in the loss (1)"),
+    ("--spectral-weight", "spectral_weight", float, "weight of the spectral distance of samples; 0: no samples (0)"),
+    ("--spectral-samples", "spectral_samples", int, "2: energy distance, keeps samples apart; 1: plain distance (2)"),
+    ("--mel-weight", "mel_weight", float, "weight of the samples' mel error inside the spectral distance (0)"),
+    ("--spectral-sigma", "spectral_sigma", float, "spread of these samples' latents; 0: the voice's own (0)"),
     ("--every", "every", int, "steps between checkpoints, each with validation (100)"),
+    ("--samples-every", "samples_every", int, "steps between renderings of a few validation sentences; 0: never (0)"),
     ("--validation-segments", "validation_segments", int, "segments of the validation set (64)"),
     ("--seed", "seed", int, "seed of weights and batches (0)"),
     ("--device", "device", str, "cpu, cuda, cuda:N or auto (auto)"),
@@ -39,26 +57,33 @@ TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
 
 def train(args: argparse.Namespace) -> int:
     """`glowlab train`."""
-    from flow.recipe import Settings, TrainError, read_config
-    from flow.run import new_run, resumed_run
+    from flow.distributed import joined
     from flow.runfiles import VOICE, RunFolder
     from flow.train import train as run
 
+    with joined() as world:
+        folder = RunFolder(Path(args.out), writes=world.leads)
+        report = world.said(print)
+        trainer = _trainer(args, folder, report, world)
+        if run(trainer, folder):
+            report(f"done after {trainer.steps} steps: {folder.path / VOICE}")
+        else:
+            report(f"stopped after {trainer.steps} steps; go on with: glowlab train --out {folder.path} --resume")
+    return 0
+
+
+def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", world: "World") -> "Trainer":
+    from flow.recipe import Settings, TrainError, read_config
+    from flow.run import new_run, resumed_run
+
     given = {dest: value for _, dest, _, _ in TRAIN_OPTIONS if (value := getattr(args, dest)) is not None}
     given |= {"compile": True} if args.compile else {}
-    folder = RunFolder(Path(args.out))
     if args.resume:
         if args.config or args.init:
             raise TrainError("--config and --init belong to the start of a run; leave them out with --resume")
-        trainer = resumed_run(folder, given, print)
-    else:
-        voice, table = read_config(args.config) if args.config else ({}, {})
-        trainer = new_run(folder, Settings.from_dict(table | given), voice, args.init, print)
-    if run(trainer, folder):
-        print(f"done after {trainer.steps} steps: {folder.path / VOICE}")
-    else:
-        print(f"stopped after {trainer.steps} steps; go on with: glowlab train --out {folder.path} --resume")
-    return 0
+        return resumed_run(folder, given, report, world)
+    voice, table = read_config(args.config) if args.config else ({}, {})
+    return new_run(folder, Settings.from_dict(table | given), voice, args.init, report, world)
 
 
 def import_(args: argparse.Namespace) -> int:
@@ -73,16 +98,27 @@ def import_(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """`glowlab render`."""
     from flow import checkpoint
-    from flow.context import whole
     from flow.data import write_audio
-    from flow.recipe import pick_device
 
-    voice = checkpoint.load(args.checkpoint)
+    voice = checkpoint.load_any(args.checkpoint)
     mel = _mel(Path(args.source), voice.config.mel)
-    samples = whole(voice, mel, args.seed, args.sigma, pick_device(args.device))
+    samples = _samples(voice, mel, args)
     write_audio(Path(args.out), samples, voice.config.mel.rate_hz)
     print(f"{args.out}: {len(samples) / voice.config.mel.rate_hz:.2f} s, {len(mel)} frames, seed {args.seed}")
     return 0
+
+
+def _samples(network: "Network", mel: "Floats", args: argparse.Namespace) -> "Floats":
+    from flow.wavenet import WaveNet
+
+    if isinstance(network, WaveNet):
+        from flow.generation import render as generate
+
+        return generate(network, [mel], args.seed, args.sigma)[0]
+    from flow.context import whole
+    from flow.recipe import pick_device
+
+    return whole(network, mel, args.seed, args.sigma, pick_device(args.device))
 
 
 def context(args: argparse.Namespace) -> int:
@@ -103,11 +139,40 @@ def context(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench(args: argparse.Namespace) -> int:
+    """`glowlab bench`."""
+    import torch
+
+    from flow import checkpoint
+    from flow.recipe import pick_device
+    from flow.speed import WARM_UP, speed
+    from flow.streaming import ChunkPlan, stream_vocoder
+
+    device = pick_device(args.device)
+    torch.set_num_threads(args.threads)
+    voice = checkpoint.load(args.checkpoint)
+    name = torch.cuda.get_device_name() if str(device).startswith("cuda") else "CPU"
+    print(
+        f"{args.checkpoint} on {name}, torch {torch.__version__}, {args.threads} threads, {args.runs} runs after {WARM_UP}"
+    )
+    print("chunk  streams     RTF      p50      p90      p99      max")
+    for streams in args.streams:
+        for frames in args.chunk_frames:
+            vocoder = stream_vocoder(voice, ChunkPlan(frames), device, max_batch=streams, slots=streams)
+            row = speed(vocoder, frames, streams, args.runs)
+            print(
+                f"{frames:2d} fr {streams:8d} {row.rtf:7.3f} {row.p50_ms:5.1f} ms {row.p90_ms:5.1f} ms {row.p99_ms:5.1f} ms"
+                f" {row.max_ms:5.1f} ms",
+                flush=True,
+            )
+    return 0
+
+
 def card(args: argparse.Namespace) -> int:
     """`glowlab card`."""
     from flow import checkpoint
 
-    config, text = checkpoint.read_header(args.checkpoint)
+    config, text = checkpoint.read_any_header(args.checkpoint)
     if args.json:
         print(json.dumps({"config": config.to_dict(), "card": text}, indent=2))
         return 0
@@ -164,6 +229,13 @@ def _mel(source: Path, format: "MelFormat") -> "Floats":
     return frames
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: whole numbers of at least 1")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -190,9 +262,22 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("out", metavar="OUT", help=".wav or .flac")
     sub.add_argument("--checkpoint", default="embedded", help="a .safetensors file (embedded: the voice of glowd)")
     sub.add_argument("--seed", type=int, default=0, help="of the latents (0)")
-    sub.add_argument("--sigma", type=float, help="spread of the latents (the voice's own)")
-    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
+    sub.add_argument(
+        "--sigma", type=float, help="spread of the latents; of a WaveNet its temperature (the voice's own)"
+    )
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto); a WaveNet runs on the CPU")
     sub.set_defaults(run=render)
+
+    sub = commands.add_parser("bench", help="how fast a voice is on this machine, by chunk size and streams")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")
+    sub.add_argument(
+        "--chunk-frames", type=positive, nargs="+", default=[1, 2, 4, 8, 16], help="frames in a chunk (1 2 4 8 16)"
+    )
+    sub.add_argument("--streams", type=positive, nargs="+", default=[1], help="streams in one call (1)")
+    sub.add_argument("--runs", type=positive, default=1000, help="calls measured for each line (1000)")
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
+    sub.add_argument("--threads", type=positive, default=1, help="CPU threads (1)")
+    sub.set_defaults(run=bench)
 
     judging.add_arguments(commands, evaluate, compare)
 
@@ -204,12 +289,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_train(commands: Any) -> None:
-    sub = commands.add_parser("train", help="train a voice by likelihood")
-    sub.add_argument("--out", required=True, help="folder of the run: state.pt, curve.csv, voice.safetensors")
+    sub = commands.add_parser(
+        "train",
+        help="train a voice by likelihood, alone or with a spectral distance",
+        epilog="Several GPUs: torchrun --nproc-per-node N -m flow.lab train ...",
+    )
+    sub.add_argument("--out", required=True, help="folder of the run: state, curve, voice, samples")
     for flag, dest, kind, text in TRAIN_OPTIONS:
         sub.add_argument(flag, dest=dest, type=kind, help=text)
     sub.add_argument(
-        "--config", default="", help='run file (.toml with [voice] and [train]), or JSON: {"channels": 128}'
+        "--config",
+        default="",
+        help='run file (.toml with [voice] and [train]), or JSON: {"channels": 128}; {"preset": "wavenet"} trains a WaveNet',
     )
     sub.add_argument("--init", default="", help="checkpoint to start from instead of random weights")
     sub.add_argument(

@@ -1,9 +1,10 @@
 """What a training run is told: its settings, its learning rate, its device, its precision.
 
-Rules: plain values and pure functions; nothing here trains or writes. Geometry is the voice's own (WaveGlowConfig); a run
+Rules: plain values and pure functions; nothing here trains or writes. Geometry is the network's own (kinds.py); a run
 file in TOML may hold both, in two tables:
 
-    [voice]                 keys of WaveGlowConfig, and preset = "streaming" (default) or "stock", the published geometry
+    [voice]                 keys of WaveGlowConfig, and preset = "streaming" (default) or "stock", the published geometry;
+                            or preset = "wavenet" and keys of WaveNetConfig
     channels = 128
     [train]                 keys of Settings
     batch = 24
@@ -18,13 +19,19 @@ from typing import Any
 
 import torch
 
+from flow.kinds import Config
 from flow.waveglow import WaveGlowConfig
+from flow.wavenet import WaveNetConfig
 
 MUON_RATIO = 10.0
 """Learning rate of Muon over that of AdamW: an orthogonal update has another length."""
+PRESETS: dict[str, Config] = {
+    "streaming": WaveGlowConfig(),
+    "stock": WaveGlowConfig.stock(),
+    "wavenet": WaveNetConfig(),
+}
 FLOOR = 0.02
 """Share of the learning rate that is left at the end of the decay."""
-PRESETS = ("streaming", "stock")
 
 
 class TrainError(ValueError):
@@ -42,14 +49,29 @@ class Settings:
     steps: int = 0
     batch: int = 12
     segment_samples: int = 16384
+    max_silence_s: float = 0.0
+    """Silence at both ends of a training clip is cut to this length; 0 keeps all. Validation clips stay as they are."""
     lr: float = 2e-3
     """Learning rate of AdamW at its height; Muon's is MUON_RATIO times as high."""
     warm_up_steps: int = 100
     decay: float = 0.5
     """Share of the run, at its end, over which the learning rate falls."""
     clip_norm: float = 5.0
+    average: float = 0.999
+    """Share of the moving average of the weights that a late step keeps; a short second stage wants less, such as 0.99."""
+    nll_weight: float = 1.0
+    spectral_weight: float = 0.0
+    """Weight of the spectral distance between speech and samples beside that of likelihood; 0 is likelihood alone."""
+    spectral_samples: int = 2
+    """2: the energy distance, which keeps samples apart from each other; 1: the plain distance to one sample."""
+    mel_weight: float = 0.0
+    """Weight of the samples' mel error inside the spectral distance."""
+    spectral_sigma: float = 0.0
+    """Standard deviation of these samples' latents; 0 is the voice's own."""
     every: int = 100
     """Steps between two points of the curve, each with validation and a checkpoint."""
+    samples_every: int = 0
+    """Steps between renderings of a few validation sentences; 0 is never."""
     validation_segments: int = 64
     seed: int = 0
     device: str = "auto"
@@ -61,12 +83,18 @@ class Settings:
     licence: str = "not stated"
 
     def __post_init__(self) -> None:
-        for name, low in dict(batch=1, segment_samples=1, every=1, validation_segments=1, steps=0, threads=0).items():
-            self._require(name, getattr(self, name) >= low, f"at least {low}")
+        for name in ("batch", "segment_samples", "every", "validation_segments"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("steps", "threads", "samples_every", "warm_up_steps"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("minutes", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
-        self._require("warm_up_steps", self.warm_up_steps >= 0, "at least 0")
         self._require("decay", 0 <= self.decay <= 1, "0 to 1")
+        self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
+        for name in ("max_silence_s", "nll_weight", "spectral_weight", "mel_weight", "spectral_sigma"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")
+        self._require("nll_weight", self.nll_weight + self.spectral_weight > 0, "more than 0 if spectral_weight is 0")
+        self._require("spectral_samples", self.spectral_samples in (1, 2), "1 or 2")
         self._require("precision", self.precision in ("auto", "bf16", "float32"), "auto, bf16 or float32")
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
@@ -89,6 +117,14 @@ class Settings:
         if missing := {"data", "test"} - table.keys():
             raise TrainError(f"training setting {min(missing)} is missing; give --{min(missing)} FOLDER")
         return cls(**table)
+
+    @property
+    def objective(self) -> str:
+        """What the voice is trained by, in words."""
+        spectral = "spectral energy distance" if self.spectral_samples > 1 else "spectral distance"
+        weighted = {"likelihood": self.nll_weight, spectral: self.spectral_weight}
+        weighted |= {"mel error": self.spectral_weight * self.mel_weight}
+        return " + ".join(name for name, weight in weighted.items() if weight)
 
     def progress(self, steps: int, seconds: float) -> float:
         """How much of the run is over, 0 to 1, after so many steps and seconds of it."""
@@ -118,15 +154,15 @@ def read_config(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return table.get("voice", {}), table.get("train", {})
 
 
-def geometry(table: dict[str, Any]) -> WaveGlowConfig:
+def geometry(table: dict[str, Any]) -> Config:
     """A geometry from the `voice` table of a run file. Raises ValueError for an unknown key or an impossible value."""
     table = dict(table)
-    preset = table.pop("preset", PRESETS[0])
+    preset = table.pop("preset", "streaming")
     if preset not in PRESETS:
         raise TrainError(f"voice preset is {preset!r}; known: {', '.join(PRESETS)}")
-    base = WaveGlowConfig.stock() if preset == "stock" else WaveGlowConfig()
+    base = PRESETS[preset]
     try:
-        return WaveGlowConfig.from_dict(base.to_dict() | table)
+        return type(base).from_dict(base.to_dict() | table)
     except TypeError as error:
         raise TrainError(f"voice geometry has a value of a wrong type: {error}") from error
 

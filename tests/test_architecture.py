@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "daemon": ("daemon",),
     "daemon/engine.py": ("daemon", "flow"),
     "daemon/scheduler.py": ("daemon", "flow.vocoder"),
+    "daemon/capacity.py": ("daemon", "flow.vocoder", "flow.speed"),
     "daemon/doctor.py": ("daemon", "flow.checkpoint"),
     "clients": ("clients", "daemon.wire", "flow.mel", "flow.ptfile"),
 }

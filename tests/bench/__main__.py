@@ -1,15 +1,20 @@
-"""`python -m tests.bench [network] [service] [soak] [--device cuda] ...`: measure, append to results.json, draw RESULTS.md."""
+"""`python -m tests.bench [PART...]`: measure, append to results.json, draw RESULTS.md and its plots.
+
+Each part can run alone: what it does not measure keeps its newest value. `--quick` does as little of each part as shows
+that it works; its figures say nothing, so they are kept only where --out says.
+"""
 
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from tests.bench import network, service, soak
-from tests.bench.report import Result, write
+from tests.bench import context, network, overload, published, report, service, soak
+from tests.bench.report import Result
 from tests.pulse import PulseServer
 
 
@@ -21,39 +26,103 @@ def sound_device() -> Iterator[dict[str, str]]:
         yield server.env
 
 
-def measure(arguments: argparse.Namespace, env: dict[str, str]) -> Iterator[Result]:
-    """The parts that were asked for, in order."""
-    if "network" in arguments.parts:
-        for threads in (1, torch.get_num_threads()) if arguments.device == "cpu" else (1,):
-            yield from network.embedded(arguments.device, threads, arguments.runs)
-        yield from network.exactness(arguments.device)
-        yield from network.baseline(arguments.device, 1)
-        yield from network.stock(arguments.device, torch.get_num_threads())
-    if "service" in arguments.parts:
-        yield from service.service(env, seconds=arguments.seconds, utterances=arguments.utterances)
-    if "soak" in arguments.parts:
-        yield from soak.soak(env, arguments.minutes)
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything is measured."""
+
+    runs: int
+    seconds: float
+    utterances: int
+    minutes: float
+    quick: bool
 
 
-def main() -> None:
-    """Run, print each figure as it comes, keep them all."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["network", "service", "soak"], help="network, service, soak")
+def measure_network(device: str, sizes: Sizes) -> Iterator[Result]:
+    """The embedded voice by chunk size and batch, its exactness, the plain inversion, and the published geometry."""
+    most = torch.get_num_threads()
+    for threads in dict.fromkeys((1, most)) if device == "cpu" else (1,):
+        yield from network.embedded(device, threads, sizes.runs)
+    if not sizes.quick:
+        yield from network.without_network(sizes.runs)
+        yield from network.exactness(device)
+        yield from network.baseline(device, 1)
+        yield from network.stock(device, most)
+
+
+def measure_published(device: str, sizes: Sizes) -> Iterator[Result]:
+    """Utterances of 880 and 895 frames at batch 1 and 8, beside the plain inversion."""
+    if sizes.quick:
+        return published.published(device, 1, 1, ((40, 2),))
+    return published.published(device, 1)
+
+
+def measure_context(device: str, sizes: Sizes) -> Iterator[Result]:
+    """Error against look-ahead of non-causal voices."""
+    return context.context(24, 1) if sizes.quick else context.context()
+
+
+def with_sound(
+    measure: Callable[[dict[str, str], Sizes], Iterator[Result]],
+) -> Callable[[str, Sizes], Iterator[Result]]:
+    """A part that plays on a sound device of its own."""
+
+    def measured(device: str, sizes: Sizes) -> Iterator[Result]:
+        with sound_device() as env:
+            yield from measure(env, sizes)
+
+    return measured
+
+
+PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
+    "network": measure_network,
+    "published": measure_published,
+    "context": measure_context,
+    "service": with_sound(lambda env, sizes: service.service(env, sizes.seconds, sizes.utterances)),
+    "overload": with_sound(
+        lambda env, sizes: overload.overload(env, min(sizes.seconds, 12), (2,) if sizes.quick else overload.OFFERED)
+    ),
+    "soak": with_sound(lambda env, sizes: soak.soak(env, sizes.minutes)),
+}
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; parts that do not exist are refused."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all, if none is named")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what the network runs on")
     parser.add_argument("--runs", type=int, default=network.RUNS, help="calls for a latency figure")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the live streams")
     parser.add_argument("--utterances", type=int, default=200, help="utterances for the time to first audio")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the soak")
-    arguments = parser.parse_args()
-    results = []
-    sound = {"service", "soak"} & set(arguments.parts)
-    with contextlib.ExitStack() as stack:
-        env = stack.enter_context(sound_device()) if sound else {}
-        for result in measure(arguments, env):
+    parser.add_argument("--quick", action="store_true", help="only show that it works; keeps nothing without --out")
+    parser.add_argument("--out", type=Path, help="directory of results.json and RESULTS.md, if not tests/bench")
+    parser.add_argument("--draw", action="store_true", help="measure nothing, draw RESULTS.md and its plots again")
+    given = parser.parse_args(argv)
+    if wrong := [part for part in given.parts if part not in PARTS]:
+        parser.error(f"there is no part {wrong[0]!r}; the parts are {', '.join(PARTS)}")
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, print each figure as it comes, keep them all."""
+    given = arguments(argv)
+    directory = given.out or (None if given.quick else report.HERE)
+    if given.draw:
+        report.draw(directory or report.HERE)
+        return
+    sizes = Sizes(given.runs, given.seconds, given.utterances, given.minutes, given.quick)
+    if given.quick:
+        sizes = Sizes(runs=5, seconds=2, utterances=2, minutes=0.1, quick=True)
+    before, results = report.conditions(), list[Result]()
+    for part in given.parts or PARTS:
+        for result in PARTS[part](given.device, sizes):
             results.append(result)
             verdict = {True: "met", False: "MISSED", None: ""}[result.met]
             print(f"{result.name:56} {result.value:10.4g} {result.unit:8} {result.goal:10} {verdict}", flush=True)
-    write(results)
+        if directory:  # after each part, so that what was measured is kept whatever befalls the next
+            report.write(results, before, directory)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,17 @@ import torch
 from flow.checkpoint import load
 from flow.latents import NoiseTable
 from flow.mel import Floats
+from flow.rtisi import RtisiVocoder
+from flow.speed import WARM_UP, some_mel, step_times
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from flow.vocoder import Vocoder, drain, render
 from flow.waveglow import WaveGlow, WaveGlowConfig
 from tests.bench.report import Result, cpu_name, percentiles_ms
 from tests.e2e.running import speech
 
-RUNS, WARM_UP = 1000, 50
-
-
-def some_mel(frames: int, seed: int = 0) -> Floats:
-    """Synthetic frames with the mean and deviation of speech, as published benchmarks use them [L, M]."""
-    return np.random.default_rng(seed).normal(-5.62, 1.98, (frames, 80)).clip(-11.5, 2).astype(np.float32)
+RUNS = 1000
+ERROR_FRAMES, ERROR_SEED = 96, 1
+"""What error beside speed is measured on: so many frames of speech, and the seed of its latents."""
 
 
 def device_name(device: str) -> str:
@@ -30,34 +29,46 @@ def device_name(device: str) -> str:
 
 def chunk_times(vocoder: Vocoder, frames: int, batch: int, runs: int) -> list[float]:
     """Seconds of each of `runs` calls that render `frames` of `batch` streams, after a warm-up."""
-    streams = [vocoder.open(seed) for seed in range(batch)]
-    mel, times = some_mel(frames), []
-    for stream in streams:
-        stream.push(some_mel(vocoder.look_ahead_frames + 1))
-    for _ in range(runs + WARM_UP):
-        for stream in streams:
-            stream.push(mel)
-        start = time.perf_counter()
-        vocoder.step(streams, frames)
-        times.append(time.perf_counter() - start)
-    for stream in streams:
-        vocoder.close(stream)
-    return times[WARM_UP:]
+    return step_times(vocoder, frames, batch, runs, warm_up=min(WARM_UP, runs))
+
+
+def error_of_chunks(vocoder: Vocoder, reference: Floats, frames: int) -> float:
+    """Largest difference to the whole utterance when speech is streamed in chunks of `frames`."""
+    return float(np.abs(render(vocoder, speech()[:ERROR_FRAMES], ERROR_SEED, frames) - reference).max())
+
+
+SHAPES = ((1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (4, 3), (4, 8))
+"""(frames, streams) of the calls that are timed."""
 
 
 def embedded(device: str, threads: int, runs: int = RUNS) -> Iterator[Result]:
-    """The embedded voice: one stream by chunk size, and three streams in one batch."""
+    """The embedded voice: one stream by chunk size, and several streams in one batch."""
     torch.set_num_threads(threads)
-    vocoder = ExactVocoder(load("embedded"), device)
+    voice = load("embedded")
+    vocoder = ExactVocoder(voice, device)
+    reference = offline(voice, speech()[:ERROR_FRAMES], ERROR_SEED, vocoder.sigma)
+    yield from speed(vocoder, "embedded", device, threads, runs, reference)
+
+
+def without_network(runs: int = RUNS) -> Iterator[Result]:
+    """The same of live Griffin-Lim, which has one thread; its whole is the utterance as one chunk."""
+    vocoder = RtisiVocoder()
+    whole = render(vocoder, speech()[:ERROR_FRAMES], ERROR_SEED, ERROR_FRAMES)
+    yield from speed(vocoder, "rtisi", "cpu", 1, runs, whole)
+
+
+def speed(vocoder: Vocoder, voice: str, device: str, threads: int, runs: int, reference: Floats) -> Iterator[Result]:
+    """Real-time factor and chunk times of a voice, and how far its chunks are from `reference`, the whole utterance."""
     where = device_name(device)
-    for frames, batch in ((1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (4, 3), (4, 8)):
+    for frames, batch in SHAPES:
         times = chunk_times(vocoder, frames, batch, runs)
         spread = percentiles_ms(times)
         chunk_ms = 1000 * frames * vocoder.hop / vocoder.rate_hz
-        settings = {"voice": "embedded", "chunk_frames": frames, "streams": batch, "threads": threads, "runs": runs}
+        settings = {"voice": voice, "chunk_frames": frames, "streams": batch, "threads": threads, "runs": runs}
         goal = (frames, batch) == (4, 1) and device == "cpu"
         rtf = float(np.mean(times)) * 1000 / (chunk_ms * batch)
-        yield Result("RTF per stream", rtf, "s/s", where, settings, "<= 0.25" if goal else "")
+        beside = spread | {"error": error_of_chunks(vocoder, reference, frames)}
+        yield Result("RTF per stream", rtf, "s/s", where, settings, "<= 0.25" if goal else "", beside)
         yield Result("chunk p50", spread["p50"], "ms", where, settings)
         yield Result("chunk p99", spread["p99"], "ms", where, settings, f"<= {0.6 * chunk_ms:.1f}" if goal else "")
 

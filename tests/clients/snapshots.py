@@ -14,7 +14,14 @@ SNAPSHOT: dict[str, Any] = {
         "speaker": {"alive": False, "age_s": None, "rss_bytes": None, "device": None, "why_not": "no device"},
     },
     "voices": {
-        "glow": {"ready": True, "default": True, "streams": 1, "busy": 0.25, "batches_per_s": 21.5, "audio_per_s": 1.0}
+        "glow": {
+            "ready": True, "default": True, "open": 2, "max_streams": 9, "streams": 1, "busy": 0.25, "stolen": 0.5,
+            "batches_per_s": 21.5, "audio_per_s": 1.0, "late": 0.0, "level": 0, "degraded": None,
+            "capacity": {
+                "streams": 9, "measured": True, "share": 0.7, "chunk_ms": 46.44, "alone_ms": 7.5, "round_ms": 31.0
+            },
+        },
+        "old": {"ready": True, "default": False, "streams": 0, "busy": 0.0, "batches_per_s": 0.0, "audio_per_s": 0.0},
     },
     "streams": {
         "talk": {

@@ -27,7 +27,9 @@ def test_what_was_measured_is_shown() -> None:
     }  # fmt: skip
     stages = row_of(top.stages_table(SNAPSHOT), "talk")
     assert stages["NETWORK"] == "1.2/9.5" and stages["DEVICE"] == "-" and stages["MEAN SUM"] == "4.0"
-    assert row_of(top.voices_table(SNAPSHOT), "glow *")["BUSY %"] == "25"
+    voice = row_of(top.voices_table(SNAPSHOT), "glow *")
+    shown = ("<STATE", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL")
+    assert [voice[column] for column in shown] == ["ready", "2/9", "25", "50", "0", "0"]
     assert row_of(top.roles_table(SNAPSHOT), "speaker") == {
         "<ROLE": "speaker", "<STATE": "gone", "MiB": "-", "<DEVICE": "no device"
     }  # fmt: skip
@@ -38,6 +40,22 @@ def test_what_was_not_measured_is_never_a_zero() -> None:
     absent = ("TTFA", "RTF", "QUEUE", "CREDIT", "XRUN")
     assert [row[column] for column in absent] == ["-", "-", "-", "-", "-/-"]
     assert set(row_of(top.stages_table(SNAPSHOT), "new").values()) == {"new", "-"}
+    voice = row_of(top.voices_table(SNAPSHOT), "old")
+    assert [voice[column] for column in ("OPEN", "LATE %", "LEVEL")] == ["-/-", "-", "-"]
+
+
+def test_a_voice_that_falls_behind_is_named_with_the_reason() -> None:
+    assert top.notices(SNAPSHOT) == []
+    snapshot = copy.deepcopy(SNAPSHOT)
+    snapshot["voices"]["glow"] |= {"level": 3, "degraded": {
+        "level": 3, "last_level": 3, "chunk_frames": 16, "refuses": True, "since_ns": 2_000_000_000,
+        "reason": "62% of the chunks of 1 s were late, by up to 130 ms",
+    }}  # fmt: skip
+    assert row_of(top.voices_table(snapshot), "glow *")["<STATE"] == "degraded"
+    assert top.as_text(snapshot).splitlines()[1] == (
+        "glow degraded for 3 s: level 3 of 3, chunks of 16 frames, new streams refused "
+        "(62% of the chunks of 1 s were late, by up to 130 ms)"
+    )
 
 
 def test_a_zero_that_was_measured_is_a_zero() -> None:

@@ -24,7 +24,7 @@ class Hall:
 
     def __init__(self, *settings: str, device: bool = True) -> None:
         config = load(None, [VOICES, *settings])
-        self.now_ns = START_NS
+        self.now_ns, self.lives = START_NS, 0
         self.to_engine, self.to_speaker = list[Message](), list[Message]()
         self.engines = {name: Engine(name, by_wire(self.to_engine)) for name in config.voices}
         self.speaker = Speaker(by_wire(self.to_speaker), enabled=True)
@@ -45,12 +45,13 @@ class Hall:
         return identity not in self.deaf
 
     def ready(self, voice: str, **changes: Any) -> None:
-        """The engine of a voice says that it is there."""
+        """The engine of a voice says that it is there, in a new life."""
         info = {
             "name": voice, "rate_hz": RATE, "hop": HOP, "format": FORMAT, "look_ahead_frames": 0, "latency_ms": 1.0,
             "whole_utterance": False, "default": voice == "glow", "history_frames": 4,
         }  # fmt: skip
-        self.engines[voice].handle(link.Ready(voice, info | changes, 1), [], self.now_ns)
+        self.lives += 1
+        self.engines[voice].handle(link.Ready(voice, info | changes, self.lives), [], self.now_ns)
 
     def say(self, who: bytes, *messages: Message) -> list[Message]:
         """A client's messages, and all that it is told at once."""

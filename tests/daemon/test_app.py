@@ -31,9 +31,9 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_stages_are_the_gateway_an_engine_for_each_voice_and_the_speaker() -> None:
     stages = app.stages(load(), Path("/r"), ["--set", "log.level=debug"])
     assert [[spec.name for spec in stage] for stage in stages] == [
-        ["gateway"], ["engine:glow", "engine:griffin-lim"], ["speaker"],
+        ["gateway"], ["engine:glow", "engine:rtisi", "engine:griffin-lim"], ["speaker"],
     ]  # fmt: skip
-    assert stages[1][1].command == (
+    assert stages[1][2].command == (
         sys.executable, "-P", "-m", "daemon.engine", "--run-dir", "/r", "--voice", "griffin-lim",
         "--set", "log.level=debug",
     )  # fmt: skip
@@ -41,7 +41,12 @@ def test_stages_are_the_gateway_an_engine_for_each_voice_and_the_speaker() -> No
 
 def test_without_a_speaker_none_is_started() -> None:
     stages = app.stages(load(None, ["speaker.enabled=false"]), Path("/r"), [])
-    assert [spec.name for stage in stages for spec in stage] == ["gateway", "engine:glow", "engine:griffin-lim"]
+    assert [spec.name for stage in stages for spec in stage] == [
+        "gateway",
+        "engine:glow",
+        "engine:rtisi",
+        "engine:griffin-lim",
+    ]
 
 
 def test_a_role_gets_the_configuration_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +87,7 @@ def test_the_ready_line_can_be_read_by_a_program(
     assert facts == {
         "endpoint": f"ipc://{run_dir}/glowd.ipc",
         "telemetry": f"ipc://{run_dir}/top.ipc",
-        "voices": "glow,griffin-lim",
+        "voices": "glow,rtisi,griffin-lim",
         "device": "two words",
     }
 
@@ -116,7 +121,7 @@ def test_check_says_ok_and_what_would_run(run_dir: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert f"ipc://{run_dir}/glowd.ipc is free" in said
     assert said.splitlines()[-1].startswith(
-        "OK: voices glow (waveglow), griffin-lim (griffinlim); default glow; 16 streams"
+        "OK: voices glow (waveglow), rtisi (rtisi-la), griffin-lim (griffinlim); default glow; 16 streams"
     )
 
 

@@ -49,6 +49,8 @@ def test_an_engine_is_there_while_it_is_heard_of(engine: Engine) -> None:
     assert engine.there(NOW_NS + SILENT_NS - 1) and not engine.there(NOW_NS + SILENT_NS)
     engine.handle(link.Load({"busy": 0.5}), [], NOW_NS + SILENT_NS)
     assert engine.there(NOW_NS + SILENT_NS) and engine.load == {"busy": 0.5}
+    engine.handle(link.Ready("glow", INFO, 2), [], NOW_NS + SILENT_NS)
+    assert engine.load == {}, "what its former life did says nothing about this one"
 
 
 def test_each_life_of_an_engine_is_given_the_streams_once(engine: Engine, sent: list[Message]) -> None:

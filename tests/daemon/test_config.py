@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Config, ConfigError, GriffinLimVoice, WaveGlowVoice, load
+from daemon.config import Config, ConfigError, GriffinLimVoice, RtisiVoice, WaveGlowVoice, load
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config.toml"
@@ -35,6 +35,7 @@ def test_config_toml_documents_every_setting_and_no_other() -> None:
     parts = {part.name: part.type for part in fields(Config) if part.name != "voices"}
     expected = {name: {part.name for part in fields(kind)} for name, kind in parts.items()}  # type: ignore[arg-type]
     expected["voices.glow"] = {part.name for part in fields(WaveGlowVoice)}
+    expected["voices.rtisi"] = {part.name for part in fields(RtisiVoice)}
     expected["voices.griffin-lim"] = {part.name for part in fields(GriffinLimVoice)}
     assert documented() == expected
 
@@ -63,10 +64,13 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         ("speaker.block_ms=100", ["speaker.block_ms = 100.0 is above speaker.latency_ms = 60.0"]),
         ("speaker.rate_hz=50", ["speaker.rate_hz must be 0", "got 50"]),
         ("log.level=loud", ["log.level must be one of debug, info, warning, error; got 'loud'"]),
-        ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, griffinlim; got 'tacotron'"]),
+        ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, rtisi-la, griffinlim; got 'tacotron'"]),
         ("voices.glow.device=gpu", ["voices.glow.device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
         ("voices.glow.chunk_frames=17", ["voices.glow.chunk_frames = 17 is above max_chunk_frames = 16"]),
         ("voices.glow.sigma=-0.5", ["voices.glow.sigma must be -1", "got -0.5"]),
+        ("voices.rtisi.iterations=0", ["voices.rtisi.iterations must be 1 to 200, got 0"]),
+        ("voices.rtisi.look_ahead_frames=17", ["voices.rtisi.look_ahead_frames must be 0 to 16, got 17"]),
+        ("voices.rtisi.context_frames=4", ["unknown setting voices.rtisi.context_frames", "look_ahead_frames"]),
         ("voices.griffin-lim.sigma=1", ["unknown setting voices.griffin-lim.sigma", "iterations"]),
         ("voices.griffin-lim.default=true", ["one voice can be the default; glow and griffin-lim"]),
         ("voices.new.threads=1", ["voices.new.engine must be one of"]),
@@ -116,7 +120,7 @@ def test_what_is_left_out_keeps_its_default_and_overrides_win(tmp_path: Path) ->
     assert (config.server.max_streams, config.server.max_clients) == (5, 64)
     assert (config.speaker.latency_ms, config.speaker.device, config.log.level) == (80.0, "USB", "debug")
     assert isinstance(config.speaker.latency_ms, float)
-    assert list(config.voices) == ["glow", "griffin-lim"] and config.default_voice == "glow"
+    assert list(config.voices) == ["glow", "rtisi", "griffin-lim"] and config.default_voice == "glow"
 
 
 def test_a_file_with_voices_has_just_those(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_credit_is_always_enough_for_what_engine_and_device_wait_for() -> None:
     hall.hello(b"a")
     hall.ready("glow", look_ahead_frames=9)
     few, more = hall.open(b"a", "s", "null", prefill_ms=0), hall.open(b"a", "t", "device", prefill_ms=3000)
-    assert few.credit_frames > 9 + 4
-    assert more.credit_frames > 9 + 4 + 3.0 * RATE / HOP
+    assert few.credit_frames > 9 + 16, "chunks grow to max_chunk_frames under overload"
+    assert more.credit_frames > 9 + 16 + 3.0 * RATE / HOP
 
 
 def test_an_utterance_is_as_long_as_the_daemon_allows_and_no_longer() -> None:
@@ -137,10 +137,65 @@ def test_the_last_stream_is_refused_and_a_closed_one_makes_room() -> None:
     hall.open(b"b", "t")
     error = hall.refused(b"a", wire.Open("u", sinks=["null"]), fatal=True)
     assert error.code == Code.AT_CAPACITY
-    assert error.text == "2 streams are open, the most allowed (server.max_streams)"
+    assert error.text == (
+        "2 of 2 streams are open, the most allowed (server.max_streams); close one, or try again later"
+    )
     hall.say(b"b", wire.Close("t"))
     hall.open(b"a", "u")
     assert len(hall.desk.by_key) == 2
+
+
+MEASURED = {"streams": 2, "measured": True, "share": 0.7, "chunk_ms": 46.44, "alone_ms": 14.0, "round_ms": 29.96}
+
+
+def test_a_voice_at_its_measured_capacity_refuses_with_the_numbers_and_the_remedy() -> None:
+    hall = Hall()
+    hall.ready("glow", capacity=MEASURED)
+    hall.ready("slow", capacity=None)
+    (welcome,) = hall.say(b"a", wire.Hello("a"))
+    assert isinstance(welcome, wire.Welcome)
+    assert [voice["capacity"] for voice in welcome.voices] == [MEASURED, None]
+    hall.open(b"a", "s")
+    hall.open(b"a", "t")
+    hall.say(b"a", mel("s"), wire.Pause("s"))  # paused or idle, a stream may speak at any time
+    error = hall.refused(b"a", wire.Open("u", sinks=["null"]), fatal=True)
+    assert error.code == Code.AT_CAPACITY and error.stream == "u"
+    assert error.text == (
+        "voice 'glow' is at capacity: 2 of 2 streams are open, as many as this machine was measured to keep up with, with "
+        "30.0 ms of work for 46.4 ms of sound; close one, try again later, or set voices.glow.max_streams to another number"
+    )
+    hall.open(b"a", "other", "null", voice="slow")  # a voice has its own capacity
+    hall.say(b"a", wire.Close("t"))
+    hall.open(b"a", "u")
+
+
+def test_a_configured_number_is_said_to_be_one() -> None:
+    hall = Hall()
+    hall.hello(b"a")
+    hall.ready("glow", capacity=dict.fromkeys(MEASURED) | {"streams": 1, "measured": False})
+    hall.open(b"a", "s")
+    assert hall.refused(b"a", wire.Open("t", sinks=["null"]), fatal=True).text == (
+        "voice 'glow' is at capacity: 1 of 1 streams are open, the most allowed (voices.glow.max_streams); "
+        "close one, or try again later"
+    )
+
+
+def test_a_voice_that_has_fallen_behind_takes_no_new_streams_and_keeps_those_it_has(hall: Hall) -> None:
+    degraded = {"level": 2, "refuses": False, "reason": "60% of the chunks of 1 s were late, by up to 90 ms"}
+    load = {"level": 2, "degraded": degraded}
+    hall.open(b"a", "s")
+    hall.engines["glow"].handle(link.Load(load), [], hall.now_ns)
+    hall.open(b"a", "t")
+    hall.engines["glow"].handle(link.Load(load | {"degraded": degraded | {"refuses": True}}), [], hall.now_ns)
+    error = hall.refused(b"a", wire.Open("u", sinks=["null"]), fatal=True)
+    assert error.code == Code.AT_CAPACITY and error.text == (
+        "voice 'glow' is overloaded and takes no new streams now (2 are open): "
+        "60% of the chunks of 1 s were late, by up to 90 ms; try again in some seconds"
+    )
+    hall.say(b"a", mel("s"))
+    assert hall.desk.sessions["s"].generation.frames_in == 4
+    hall.engines["glow"].handle(link.Load({"level": 0, "degraded": None}), [], hall.now_ns)
+    hall.open(b"a", "u")
 
 
 def test_keys_are_never_used_twice(hall: Hall) -> None:

@@ -173,7 +173,8 @@ def test_one_stream_too_many_is_refused_and_a_closed_one_makes_room(client: RawC
         client.open(f"s{index}", "null")
     client.send(wire.Open("s4", sinks=["null"]))
     assert (
-        "4 streams are open, the most allowed (server.max_streams)" in client.expect_error(Code.AT_CAPACITY, True).text
+        "4 of 4 streams are open, the most allowed (server.max_streams)"
+        in client.expect_error(Code.AT_CAPACITY, True).text
     )
     client.send(wire.Close("s0"))
     client.open("s4", "null")

@@ -90,6 +90,59 @@ def test_longest_unserved_first_and_batches_are_bounded() -> None:
     assert batch is not None and [e.key for e in batch.entries] == [2, 3]
 
 
+def test_a_degraded_scheduler_waits_for_larger_chunks_and_not_for_ever() -> None:
+    s = scheduler()
+    s.degrade(8)
+    assert s.next_batch([entry(1, 8, at_ms=100)], 100 * MS) is None
+    batch = s.next_batch([entry(1, 20), entry(2, 20)], 0)
+    assert batch is not None and batch.frames == 8 and len(batch.entries) == 2
+    assert s.wait_ns([entry(1, 8, at_ms=100)], 100 * MS) == s.chunk_ns == 8 * 256 * 1_000_000_000 // 22_050
+    s.degrade(4)
+    assert s.wait_ns([entry(1, 3, at_ms=100)], 100 * MS) == 60 * MS
+
+
+CHUNK_NS = 4 * 256 * 1_000_000_000 // 22_050
+
+
+def served(s: Scheduler, e: Entry, end_ns: int) -> int:
+    """How late the stream's next step was that was done at `end_ns`."""
+    batch = s.next_batch([e], end_ns)
+    assert batch is not None
+    s.vocoder.step([e.stream], batch.frames)
+    return s.late_ns(e, batch.frames, end_ns)
+
+
+def arrive(e: Entry, frames: int, at_ns: int) -> None:
+    e.stream.push(np.zeros((frames, 80), np.float32))
+    e.arrivals.append(Arrival(e.stream.frames_in, 1, 2, at_ns))
+
+
+def test_late_is_what_is_done_more_than_two_chunks_after_it_fell_due() -> None:
+    s, e = scheduler(), entry(1, 5, at_ms=100)
+    assert served(s, e, 100 * MS + 2 * CHUNK_NS) == 0
+    arrive(e, 4, 500 * MS)
+    assert served(s, e, 500 * MS + 2 * CHUNK_NS + 7) == 7
+    arrive(e, 4, 500 * MS + CHUNK_NS)
+    assert served(s, e, 500 * MS + 2 * CHUNK_NS) == -CHUNK_NS, "it has caught up"
+
+
+def test_frames_sent_ahead_are_due_one_chunk_after_the_other() -> None:
+    s, e = scheduler(), entry(1, 9, at_ms=100)
+    s.max_chunk_frames = 4
+    assert served(s, e, 100 * MS) == -2 * CHUNK_NS
+    assert served(s, e, 100 * MS + 3 * CHUNK_NS) == 0
+
+
+def test_what_waited_for_more_or_for_the_end_is_not_late_for_that() -> None:
+    s, e = scheduler(), entry(1, 5, at_ms=100)
+    served(s, e, 100 * MS)
+    arrive(e, 2, 1000 * MS)  # not a chunk, so it waits for 60 ms
+    assert served(s, e, 1060 * MS) == -CHUNK_NS - CHUNK_NS // 2
+    e.stream.end()
+    e.ended_ns = 2000 * MS
+    assert served(s, e, 2000 * MS) == -CHUNK_NS - CHUNK_NS // 4
+
+
 def test_the_trigger_is_the_message_that_completed_the_chunk() -> None:
     e = entry(1, 4)
     e.stream.push(np.zeros((4, 80), np.float32))

@@ -18,7 +18,12 @@ MEL = speech()
 @pytest.fixture(scope="module")
 def daemon(pulse: PulseServer) -> Iterator[Daemon]:
     # Long buffers: these tests ask what is heard, and a busy machine must not answer instead.
-    settings = ("speaker.device=pulse", "speaker.prefill_ms=300", "speaker.latency_ms=200")
+    settings = (
+        "speaker.device=pulse",
+        "speaker.prefill_ms=300",
+        "speaker.latency_ms=200",
+        "voices.glow.max_streams=16",
+    )
     with running_daemon(*settings, env=pulse.env) as running:
         yield running
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from flow.data import DataError, Segments, find_recordings, fixed_segments, load_clips, read_audio
+from flow.data import DataError, Segments, find_recordings, fixed_segments, load_clips, read_audio, trim_silence
 from flow.mel import MelFormat, log_mel
 from tests.flow.recordings import voice_like, write_recordings
 
@@ -56,10 +56,45 @@ def test_other_rates_and_channels_become_the_formats(tmp_path: Path) -> None:
 def test_the_layout_of_lj_speech_is_found(tmp_path: Path) -> None:
     root = tmp_path / "LJSpeech-1.1"
     (root / "wavs").mkdir(parents=True)
-    (root / "metadata.csv").write_text("LJ001-0001|Printing|Printing\n")
-    soundfile.write(root / "wavs" / "LJ001-0001.wav", voice_like(1.0, 0), 22050)
+    (root / "metadata.csv").write_text("LJ001-0002|in the only sense|in the only sense\nLJ001-0001|Printing|Printing\n")
+    for name in ("LJ001-0001", "LJ001-0002", "unlisted"):
+        soundfile.write(root / "wavs" / f"{name}.wav", voice_like(1.0, 0), 22050)
+    assert [path.stem for path in find_recordings(root)] == ["LJ001-0002", "LJ001-0001"]
+    clips = load_clips(root, FORMAT, SEGMENT)
+    assert clips.count == 2 and clips.skipped == [] and clips.seconds == pytest.approx(2.0, abs=0.04)
+    # From the outside it is a folder as any other.
+    assert len(find_recordings(tmp_path)) == 3
+
+
+def test_metadata_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    (tmp_path / "wavs").mkdir()
+    soundfile.write(tmp_path / "wavs" / "a.wav", voice_like(1.0, 0), 22050)
+    (tmp_path / "metadata.csv").write_text("a|text|text\nb|text|text\n")
     clips = load_clips(tmp_path, FORMAT, SEGMENT)
-    assert clips.count == 1 and clips.skipped == [] and clips.seconds == pytest.approx(1.0, abs=0.02)
+    assert clips.count == 1 and "b.wav is not a readable recording" in clips.skipped[0]
+    (tmp_path / "metadata.csv").write_text("\n")
+    with pytest.raises(DataError, match=r"metadata\.csv lists no recordings"):
+        load_clips(tmp_path, FORMAT, SEGMENT)
+    (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"metadata\.csv cannot be read"):
+        load_clips(tmp_path, FORMAT, SEGMENT)
+
+
+def test_silence_at_the_ends_is_cut_to_a_length(tmp_path: Path) -> None:
+    second = 22050
+    breath = 1e-3 * np.random.default_rng(0).standard_normal(6 * second).astype(np.float32)
+    tone = 0.3 * np.sin(0.1 * np.arange(second)).astype(np.float32)
+    wave = breath.copy()
+    wave[second : 2 * second] += tone
+    wave[3 * second : 4 * second] += tone  # the pause between is no silence at an end
+    cut = trim_silence(wave, second, 0.25)
+    assert len(cut) == pytest.approx(3.5 * second, abs=2 * 1024)
+    begin = next(i for i in range(len(wave)) if np.array_equal(wave[i : i + len(cut)], cut))
+    assert begin == pytest.approx(0.75 * second, abs=1024)
+    assert len(trim_silence(np.zeros(second, np.float32), second, 0.25)) == second
+    soundfile.write(tmp_path / "clip.wav", wave, second)
+    lengths = [load_clips(tmp_path, FORMAT, SEGMENT, keep).seconds for keep in (0.0, 0.25)]
+    assert lengths == pytest.approx([6.0, 3.5], abs=0.1)
 
 
 def test_useless_clips_are_named_and_skipped(tmp_path: Path) -> None:

@@ -40,6 +40,19 @@ def assert_refused(capsys: pytest.CaptureFixture[str], argv: list[str], text: st
     assert error.startswith("glowlab: ") and error.count("\n") == 1 and text in error, error
 
 
+def test_bench_measures_both_kinds_of_voices(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("causal", "blind"):
+        asked = ["--chunk-frames", "2", "4", "--streams", "1", "2", "--runs", "3", "--device", "cpu"]
+        assert main(["bench", str(room / f"{name}.safetensors"), *asked]) == 0
+        first, titles, *rows = capsys.readouterr().out.splitlines()
+        assert f"torch {torch.__version__}, 1 threads, 3 runs after 50" in first and titles.split()[2] == "RTF"
+        assert [row.split()[:3] for row in rows] == [[f, "fr", s] for s in "12" for f in "24"]
+        assert all(float(row.split()[3]) > 0 for row in rows)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--streams", "0"])
+    assert ended.value.code == 2 and "'0' is not allowed; allowed: whole numbers" in capsys.readouterr().err
+
+
 def test_train_end_to_end(room: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "flow.lab", "train", "--out", str(out), "--threads", "1"]

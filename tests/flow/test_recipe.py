@@ -27,6 +27,10 @@ def test_settings_survive_a_plain_map() -> None:
         ({"lr": float("nan")}, "lr is nan"),
         ({"decay": 1.5}, "0 to 1"),
         ({"precision": "fp8"}, "auto, bf16 or float32"),
+        ({"average": 1.0}, "average is 1.0; allowed: 0 to 1, without 1"),
+        ({"spectral_weight": -1.0}, "spectral_weight is -1.0; allowed: at least 0"),
+        ({"spectral_samples": 3}, "spectral_samples is 3; allowed: 1 or 2"),
+        ({"nll_weight": 0}, "nll_weight is 0; allowed: more than 0 if spectral_weight is 0"),
         ({"batch": "12"}, "type int"),
         ({"batches": 12}, "unknown training setting 'batches'; known: data, test"),
     ],
@@ -34,6 +38,19 @@ def test_settings_survive_a_plain_map() -> None:
 def test_wrong_settings_are_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(TrainError, match=named):
         Settings.from_dict(FOLDERS | change)
+
+
+def test_the_objective_is_named() -> None:
+    named = [
+        Settings("a", "b", nll_weight=nll, spectral_weight=spectral, spectral_samples=samples).objective
+        for nll, spectral, samples in ((1, 0, 2), (1, 0.5, 2), (1, 0.5, 1), (0, 1, 2))
+    ]
+    assert named == [
+        "likelihood",
+        "likelihood + spectral energy distance",
+        "likelihood + spectral distance",
+        "spectral energy distance",
+    ]
 
 
 def test_folders_must_be_given() -> None:
@@ -65,6 +82,22 @@ def test_run_files_hold_geometry_and_settings(tmp_path: Path) -> None:
     assert geometry(voice) == WaveGlowConfig(layers=6) and train == {}
 
 
+RECIPES = sorted((Path(__file__).parents[2] / "flow" / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_of_the_repository_are_runs(recipe: Path) -> None:
+    voice, train = read_config(str(recipe))
+    settings = Settings.from_dict(train | FOLDERS)
+    assert geometry(voice) == WaveGlowConfig() and settings.licence != "not stated"
+    # A second stage begins with a voice, which brings its geometry.
+    assert (settings.spectral_weight > 0) == (not voice)
+
+
+def test_there_is_a_recipe_for_each_stage() -> None:
+    assert [path.stem for path in RECIPES] == ["gpu", "likelihood", "samples"]
+
+
 @pytest.mark.parametrize("content", ["[vioce]\n", "[voice\n"])
 def test_broken_run_files_are_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "run.toml"
@@ -78,7 +111,7 @@ def test_wrong_geometry_is_refused(tmp_path: Path) -> None:
         read_config(str(tmp_path / "absent.toml"))
     with pytest.raises(TrainError, match="cannot be read"):
         read_config("{layers: 6}")
-    with pytest.raises(TrainError, match="known: streaming, stock"):
+    with pytest.raises(TrainError, match="known: streaming, stock, wavenet"):
         geometry({"preset": "other"})
     with pytest.raises(ValueError, match="unknown voice setting 'layer'"):
         geometry({"layer": 6})

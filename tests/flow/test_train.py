@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from flow import checkpoint
-from flow.data import load_clips
-from flow.mel import MelFormat
+from flow.data import DataError, load_clips
+from flow.mel import MelFormat, log_mel
+from flow.picture import curve_png
 from flow.recipe import Settings, TrainError
 from flow.run import new_run, resumed_run
-from flow.runfiles import CURVE, STATE, VOICE, Point, RunFolder, thinned
+from flow.runfiles import CURVE, PICTURE, SAMPLES, STATE, VOICE, Point, RunFolder, thinned
 from flow.train import Trainer, optimisers, train
 from flow.waveglow import WaveGlow, WaveGlowConfig
 from tests.flow.recordings import write_recordings
@@ -113,14 +117,78 @@ def test_a_run_writes_curve_state_and_voice(settings: Settings, tmp_path: Path) 
     with (tmp_path / CURVE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6"]
-    assert float(rows[1]["validation"]) == trainer.curve[-1].validation
+    assert float(rows[1]["validation"]) == trainer.curve[-1].validation and rows[1]["spectral"] == ""
     config, card = checkpoint.read_header(tmp_path / VOICE)
     assert config == tiny() and card["name"] == "test" and card["licence"] == "CC0"
     assert card["data"] == {"folder": "data", "clips": 4, "seconds": 4} and card["training"]["steps"] == 6
     assert card["nll_nats_per_sample"] == round(trainer.curve[-1].validation, 4) and len(card["curve"]) == 2
     voice, average = checkpoint.load(tmp_path / VOICE).state_dict(), trainer.average.state_dict()
     assert all(torch.equal(voice[key], average[key].half().float()) for key in average)
-    assert {path.name for path in tmp_path.iterdir()} == {CURVE, STATE, VOICE}
+    assert {path.name for path in tmp_path.iterdir()} == {CURVE, PICTURE, STATE, VOICE}
+    assert png_size(tmp_path / PICTURE) == (880, 528)
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height as the header of a PNG says."""
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def test_a_run_without_matplotlib_says_so(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow.train.can_draw", lambda: False)
+    trainer, folder = start(settings, tmp_path)
+    lines: list[str] = []
+    assert train(trainer, folder, lines.append)
+    assert "pip install 'glowd[plots]'" in lines[0] and not (tmp_path / PICTURE).exists()
+
+
+def test_the_picture_has_a_panel_for_what_there_is(tmp_path: Path) -> None:
+    curve = [Point(step, step / 2, 1.0 / step - 5, 1.0 / step - 5.1, 1e-3) for step in range(1, 200)]
+    sizes = []
+    for points in (curve[:1], curve, [p._replace(spectral=0.5 + 1 / p.step) for p in curve[100:]]):
+        (tmp_path / "curve.png").write_bytes(curve_png(points))
+        sizes.append(png_size(tmp_path / "curve.png"))
+    assert sizes == [(880, 528), (880, 528), (880, 792)]
+
+
+def test_a_run_speaks_every_so_often(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / SAMPLES / "step-4.part").mkdir(parents=True)  # as a run that was killed would leave it
+    trainer, folder = start(replace(settings, samples_every=2), tmp_path)
+    assert train(trainer, folder, silent)
+    assert sorted(path.name for path in (tmp_path / SAMPLES).iterdir()) == ["step-2", "step-4", "step-6"]
+    assert sorted(path.name for path in (tmp_path / SAMPLES / "step-6").iterdir()) == ["1-clip0.wav", "2-clip1.wav"]
+    samples, rate_hz = soundfile.read(tmp_path / SAMPLES / "step-6" / "2-clip1.wav", dtype="float32")
+    spoken = trainer.speak()["2-clip1"]
+    assert rate_hz == 22050 and len(samples) == len(spoken) == 22050 // 256 * 256
+    assert np.abs(samples - spoken.clip(-1, 1)).max() < 1e-4
+    mel = log_mel(soundfile.read(Path(settings.test) / "clip1.flac", dtype="float32")[0][: len(samples)])[
+        : len(samples) // 256
+    ]
+    assert np.array_equal(trainer.test.whole(1)[1].numpy().T, mel)
+
+
+def test_speech_that_cannot_be_written_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
+    trainer, folder = start(replace(settings, samples_every=4), tmp_path)
+    (tmp_path / SAMPLES).write_text("in the way")
+    with pytest.raises(TrainError, match=r"cannot write .*step-4: .*state of step 3 is intact, go on with --resume"):
+        train(trainer, folder, silent)
+    assert resumed_run(RunFolder(tmp_path), {}, silent).steps == 3
+
+
+def test_samples_go_to_the_disk_whole_or_not_at_all(settings: Settings, tmp_path: Path) -> None:
+    trainer, folder = start(settings, tmp_path)
+    folder.save(trainer.state_dict())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(TrainError, match=r"cannot write .*step-0: .*state of step 0 is intact"):
+            folder.write_samples(0, trainer.speak(), 22050)
+        with pytest.raises(TrainError, match=r"cannot write .*curve\.png: .*too large"):
+            folder.write_picture(bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / SAMPLES).iterdir()) == [] and not (tmp_path / PICTURE).exists()
 
 
 DIES = """
@@ -143,7 +211,9 @@ train(trainer, folder, lambda line: None)
 """
 
 
-def test_a_killed_run_goes_on_exactly(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spectral_weight", [0.0, 1.0])
+def test_a_killed_run_goes_on_exactly(settings: Settings, tmp_path: Path, spectral_weight: float) -> None:
+    settings = replace(settings, spectral_weight=spectral_weight)
     script = DIES.replace("{settings}", repr(settings.to_dict())).replace("{geometry}", repr(SMALL))
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], timeout=60)
     assert died.returncode == -signal.SIGKILL
@@ -249,6 +319,21 @@ def test_runs_are_not_overwritten_and_damage_is_said(settings: Settings, tmp_pat
             resumed_run(RunFolder(tmp_path), {}, silent)
 
 
+def test_data_that_has_changed_is_said_and_costs_nothing(settings: Settings, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(settings.data, tmp_path / "data"))
+    run(replace(settings, data=str(data)), tmp_path / "out")
+    before = (tmp_path / "out" / STATE).read_bytes()
+    (data / "clip0.flac").write_bytes(b"no sound")
+    lines: list[str] = []
+    assert resumed_run(RunFolder(tmp_path / "out"), {}, lines.append).steps == 6
+    assert any("skipped: " in line and "clip0.flac is not a readable recording" in line for line in lines)
+    assert "3 training clips, 4 before: the run goes on with other batches" in lines
+    shutil.rmtree(data)
+    with pytest.raises(DataError, match="does not exist"):
+        resumed_run(RunFolder(tmp_path / "out"), {}, silent)
+    assert (tmp_path / "out" / STATE).read_bytes() == before
+
+
 def test_segments_are_whole_frames(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="--segment is 2000; allowed: multiples of the hop, 256"):
         start(replace(settings, segment_samples=2000), tmp_path)
@@ -275,6 +360,7 @@ def test_a_long_curve_is_thinned_for_the_card() -> None:
     curve = [Point(step, 1.23456, -1.0, -2.0, 1e-3) for step in range(1, 1001)]
     short = thinned(curve, 100)
     assert len(short) == 100 and short[-1] == [1000, 1.2, -1.0, -2.0, 1e-3]
+    assert thinned([curve[0]._replace(spectral=0.98765)]) == [[1, 1.2, -1.0, -2.0, 1e-3, 0.9877]]
     assert thinned([]) == [] and len(thinned(curve[:7], 100)) == 7
 
 

@@ -1,0 +1,103 @@
+"""What an engine does when it falls behind: larger chunks first, then no new streams; and back when it has caught up.
+
+Rules: no clock, no network: time is passed in. The levels, for chunks of 4 frames that may grow to 16:
+
+    level    0          1          2           3
+    chunk    4 frames   8 frames   16 frames   16 frames, and new streams are refused
+
+Each larger chunk halves the number of calls, and with it what calls cost whatever is in them; the price is latency.
+
+Up, when at least LATE_SHARE of the chunks of a PERIOD were late, but not before the level that is has had time to work.
+Down, when in each period of the last `hold` at most CALM_SHARE were. The hold is HOLD; it doubles, up to MAX_HOLD, each
+time that a step down was too early, so that a lasting load is met by a lasting level. Between the two shares nothing moves.
+So steps up are at least SETTLE apart, a step down is at least HOLD after any other, and calm always ends at level 0.
+"""
+
+from typing import Any
+
+PERIOD_NS = 1_000_000_000
+SETTLE_NS = 2 * PERIOD_NS
+HOLD_NS, MAX_HOLD_NS = 5 * PERIOD_NS, 60 * PERIOD_NS
+LATE_SHARE, CALM_SHARE = 0.5, 0.1
+
+
+class Overload:
+    """The level of one engine. `late_share` is that of the last period; None when no chunk was made in it."""
+
+    def __init__(self, chunk_frames: int, max_chunk_frames: int, now_ns: int) -> None:
+        self._sizes = [chunk_frames]
+        while self._sizes[-1] < max_chunk_frames:
+            self._sizes.append(min(2 * self._sizes[-1], max_chunk_frames))
+        self.level, self.since_ns, self.reason = 0, now_ns, ""
+        self.late_share: float | None = None
+        self._hold_ns, self._lowered_ns = HOLD_NS, -1
+        self._began_ns = self._unrest_ns = now_ns
+        self._chunks = self._late = self._worst_ns = 0
+
+    @property
+    def last_level(self) -> int:
+        """The one at which new streams are refused."""
+        return len(self._sizes)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether new streams are refused."""
+        return self.level == self.last_level
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames in the smallest step now."""
+        return self._sizes[min(self.level, len(self._sizes) - 1)]
+
+    def chunk(self, late_ns: int) -> None:
+        """A chunk was made so much later than it was due; 0 or less is in time."""
+        self._chunks += 1
+        self._late += late_ns > 0
+        self._worst_ns = max(self._worst_ns, late_ns)
+
+    def turn(self, now_ns: int) -> bool:
+        """If a period is over, draw its consequences; returns whether the level changed."""
+        if now_ns - self._began_ns < PERIOD_NS:
+            return False
+        share = self._late / self._chunks if self._chunks else 0.0
+        self.late_share = share if self._chunks else None
+        before, seconds = self.level, (now_ns - self._began_ns) / 1e9
+        if share > CALM_SHARE:
+            self._unrest_ns = now_ns
+        if share >= LATE_SHARE and self.level < self.last_level and now_ns - self.since_ns >= SETTLE_NS:
+            late = f"{share:.0%} of the chunks of {seconds:.0f} s were late, by up to {self._worst_ns / 1e6:.0f} ms"
+            self._raise(now_ns, late)
+        elif self.level and now_ns - max(self._unrest_ns, self.since_ns) >= self._hold_ns:
+            self._lower(now_ns)
+        self._began_ns, self._chunks, self._late, self._worst_ns = now_ns, 0, 0, 0
+        return self.level != before
+
+    def _raise(self, now_ns: int, reason: str) -> None:
+        if self._lowered_ns == self.since_ns:  # the step before this one was down
+            too_early = now_ns - self.since_ns <= self._hold_ns
+            self._hold_ns = min(2 * self._hold_ns, MAX_HOLD_NS) if too_early else HOLD_NS
+        self.level, self.since_ns, self.reason = self.level + 1, now_ns, reason
+
+    def _lower(self, now_ns: int) -> None:
+        self.level, self.since_ns, self._lowered_ns = self.level - 1, now_ns, now_ns
+        if not self.level:
+            self.reason = ""
+
+    def __str__(self) -> str:
+        if not self.level:
+            return "the network keeps pace again"
+        refuses = ", no new streams" if self.refuses else ""
+        return f"overload level {self.level}: chunks of {self.chunk_frames} frames{refuses}, because {self.reason}"
+
+    def describe(self) -> dict[str, Any] | None:
+        """For telemetry; None at level 0."""
+        if not self.level:
+            return None
+        return {
+            "level": self.level,
+            "last_level": self.last_level,
+            "chunk_frames": self.chunk_frames,
+            "refuses": self.refuses,
+            "since_ns": self.since_ns,
+            "reason": self.reason,
+        }

@@ -1,0 +1,111 @@
+"""The bench itself: every part still runs, and what it says is what was measured."""
+
+import json
+import xml.etree.ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench import plots, report
+from tests.bench.__main__ import PARTS, main
+from tests.bench.report import Result
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("part", "figure", "pictures"),
+    [
+        ("network", "RTF per stream", ["rtf"]),
+        ("published", "utterance: plain over ours", []),
+        ("context", "truncated context: SNR", ["context"]),
+        ("overload", "offered streams: chunk p99", ["overload-latency", "overload-underruns"]),
+    ],
+)
+def test_a_part_runs_and_leaves_figures_and_pictures(
+    tmp_path: Path, part: str, figure: str, pictures: list[str]
+) -> None:
+    main([part, "--quick", "--out", str(tmp_path)])
+    (run,) = json.loads((tmp_path / "results.json").read_text())
+    assert {"commit", "device", "date", "torch", "cores", "load"} <= run.keys()
+    assert all(row["value"] == row["value"] for row in run["results"]), "a figure is not a number"
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert f"\n| {figure} | " in page and f"commit {run['commit']}, date {run['date']}, torch " in page
+    found = sorted(path.name for path in tmp_path.glob("plots/*.svg"))
+    assert len(found) == len(pictures) and all(f"-{name}.svg" in " ".join(found) for name in pictures)
+    for name in found:
+        assert f"](plots/{name})" in page
+        assert (tmp_path / "plots" / name).stat().st_size < 60_000
+        xml.etree.ElementTree.parse(tmp_path / "plots" / name)
+
+
+def test_quick_figures_are_not_kept_unless_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(report, "write", lambda *_: pytest.fail("kept"))
+    monkeypatch.setitem(PARTS, "soak", lambda device, sizes: iter([row()]))
+    main(["soak", "--quick"])
+
+
+def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["networks"])
+    assert ended.value.code == 2 and "no part 'networks'; the parts are network, published" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- results
+
+
+def row(value: float = 1.0, name: str = "RTF per stream", device: str = "CPU", **settings: Any) -> Result:
+    asked = {"voice": "v", "chunk_frames": 4, "streams": 1, "threads": 1} | settings
+    return Result(name, value, "s/s", device, asked, "<= 2", {"p50": 7.5})
+
+
+BEFORE = {"date": "2026-01-02", "torch": "2", "python": "3", "cores": 2, "load": 0.1}
+
+
+def test_the_newest_value_of_each_figure_is_shown_and_all_runs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for commit, values in (("aaa", {4: 1.0, 8: 0.5}), ("bbb", {4: 3.0})):
+        monkeypatch.setattr(report, "_git", lambda *_, commit=commit: commit)
+        report.write([row(value, chunk_frames=frames) for frames, value in values.items()], BEFORE, tmp_path)
+    report.write([row(2.5), row(9, device="GPU")], BEFORE, tmp_path)
+    runs = report.load_runs(tmp_path)
+    assert [(run["commit"], run["device"], [r["value"] for r in run["results"]]) for run in runs] == [
+        ("aaa", "CPU", [1.0, 0.5]), ("bbb", "CPU", [2.5]), ("bbb", "GPU", [9])
+    ]  # fmt: skip
+    lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+    figures = [line for line in lines if line.startswith("| RTF")]
+    assert figures == [
+        "| RTF per stream | 2.5 | s/s | <= 2: **missed** | p50 7.5 | voice v, chunk_frames 4, streams 1, threads 1 | bbb, 2026-01-02 |",  # noqa: E501
+        "| RTF per stream | 0.5 | s/s | <= 2: met | p50 7.5 | voice v, chunk_frames 8, streams 1, threads 1 | aaa, 2026-01-02 |",
+        "| RTF per stream | 9 | s/s | <= 2: **missed** | p50 7.5 | voice v, chunk_frames 4, streams 1, threads 1 | bbb, 2026-01-02 |",  # noqa: E501
+    ]
+    assert (tmp_path / "plots/cpu-rtf.svg").exists() and (tmp_path / "plots/gpu-rtf.svg").exists()
+
+
+def test_a_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
+    report.write([row(), row(0.5, chunk_frames=8)], BEFORE, tmp_path)
+    picture = tmp_path / "plots/cpu-rtf.svg"
+    first, page = picture.read_bytes(), (tmp_path / "RESULTS.md").read_bytes()
+    picture.unlink()
+    main(["--draw", "--out", str(tmp_path)])
+    assert picture.read_bytes() == first and (tmp_path / "RESULTS.md").read_bytes() == page
+
+
+def test_a_plot_has_the_points_that_were_measured_in_order() -> None:
+    (rtf,) = [plot for plot in plots.PLOTS if plot.name == "rtf"]
+    rows = [
+        row(0.2, chunk_frames=8),
+        row(0.4),
+        row(9, streams=3),
+        row(0.3, threads=2),
+        row(float("inf"), chunk_frames=1),
+    ]
+    assert rtf.curves([(one, {}) for one in [*rows, row(name="other")]]) == {
+        "v, 1 threads": [(4, 0.4), (8, 0.2)], "v, 2 threads": [(4, 0.3)]
+    }  # fmt: skip
+
+
+def test_percentiles_and_their_spread() -> None:
+    found = report.percentiles_ms([n / 1000 for n in range(101)])
+    assert found == pytest.approx({"p50": 50, "p90": 90, "p99": 99, "max": 100, "iqr": 50})
