@@ -19,12 +19,14 @@ from flow.data import SUFFIXES, DataError, find_recordings
 from flow.evaluate import Job, Measured, judge, read_clip, run, sound
 from flow.mel import Floats
 from flow.metrics import MetricError, difference_max, library
-from flow.systems import GRIFFIN_LIM, REAL, WAVEGLOW, System
+from flow.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW, WAVENET, System
 
 LIVE = "WaveGlow live"
 ABOUT = {
     REAL: "the recording itself",
     GRIFFIN_LIM: "no network; phase found by 60 rounds over the whole utterance",
+    RTISI_LA: "no network; phase found frame by frame, with a look-ahead of a few",
+    WAVENET: "a network that makes a few samples at a time, each from all before it; many times slower",
     WAVEGLOW: "a flow, inverted over the whole utterance",
     LIVE: "the same flow, streamed through a running daemon at the pace of speech",
 }
@@ -227,7 +229,7 @@ def cards(systems: Sequence[System]) -> list[dict[str, Any]]:
     """The voice card of each checkpoint, and the picture of its training where the card has the curve."""
     found = []
     for path in dict.fromkeys(system.checkpoint for system in systems if system.checkpoint):
-        _, card = checkpoint.read_header(path)
+        _, card = checkpoint.read_any_header(path)
         points = card.get("curve") or []
         facts = {key: value for key, value in card.items() if not isinstance(value, dict | list)}
         digest = hashlib.sha256(checkpoint.resolve(path).read_bytes()).hexdigest()

@@ -77,12 +77,16 @@ def systems_of(args: argparse.Namespace, sigmas: list[float]) -> "list[System]":
 
     if wrong := [sigma for sigma in sigmas if not 0 <= sigma <= 2]:
         raise ValueError(f"--sigma is {wrong[0]:g}; allowed: 0 to 2")
-    many = len(args.checkpoints) > 1
-    titles = [Path(path).stem if many else "" for path in args.checkpoints]
-    if many and len(set(titles)) < len(titles):
-        raise ValueError("two checkpoints have the same file name; rename one, so that a table can tell them apart")
-    made = [of_checkpoint(path, sigmas, args.chunk_frames, title) for path, title in zip(args.checkpoints, titles)]
-    return [*classical(), *(system for systems in made for system in systems)]
+
+    def made(titles: list[str]) -> "list[System]":
+        of = [of_checkpoint(path, sigmas, args.chunk_frames, title) for path, title in zip(args.checkpoints, titles)]
+        return [*classical(), *(system for systems in of for system in systems)]
+
+    for titles in ([""] * len(args.checkpoints), [Path(path).stem for path in args.checkpoints]):
+        systems = made(titles)
+        if len({system.name for system in systems}) == len(systems):
+            return systems
+    raise ValueError("two checkpoints have the same file name; rename one, so that a table can tell them apart")
 
 
 def evaluate(args: argparse.Namespace, say: Say) -> int:
@@ -125,7 +129,7 @@ def compare(args: argparse.Namespace, say: Say) -> int:
     from flow import live, pictures, scores
     from flow.evaluate import Job
     from flow.metrics import LIBRARIES, library
-    from flow.systems import STREAMED, System, format_of, group_of
+    from flow.systems import STREAMED, WAVEGLOW, System, format_of, group_of
 
     check_counts(args, "count", "jobs", "chunk_frames")
     for name in (*LIBRARIES, "jinja2", pictures.LIBRARY):
@@ -133,7 +137,7 @@ def compare(args: argparse.Namespace, say: Say) -> int:
     out = _page_path(Path(args.out))
     given = _evaluation(args.evaluation)
     systems = [system for system in systems_of(args, []) if system.kind != STREAMED]
-    spoken = [System(show.LIVE, s.checkpoint, s.title) for s in systems if s.kind == "WaveGlow" and not args.no_live]
+    spoken = [System(show.LIVE, s.checkpoint, s.title) for s in systems if s.kind == WAVEGLOW and not args.no_live]
     chosen = show.sentences([Path(source) for source in args.data], args.count, args.longest)
     made = format_of(systems), group_of(systems)
 

@@ -10,17 +10,21 @@ from functools import cache
 
 from flow import checkpoint
 from flow.context import whole
+from flow.generation import render as generate
 from flow.griffinlim import GriffinLimVocoder
+from flow.kinds import Network
 from flow.mel import Floats, MelFormat
+from flow.rtisi import RtisiVocoder
 from flow.streaming import ChunkPlan, stream_vocoder
 from flow.vocoder import Vocoder, render
-from flow.waveglow import WaveGlow
+from flow.wavenet import WaveNet, WaveNetConfig
 
 Renderer = Callable[[Floats, int], Floats]
 """Mel [L, M] and a seed to samples [L * hop]."""
 
-REAL, GRIFFIN_LIM, WAVEGLOW, STREAMED = "Real audio", "Griffin-Lim", "WaveGlow", "WaveGlow streamed"
-VOCODERS: dict[str, Callable[[MelFormat], Vocoder]] = {GRIFFIN_LIM: GriffinLimVocoder}
+REAL, GRIFFIN_LIM, RTISI_LA = "Real audio", "Griffin-Lim", "RTISI-LA"
+WAVENET, WAVEGLOW, STREAMED = "WaveNet", "WaveGlow", "WaveGlow streamed"
+VOCODERS: dict[str, Callable[[MelFormat], Vocoder]] = {GRIFFIN_LIM: GriffinLimVocoder, RTISI_LA: RtisiVocoder}
 """Engines without a network, by name."""
 
 
@@ -61,15 +65,19 @@ def classical() -> list[System]:
 
 
 def of_checkpoint(path: str, sigmas: list[float], chunk_frames: int, title: str = "") -> list[System]:
-    """The systems that a checkpoint makes: offline at each sigma, streamed at its own. Raises CheckpointError."""
-    own = checkpoint.read_header(path)[0].sigma
+    """The systems of a checkpoint: a WaveGlow offline at each sigma and streamed at its own, or a WaveNet at its own
+    temperature. Raises CheckpointError."""
+    config = checkpoint.read_any_header(path)[0]
+    if isinstance(config, WaveNetConfig):
+        return [System(WAVENET, path, title)]
+    own = config.sigma
     offline = [System(WAVEGLOW, path, title, sigma) for sigma in sigmas or [own]]
     return [*offline, System(STREAMED, path, title, own, chunk_frames)]
 
 
 def format_of(systems: list[System]) -> MelFormat:
     """The mel format of all of them. Raises ValueError if two checkpoints have different ones."""
-    found = {s.checkpoint: checkpoint.read_header(s.checkpoint)[0].mel for s in systems if s.checkpoint}
+    found = {s.checkpoint: checkpoint.read_any_header(s.checkpoint)[0].mel for s in systems if s.checkpoint}
     if len(set(found.values())) > 1:
         raise ValueError(f"{' and '.join(found)} have different mel formats; compare them apart")
     return next(iter(found.values()), MelFormat())
@@ -81,8 +89,8 @@ def group_of(systems: list[System]) -> int:
 
 
 @cache
-def _voice(path: str) -> WaveGlow:
-    return checkpoint.load(path)
+def _network(path: str) -> Network:
+    return checkpoint.load_any(path)
 
 
 @cache
@@ -91,7 +99,9 @@ def build(system: System, format: MelFormat) -> Renderer:
     if system.kind in VOCODERS:
         vocoder = VOCODERS[system.kind](format)
         return lambda mel, seed: render(vocoder, mel, seed)
-    voice = _voice(system.checkpoint)
+    voice = _network(system.checkpoint)
+    if isinstance(voice, WaveNet):
+        return lambda mel, seed: generate(voice, [mel], seed)[0]
     if system.kind == WAVEGLOW:
         return lambda mel, seed: whole(voice, mel, seed, system.sigma)
     assert system.kind == STREAMED, system

@@ -17,7 +17,7 @@ from flow import checkpoint, compare, live, pictures, scores
 from flow.data import DataError
 from flow.lab import main
 from flow.mel import Floats, log_mel
-from flow.systems import GRIFFIN_LIM, REAL, WAVEGLOW
+from flow.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
 
@@ -101,7 +101,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(text: str) -> None:
 
 def test_every_sentence_has_every_system_with_player_and_picture(text: str) -> None:
     page = Page(text)
-    names = [REAL, GRIFFIN_LIM, f"{WAVEGLOW} sigma 0.8"]
+    names = [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.8"]
     players, images = page.all("audio"), page.all("img")
     assert len(players) == len(images) == 2 * len(names)
     assert [p["aria-label"] for p in players] == [f"clip{i}, {name}" for i in (0, 1) for name in names]
@@ -145,7 +145,7 @@ def checkpoint_digest(room: Path) -> str:
 def test_the_blind_test_knows_the_sentences_and_systems(text: str) -> None:
     found = re.search(r"const CONTENT = (\[.*\]);", text)
     assert found
-    names = [REAL, GRIFFIN_LIM, f"{WAVEGLOW} sigma 0.8"]
+    names = [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.8"]
     assert json.loads(found[1]) == [["clip0", names], ["clip1", names]]
     page = Page(text)
     assert {"toggle", "blind", "hear", "votes", "scores", "copy", "clear"} <= {a.get("id") for _, a in page.elements}

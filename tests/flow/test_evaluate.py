@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,26 @@ import soundfile
 
 from flow import checkpoint, metrics, scores
 from flow.evaluate import EvaluateError, Job, Measured, Problem, judge, measure, plan, read_clip, run
+from flow.generation import render as generate
+from flow.judging import systems_of
 from flow.lab import main
 from flow.mel import MelFormat
-from flow.systems import GRIFFIN_LIM, REAL, STREAMED, WAVEGLOW, System, build, format_of, group_of, of_checkpoint
+from flow.systems import (
+    GRIFFIN_LIM,
+    REAL,
+    RTISI_LA,
+    STREAMED,
+    WAVEGLOW,
+    WAVENET,
+    System,
+    build,
+    format_of,
+    group_of,
+    of_checkpoint,
+)
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
+from tests.flow.wavenets import small
 
 FORMAT = MelFormat()
 
@@ -51,7 +67,7 @@ def test_evaluate_end_to_end(room: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert text.count("silent.flac is silent") == text.count("tiny.flac is too short: 0.20 s") == 1
     document = json.loads(out.read_text())
     rows = {row.system: row for row in scores.read_rows(document)}
-    assert list(rows) == [REAL, GRIFFIN_LIM, f"{WAVEGLOW} sigma 0.5", f"{STREAMED} sigma 0.8"]
+    assert list(rows) == [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.5", f"{STREAMED} sigma 0.8"]
     assert rows[REAL].mean["stoi"] == pytest.approx(1) and rows[REAL].spread == {}
     assert rows[GRIFFIN_LIM].mean["mel_mae"] < rows[f"{WAVEGLOW} sigma 0.5"].mean["mel_mae"]
     assert rows[f"{STREAMED} sigma 0.8"].mean["streamed_difference"] <= 1e-5
@@ -59,7 +75,7 @@ def test_evaluate_end_to_end(room: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert f"goal, {GRIFFIN_LIM}: PESQ >= 3 " in text and document["made"]["command"]
     with sheet.open() as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == len(document["measurements"]) == 2 * (1 + 3 * 2)
+    assert len(lines) == len(document["measurements"]) == 2 * (1 + 4 * 2)
     own = [line for line in lines if line["system"] == GRIFFIN_LIM]
     assert np.mean([float(line["stoi"]) for line in own]) == pytest.approx(rows[GRIFFIN_LIM].mean["stoi"])
 
@@ -105,6 +121,27 @@ def test_a_voice_that_is_not_causal_streams_within_its_plan(room: Path) -> None:
     whole, streamed = (build(system, format_of(systems))(mel, 1) for system in systems)
     assert whole.shape == streamed.shape == (40 * 256,)
     assert 0 < metrics.difference_max(whole, streamed) < 1
+
+
+def test_a_wavenet_is_a_checkpoint_like_any_other(room: Path, tmp_path: Path) -> None:
+    network = small()
+    checkpoint.save(tmp_path / "net.safetensors", network.config, network.state_dict())
+    systems = of_checkpoint(str(tmp_path / "net.safetensors"), [0.5, 0.8], 4)
+    assert [(system.kind, system.name) for system in systems] == [(WAVENET, WAVENET)]
+    mel = read_clip(room / "talk" / "clip0.flac", FORMAT).mel[:12]
+    assert np.array_equal(build(systems[0], format_of(systems))(mel, 2), generate(network, [mel], 2)[0])
+
+
+def test_titles_tell_two_checkpoints_of_a_kind_apart(room: Path, tmp_path: Path) -> None:
+    network = small()
+    checkpoint.save(tmp_path / "net.safetensors", network.config, network.state_dict())
+    paths = [str(room / "causal.safetensors"), str(tmp_path / "net.safetensors"), str(room / "blind.safetensors")]
+
+    def names(checkpoints: list[str]) -> list[str]:
+        return [s.name for s in systems_of(Namespace(checkpoints=checkpoints, chunk_frames=4), []) if s.checkpoint]
+
+    assert names(paths[:2]) == ["WaveGlow sigma 0.8", "WaveGlow streamed sigma 0.8", "WaveNet"]
+    assert names(paths[::2])[::2] == ["WaveGlow (causal) sigma 0.8", "WaveGlow (blind) sigma 0.8"]
 
 
 def test_the_comb_is_that_of_the_voice(room: Path) -> None:
