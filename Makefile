@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EVAL := $(VENV)/.eval
 TEST_PACKAGES := pulseaudio libasound2-plugins libportaudio2 espeak-ng sox
 
 # $(call install,PACKAGES,WHAT FOR): with apt-get as root or with a sudo that asks nothing; else one sentence, status 1.
@@ -32,10 +33,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]' -c constraints.txt </dev/null
 	@touch $@
 
+# PESQ comes as C source. Who only speaks needs neither it nor a compiler, so `setup` leaves it out.
+$(EVAL): $(STAMP)
+	@command -v cc >/dev/null && $(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	  || $(call install,gcc libc6-dev python3-dev,A C compiler for PESQ)
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev,eval]' -c constraints.txt </dev/null
+	@touch $@
+
 demo: setup      ## starts a daemon, lets it speak, measures it, writes demo.wav
 	@$(BIN)/python -m clients.demo
 
-test: setup      ## all tests
+test: setup $(EVAL)  ## all tests
 	@for tool in pulseaudio espeak-ng sox; do command -v $$tool >/dev/null || missing=1; done; \
 	  ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so >/dev/null 2>&1 || missing=1; \
 	  test -z "$$missing" || $(call install,$(TEST_PACKAGES),Programs the tests use)

@@ -1,4 +1,4 @@
-"""`glowlab`: the command line of the voice's room. Trains, imports, inspects and renders voices; knows no daemon.
+"""`glowlab`: the command line of the voice's room. Trains, imports, inspects, renders and judges voices; knows no daemon.
 
 Rules: arguments in, one call of the room, lines out. Each command imports what it needs when it runs, so that help is
 instant. What a user can cause ends as one line on stderr and exit status 2.
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flow import judging
 
 if TYPE_CHECKING:
     from flow.distributed import World
@@ -180,6 +182,20 @@ def card(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    """`glowlab evaluate`."""
+    return judging.evaluate(args, _say)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """`glowlab compare`."""
+    return judging.compare(args, _say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _print_table(table: dict[str, Any], indent: str = "") -> None:
     for key, value in table.items():
         if isinstance(value, dict):
@@ -222,7 +238,9 @@ def positive(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="glowlab", description="train, import, inspect and render voices of glowd")
+    top = argparse.ArgumentParser(
+        prog="glowlab", description="train, import, inspect, render and judge voices of glowd"
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
 
@@ -260,6 +278,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto)")
     sub.add_argument("--threads", type=positive, default=1, help="CPU threads (1)")
     sub.set_defaults(run=bench)
+
+    judging.add_arguments(commands, evaluate, compare)
 
     sub = commands.add_parser("card", help="geometry and card of a checkpoint")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")

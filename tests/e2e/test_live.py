@@ -1,0 +1,45 @@
+"""`glowlab compare` speaks through a daemon of its own, as a user would."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flow import live
+from flow.checkpoint import load
+from flow.context import whole
+from tests.e2e.running import speech
+
+
+def test_the_daemon_says_what_the_voice_says_offline() -> None:
+    mel = speech()[100:160]
+    with live.running("embedded") as daemon:
+        heard = daemon.speak(mel, 22050, seed=3)
+        folder = daemon.folder
+    offline = whole(load("embedded"), mel, 3)
+    assert len(heard) == len(mel) * 256 and np.abs(heard - offline).max() < 1e-4  # a step of 16 bits is 3e-5
+    assert not folder.exists()
+
+
+def test_a_voice_that_cannot_be_loaded_is_told_in_the_daemons_words(tmp_path: Path) -> None:
+    with (
+        pytest.raises(live.LiveError, match=r"the daemon did not become ready; its last words: .*none\.safetensors"),
+        live.running(str(tmp_path / "none.safetensors")),
+    ):
+        pass
+
+
+def test_what_glowctl_refuses_is_told(tmp_path: Path) -> None:
+    daemon = live.Daemon(f"ipc://{tmp_path}/nobody.ipc", tmp_path, dict(os.environ))
+    with pytest.raises(live.LiveError, match="glowctl send ended with status 1"):
+        daemon.speak(np.zeros((4, 80), np.float32), 22050, 0)
+
+
+def test_the_commands_are_told_as_a_user_would_type_them() -> None:
+    start, send = live.commands("embedded", 7)
+    assert (
+        start
+        == """glowd --set 'voices={glow={engine="waveglow", checkpoint="embedded"}}' --set speaker.enabled=false"""
+    )
+    assert send.startswith("glowctl send MEL.npy --pace realtime") and send.endswith("--seed 7 --out SPEECH.wav")
