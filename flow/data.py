@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flow import augment
 from flow.mel import Floats, MelFormat, log_mel
+from flow.torchmel import log_mel as log_mel_of
 
 SUFFIXES = (".flac", ".wav")
 FULL_SCALE = 32768
@@ -196,15 +198,24 @@ class Segments:
     A process that trains together with others gets its `share` of each batch; the state is that of whole batches.
     """
 
-    def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL) -> None:
-        self.clips, self.batch, self.share = clips, batch, share
+    def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL, colour: float = 0.0) -> None:
+        self.clips, self.batch, self.share, self.colour = clips, batch, share, colour
         self.device = clips.audio.device
         self._picks = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
 
     def next(self) -> tuple[Tensor, Tensor]:
-        """Audio [B, T] with the uniform noise of dequantisation (one step of 16 bits), mel [B, M, L]."""
+        """Audio [B, T] with the uniform noise of dequantisation (one step of 16 bits), mel [B, M, L].
+
+        About `colour` of the segments sound as other microphones and codecs would make them (augment.py).
+        """
         audio, mel = self.clips.draw(self.batch, self._picks, self.share)
+        if self.colour:
+            chances = augment.draw(self.batch, self._picks)[self.share]
+            coloured = augment.coloured(audio, chances, self.colour, self.clips.format)
+            changed = (chances[:, 0] < self.colour).to(self.device)[:, None, None]
+            mel = torch.where(changed, log_mel_of(coloured, self.clips.format)[:, :, : mel.shape[2]], mel)
+            audio = coloured
         noise = torch.rand((self.batch, audio.shape[1]), generator=self._noise, device=self.device)[self.share]
         return audio + noise / FULL_SCALE, mel
 

@@ -29,6 +29,7 @@ TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
     ("--batch", "batch", int, "segments per step, over all processes (12)"),
     ("--segment", "segment_samples", int, "samples per segment, a multiple of the hop (16384)"),
     ("--max-silence", "max_silence_s", float, "seconds of silence kept at both ends of a training clip; 0: all (0)"),
+    ("--colour", "colour", float, "share of segments given another level, tilt and band limit, 0 to 1 (0)"),
     ("--lr", "lr", float, "learning rate of AdamW; Muon's is ten times as high (0.002)"),
     ("--warm-up", "warm_up_steps", int, "steps until the learning rate is reached (100)"),
     ("--decay", "decay", float, "share of the run, at its end, over which the learning rate falls (0.5)"),

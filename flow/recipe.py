@@ -49,6 +49,8 @@ class Settings:
     steps: int = 0
     batch: int = 12
     segment_samples: int = 16384
+    colour: float = 0.0
+    """Share of the segments that are made to sound like another microphone, level or codec (augment.py)."""
     max_silence_s: float = 0.0
     """Silence at both ends of a training clip is cut to this length; 0 keeps all. Validation clips stay as they are."""
     lr: float = 2e-3
@@ -89,7 +91,8 @@ class Settings:
             self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("minutes", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
-        self._require("decay", 0 <= self.decay <= 1, "0 to 1")
+        for name in ("decay", "colour"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
         for name in ("max_silence_s", "nll_weight", "spectral_weight", "mel_weight", "spectral_sigma"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")

@@ -23,7 +23,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from flow.mel import MelFormat, filter_bank, hann_window
+from flow.mel import MelFormat
+from flow.torchmel import log_mel
 
 WINDOWS = (128, 256, 512, 1024, 2048)
 """Samples of the Hann windows; each hops a quarter of itself."""
@@ -70,20 +71,11 @@ def energy_distance(audio: Tensor, samples: Sequence[Tensor]) -> Tensor:
     return attraction - torch.stack(repulsion).sum() if repulsion else attraction
 
 
-@cache
-def _mel_constants(format: MelFormat, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(hann_window(format)).to(device), torch.from_numpy(filter_bank(format)).to(device)
-
-
 def mel_error(samples: Tensor, mel: Tensor, format: MelFormat) -> Tensor:
     """Mean absolute difference, in nats, between the log-mel of samples [B, L * hop] and mel [B, M, L]: a scalar.
 
     Only of frames whose window lies inside: what was around a segment is not known to its samples.
     """
-    window, bank = _mel_constants(format, samples.device)
-    stft = torch.stft(
-        samples.clamp(-LIMIT, LIMIT), format.n_fft, format.hop, window=window, center=False, return_complex=True
-    )
-    found = bank @ (stft.real.square() + stft.imag.square() + 1e-12).sqrt()
+    found = log_mel(samples.clamp(-LIMIT, LIMIT), format, centred=False)
     first = format.n_fft // 2 // format.hop
-    return (found.clamp(min=format.log_floor).log() - mel[:, :, first : first + found.shape[2]]).abs().mean()
+    return (found - mel[:, :, first : first + found.shape[2]]).abs().mean()

@@ -55,7 +55,7 @@ class Trainer:
         self.average = copy.deepcopy(self.voice).requires_grad_(False).eval()
         self.optimisers = optimisers(self.voice, settings.lr)
         self._share = world.share(settings.batch)
-        self.segments = Segments(clips, settings.batch, settings.seed, self._share)
+        self.segments = Segments(clips, settings.batch, settings.seed, self._share, settings.colour)
         self._fixed = fixed_segments(test, settings.validation_segments)
         self._objective = world.parallel(Objective(self.voice, settings))
         self._latents: Latents | None = None
@@ -198,6 +198,7 @@ class Trainer:
                 "minutes": round(self.seconds / 60, 1),
                 "batch": settings.batch,
                 "segment_samples": settings.segment_samples,
+                "colour": settings.colour,
                 "lr": settings.lr,
                 "seed": settings.seed,
                 "device": self.device.type,
