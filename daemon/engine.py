@@ -36,6 +36,9 @@ LOAD_EVERY_NS = 1_000_000_000
 SPARE_SLOTS = 8
 """Slots beyond server.max_streams: a flushed generation may still be closing while its successor opens."""
 
+RUNAWAY = 4.0
+"""Of full scale. Speech that is a little too loud is cut by the device; what is louder than this is no speech."""
+
 log = logging.getLogger("glowd.engine")
 
 
@@ -140,7 +143,7 @@ class Engine:
         for entry, samples in zip(batch.entries, outputs):
             entry.served_ns = end_ns
             self._rendered += len(samples)
-            self._emit(entry, samples, start_ns, end_ns, len(batch.entries))
+            self._emit(entry, bearable(entry, samples), start_ns, end_ns, len(batch.entries))
             if self.overload:
                 self.overload.chunk(self.scheduler.late_ns(entry, batch.frames, end_ns))
 
@@ -194,6 +197,18 @@ class Engine:
         self._busy_ns = self._worked_ns = self._batches = self._rendered = 0
         self._reported_ns, self._has_news = now_ns, False
         return link.Load(stats=stats)
+
+
+def bearable(entry: Entry, samples: Floats) -> Floats:
+    """The samples, or as much silence where they run away: exponentials do, on a mel that a voice has never met."""
+    if np.abs(samples).max(initial=0.0) <= RUNAWAY:  # not so for NaN
+        return samples
+    if not entry.ran_away:
+        entry.ran_away = True
+        log.warning(
+            "stream %d runs beyond full scale; silenced where it does: is its mel of the voice's kind?", entry.key
+        )
+    return np.zeros_like(samples)
 
 
 # ------------------------------------------------------------------ the voice

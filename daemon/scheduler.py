@@ -39,6 +39,7 @@ class Entry:
     ended_ns: int = 0
     deadline_ns: int = 0
     announced_end: bool = False
+    ran_away: bool = False
 
     def trigger(self, look_ahead_frames: int) -> Arrival | None:
         """The arrival that made the frames rendered so far possible; None if nothing ever arrived. Forgets older ones."""

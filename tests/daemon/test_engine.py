@@ -152,7 +152,8 @@ def test_when_no_chunk_is_large_enough_new_streams_are_refused_and_a_change_is_t
     assert rig.engine.overload is not None and rig.engine.overload.since_ns - began_ns >= 3 * HOLD_NS
 
 
-def test_nothing_is_lost_or_doubled_while_chunks_grow_and_shrink() -> None:
+def test_nothing_is_lost_or_doubled_while_chunks_grow_and_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.engine.RUNAWAY", np.inf)  # the toy's samples are numbers of frames, to tell them apart
     machine = Machine(call_ms=16, frame_ms=0.5)
     rig = Rig(machine, streams=2)
     for stolen in (1.0, 12.0, 1.0):
@@ -222,3 +223,26 @@ def test_a_stream_that_cannot_go_on_is_reported_and_the_others_are_not_touched()
     failed = [message for message in rig.said if isinstance(message, link.Failed)]
     assert [message.key for message in failed] == [0] and "frames begin at 7" in failed[0].text
     assert list(rig.engine.entries) == [1]
+
+
+class Wild(Machine):
+    """Its third chunk is not for ears, its fourth is not a number."""
+
+    calls = 0
+
+    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+        self.calls += 1
+        factor = {3: np.float32(1e18), 4: np.float32(np.nan)}.get(self.calls, np.float32(0.5))
+        return [factor * np.ones_like(samples) for samples in super().step(streams, frames)]
+
+
+def test_what_runs_away_is_silenced_for_as_long_and_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Wild(1, 0), streams=1)
+    rig.run(1.0)
+    pieces = [message for message in rig.said if isinstance(message, link.Pcm)]
+    peaks = [float(np.abs(piece.audio).max()) for piece in pieces]
+    assert peaks[:6] == [0.5, 0.5, 0, 0, 0.5, 0.5]
+    ends = [piece.first_sample + piece.samples for piece in pieces]
+    assert [piece.first_sample for piece in pieces[1:]] == ends[:-1], "no sample is lost"
+    assert [record.message for record in caplog.records if "runs beyond full scale" in record.message][1:] == []
+    assert "stream 0 runs beyond full scale" in caplog.text
