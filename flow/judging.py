@@ -205,9 +205,8 @@ def provenance() -> dict[str, Any]:
         changed = subprocess.run([*here, "diff", "--quiet", "HEAD"], capture_output=True).returncode
     except (OSError, subprocess.CalledProcessError):
         commit, changed = "unknown", 0
-    words = [Path(sys.argv[0]).name if Path(sys.argv[0]).suffix != ".py" else "glowlab", *sys.argv[1:]]
     return {
         "commit": commit + (" with changes" if changed else ""),
-        "command": shlex.join(words),
+        "command": shlex.join(["glowlab", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
     }

