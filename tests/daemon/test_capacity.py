@@ -69,18 +69,18 @@ class Slow(Toy):
 
 
 def test_a_voice_of_known_speed_is_measured_and_leaves_nothing_open() -> None:
-    slow = Slow(0.004, 0.004)  # 7.1 streams fit into 70 % of 46.4 ms
+    slow = Slow(0.004, 0.004)  # 4.8 streams fit into half of 46.4 ms
     found = slow.capacity()
     assert found is not None
     assert found.to_dict() == {
-        "streams": 7, "measured": True, "share": 0.7, "chunk_ms": 46.44, "alone_ms": 8.0, "round_ms": 32.0
+        "streams": 4, "measured": True, "share": 0.5, "chunk_ms": 46.44, "alone_ms": 8.0, "round_ms": 20.0
     }  # fmt: skip
     assert slow.now_open == 0
 
 
 def test_calls_of_one_batch_follow_one_another_where_they_fit() -> None:
-    found = Slow(0.004, 0.004).capacity(chunk_frames=16, max_batch=2)  # 130 ms: ten calls of 12 ms and one of 8
-    assert found is not None and found.streams == 21 and found.round_ms == pytest.approx(128)
+    found = Slow(0.004, 0.004).capacity(chunk_frames=16, max_batch=2)  # 93 ms: seven calls of 12 ms and one of 8
+    assert found is not None and found.streams == 15 and found.round_ms == pytest.approx(92)
 
 
 def test_a_voice_too_slow_for_one_stream_still_serves_one(monkeypatch: pytest.MonkeyPatch) -> None:
