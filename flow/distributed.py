@@ -84,5 +84,7 @@ def joined() -> Iterator[World]:
     # Tensors of the CPU go by gloo, which needs no device to be idle: the clock is agreed upon at every step.
     dist.init_process_group("cpu:gloo,cuda:nccl" if devices else "gloo")
     yield World(dist.get_rank(), dist.get_world_size())
-    # Not after an error: others may be waiting for us then, and torchrun ends them.
+    # Not after an error: others may be waiting for us then, and torchrun ends them. Together, because a process that
+    # still talks to one that has gone may abort.
+    dist.barrier()
     dist.destroy_process_group()

@@ -88,8 +88,9 @@ def test_the_seed_vectors() -> None:
     vectors, voice = load_file(VECTORS), load(EMBEDDED)
     with torch.no_grad():
         assert torch.allclose(voice.inverse(vectors["z"], vectors["mel"]), vectors["audio"], atol=1e-4)
-        z, log_det = voice(vectors["audio"], vectors["mel"])
-        assert torch.allclose(z, vectors["z_of_audio"], atol=1e-4)
+        # Of recorded speech: the audio of a voice that was trained on its samples holds its z to a few digits only.
+        z, log_det = voice(vectors["speech"], vectors["speech_mel"])
+        assert torch.allclose(z, vectors["z_of_speech"], atol=1e-4)
         assert torch.allclose(log_det, vectors["log_det"], rtol=1e-4)
 
 
