@@ -1,7 +1,6 @@
 """The spectral stage: the distance is the one that was published, samples move towards speech, and its state is whole."""
 
 import csv
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,14 +32,7 @@ from flow.train import Trainer, train
 from tests.flow.recordings import write_recordings
 from tests.flow.voices import SMALL, random_voice, tiny
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that equal runs are equal to the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
