@@ -57,9 +57,12 @@ def test_a_client_that_is_killed_frees_its_place_and_falls_silent(everything: Ev
     other = Utterance(rig.endpoint, "other", frames(400), seed=2, pace_s=0.004)
     command = [sys.executable, "-c", KILLED, rig.endpoint]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as killed:
-        assert killed.stdout and killed.stdout.readline() == "speaking\n"
-        (key,) = speaker.tracks
-        killed.send_signal(signal.SIGKILL)
+        try:
+            assert killed.stdout and killed.stdout.readline() == "speaking\n"
+            rig.when("heard", lambda info: speaker.tracks)
+            (key,) = speaker.tracks
+        finally:
+            killed.send_signal(signal.SIGKILL)
     rig.when("rid of the stream", lambda info: "k" not in info["streams"])
     rig.when("silent", lambda info: key in speaker.detached)
     speaker.speed = 4.0
