@@ -63,7 +63,7 @@ def read_audio(path: Path, rate_hz: int) -> Floats:
 
 def array_of_pt(path: Path) -> Any:
     """The array in a PyTorch file: alone, the only one of a list, or under "mel" in a map."""
-    from flow.ptfile import CheckpointFileError, read_pt
+    from flow.published.ptfile import CheckpointFileError, read_pt
 
     try:
         value = read_pt(path)

@@ -220,11 +220,11 @@ def build_vocoder(name: str, settings: Voice, max_streams: int) -> Vocoder:
         case WaveGlowVoice():
             return _build_waveglow(name, settings, max_streams)
         case RtisiVoice():
-            from flow.rtisi import RtisiVocoder
+            from flow.phase.rtisi import RtisiVocoder
 
             return RtisiVocoder(name=name, look_ahead_frames=settings.look_ahead_frames, iterations=settings.iterations)
         case GriffinLimVoice():
-            from flow.griffinlim import GriffinLimVocoder
+            from flow.phase.griffinlim import GriffinLimVocoder
 
             return GriffinLimVocoder(name=name, iterations=settings.iterations)
     raise ValueError(f"voice {name}: no engine {settings.engine!r}")

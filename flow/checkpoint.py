@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flow.kinds import Config, Network, build, config_from_dict, kind_of
-from flow.waveglow import WaveGlow, WaveGlowConfig
+from flow.network.kinds import Config, Network, build, config_from_dict, kind_of
+from flow.network.waveglow import WaveGlow, WaveGlowConfig
 
 FORMAT_VERSION = 1
 EMBEDDED = Path(__file__).parent / "voices" / "embedded.safetensors"

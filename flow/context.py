@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from flow.mel import Floats
+from flow.network.waveglow import WaveGlow
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from flow.vocoder import Vocoder, render
-from flow.waveglow import WaveGlow
 
 LOOK_AHEADS = (1, 2, 4, 8, 16, 32, 64)
 

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flow import judging
+from flow.judging import commands as judging
 
 if TYPE_CHECKING:
-    from flow.distributed import World
-    from flow.kinds import Network
     from flow.mel import Floats, MelFormat
-    from flow.run import Report
-    from flow.runfiles import RunFolder
-    from flow.train import Trainer
+    from flow.network.kinds import Network
+    from flow.training.distributed import World
+    from flow.training.run import Report
+    from flow.training.runfiles import RunFolder
+    from flow.training.train import Trainer
 
 TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
     ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too), or of LJ Speech"),
@@ -59,9 +59,9 @@ TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
 
 def train(args: argparse.Namespace) -> int:
     """`glowlab train`."""
-    from flow.distributed import joined
-    from flow.runfiles import VOICE, RunFolder
-    from flow.train import train as run
+    from flow.training.distributed import joined
+    from flow.training.runfiles import VOICE, RunFolder
+    from flow.training.train import train as run
 
     with joined() as world:
         folder = RunFolder(Path(args.out), writes=world.leads)
@@ -75,8 +75,8 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", world: "World") -> "Trainer":
-    from flow.recipe import Settings, TrainError, read_config
-    from flow.run import new_run, resumed_run
+    from flow.training.recipe import Settings, TrainError, read_config
+    from flow.training.run import new_run, resumed_run
 
     given = {dest: value for _, dest, _, _ in TRAIN_OPTIONS if (value := getattr(args, dest)) is not None}
     given |= {"compile": True} if args.compile else {}
@@ -90,7 +90,7 @@ def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", wo
 
 def import_(args: argparse.Namespace) -> int:
     """`glowlab import`."""
-    from flow.importer import convert
+    from flow.published.importer import convert
 
     config = convert(args.source, args.out, args.half)
     print(f"{args.out}: {config.flows} flows of {config.layers} layers, {config.channels} channels, G = {config.group}")
@@ -100,7 +100,7 @@ def import_(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """`glowlab render`."""
     from flow import checkpoint
-    from flow.data import write_audio
+    from flow.training.data import write_audio
 
     voice = checkpoint.load_any(args.checkpoint)
     mel = _mel(Path(args.source), voice.config.mel)
@@ -111,14 +111,14 @@ def render(args: argparse.Namespace) -> int:
 
 
 def _samples(network: "Network", mel: "Floats", args: argparse.Namespace) -> "Floats":
-    from flow.wavenet import WaveNet
+    from flow.network.wavenet import WaveNet
 
     if isinstance(network, WaveNet):
-        from flow.generation import render as generate
+        from flow.network.generation import render as generate
 
         return generate(network, [mel], args.seed, args.sigma)[0]
     from flow.context import whole
-    from flow.recipe import pick_device
+    from flow.training.recipe import pick_device
 
     return whole(network, mel, args.seed, args.sigma, pick_device(args.device))
 
@@ -146,9 +146,9 @@ def bench(args: argparse.Namespace) -> int:
     import torch
 
     from flow import checkpoint
-    from flow.recipe import pick_device
     from flow.speed import WARM_UP, speed
     from flow.streaming import ChunkPlan, stream_vocoder
+    from flow.training.recipe import pick_device
 
     device = pick_device(args.device)
     torch.set_num_threads(args.threads)
@@ -211,8 +211,8 @@ def _print_table(table: dict[str, Any], indent: str = "") -> None:
 
 def _mel(source: Path, format: "MelFormat") -> "Floats":
     """Frames [L, M] from an .npy of frames or from a recording."""
-    from flow.data import DataError, read_audio
     from flow.mel import log_mel
+    from flow.training.data import DataError, read_audio
 
     if source.suffix.lower() != ".npy":
         wave = read_audio(source, format.rate_hz)

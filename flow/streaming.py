@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flow.graphs import StepRunner
-from flow.inverter import Inverter
+from flow.inversion.graphs import StepRunner
+from flow.inversion.inverter import Inverter
 from flow.latents import NoiseTable
 from flow.mel import Floats
+from flow.network.waveglow import WaveGlow
 from flow.vocoder import Stream, Vocoder
-from flow.waveglow import WaveGlow
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 

@@ -12,7 +12,7 @@ import torch
 
 from flow.checkpoint import load
 from flow.context import LOOK_AHEADS, context_curve
-from flow.waveglow import Flow, WaveGlow, WaveGlowConfig
+from flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 from tests.bench.report import Result, cpu_name
 from tests.e2e.running import speech
 

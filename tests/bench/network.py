@@ -9,11 +9,11 @@ import torch
 from flow.checkpoint import load
 from flow.latents import NoiseTable
 from flow.mel import Floats
-from flow.rtisi import RtisiVocoder
+from flow.network.waveglow import WaveGlow, WaveGlowConfig
+from flow.phase.rtisi import RtisiVocoder
 from flow.speed import WARM_UP, some_mel, step_times
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from flow.vocoder import Vocoder, drain, render
-from flow.waveglow import WaveGlow, WaveGlowConfig
 from tests.bench.report import Result, cpu_name, percentiles_ms
 from tests.e2e.running import speech
 

@@ -13,9 +13,9 @@ import torch
 
 from flow.checkpoint import load
 from flow.mel import Floats
+from flow.network.waveglow import WaveGlow
 from flow.speed import some_mel
 from flow.streaming import ExactVocoder
-from flow.waveglow import WaveGlow
 from tests.bench.network import device_name
 from tests.bench.report import Result, percentiles_ms
 

@@ -12,10 +12,10 @@ import torch
 from flow.checkpoint import load
 from flow.latents import NoiseTable
 from flow.mel import Floats
+from flow.network.waveglow import WaveGlow, WaveGlowConfig
 from flow.speed import some_mel
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from flow.vocoder import drain, render
-from flow.waveglow import WaveGlow, WaveGlowConfig
 from tests.bench.network import device_name
 from tests.bench.published import in_turns
 from tests.bench.report import Result

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon import capacity
-from flow.griffinlim import GriffinLimVocoder
 from flow.mel import Floats
+from flow.phase.griffinlim import GriffinLimVocoder
 from flow.vocoder import Stream
 from tests.daemon.test_scheduler import Toy
 

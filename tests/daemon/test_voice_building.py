@@ -20,8 +20,8 @@ def test_the_log_says_how_the_network_runs(caplog: pytest.LogCaptureFixture) -> 
 def test_the_log_says_why_the_network_is_not_compiled(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "flow.compiled", raising=False)
-    monkeypatch.delattr("flow.compiled", raising=False)
+    monkeypatch.delitem(sys.modules, "flow.inversion.compiled", raising=False)
+    monkeypatch.delattr("flow.inversion.compiled", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with caplog.at_level("INFO", "glowd.engine"):
         vocoder = build_vocoder("glow", WaveGlowVoice(device="cpu"), 4)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flow import live
 from flow.checkpoint import load
 from flow.context import whole
+from flow.judging import live
 from tests.e2e.running import speech
 
 

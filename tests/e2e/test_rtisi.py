@@ -15,7 +15,7 @@ import soundfile
 
 from daemon import wire
 from flow.mel import Floats
-from flow.rtisi import RtisiVocoder
+from flow.phase.rtisi import RtisiVocoder
 from flow.vocoder import render
 from tests.e2e.running import ROOT, SENTENCE, Daemon, running_daemon, samples_of, speech
 

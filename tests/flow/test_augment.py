@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from flow import augment
-from flow.data import FULL_SCALE, Segments, load_clips
 from flow.mel import MelFormat, log_mel
-from flow.torchmel import log_mel as torch_log_mel
+from flow.training import augment
+from flow.training.data import FULL_SCALE, Segments, load_clips
+from flow.training.torchmel import log_mel as torch_log_mel
 from tests.flow.recordings import write_recordings
 
 FORMAT = MelFormat()

@@ -13,11 +13,12 @@ import soundfile
 import soxr
 from PIL import Image
 
-from flow import checkpoint, compare, live, pictures, scores
-from flow.data import DataError
+from flow import checkpoint
+from flow.judging import compare, live, pictures, scores
+from flow.judging.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
 from flow.lab import main
 from flow.mel import Floats, log_mel
-from flow.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
+from flow.training.data import DataError
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from flow import compiled
 from flow.checkpoint import load
-from flow.inverter import Inverter
-from flow.waveglow import WaveGlow
+from flow.inversion import compiled
+from flow.inversion.inverter import Inverter
+from flow.network.waveglow import WaveGlow
 from tests.flow.voices import random_voice, tiny
 
 TOLERANCE = 1e-5
@@ -102,7 +102,7 @@ def test_auto_is_compiled_for_the_embedded_voice() -> None:
 
 
 def test_without_numba_torch_takes_its_place_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "flow.compiled")
+    monkeypatch.delitem(sys.modules, "flow.inversion.compiled")
     monkeypatch.delattr(sys.modules["flow"], "compiled")
     monkeypatch.setitem(sys.modules, "numba", None)
     voice = random_voice(tiny())

@@ -7,8 +7,16 @@ import pytest
 import soundfile
 import torch
 
-from flow.data import DataError, Segments, find_recordings, fixed_segments, load_clips, read_audio, trim_silence
 from flow.mel import MelFormat, log_mel
+from flow.training.data import (
+    DataError,
+    Segments,
+    find_recordings,
+    fixed_segments,
+    load_clips,
+    read_audio,
+    trim_silence,
+)
 from tests.flow.recordings import voice_like, write_recordings
 
 FORMAT = MelFormat()

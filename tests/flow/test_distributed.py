@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from flow import checkpoint
-from flow.data import Segments, load_clips
-from flow.distributed import ALONE, World
 from flow.mel import MelFormat
-from flow.objective import Latents
-from flow.recipe import Settings, TrainError
-from flow.run import new_run
-from flow.runfiles import CURVE, PICTURE, STATE, VOICE, RunFolder
-from flow.train import train
+from flow.training.data import Segments, load_clips
+from flow.training.distributed import ALONE, World
+from flow.training.objective import Latents
+from flow.training.recipe import Settings, TrainError
+from flow.training.run import new_run
+from flow.training.runfiles import CURVE, PICTURE, STATE, VOICE, RunFolder
+from flow.training.train import train
 from tests.flow.recordings import write_recordings
 from tests.flow.voices import SMALL, random_voice, tiny
 
@@ -75,11 +75,11 @@ def test_two_processes_give_the_numbers_of_one(settings: Settings, tmp_path: Pat
 APART = """
 import os, signal, sys
 from pathlib import Path
-from flow.distributed import joined
-from flow.recipe import Settings
-from flow.run import new_run
-from flow.runfiles import RunFolder
-from flow.train import train
+from flow.training.distributed import joined
+from flow.training.recipe import Settings
+from flow.training.run import new_run
+from flow.training.runfiles import RunFolder
+from flow.training.train import train
 with joined() as world:
     folder = RunFolder(Path(sys.argv[1]), world.leads)
     trainer = new_run(folder, Settings.from_dict({settings}), {geometry}, "", lambda line: None, world)

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from flow import checkpoint, metrics, scores
-from flow.evaluate import EvaluateError, Job, Measured, Problem, judge, measure, plan, read_clip, run
-from flow.generation import render as generate
-from flow.judging import systems_of
-from flow.lab import main
-from flow.mel import MelFormat
-from flow.systems import (
+from flow import checkpoint
+from flow.judging import metrics, scores
+from flow.judging.commands import systems_of
+from flow.judging.evaluate import EvaluateError, Job, Measured, Problem, judge, measure, plan, read_clip, run
+from flow.judging.systems import (
     GRIFFIN_LIM,
     REAL,
     RTISI_LA,
@@ -29,6 +27,9 @@ from flow.systems import (
     group_of,
     of_checkpoint,
 )
+from flow.lab import main
+from flow.mel import MelFormat
+from flow.network.generation import render as generate
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
 from tests.flow.wavenets import small

@@ -9,11 +9,11 @@ import soundfile
 import torch
 
 from flow import checkpoint
-from flow.generation import Generator, render
 from flow.lab import main
 from flow.latents import NoiseTable
 from flow.mel import log_mel
-from flow.wavenet import WaveNet
+from flow.network.generation import Generator, render
+from flow.network.wavenet import WaveNet
 from tests.flow.recordings import voice_like
 from tests.flow.wavenets import KINDS, small, speech
 

@@ -8,9 +8,9 @@ import librosa
 import numpy as np
 import pytest
 
-from flow.griffinlim import GriffinLimVocoder
 from flow.mel import Floats, MelFormat, log_mel
-from flow.melinversion import MelInversion
+from flow.phase.griffinlim import GriffinLimVocoder
+from flow.phase.melinversion import MelInversion
 from flow.vocoder import drain, render
 
 FAST = GriffinLimVocoder(iterations=4)
@@ -99,7 +99,7 @@ def test_what_it_tells_of_itself() -> None:
 
 def test_it_needs_no_torch() -> None:
     program = (
-        "import sys, numpy; from flow.griffinlim import GriffinLimVocoder as V; "
+        "import sys, numpy; from flow.phase.griffinlim import GriffinLimVocoder as V; "
         "V(iterations=1).warm_up(1, 4); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

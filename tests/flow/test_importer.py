@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from flow import checkpoint
 from flow.checkpoint import CheckpointError
-from flow.importer import convert, import_checkpoint
-from flow.ptfile import UnsafeCheckpoint
-from flow.waveglow import WaveGlow, WaveGlowConfig
+from flow.network.waveglow import WaveGlow, WaveGlowConfig
+from flow.published.importer import convert, import_checkpoint
+from flow.published.ptfile import UnsafeCheckpoint
 from tests.flow.publishing import STOCK, Geometry, Layout, Raw, as_module, glow_module, infer, random_weights
 
 pytestmark = [

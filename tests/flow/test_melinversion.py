@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flow.mel import Floats, MelFormat, filter_bank
-from flow.melinversion import MelInversion
+from flow.phase.melinversion import MelInversion
 from tests.e2e.running import speech
 
 MEL = speech()[::7]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flow import metrics
+from flow.judging import metrics
 from flow.mel import Floats, log_mel
 from tests.e2e.running import SENTENCE
 from tests.flow.recordings import voice_like
@@ -16,7 +16,7 @@ RATE_HZ = 22050
 
 @pytest.fixture(scope="module")
 def speech() -> Floats:
-    from flow.data import read_audio
+    from flow.training.data import read_audio
 
     return read_audio(SENTENCE, RATE_HZ)[: 3 * RATE_HZ]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flow.muon import Muon, orthogonalise
+from flow.training.muon import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 40), (2, 40, 6)])

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from flow.inertpickle import GlobalName
-from flow.ptfile import CheckpointFileError, Opaque, UnsafeCheckpoint, read_pt
+from flow.published.inertpickle import GlobalName
+from flow.published.ptfile import CheckpointFileError, Opaque, UnsafeCheckpoint, read_pt
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 FORMS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -140,7 +140,7 @@ def test_files_of_big_endian_machines_are_read(tmp_path: Path, write: Callable[.
 
 def test_reading_needs_no_torch(write: Callable[..., Path]) -> None:
     path = write({"mel": torch.ones(2, 3)})
-    program = f"import sys, flow.ptfile as p; p.read_pt({str(path)!r}); sys.exit('torch' in sys.modules)"
+    program = f"import sys, flow.published.ptfile as p; p.read_pt({str(path)!r}); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 

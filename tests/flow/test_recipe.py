@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from flow.recipe import FLOOR, Settings, TrainError, geometry, pick_device, read_config, wants_bf16
-from flow.waveglow import WaveGlowConfig
+from flow.network.waveglow import WaveGlowConfig
+from flow.training.recipe import FLOOR, Settings, TrainError, geometry, pick_device, read_config, wants_bf16
 
 FOLDERS = {"data": "a", "test": "b"}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.mel import Floats, MelFormat, log_mel
-from flow.rtisi import RtisiVocoder
+from flow.phase.rtisi import RtisiVocoder
 from flow.vocoder import drain, render
 from tests.e2e.running import speech
 
@@ -154,7 +154,7 @@ def test_what_it_tells_of_itself() -> None:
 
 def test_it_needs_no_torch_and_no_librosa() -> None:
     program = (
-        "import sys; from flow.rtisi import RtisiVocoder as V; "
+        "import sys; from flow.phase.rtisi import RtisiVocoder as V; "
         "V(iterations=1).warm_up(2, 4); sys.exit(any(m in sys.modules for m in ('torch', 'librosa', 'numba')))"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

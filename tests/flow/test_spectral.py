@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from flow import checkpoint
 from flow.mel import MelFormat, log_mel
-from flow.objective import Latents, Objective, invertible
-from flow.recipe import Settings, TrainError
-from flow.run import new_run, resumed_run
-from flow.runfiles import CURVE, VOICE, RunFolder
-from flow.spectral import (
+from flow.training.objective import Latents, Objective, invertible
+from flow.training.recipe import Settings, TrainError
+from flow.training.run import new_run, resumed_run
+from flow.training.runfiles import CURVE, VOICE, RunFolder
+from flow.training.spectral import (
     FLOOR,
     LIMIT,
     MAGNITUDE_WEIGHT,
@@ -28,7 +28,7 @@ from flow.spectral import (
     mel_error,
     spectrograms,
 )
-from flow.train import Trainer, train
+from flow.training.train import Trainer, train
 from tests.flow.recordings import write_recordings
 from tests.flow.voices import SMALL, random_voice, tiny
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.checkpoint import load
-from flow.graphs import StepRunner
+from flow.inversion.graphs import StepRunner
 from flow.latents import TABLE_SAMPLES, NoiseTable
+from flow.network.waveglow import WaveGlow
 from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
 from flow.vocoder import Stream, Vocoder, drain, render
-from flow.waveglow import WaveGlow
 from tests.e2e.running import speech
 from tests.flow.voices import random_voice, tiny
 

@@ -17,14 +17,14 @@ import soundfile
 import torch
 
 from flow import checkpoint
-from flow.data import DataError, load_clips
 from flow.mel import MelFormat, log_mel
-from flow.picture import curve_png
-from flow.recipe import Settings, TrainError
-from flow.run import new_run, resumed_run
-from flow.runfiles import CURVE, PICTURE, SAMPLES, STATE, VOICE, Point, RunFolder, thinned
-from flow.train import Trainer, optimisers, train
-from flow.waveglow import WaveGlow, WaveGlowConfig
+from flow.network.waveglow import WaveGlow, WaveGlowConfig
+from flow.training.data import DataError, load_clips
+from flow.training.picture import curve_png
+from flow.training.recipe import Settings, TrainError
+from flow.training.run import new_run, resumed_run
+from flow.training.runfiles import CURVE, PICTURE, SAMPLES, STATE, VOICE, Point, RunFolder, thinned
+from flow.training.train import Trainer, optimisers, train
 from tests.flow.recordings import write_recordings
 from tests.flow.voices import SMALL, tiny
 
@@ -128,7 +128,7 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def test_a_run_without_matplotlib_says_so(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flow.train.can_draw", lambda: False)
+    monkeypatch.setattr("flow.training.train.can_draw", lambda: False)
     trainer, folder = start(settings, tmp_path)
     lines: list[str] = []
     assert train(trainer, folder, lines.append)
@@ -186,10 +186,10 @@ def test_samples_go_to_the_disk_whole_or_not_at_all(settings: Settings, tmp_path
 DIES = """
 import os, signal, sys, torch
 from pathlib import Path
-from flow.recipe import Settings
-from flow.run import new_run
-from flow.runfiles import RunFolder
-from flow.train import train
+from flow.training.recipe import Settings
+from flow.training.run import new_run
+from flow.training.runfiles import RunFolder
+from flow.training.train import train
 torch.set_num_threads(1)
 folder = RunFolder(Path(sys.argv[1]))
 trainer = new_run(folder, Settings.from_dict({settings}), {geometry}, "", lambda line: None)

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flow.checkpoint import EMBEDDED, load
-from flow.conditioning import FrameEncoder, Upsampler
-from flow.coupling import WN, Coupling, Mixing
-from flow.squeeze import LappedSqueeze, PolyphaseSqueeze
-from flow.waveglow import WaveGlow, WaveGlowConfig
+from flow.network.conditioning import FrameEncoder, Upsampler
+from flow.network.coupling import WN, Coupling, Mixing
+from flow.network.squeeze import LappedSqueeze, PolyphaseSqueeze
+from flow.network.waveglow import WaveGlow, WaveGlowConfig
 from tests.flow.voices import SMALL, VECTORS, random_voice, tiny
 
 KINDS = list(product(("lapped", "polyphase"), (True, False), ("frames", "upsample"), (True, False)))

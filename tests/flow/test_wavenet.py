@@ -14,15 +14,15 @@ from safetensors.torch import save_file
 from daemon.config import WaveGlowVoice
 from daemon.doctor import checkpoint as finding
 from flow import checkpoint
-from flow.data import load_clips
-from flow.kinds import config_from_dict
 from flow.mel import MelFormat, log_mel
-from flow.prediction import Predictor, levinson
-from flow.recipe import Settings, TrainError, geometry
-from flow.run import new_run, resumed_run
-from flow.runfiles import VOICE, RunFolder
-from flow.train import optimisers, train
-from flow.wavenet import WaveNet, WaveNetConfig
+from flow.network.kinds import config_from_dict
+from flow.network.prediction import Predictor, levinson
+from flow.network.wavenet import WaveNet, WaveNetConfig
+from flow.training.data import load_clips
+from flow.training.recipe import Settings, TrainError, geometry
+from flow.training.run import new_run, resumed_run
+from flow.training.runfiles import VOICE, RunFolder
+from flow.training.train import optimisers, train
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
 from tests.flow.wavenets import KINDS, SMALL, small, speech

@@ -1,0 +1,138 @@
+"""A voice folded for inversion: everything that does not depend on the frames is computed once, at load.
+
+Weights come out as right-hand factors of matrix products on rows of channels ([S, C] @ [C, N]). What is folded:
+
+- inverses of the 1x1 mixing matrices (float32, computed in float64);
+- the conditioning of all layers of all flows into one product per group, gate biases included;
+- tanh(a) * sigmoid(b) = -(s_b - 2 s_a s_b) with s = sigmoid of (2a, b): one sigmoid over both (a quarter of the price of
+  a tanh on a CPU), the factors 2 and -1 into the weights around it;
+- residual biases: h' = h + R_i, where R_i is the sum of the biases that layers i, i+1, ... will add, is what runs through
+  the layers, so no layer adds a bias. The convolution of layer i gives back W_i R_i in its own bias, and what was zero
+  padding for h is the constant R_i for h';
+- the skip path: the end reads nothing but a sum of skips, and every skip is a product, so skip and end are one matrix
+  [C, n] for each layer. A flow ends in one product over the gated outputs of all its layers, [L * C] -> [n];
+- the minus of -log_scale into the weights it comes from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flow.network.conditioning import Linear
+from flow.network.coupling import WN
+from flow.network.squeeze import mdct_basis
+from flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One gated dilated layer of a WN."""
+
+    gates: Tensor  # [k * C, 2C], tap by tap
+    residual: Tensor | None  # [C, C]; the last layer has none
+    padding: Tensor  # [C], the constant R_i
+    dilation: int
+    past: slice  # its rows in State.past
+
+
+@dataclass(frozen=True, slots=True)
+class FlowWeights:
+    """One flow that works on n rows."""
+
+    start: Tensor  # [n / 2, C]
+    start_bias: Tensor  # [C]
+    layers: list[LayerWeights]
+    end: Tensor  # [L * C, n]: gated outputs of all layers -> shift, minus log-scale
+    end_bias: Tensor  # [n]
+    unmix: Tensor  # [n, n], float32
+    early: bool  # whether early rows join after it
+
+
+class Folded:
+    """The weights of a voice on a device; convolutions in `dtype`, the affine path in float32."""
+
+    def __init__(self, voice: WaveGlow, device: torch.device, dtype: torch.dtype) -> None:
+        self.config: WaveGlowConfig = voice.config
+        self.device, self.dtype = device, dtype
+        with torch.no_grad():
+            self.encoder = [self._linear(linear) for linear in voice.encoder.linears()]
+            self.scale = [] if voice.scale is None else [self._linear(linear) for linear in _minus_scale(voice.scale)]
+            self.basis = mdct_basis(voice.config.group).to(device)
+            flows = [flow for flow in voice.flows if isinstance(flow, Flow)]
+            folded = [_FoldedWN(flow.coupling.wn) for flow in flows]
+            self.cond_weight = self._cast(torch.cat([wn.cond_weight for wn in folded]).T)  # [C_cond, flows * L * 2C]
+            self.cond_bias = self._cast(torch.cat([wn.cond_bias for wn in folded]))
+            self.flows: list[FlowWeights] = []
+            for flow, wn, early in zip(flows, folded, voice.config.early):
+                at = self.flows[-1].layers[-1].past.stop if self.flows else 0
+                unmix = torch.linalg.inv(flow.mixing.weight.double()).T.float().contiguous().to(device)
+                self.flows.append(self._flow(wn, unmix, early, at))
+
+    @property
+    def rest(self) -> Tensor:
+        """[R, C]: the past of a stream that has heard nothing, every layer's being its padding; not causal: [0, C]."""
+        layers = [layer for flow in self.flows for layer in flow.layers]
+        rest = torch.cat([layer.padding.expand(layer.past.stop - layer.past.start, -1) for layer in layers])
+        return rest if self.config.causal else rest[:0]
+
+    def _flow(self, wn: "_FoldedWN", unmix: Tensor, early: bool, at: int) -> FlowWeights:
+        layers = []
+        for i, (gates, residual, padding) in enumerate(zip(wn.gates, wn.residual, wn.padding)):
+            reach = (self.config.kernel - 1) * 2**i
+            cast = None if residual is None else self._cast(residual)
+            layers.append(LayerWeights(self._cast(gates), cast, self._cast(padding), 2**i, slice(at, at + reach)))
+            at += reach
+        return FlowWeights(
+            start=self._cast(wn.start),
+            start_bias=self._cast(wn.start_bias),
+            layers=layers,
+            end=self._cast(wn.end),
+            end_bias=self._cast(wn.end_bias),
+            unmix=unmix,
+            early=early,
+        )
+
+    def _cast(self, value: Tensor) -> Tensor:
+        return value.detach().to(self.device, self.dtype).contiguous()
+
+    def _linear(self, linear: Linear) -> Linear:
+        return self._cast(linear[0]), self._cast(linear[1]), linear[2]
+
+
+class _FoldedWN:
+    """The weights of one WN, with the foldings that the head of this file lists."""
+
+    def __init__(self, wn: WN) -> None:
+        c, last = wn.channels, len(wn.conv) - 1
+        double = torch.cat([torch.full((c,), 2.0), torch.ones(c)])  # 2a inside the gate
+        res_skip = [(-weight[:, :, 0].T, bias) for weight, bias in map(_weights, wn.res_skip)]  # the minus outside it
+        residual_biases = torch.stack([bias[:c] for _, bias in res_skip[:-1]] + [torch.zeros(c)])
+        self.padding = list(residual_biases.flip(0).cumsum(0).flip(0))
+        self.residual = [weight[:, :c] for weight, _ in res_skip[:-1]] + [None]
+        start, start_bias = _weights(wn.start)
+        self.start, self.start_bias = start[:, :, 0].T, start_bias + self.padding[0]
+        self.gates, biases = [], []
+        for (conv, conv_bias), padding in zip(map(_weights, wn.conv), self.padding):
+            weight = conv * double[:, None, None]
+            self.gates.append(weight.permute(2, 1, 0).flatten(0, 1))
+            biases.append(conv_bias * double - weight.sum(2) @ padding)
+        end, end_bias = _weights(wn.end)
+        sign = torch.cat([torch.ones(len(end_bias) // 2), -torch.ones(len(end_bias) // 2)])
+        end = (end[:, :, 0] * sign[:, None]).T
+        self.end = torch.cat([weight[:, -c:] for weight, _ in res_skip]) @ end
+        self.end_bias = end_bias * sign + sum((bias[-c:] for _, bias in res_skip), torch.zeros(c)) @ end
+        cond, cond_bias = _weights(wn.cond)
+        every = double.repeat(last + 1)
+        self.cond_weight = cond[:, :, 0] * every[:, None]
+        self.cond_bias = cond_bias * every + torch.cat(biases)
+
+
+def _weights(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(layer, nn.Conv1d) and layer.bias is not None
+    return layer.weight, layer.bias
+
+
+def _minus_scale(scale: nn.Sequential) -> list[Linear]:
+    (first, first_bias), (last, last_bias) = _weights(scale[0]), _weights(scale[2])
+    return [(first[:, :, 0], first_bias, True), (-last[:, :, 0], -last_bias, False)]

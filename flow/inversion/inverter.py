@@ -1,0 +1,148 @@
+"""Inversion of a WaveGlow as matrix products on [B, S, C] (channels last), with the past of every causal layer in a state.
+
+The definition of the network is waveglow.py; this is the same arithmetic with folded weights (folding.py). Whole utterances,
+chunks, CPU and CUDA all run `invert`; a whole utterance is one large chunk that begins with a fresh state.
+
+    windows -> conditioning of each group, mel scale                 here, in torch
+    z, conditioning -> flows backwards, state moves on               a step: TorchStep (steps.py) or CompiledStep (compiled.py)
+    x * scale -> overlap-add of the lapped squeeze -> audio          here, in torch
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flow.inversion.folding import Folded
+from flow.inversion.steps import FlowsStep, State, TorchStep
+from flow.network.conditioning import Linear
+from flow.network.waveglow import WaveGlow
+
+MAX_WORKSPACES = 64
+BACKENDS = ("auto", "compiled", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A step of B streams by S groups, and the state that it moves on. Owner: the inverter's thread."""
+
+    state: State
+    flows: FlowsStep
+
+
+class Inverter:
+    """Inverts a WaveGlow: z and conditioning to audio, chunk by chunk or whole.
+
+    `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see compiled.py), or "auto": compiled where that can be.
+    Raises ValueError where "compiled" was asked for and cannot be. `backend` then says which it is, and `why_torch` why.
+    """
+
+    def __init__(
+        self,
+        voice: WaveGlow,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        backend: str = "auto",
+    ) -> None:
+        self.config, self.device, self.dtype = voice.config, torch.device(device), dtype
+        self.lapped, self.extra_groups = voice.config.squeeze == "lapped", voice.squeeze.extra_groups
+        encoder = voice.encoder
+        self._window_frames = encoder.past_frames + 1 + encoder.look_ahead_frames
+        self.past_frames, self.look_ahead_frames, self.pad = encoder.past_frames, encoder.look_ahead_frames, encoder.pad
+        self._workspaces: dict[tuple[int, int], Workspace] = {}
+        weights = Folded(voice, self.device, dtype)
+        self._encoder, self._scale = weights.encoder, weights.scale
+        self._basis, self._rest = weights.basis, weights.rest
+        self.why_torch = self._why_torch(backend)
+        self.backend = "torch" if self.why_torch else "compiled"
+        self._make_step = self._steps(weights)
+
+    # ---------------------------------------------------------------- running
+
+    def initial_state(self, streams: int) -> State:
+        """The state of streams that have heard nothing: every layer's past is its padding."""
+        tail = torch.zeros(streams, self.config.group if self.lapped else 0, device=self.device)
+        return State(self._rest.expand(streams, -1, -1).clone(), tail)
+
+    def workspace(self, batch: int, groups: int) -> Workspace:
+        """The memory of a step of B streams by S groups; the newest few are kept."""
+        key = batch, groups
+        if key not in self._workspaces:
+            if len(self._workspaces) >= MAX_WORKSPACES:
+                self._workspaces.pop(next(iter(self._workspaces)))
+            state = self.initial_state(batch)
+            self._workspaces[key] = Workspace(state, self._make_step(state, groups))
+        return self._workspaces[key]
+
+    def invert(self, windows: Tensor, z: Tensor, workspace: Workspace) -> Tensor:
+        """Frames and noise to audio [B, S * G]; the workspace's state moves on by S groups.
+
+        windows: [B, past + n + look_ahead, M] raw frames around the n frames to render; z: [B, S, G], where S is
+        n * groups_per_frame, or one more at the end of an utterance if the squeeze is lapped (it repeats the
+        conditioning of the last group; S = 1 asks for that one alone).
+        With a lapped squeeze the audio lies one group back: its first block overlaps the groups before these.
+        """
+        cond = self._condition(windows, z.shape[1])
+        x = workspace.flows(z, cond)
+        if self._scale:
+            x = x * _products(cond, self._scale).float().exp()
+        return self._overlap_add(x, workspace.state) if self.lapped else x.flatten(1)
+
+    def _condition(self, windows: Tensor, groups: int) -> Tensor:
+        """What the frames say about each of S groups [B, S, C_cond]."""
+        h = windows.unfold(1, self._window_frames, 1).transpose(2, 3).flatten(2).to(self.dtype)
+        h = _products(h, self._encoder).unflatten(2, (self.config.groups_per_frame, -1)).flatten(1, 2)
+        if groups % self.config.groups_per_frame:
+            h = torch.cat([h, h[:, -1:]], 1)[:, -groups:]
+        return h
+
+    def _overlap_add(self, bands: Tensor, state: State) -> Tensor:
+        """Lapped groups [B, S, G] -> audio [B, S * G], one group late; keeps the new tail."""
+        first, second = (bands @ self._basis).chunk(2, 2)
+        blocks = first + torch.cat([state.tail[:, None], second[:, :-1]], 1)
+        state.tail.copy_(second[:, -1])
+        return blocks.flatten(1)
+
+    # ---------------------------------------------------------------- backend
+
+    def describe(self) -> str:
+        """How the flows run, and why, for people."""
+        return f"flows in torch ({self.why_torch})" if self.why_torch else "flows compiled"
+
+    def _why_torch(self, backend: str) -> str:
+        """Why the step runs in torch; "" if it is compiled. Raises ValueError."""
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
+        if backend == "torch":
+            return "the configuration asks for it"
+        why_not = self._why_not_compiled()
+        if why_not and backend == "compiled":
+            raise ValueError(f"backend is 'compiled', which this voice cannot have here: {why_not}; use auto or torch")
+        return why_not
+
+    def _why_not_compiled(self) -> str:
+        if self.device.type != "cpu":
+            return f"the device is {self.device}"
+        if self.dtype != torch.float32 or not self.config.causal:
+            return "only causal voices in float32 are compiled"
+        try:
+            import flow.inversion.compiled  # noqa: F401  (numba loads only where it is used)
+        except ImportError as error:
+            return f"numba cannot be imported ({error})"
+        return ""
+
+    def _steps(self, weights: Folded) -> Callable[[State, int], FlowsStep]:
+        if self.why_torch:
+            return lambda state, groups: TorchStep(weights, state, groups)
+        from flow.inversion.compiled import CompiledFlows
+
+        return CompiledFlows(weights).step
+
+
+def _products(x: Tensor, linears: Sequence[Linear]) -> Tensor:
+    for weight, bias, silu in linears:
+        x = F.linear(x, weight, bias)
+        x = F.silu(x) if silu else x
+    return x

@@ -1,0 +1,1 @@
+"""Judging: systems side by side, in figures and by ear."""

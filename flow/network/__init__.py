@@ -1,0 +1,1 @@
+"""The networks: definitions, likelihoods, and what a network is made of."""

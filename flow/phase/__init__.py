@@ -1,0 +1,1 @@
+"""Phase recovery: speech from a mel without a network."""

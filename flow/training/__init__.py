@@ -1,0 +1,1 @@
+"""Training: recordings, losses, optimisers, and runs that survive interruption."""

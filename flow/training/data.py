@@ -1,0 +1,236 @@
+"""Recordings as training data: the clips of a folder as one waveform and one mel, and aligned segments of them.
+
+Rules: knows files, sample rates and mel formats; knows no network. A clip that cannot be used is never fatal and never
+silent: `Clips.skipped` names it with the reason. Samples are kept as int16, because that is what a recording holds and
+because likelihood needs that grid (`Segments` adds the noise of dequantisation); the mel is that of these samples.
+
+    audio   | clip 0: L0 * hop samples | clip 1: L1 * hop samples | ...
+    mel     | clip 0: L0 frames        | clip 1: L1 frames        | ...
+    segment            [ n * hop samples, n frames ]    never across two clips
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flow.mel import Floats, MelFormat, log_mel
+from flow.training import augment
+from flow.training.torchmel import log_mel as log_mel_of
+
+SUFFIXES = (".flac", ".wav")
+FULL_SCALE = 32768
+METADATA, WAVS = "metadata.csv", "wavs"
+"""LJ Speech's own layout: lines `ID|text|...`, whose recordings are wavs/ID.wav."""
+READERS = 4
+ALL = slice(None)
+SILENCE_DB = 40.0
+"""Below the loudest moment of a clip by this much is silence, where silence is trimmed."""
+SPARE_FRAMES = 4
+"""A clip must be longer than a segment by this much, so that there is something to choose."""
+
+
+class DataError(ValueError):
+    """A clip or a folder that cannot be trained on. The text names it and says what is allowed."""
+
+
+def read_audio(path: Path, rate_hz: int) -> Floats:
+    """A recording as mono samples [T] in [-1, 1] at `rate_hz`. Raises DataError if it cannot be read or is not sound."""
+    import soundfile
+    import soxr
+
+    try:
+        samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise DataError(f"{path} is not a readable recording: {error}") from error
+    mono: Floats = samples.mean(1)
+    if not np.isfinite(mono).all():
+        raise DataError(f"{path} holds NaN or infinite samples")
+    if len(mono) and (peak := float(np.abs(mono).max())) > 1:
+        raise DataError(f"{path} peaks at {peak:.3g}; allowed: at most 1")
+    if file_rate_hz != rate_hz:
+        mono = soxr.resample(mono, file_rate_hz, rate_hz, quality="VHQ")
+    return mono
+
+
+def write_audio(path: Path, samples: Floats, rate_hz: int) -> None:
+    """Samples [T] to a .wav or .flac of 16 bits; what is beyond full scale is clipped. Raises DataError if it cannot be."""
+    import soundfile
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path} has no known kind of sound file; allowed: {', '.join(SUFFIXES)}")
+    try:
+        soundfile.write(path, samples.clip(-1, 1), rate_hz, subtype="PCM_16")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise DataError(f"cannot write {path}: {error}") from error
+
+
+def find_recordings(folder: Path) -> list[Path]:
+    """Every .flac and .wav below a folder, sorted; in LJ Speech's own layout those that its metadata lists, in its order.
+
+    Raises DataError if there are none.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data folder {folder} does not exist; give a folder with {' or '.join(SUFFIXES)} files")
+    if (folder / METADATA).is_file() and (folder / WAVS).is_dir():
+        return _listed(folder)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise DataError(f"data folder {folder} holds no recordings; expected {' or '.join(SUFFIXES)} files in it")
+    return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        lines = (folder / METADATA).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{folder / METADATA} cannot be read: {error}") from error
+    names = [line.split("|")[0].strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{folder / METADATA} lists no recordings; expected lines such as LJ001-0001|text|text")
+    return [folder / WAVS / f"{name}.wav" for name in names]
+
+
+def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
+    """Samples [T] without the silence at both ends beyond `keep_s` of it; silence is what lies below SILENCE_DB."""
+    from librosa.effects import trim
+
+    _, (begin, end) = trim(wave, top_db=SILENCE_DB, frame_length=1024, hop_length=256)
+    keep = round(keep_s * rate_hz)
+    return wave[max(0, int(begin) - keep) : int(end) + keep]
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    name: str
+    samples: NDArray[np.int16]  # [L * hop]
+    mel: Floats  # [L, M]
+
+
+def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s: float) -> _Clip:
+    wave = read_audio(path, format.rate_hz)
+    if max_silence_s:
+        wave = trim_silence(wave, format.rate_hz, max_silence_s)
+    frames = len(wave) // format.hop
+    needed_s = (segment_frames + SPARE_FRAMES) * format.hop / format.rate_hz
+    if len(wave) <= (segment_frames + SPARE_FRAMES) * format.hop:
+        raise DataError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
+    grid = np.rint(wave[: frames * format.hop] * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return _Clip(path.stem, grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
+
+
+class Clips:
+    """All usable clips of a folder on one device, as one waveform and one mel. Immutable."""
+
+    def __init__(self, folder: Path, clips: list[_Clip], skipped: list[str], format: MelFormat, frames: int) -> None:
+        self.folder, self.skipped, self.format, self.segment_frames = folder, skipped, format, frames
+        self.count = len(clips)
+        self.names = [clip.name for clip in clips]
+        self.audio = torch.from_numpy(np.concatenate([clip.samples for clip in clips]))  # [T] int16
+        self.mel = torch.from_numpy(np.concatenate([clip.mel for clip in clips]).T.copy())  # [M, L]
+        lengths = torch.tensor([len(clip.mel) for clip in clips])
+        begins = lengths.cumsum(0) - lengths
+        self._lengths, self._begins = lengths.tolist(), begins.tolist()
+        self.starts = torch.cat(
+            [torch.arange(begin, begin + length - frames - 1) for begin, length in zip(begins, lengths)]
+        )
+        """First frames at which a whole segment of one clip begins, on the CPU."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio."""
+        return len(self.audio) / self.format.rate_hz
+
+    def to(self, device: torch.device) -> "Clips":
+        """Move waveform and mel to the device that trains."""
+        self.audio, self.mel = self.audio.to(device), self.mel.to(device)
+        return self
+
+    def whole(self, index: int) -> tuple[Tensor, Tensor]:
+        """One clip from its beginning to its end: audio [L * hop] float32, mel [M, L]."""
+        begin, length, hop = self._begins[index], self._lengths[index], self.format.hop
+        audio = self.audio[begin * hop : (begin + length) * hop]
+        return audio.float() / FULL_SCALE, self.mel[:, begin : begin + length]
+
+    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> tuple[Tensor, Tensor]:
+        """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU.
+
+        Of these, a process that trains together with others takes its `share`.
+        """
+        pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)[share]].to(self.audio.device)
+        frame = pick[:, None] + torch.arange(self.segment_frames, device=pick.device)
+        sample = pick[:, None] * self.format.hop + torch.arange(
+            self.segment_frames * self.format.hop, device=pick.device
+        )
+        return self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1)
+
+
+def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silence_s: float = 0.0) -> Clips:
+    """Read a folder; if `max_silence_s` is not 0, silence at both ends of each clip is cut to that length.
+
+    Raises DataError if there is no folder, no recording in it, or none of use (the text says why).
+    """
+    paths, frames = find_recordings(folder), segment_samples // format.hop
+
+    def read(path: Path) -> _Clip | str:
+        try:
+            return _read_clip(path, format, frames, max_silence_s)
+        except DataError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        results = list(pool.map(read, paths))
+    clips = [result for result in results if isinstance(result, _Clip)]
+    skipped = [result for result in results if isinstance(result, str)]
+    if not clips:
+        raise DataError(f"data folder {folder} holds no usable recording: {skipped[0]} ({len(skipped)} files)")
+    return Clips(folder, clips, skipped, format, frames)
+
+
+class Segments:
+    """The endless batches of a training run. Which ones come next is explicit state, so a run can be resumed exactly.
+
+    A process that trains together with others gets its `share` of each batch; the state is that of whole batches.
+    """
+
+    def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL, colour: float = 0.0) -> None:
+        self.clips, self.batch, self.share, self.colour = clips, batch, share, colour
+        self.device = clips.audio.device
+        self._picks = torch.Generator().manual_seed(seed)
+        self._noise = torch.Generator(self.device).manual_seed(seed + 1)
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Audio [B, T] with the uniform noise of dequantisation (one step of 16 bits), mel [B, M, L].
+
+        About `colour` of the segments sound as other microphones and codecs would make them (augment.py).
+        """
+        audio, mel = self.clips.draw(self.batch, self._picks, self.share)
+        if self.colour:
+            chances = augment.draw(self.batch, self._picks)[self.share]
+            coloured = augment.coloured(audio, chances, self.colour, self.clips.format)
+            changed = (chances[:, 0] < self.colour).to(self.device)[:, None, None]
+            mel = torch.where(changed, log_mel_of(coloured, self.clips.format)[:, :, : mel.shape[2]], mel)
+            audio = coloured
+        noise = torch.rand((self.batch, audio.shape[1]), generator=self._noise, device=self.device)[self.share]
+        return audio + noise / FULL_SCALE, mel
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on with the same batches."""
+        return {"picks": self._picks.get_state(), "noise": self._noise.get_state(), "device": self.device.type}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; on another kind of device only the noise of dequantisation differs."""
+        self._picks.set_state(state["picks"])
+        if state["device"] == self.device.type:
+            self._noise.set_state(state["noise"])
+
+
+def fixed_segments(clips: Clips, count: int, seed: int = 1, batch: int = 16) -> list[tuple[Tensor, Tensor]]:
+    """A validation set: the same segments for the same folder, whatever the device. Batches as `Clips.draw` gives them."""
+    generator = torch.Generator().manual_seed(seed)
+    return [clips.draw(min(batch, count - done), generator) for done in range(0, count, batch)]
