@@ -15,6 +15,7 @@ import soundfile
 
 from clients import Client
 from flow.mel import Floats, log_mel
+from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 SENTENCE = ROOT / "clients" / "demo_sentence.flac"
@@ -35,7 +36,7 @@ class Daemon:
 
     def client(self, name: str = "test") -> Client:
         """A connected client."""
-        return Client(self.endpoint, name=name, timeout_s=10)
+        return Client(self.endpoint, name=name, timeout_s=WAIT_S)
 
     def role_pids(self) -> dict[str, int]:
         """Process ids of the roles, by module and voice: "gateway", "engine glow", "speaker"."""
@@ -62,7 +63,7 @@ def rss_bytes(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: float = 60) -> Iterator[Daemon]:
+def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: float = 5 * WAIT_S) -> Iterator[Daemon]:
     """Start glowd with config.toml and `--set` overrides in a run directory of its own; stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="glowd-") as name:
         run_dir = Path(name) / "run"
@@ -86,12 +87,12 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
         finally:
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(WAIT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
             finally:
-                reader.join(5)
+                reader.join(WAIT_S)
 
 
 def _read(daemon: Daemon, ready: threading.Event) -> None:
