@@ -86,8 +86,8 @@ class Gateway:
         socket.setsockopt(zmq.SNDHWM, CLIENT_QUEUE)
         socket.setsockopt(zmq.RCVHWM, CLIENT_QUEUE)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        # No HEARTBEAT_IVL: libzmq 4.3.5 aborts the process when it beats for a client that has gone while more than RCVHWM
+        # of its messages waited to be read. Clients ping, and those that are silent for idle_timeout_s are closed.
         socket.setsockopt(zmq.LINGER, 500)
         _bind(socket, endpoint)
         return socket

@@ -3,20 +3,26 @@
 import contextlib
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 
 from daemon import link, wire
+from daemon.gateway import CLIENT_QUEUE
 from daemon.wire import Code
 from tests.daemon.fake_roles import HOP, FakeEngine, FakeSpeaker, frames, rendered
 from tests.daemon.gateway_rig import (
+    ROOT,
     GatewayRig,
+    RawClient,
     Utterance,
     end,
     mels,
@@ -185,6 +191,43 @@ def test_a_second_gateway_does_not_take_the_place_of_a_live_one(setting: str, un
         assert "cannot listen on" in failed and "is another glowd running?" in failed
         assert second.returncode == 1
         rig.client().leave()
+
+
+BUSY = """
+import os, sys, time, zmq
+from daemon.gateway import Gateway
+gateway = object.__new__(Gateway)
+gateway._context = zmq.Context.instance()
+socket = gateway._bind_clients(sys.argv[1], 1 << 20)
+print("bound", flush=True)
+sys.stdin.readline()
+time.sleep(3)
+read = 0
+while socket.poll(200):
+    socket.recv_multipart()
+    read += 1
+print(read, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_client_that_goes_while_more_waits_than_is_read_ends_nothing_but_itself(tmp_path: Path) -> None:
+    """Its messages fill every queue and the gateway is busy for longer than any of its timers."""
+    endpoint = f"ipc://{tmp_path}/busy.ipc"
+    pipes: dict[str, Any] = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", BUSY, endpoint], cwd=ROOT, **pipes) as busy:
+        try:
+            assert busy.stdout and busy.stdout.readline() == "bound\n"
+            flooding = RawClient(endpoint, greet=False)
+            flooding.socket.sndtimeo = 200
+            with pytest.raises(zmq.Again):
+                while True:
+                    flooding.send_parts(b"x" * 2000)
+            flooding.kill()
+            said, _ = busy.communicate("gone\n", timeout=WAIT_S)
+            assert busy.returncode == 0 and int(said) >= CLIENT_QUEUE
+        finally:
+            busy.kill()
 
 
 @contextlib.contextmanager
