@@ -16,8 +16,7 @@ settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulseServer]:
     """A PulseAudio server with one sink, "glow", shared by all tests: leave it as it was found."""
-    directory: Path = tmp_path_factory.mktemp("pulse")
-    with PulseServer(directory) as server:
+    with PulseServer(tmp_path_factory.mktemp("pulse")) as server:
         server.add_sink("glow")
         yield server
 

@@ -4,11 +4,12 @@ Waiting costs nothing when what is waited for comes early, so every wait is long
 into account how long this process was held up meanwhile (`Stalls`), or is measured again when it was (`measured`).
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 WAIT_S = 60
 """For what comes at once on a machine with time: an answer, the start of a small process, its end."""
@@ -16,6 +17,7 @@ STALL_S = 0.02
 """Later than this no idle machine wakes a thread."""
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def until(true: Callable[[], object], what: str = "it", timeout_s: float = WAIT_S) -> None:
@@ -63,3 +65,13 @@ def measured(attempt: Callable[[], T], tries: int = 6) -> T:
                 raise
             print(f"measured again after a stall of {stalls.longest_s:.3f} s: {error}")
     raise AssertionError("tries must be at least 1")
+
+
+def repeated_after_stalls(test: Callable[P, None]) -> Callable[P, None]:
+    """A test that is `measured` as a whole; it leaves its fixtures as it found them."""
+
+    @functools.wraps(test)
+    def run(*fixtures: P.args, **named: P.kwargs) -> None:
+        measured(lambda: test(*fixtures, **named))
+
+    return run

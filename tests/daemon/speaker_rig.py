@@ -59,7 +59,7 @@ class SpeakerRig:
         self.listen()
         self.said.clear()
 
-    def play(self, streams: Mapping[int, Samples], chunk: int = 1024, lead_s: float = 0.3, end: bool = True) -> None:
+    def play(self, streams: Mapping[int, Samples], chunk: int = 1024, lead_s: float = 1.5, end: bool = True) -> None:
         """Send attached streams in chunks, as an engine would: `lead_s` ahead of real time."""
         began_s, longest = time.monotonic(), max(map(len, streams.values()))
         for first in range(0, longest, chunk):
