@@ -1,5 +1,6 @@
 """Fixtures for every room."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.pulse import PulseServer
 
+# A shell that runs the tests in the background has them ignore Ctrl-C, and all that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

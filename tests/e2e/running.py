@@ -19,6 +19,10 @@ from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 SENTENCE = ROOT / "clients" / "demo_sentence.flac"
+PATIENT = (
+    "server.role_wait_s=300", "supervisor.ready_timeout_s=300", "supervisor.watchdog_s=60", "supervisor.grace_s=60",
+)  # fmt: skip
+"""A slow machine is no reason to start a role anew, or to give up a stream whose engine starts."""
 
 
 @dataclass
@@ -68,7 +72,7 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
     with tempfile.TemporaryDirectory(prefix="glowd-") as name:
         run_dir = Path(name) / "run"
         command = [sys.executable, "-m", "daemon.app", "run", "--config", str(ROOT / "config.toml")]
-        command += [word for setting in settings for word in ("--set", setting)]
+        command += [word for setting in (*PATIENT, *settings) for word in ("--set", setting)]
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -87,7 +91,7 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
         finally:
             process.terminate()
             try:
-                process.wait(WAIT_S)
+                process.wait(2 * WAIT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

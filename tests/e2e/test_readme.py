@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tests.e2e.running import ROOT, running_daemon, speech
+from tests.patience import WAIT_S
 
 
 def test_the_program_in_the_readme_speaks() -> None:
@@ -15,6 +16,6 @@ def test_the_program_in_the_readme_speaks() -> None:
     with running_daemon("speaker.enabled=false", 'voices={glow={engine="waveglow"}}') as daemon:
         said = subprocess.run(
             [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"GLOWD_ENDPOINT": daemon.endpoint},
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=5 * WAIT_S, check=True,
         )  # fmt: skip
     assert re.search(r"Played\(.*total_samples=" + str(len(speech()) * 256), said.stdout)
