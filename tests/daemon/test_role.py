@@ -91,7 +91,7 @@ import daemon.role
 daemon.role.ORPHAN_GRACE_S = 0.2
 with daemon.role.Role.start("engine") as role:
     role.ready()
-    time.sleep(60)
+    time.sleep(600)
 """
     with role(stubborn) as process:
         assert "ready" in status(process)

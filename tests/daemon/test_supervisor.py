@@ -98,8 +98,8 @@ async def test_a_stage_starts_only_when_the_one_before_is_ready(supervise: Make,
         (LINES + "say(failed='no such \\x1b[31m device'); sys.exit(1)", r"no such \x1b[31m device"),
         (LINES + "sys.exit(3)", "it ended with status 3 and gave no reason"),
         (LINES + "os.kill(os.getpid(), 9)", "it was ended by SIGKILL"),
-        (LINES + "time.sleep(60)", "it was not ready for 0.5 s (supervisor.ready_timeout_s) and was killed"),
-        (LINES + "print('x' * 2000000, flush=True); time.sleep(60)", "a status line of more than 1048576 bytes"),
+        (LINES + "time.sleep(600)", "it was not ready for 0.5 s (supervisor.ready_timeout_s) and was killed"),
+        (LINES + "print('x' * 2000000, flush=True); time.sleep(600)", "a status line of more than 1048576 bytes"),
     ],
 )
 async def test_a_role_that_cannot_start_stops_the_rest_with_its_last_words(
@@ -178,7 +178,7 @@ async def test_a_line_that_is_no_status_is_logged_and_does_no_harm(
 async def test_a_role_that_does_not_stop_is_killed_after_the_grace_period(
     supervise: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready=dict(pid=os.getpid()))\ntime.sleep(60)"
+    deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready=dict(pid=os.getpid()))\ntime.sleep(600)"
     roles = supervise([spec("engine", deaf)], settings=Settings(grace_s=0.3))
     await roles.start()
     await roles.stop()
@@ -204,7 +204,7 @@ async def test_run_announces_and_stops_when_asked(supervise: Make, diary: Path) 
 
 
 async def test_a_stop_while_starting_leaves_nothing(supervise: Make, diary: Path) -> None:
-    never = spec("engine", DIARY.format(diary=str(diary)) + "note(f'{os.getpid()}')\ntime.sleep(60)")
+    never = spec("engine", DIARY.format(diary=str(diary)) + "note(f'{os.getpid()}')\ntime.sleep(600)")
     roles = supervise([good("gateway", diary)], [never])
     running = asyncio.create_task(roles.run(lambda: pytest.fail("ready, though a role never was")))
     await until(lambda: diary.exists() and diary.read_text().strip()[-1].isdigit())
@@ -216,7 +216,7 @@ async def test_a_stop_while_starting_leaves_nothing(supervise: Make, diary: Path
 
 async def test_a_second_stop_kills_at_once(supervise: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready={})\ntime.sleep(60)"
+    deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready={})\ntime.sleep(600)"
     roles = supervise([spec("gateway", deaf)], [spec("engine", deaf)], settings=Settings(grace_s=10 * WAIT_S))
     running = asyncio.create_task(roles.run(roles.request_stop))
     await until(

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tests.e2e.running import ROOT, SENTENCE, Daemon, running_daemon, samples_of
 from tests.patience import WAIT_S, until
 
 MEL = speech()
-ONLY_RTISI = 'voices={rtisi={engine="rtisi-la"}}'
+ONLY_RTISI = 'voices={rtisi={engine="rtisi-la",max_streams=8}}'
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def daemon() -> Iterator[Daemon]:
         yield running
 
 
+@cache
 def offline(seed: int) -> Floats:
     return render(RtisiVocoder(), MEL, seed)
 
