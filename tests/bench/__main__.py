@@ -17,7 +17,6 @@ from tests.bench import context, network, overload, published, ratios, report, s
 from tests.bench.report import Result
 from tests.pulse import PulseServer
 
-
 CROWD = 10
 """Live streams that are played at once for half of the soak's time."""
 
