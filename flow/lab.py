@@ -43,6 +43,12 @@ TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
     ("--nll-weight", "nll_weight", float, "weight of the negative log-likelihood in the loss (1)"),
     ("--spectral-weight", "spectral_weight", float, "weight of the spectral distance of samples; 0: no samples (0)"),
     ("--spectral-samples", "spectral_samples", int, "2: energy distance, keeps samples apart; 1: plain distance (2)"),
+    (
+        "--phase-weight",
+        "phase_weight",
+        float,
+        "weight of two samples' agreement in phase inside the spectral distance (0)",
+    ),
     ("--mel-weight", "mel_weight", float, "weight of the samples' mel error inside the spectral distance (0)"),
     ("--spectral-sigma", "spectral_sigma", float, "spread of these samples' latents; 0: the voice's own (0)"),
     ("--every", "every", int, "steps between checkpoints, each with validation (100)"),

@@ -232,6 +232,7 @@ class OverlapVocoder(_WaveGlowVocoder):
         self.look_ahead_frames = plan.look_ahead_frames
         self.latency_samples = 0
         self.history_frames = plan.context_frames + self.inverter.past_frames + plan.chunk_frames
+        self.run_in_frames = plan.context_frames
         # The crossfade begins where the chunk does: w runs over (0, 1) and the other render has weight 1 - w.
         self._fade_in = ((np.arange(plan.crossfade_samples) + 0.5) / max(1, plan.crossfade_samples)).astype(np.float32)
 
@@ -243,11 +244,14 @@ class OverlapVocoder(_WaveGlowVocoder):
         return stream
 
     def ready_frames(self, stream: Stream, limit: int) -> int | None:
-        """See Vocoder: whole chunks of the plan, or what is left at the end."""
-        held_back = 0 if stream.ended else self.look_ahead_frames
+        """See Vocoder: whole chunks of the plan, at least one of them, or what is left at the end.
+
+        A window of several chunks pays for context and look-ahead once.
+        """
+        held_back, chunk = 0 if stream.ended else self.look_ahead_frames, self.plan.chunk_frames
         ready = stream.frames_in - held_back - stream.frames_done
-        if ready >= self.plan.chunk_frames:
-            return self.plan.chunk_frames
+        if ready >= chunk:
+            return max(chunk, min(ready, limit) // chunk * chunk)
         return ready if stream.ended and ready else None
 
     def key(self, stream: Stream, frames: int) -> Hashable:

@@ -71,6 +71,8 @@ class Vocoder(ABC):
     """A stream re-opened this many frames early goes on exactly as if it had never stopped."""
     latency_samples: int
     """Samples of a rendered frame that come out only with the next one."""
+    run_in_frames = 0
+    """Frames that a stream must have behind it before its calls are of the kind that repeats."""
     whole_utterance = False
     """Whether nothing can be rendered before the end."""
     sigma: float
@@ -108,7 +110,8 @@ class Vocoder(ABC):
         """Run once what will run later, so that the first listener does not pay for it."""
         streams = [self.open(seed) for seed in range(batch)]
         for stream in streams:
-            stream.push(np.full((2 * frames + self.look_ahead_frames, self.format.n_mels), -5.0, np.float32))
+            enough = self.run_in_frames + 3 * frames + self.look_ahead_frames
+            stream.push(np.full((enough, self.format.n_mels), -5.0, np.float32))
         for ended in (False, True):
             for stream in streams:
                 stream.ended = ended

@@ -61,6 +61,11 @@ class StepRunner:
         batches = [b for b in BUCKET_BATCHES if b < max_batch] + [max_batch]
         return [(batch, frames) for batch in batches for frames in BUCKET_FRAMES if frames <= max_frames]
 
+    @property
+    def bucket_shapes(self) -> frozenset[tuple[int, int, int]]:
+        """(batch, frames of the windows, groups) of the steps that are prepared."""
+        return frozenset(self._buckets)
+
     def on_stream(self) -> contextlib.AbstractContextManager[object]:
         """Work inside is ordered with the steps: on CUDA they run on a stream of their own."""
         return torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext()

@@ -65,7 +65,8 @@ def invertible(network: nn.Module, reason: str) -> WaveGlow:
 
 
 class Objective(nn.Module):
-    """The loss of a batch as a module of its own: nll_weight * NLL + spectral_weight * (D + mel_weight * mel error).
+    """The loss of a batch as a module of its own: nll_weight * NLL + spectral_weight * (D + phase_weight * P +
+    mel_weight * mel error), all of them in spectral.py.
 
     Raises TrainError, if spectral_weight is not 0, for a network that cannot be sampled or a segment that is too short.
     """
@@ -94,12 +95,12 @@ class Objective(nn.Module):
 
 
 def sampled_distance(inverse: Inverse, batch: Batch, z: Tensor, settings: Settings, format: MelFormat) -> Tensor:
-    """D + mel_weight * mel error (spectral.py) of what `inverse` makes of z [samples * B, G, S] for a batch: a scalar."""
+    """D + phase_weight * P + mel_weight * mel error (spectral.py), a scalar, of what `inverse` makes of z [samples * B, G, S]."""
     audio, mel, bf16 = batch
     count = len(z) // len(audio)
     mels = mel.repeat(count, 1, 1)
     samples = inverse(z, mels, bf16)
-    found = energy_distance(audio, samples.chunk(count))
+    found = energy_distance(audio, samples.chunk(count), settings.phase_weight)
     return found + settings.mel_weight * mel_error(samples, mels, format) if settings.mel_weight else found
 
 

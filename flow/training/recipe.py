@@ -66,6 +66,8 @@ class Settings:
     """Weight of the spectral distance between speech and samples beside that of likelihood; 0 is likelihood alone."""
     spectral_samples: int = 2
     """2: the energy distance, which keeps samples apart from each other; 1: the plain distance to one sample."""
+    phase_weight: float = 0.0
+    """Weight of the phase agreement of two samples inside the spectral distance."""
     mel_weight: float = 0.0
     """Weight of the samples' mel error inside the spectral distance."""
     spectral_sigma: float = 0.0
@@ -94,10 +96,11 @@ class Settings:
         for name in ("decay", "colour"):
             self._require(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
-        for name in ("max_silence_s", "nll_weight", "spectral_weight", "mel_weight", "spectral_sigma"):
+        for name in ("max_silence_s", "nll_weight", "spectral_weight", "phase_weight", "mel_weight", "spectral_sigma"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")
         self._require("nll_weight", self.nll_weight + self.spectral_weight > 0, "more than 0 if spectral_weight is 0")
         self._require("spectral_samples", self.spectral_samples in (1, 2), "1 or 2")
+        self._require("phase_weight", not self.phase_weight or self.spectral_samples == 2, "0 if spectral_samples is 1")
         self._require("precision", self.precision in ("auto", "bf16", "float32"), "auto, bf16 or float32")
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
@@ -126,6 +129,7 @@ class Settings:
         """What the voice is trained by, in words."""
         spectral = "spectral energy distance" if self.spectral_samples > 1 else "spectral distance"
         weighted = {"likelihood": self.nll_weight, spectral: self.spectral_weight}
+        weighted |= {"phase agreement": self.spectral_weight * self.phase_weight}
         weighted |= {"mel error": self.spectral_weight * self.mel_weight}
         return " + ".join(name for name, weight in weighted.items() if weight)
 

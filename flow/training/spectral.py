@@ -10,7 +10,13 @@ D = d(x, y), which asks for the median of all that a mel allows. d compares spec
 
     d(a, b) = mean over windows and frames of  rms over bins of (log A - log B)  +  MAGNITUDE_WEIGHT * mean |A - B|
 
-To D may be added the mel error of the samples, mean |log-mel(y) - mel|. A mel is not one of many that fit the speech: it is
+A spectrogram does not say whether a voice has chosen its phases: one that has, the same for every latent, can only choose
+them frame by frame, and buzzes at multiples of the frame rate and of rate / group. A mel does not tell the phase, so two
+independent samples of it agree in phase no more than chance. What they do agree is P, and may be added to D:
+
+    P(y, y') = mean of cos(arg Y - arg Y'),   in expectation |E exp(i arg Y)|^2 >= 0, and 0 for speech
+
+To D may also be added the mel error of the samples, mean |log-mel(y) - mel|. A mel is not one of many that fit the speech: it is
 a function of it, so speech and every perfect sample have exactly the mel that was asked for, and this term needs no rival.
 
 Rules: tensors in, scalars with a slope out; nothing here knows a network.
@@ -19,6 +25,7 @@ Rules: tensors in, scalars with a slope out; nothing here knows a network.
 import itertools
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +41,20 @@ FLOOR = 2.5e-4
 LIMIT = 1.5
 """Samples beyond it are cut: a young voice can overshoot a thousandfold, and one such sample would be the whole batch."""
 
-Spectrograms = list[tuple[Tensor, Tensor]]
-"""For each window magnitude and its logarithm, [B, window / 2 + 1, frames] each."""
+PHASE_WINDOWS = slice(1, 4)
+"""Of WINDOWS, those in which phases are compared: as long as a pitch period and no longer than a frame."""
+
+
+class Spectrogram(NamedTuple):
+    """Of one window: [B, window / 2 + 1, frames] each, over the root of the window's length."""
+
+    stft: Tensor
+    magnitude: Tensor
+    log: Tensor
+
+
+Spectrograms = list[Spectrogram]
+"""One for each of WINDOWS."""
 
 
 @cache
@@ -44,30 +63,46 @@ def _window(size: int, device: torch.device) -> Tensor:
 
 
 def spectrograms(audio: Tensor) -> Spectrograms:
-    """Audio [B, T], T > max(WINDOWS) / 2 -> magnitudes over the root of the window's length, and their logarithms."""
+    """Audio [B, T], T > max(WINDOWS) / 2 -> its spectrograms."""
     found = []
     for size in WINDOWS:
         stft = torch.stft(audio, size, size // 4, window=_window(size, audio.device), return_complex=True)
         # The root of zero has no slope: hence a little power everywhere.
         magnitude = ((stft.real.square() + stft.imag.square() + 1e-7) / size).sqrt()
-        found.append((magnitude, (magnitude + FLOOR).log()))
+        found.append(Spectrogram(stft / size**0.5, magnitude, (magnitude + FLOOR).log()))
     return found
 
 
 def distance(a: Spectrograms, b: Spectrograms) -> Tensor:
     """d of the file's head, a scalar: 0 for equal spectrograms (but for the 1e-3 that smooths the root), symmetric."""
     terms = [
-        ((log_a - log_b).square().mean(1) + 1e-6).sqrt().mean() + MAGNITUDE_WEIGHT * (mag_a - mag_b).abs().mean()
-        for (mag_a, log_a), (mag_b, log_b) in zip(a, b)
+        ((one.log - other.log).square().mean(1) + 1e-6).sqrt().mean()
+        + MAGNITUDE_WEIGHT * (one.magnitude - other.magnitude).abs().mean()
+        for one, other in zip(a, b)
     ]
     return torch.stack(terms).mean()
 
 
-def energy_distance(audio: Tensor, samples: Sequence[Tensor]) -> Tensor:
-    """D of the file's head, a scalar, for speech [B, T] and one or two samples [B, T]."""
+def phase_agreement(a: Spectrograms, b: Spectrograms) -> Tensor:
+    """P of the file's head, a scalar, -1 to 1: the mean of all cells, in which quiet ones count like loud ones, and the mean
+    of all frames, in which the cells count by the root of both magnitudes, in equal parts."""
+    terms = []
+    for one, other in list(zip(a, b))[PHASE_WINDOWS]:
+        product = one.magnitude * other.magnitude
+        cosine = (one.stft.real * other.stft.real + one.stft.imag * other.stft.imag) / (product + 1e-5)
+        weight = product.sqrt()
+        terms += [cosine.mean(), ((cosine * weight).sum(1) / weight.sum(1)).mean()]
+    return torch.stack(terms).mean()
+
+
+def energy_distance(audio: Tensor, samples: Sequence[Tensor], phase_weight: float = 0.0) -> Tensor:
+    """D + phase_weight * P of the file's head, a scalar, for speech [B, T] and one or two samples [B, T].
+
+    With one sample there is nothing to compare its phase with, and the weight has no effect.
+    """
     real, *drawn = map(spectrograms, (audio, *(sample.clamp(-LIMIT, LIMIT) for sample in samples)))
     attraction = torch.stack([distance(real, sample) for sample in drawn]).sum()
-    repulsion = [distance(a, b) for a, b in itertools.combinations(drawn, 2)]
+    repulsion = [distance(a, b) - phase_weight * phase_agreement(a, b) for a, b in itertools.combinations(drawn, 2)]
     return attraction - torch.stack(repulsion).sum() if repulsion else attraction
 
 

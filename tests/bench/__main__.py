@@ -17,6 +17,9 @@ from tests.bench import context, network, overload, published, ratios, report, s
 from tests.bench.report import Result
 from tests.pulse import PulseServer
 
+CROWD = 10
+"""Live streams that are played at once for half of the soak's time."""
+
 
 @contextlib.contextmanager
 def sound_device() -> Iterator[dict[str, str]]:
@@ -84,6 +87,7 @@ PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
         lambda env, sizes: overload.overload(env, min(sizes.seconds, 12), (2,) if sizes.quick else overload.OFFERED)
     ),
     "soak": with_sound(lambda env, sizes: soak.soak(env, sizes.minutes)),
+    "crowd": with_sound(lambda env, sizes: soak.soak(env, sizes.minutes / 2, CROWD)),
 }
 
 
@@ -97,7 +101,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=network.RUNS, help="calls for a latency figure")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the live streams")
     parser.add_argument("--utterances", type=int, default=200, help="utterances for the time to first audio")
-    parser.add_argument("--minutes", type=float, default=10.0, help="length of the soak")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the soak; a crowd speaks half as long")
     parser.add_argument("--quick", action="store_true", help="only show that it works; keeps nothing without --out")
     parser.add_argument("--out", type=Path, help="directory of results.json and RESULTS.md, if not tests/bench")
     parser.add_argument("--draw", action="store_true", help="measure nothing, draw RESULTS.md and its plots again")

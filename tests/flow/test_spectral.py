@@ -26,6 +26,7 @@ from flow.training.spectral import (
     distance,
     energy_distance,
     mel_error,
+    phase_agreement,
     spectrograms,
 )
 from flow.training.train import Trainer, train
@@ -113,9 +114,36 @@ def test_the_energy_distance_asks_for_the_right_spread() -> None:
     assert energy_distance(noise(0), [noise(1), noise(1)]).item() > 1.3 * scores[0.1]
 
 
+def test_phases_agree_by_as_much_as_two_samples_share() -> None:
+    shared, one, other = noise(0), noise(1), noise(2)
+    found = [
+        phase_agreement(spectrograms(a * shared + one), spectrograms(a * shared + other)).item() for a in (0, 0.5, 1, 4)
+    ]
+    assert abs(found[0]) < 0.02 and found == sorted(found) and found[3] > 0.8
+    assert phase_agreement(spectrograms(one), spectrograms(3 * one)).item() == pytest.approx(1, abs=0.02)
+    assert phase_agreement(spectrograms(one), spectrograms(-one)).item() == pytest.approx(-1, abs=0.02)
+
+
+def test_agreement_in_phase_is_part_of_the_distance_and_falls_along_its_slope() -> None:
+    x, one, other = noise(0), noise(1), noise(2)
+    share = torch.ones((), requires_grad=True)
+    samples = [share * x + one, share * x + other]
+    weighted = energy_distance(x, samples, phase_weight=2.0) - energy_distance(x, samples)
+    agreement = phase_agreement(*map(spectrograms, samples))
+    assert weighted.item() == pytest.approx(2 * agreement.item(), abs=1e-5)
+    agreement.backward()
+    assert share.grad is not None and share.grad.item() > 0.1, "less of what is shared agrees less"
+
+
+def test_a_phase_weight_needs_two_samples(settings: Settings) -> None:
+    with pytest.raises(TrainError, match=r"phase_weight is 0\.5; allowed: 0 if spectral_samples is 1"):
+        replace(settings, phase_weight=0.5, spectral_samples=1)
+    assert "phase agreement" in replace(settings, phase_weight=0.5).objective
+
+
 def test_silence_has_a_slope() -> None:
     silence = torch.zeros(1, 4096, requires_grad=True)
-    energy_distance(noise(0, batch=1), [silence]).backward()
+    energy_distance(noise(0, batch=1), [silence, silence], phase_weight=1.0).backward()
     assert silence.grad is not None and silence.grad.isfinite().all()
 
 

@@ -227,6 +227,39 @@ def test_less_context_costs_a_little_and_keeps_the_timeline(kind: dict[str, Any]
     assert errors[0] > 10 * errors[1] and errors[1] <= TOLERANCE
 
 
+@pytest.mark.parametrize("kind", OVERLAPPED)
+def test_overlapped_chunks_grow_in_whole_chunks(kind: dict[str, Any]) -> None:
+    """Who catches up, or falls behind, takes several chunks of the plan in one window; equal where the plan sees enough."""
+    voice, mel = non_causal(**kind), some_mel(47)
+    reach = -(-voice.config.reach_groups // voice.config.groups_per_frame)
+    vocoder = OverlapVocoder(voice, ChunkPlan(4, reach + 5, reach + 2, 128))
+    stream, limits, taken, audio = vocoder.open(4), iter([4, 16, 3, 11, 16, 8, 16, 16]), [], []
+    stream.push(mel)
+    stream.end()
+    while (frames := vocoder.ready_frames(stream, next(limits))) is not None:
+        taken.append(frames)
+        audio.append(vocoder.step([stream], frames)[0])
+    assert taken == [4, 16, 4, 8, 12, 3]
+    np.testing.assert_allclose(np.concatenate(audio), offline(voice, mel, 4, vocoder.sigma), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", OVERLAPPED)
+def test_warming_up_leaves_nothing_to_prepare(kind: dict[str, Any]) -> None:
+    """On CUDA a shape that comes for the first time is captured, which takes as long as many chunks."""
+    vocoder = OverlapVocoder(non_causal(**kind), ChunkPlan(4, 9, 2, 128))
+    vocoder.runner = StepRunner(vocoder.inverter, vocoder.noise, bucketed=True)
+    for streams, frames in vocoder.shapes(2, 8):
+        vocoder.warm_up(streams, frames)
+    ready = vocoder.runner.bucket_shapes
+    assert {(1, 4 + 11), (2, 4 + 11), (1, 8 + 11)} <= {
+        (batch, frames - vocoder.inverter.past_frames - vocoder.inverter.look_ahead_frames)
+        for batch, frames, _ in ready
+    }
+    for limit in (4, 8):
+        streamed(vocoder, some_mel(80), [80], [limit])
+    assert vocoder.runner.bucket_shapes == ready
+
+
 @pytest.mark.parametrize("mode", ["exact", "overlap"])
 def test_a_seam_is_inaudible(mode: str) -> None:
     """Sample-to-sample jumps at seams have the statistics of those elsewhere."""

@@ -1,4 +1,4 @@
-"""The engine and its streams on a clock of its own: what is said of them, and how it degrades and recovers."""
+"""The renderer and its streams on a clock of its own: what is said of them, and how it degrades and recovers."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,11 @@ import pytest
 
 from daemon import link
 from daemon.config import WaveGlowVoice
-from daemon.engine import LOAD_EVERY_NS, Engine, describe, prepare
 from daemon.message import Message
 from daemon.overload import HOLD_NS
+from daemon.renderer import LOAD_EVERY_NS, Renderer
 from daemon.scheduler import Scheduler
+from daemon.voices import describe, prepare
 from flow.mel import Floats
 from flow.vocoder import Stream
 from tests.daemon.test_scheduler import Toy
@@ -39,14 +40,16 @@ class Machine(Toy):
 
 
 class Rig:
-    """An engine of one voice, what it said, and clients that send at real-time pace, each at its own moment."""
+    """A renderer of one voice, what it said, and clients that send at real-time pace, each at its own moment."""
 
     def __init__(self, machine: Machine, streams: int, max_chunk_frames: int = 16) -> None:
         self.machine, self.said, self.streams, self.pushed = machine, list[Message](), streams, [0] * streams
         scheduler = Scheduler(machine, chunk_frames=4, max_chunk_frames=max_chunk_frames, max_batch=16, max_wait_ms=60)
-        self.engine = Engine(machine, scheduler, self.said.append, lambda: machine.now_ns, lambda: machine.worked_ns)
+        self.renderer = Renderer(
+            machine, scheduler, self.said.append, lambda: machine.now_ns, lambda: machine.worked_ns
+        )
         for key in range(streams):
-            self.engine.handle(link.Start(key=key, seed=key, first_frame=0))
+            self.renderer.handle(link.Start(key=key, seed=key, first_frame=0))
         self.next_ns = [machine.now_ns + MESSAGE_NS * key // streams for key in range(streams)]
 
     def run(self, seconds: float) -> None:
@@ -56,16 +59,16 @@ class Rig:
             for key in range(self.streams):
                 while self.next_ns[key] <= self.machine.now_ns:
                     self._push(key)
-            if not self.engine.turn():
-                wait_ns = self.engine.scheduler.wait_ns(self.engine.entries.values(), self.machine.now_ns)
+            if not self.renderer.turn():
+                wait_ns = self.renderer.scheduler.wait_ns(self.renderer.entries.values(), self.machine.now_ns)
                 wake_ns = self.machine.now_ns + (S // 2 if wait_ns is None else max(1, wait_ns))
                 self.machine.now_ns = min([wake_ns, *(at_ns for at_ns in self.next_ns if at_ns > self.machine.now_ns)])
-            if report := self.engine.load():
+            if report := self.renderer.load():
                 self.said.append(report)
 
     def _push(self, key: int) -> None:
         mel = np.zeros((MESSAGE_FRAMES, 80), np.float32)
-        self.engine.handle(
+        self.renderer.handle(
             link.Frames(
                 key=key, first_frame=self.pushed[key], frames=MESSAGE_FRAMES, bins=80, t_gateway_ns=self.next_ns[key],
                 mel=mel,
@@ -133,7 +136,7 @@ def test_stolen_time_makes_chunks_grow_until_pace_is_kept_again() -> None:
     machine.stolen = 1.0
     rig.run(120)
     assert rig.levels()[-1] == 0 and rig.loads[-1]["degraded"] is None
-    assert rig.engine.scheduler.chunk_frames == 4 and rig.engine.scheduler.max_wait_ns == 60 * MS
+    assert rig.renderer.scheduler.chunk_frames == 4 and rig.renderer.scheduler.max_wait_ns == 60 * MS
 
 
 def test_when_no_chunk_is_large_enough_new_streams_are_refused_and_a_change_is_told_at_once() -> None:
@@ -149,11 +152,13 @@ def test_when_no_chunk_is_large_enough_new_streams_are_refused_and_a_change_is_t
     began_ns = machine.now_ns
     rig.run(90)
     assert rig.levels()[3:] == [3, 2, 1, 0], "and it recovers, step by step"
-    assert rig.engine.overload is not None and rig.engine.overload.since_ns - began_ns >= 3 * HOLD_NS
+    assert rig.renderer.overload is not None and rig.renderer.overload.since_ns - began_ns >= 3 * HOLD_NS
 
 
 def test_nothing_is_lost_or_doubled_while_chunks_grow_and_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.engine.RUNAWAY", np.inf)  # the toy's samples are numbers of frames, to tell them apart
+    monkeypatch.setattr(
+        "daemon.renderer.RUNAWAY", np.inf
+    )  # the toy's samples are numbers of frames, to tell them apart
     machine = Machine(call_ms=16, frame_ms=0.5)
     rig = Rig(machine, streams=2)
     for stolen in (1.0, 12.0, 1.0):
@@ -174,10 +179,10 @@ def test_a_client_far_ahead_or_far_behind_makes_nothing_late() -> None:
     rig.next_ns[0] += 5 * S  # the client stalls
     rig.run(10)
     assert rig.levels() == [0] and all(load["late"] in (None, 0.0) for load in rig.loads)
-    rig.engine.handle(link.Finish(key=0))  # and its end comes long after its last frame
+    rig.renderer.handle(link.Finish(key=0))  # and its end comes long after its last frame
     rig.next_ns[0] = 2**62
     rig.run(3)
-    assert all(load["late"] in (None, 0.0) for load in rig.loads) and not rig.engine.entries
+    assert all(load["late"] in (None, 0.0) for load in rig.loads) and not rig.renderer.entries
 
 
 def test_a_voice_with_one_size_of_chunk_goes_straight_to_refusing() -> None:
@@ -189,8 +194,8 @@ def test_a_voice_with_one_size_of_chunk_goes_straight_to_refusing() -> None:
     rig = Rig(machine, streams=4)
     machine.stolen = 12.0
     rig.run(10)
-    assert rig.levels() == [0, 1] and rig.engine.overload is not None
-    assert rig.engine.overload.refuses and rig.engine.scheduler.chunk_frames == 4
+    assert rig.levels() == [0, 1] and rig.renderer.overload is not None
+    assert rig.renderer.overload.refuses and rig.renderer.scheduler.chunk_frames == 4
 
 
 def test_a_voice_heard_only_at_its_end_has_no_pace_to_keep() -> None:
@@ -198,7 +203,7 @@ def test_a_voice_heard_only_at_its_end_has_no_pace_to_keep() -> None:
     machine.whole_utterance = True
     rig = Rig(machine, streams=4)
     rig.run(10)
-    assert rig.engine.overload is None
+    assert rig.renderer.overload is None
     assert {(load["level"], load["late"], load["degraded"]) for load in rig.loads} == {(None, None, None)}
 
 
@@ -219,10 +224,10 @@ def test_a_report_a_second_tells_what_was_done() -> None:
 def test_a_stream_that_cannot_go_on_is_reported_and_the_others_are_not_touched() -> None:
     rig = Rig(Machine(call_ms=6, frame_ms=1), streams=2)
     rig.run(1)
-    rig.engine.handle(link.Frames(key=0, first_frame=7, frames=1, bins=80, mel=np.zeros((1, 80), np.float32)))
+    rig.renderer.handle(link.Frames(key=0, first_frame=7, frames=1, bins=80, mel=np.zeros((1, 80), np.float32)))
     failed = [message for message in rig.said if isinstance(message, link.Failed)]
     assert [message.key for message in failed] == [0] and "frames begin at 7" in failed[0].text
-    assert list(rig.engine.entries) == [1]
+    assert list(rig.renderer.entries) == [1]
 
 
 class Wild(Machine):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from daemon.config import WaveGlowVoice
-from daemon.engine import build_vocoder
+from daemon.voices import build_vocoder
 from flow.streaming import ExactVocoder
 
 
