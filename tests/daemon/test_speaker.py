@@ -161,6 +161,7 @@ def test_a_device_of_another_rate_is_resampled(pulse: PulseServer) -> None:
     assert correlation(recorded[begin : begin + len(source)], source) > 0.98
 
 
+@repeated_after_stalls  # a device that hangs for a second is not closed, and that is told
 def test_the_end_of_stdin_ends_the_process(pulse: PulseServer) -> None:
     with speaker(pulse.env, "speaker.device=pulse") as rig:
         assert rig.process.stdin
@@ -169,6 +170,7 @@ def test_the_end_of_stdin_ends_the_process(pulse: PulseServer) -> None:
         assert rig.process.stdout and "failed" not in rig.process.stdout.read()
 
 
+@repeated_after_stalls  # a device that hangs for a second is not closed, and that is told
 def test_ctrl_c_is_left_to_the_supervisor_and_term_obeyed(pulse: PulseServer) -> None:
     with speaker(pulse.env, "speaker.device=pulse") as rig:
         rig.process.send_signal(2)
