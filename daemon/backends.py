@@ -15,15 +15,13 @@ from daemon.wire import Code, WireError
 
 SILENT_NS = 3_000_000_000
 """A role not heard of for so long is not there."""
-LOST_NS = 15_000_000_000
-"""So long a stream waits for its engine or device to come back."""
 
 
 class Engine:
-    """The engine of one voice, as far as it is there."""
+    """The engine of one voice, as far as it is there; streams wait `wait_s` for it to come back."""
 
-    def __init__(self, voice: str, send: Callable[[Message], object]) -> None:
-        self.voice, self.send = voice, send
+    def __init__(self, voice: str, send: Callable[[Message], object], wait_s: float) -> None:
+        self.voice, self.send, self._wait_ns = voice, send, int(1e9 * wait_s)
         self.info: dict[str, Any] = {}
         self.load: dict[str, Any] = {}
         self.instance = -1
@@ -66,7 +64,7 @@ class Engine:
 
     def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
         """Give up streams that have waited too long."""
-        if self.heard_ns is not None and now_ns - self.heard_ns > LOST_NS:
+        if self.heard_ns is not None and now_ns - self.heard_ns > self._wait_ns:
             for session in sessions:
                 session.engine_failed(
                     Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back"
@@ -87,10 +85,10 @@ def _at_capacity(voice: str, open_streams: int, capacity: dict[str, Any]) -> str
 
 
 class Speaker:
-    """The speaker and its device, as far as they are there."""
+    """The speaker and its device, as far as they are there; streams wait `wait_s` for them to come back."""
 
-    def __init__(self, send: Callable[[Message], object], enabled: bool) -> None:
-        self.send = send
+    def __init__(self, send: Callable[[Message], object], enabled: bool, wait_s: float) -> None:
+        self.send, self._wait_ns = send, int(1e9 * wait_s)
         self.device: link.DeviceReady | None = None
         self.load: dict[str, Any] = {}
         self.why_not = (
@@ -136,7 +134,7 @@ class Speaker:
 
     def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
         """Give up streams whose device has been away for too long."""
-        silent = self.heard_ns is not None and now_ns - self.heard_ns > LOST_NS
-        if silent or (self._gone_ns is not None and now_ns - self._gone_ns > LOST_NS):
+        silent = self.heard_ns is not None and now_ns - self.heard_ns > self._wait_ns
+        if silent or (self._gone_ns is not None and now_ns - self._gone_ns > self._wait_ns):
             for session in sessions:
                 session.device_lost(f"the sound device is gone: {self.why_not}")

@@ -41,6 +41,7 @@ class Server:
     credit_ms: int = setting(2000, 100, 60_000)
     max_utterance_s: int = setting(300, 1, 3600)
     idle_timeout_s: float = setting(60.0, 0.1, 86_400)
+    role_wait_s: float = setting(15.0, 0.1, 3600)
 
     def check(self, where: str) -> None:
         """Raises ConfigError where settings contradict one another; `where` is the table's name."""

@@ -54,12 +54,12 @@ class Gateway:
         self._telemetry = self._context.socket(zmq.XPUB)
         self._telemetry.setsockopt(zmq.LINGER, 0)
         self._telemetry.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, so that they can be counted
-        self._watchers = 0
+        self._watchers, wait_s = 0, config.server.role_wait_s
         _bind(self._telemetry, places.telemetry)
         self.engines = {
-            name: Engine(name, self._sender(self._engine_socket, f"engine:{name}")) for name in config.voices
+            name: Engine(name, self._sender(self._engine_socket, f"engine:{name}"), wait_s) for name in config.voices
         }
-        self.speaker = Speaker(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled)
+        self.speaker = Speaker(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s)
         self.desk = Desk(config, self.engines, self.speaker, self._try_client)
         self.desk.snapshot = self.snapshot
         self._started_ns = self._published_ns = time.monotonic_ns()
@@ -86,8 +86,8 @@ class Gateway:
         socket.setsockopt(zmq.SNDHWM, CLIENT_QUEUE)
         socket.setsockopt(zmq.RCVHWM, CLIENT_QUEUE)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        # No HEARTBEAT_IVL: libzmq 4.3.5 aborts the process when it beats for a client that has gone while more than RCVHWM
+        # of its messages waited to be read. Clients ping, and those that are silent for idle_timeout_s are closed.
         socket.setsockopt(zmq.LINGER, 500)
         _bind(socket, endpoint)
         return socket

@@ -7,7 +7,6 @@ see a PortAudio device named "pulse"; `with pulse.record("glow") as heard: ...; 
 import contextlib
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.patience import until
+
 RATE_HZ = 22_050
 DEVICE = "pulse"
-START_S = 10.0
 
 Samples = NDArray[np.float32]
 
@@ -70,13 +70,15 @@ class PulseServer:
             env=self.env,
             stderr=subprocess.DEVNULL,
         )
-        with contextlib.suppress(OSError):  # a sound server that waits behind the tests around it proves nothing
-            os.sched_setscheduler(self._process.pid, os.SCHED_RR, os.sched_param(5))
-        deadline_s = time.monotonic() + START_S
-        while subprocess.run(["pactl", "info"], env=self.env, capture_output=True).returncode:
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"pulseaudio does not answer after {START_S:g} s")
-            time.sleep(0.05)
+        _hurry(self._process)
+        try:
+            until(self._answers, "pulseaudio's first answer")
+        except BaseException:
+            self.kill()
+            raise
+
+    def _answers(self) -> bool:
+        return subprocess.run(["pactl", "info"], env=self.env, capture_output=True).returncode == 0
 
     def kill(self) -> None:
         """End the server at once, with everything in it."""
@@ -84,6 +86,12 @@ class PulseServer:
         self._process.kill()
         self._process.wait()
         self._sinks.clear()
+
+    def restart(self, sink: str) -> None:
+        """A new server with one sink, whatever was there."""
+        self.kill()
+        self.start()
+        self.add_sink(sink)
 
     def add_sink(self, name: str, rate_hz: int = RATE_HZ) -> None:
         """Add a sink of 16 bit that plays to nobody; the first one is the default."""
@@ -105,12 +113,9 @@ class PulseServer:
         with path.open("wb") as file:
             command = ["parec", "-d", f"{name}.monitor", f"--rate={RATE_HZ}", "--channels=1", "--format=float32le"]
             process = subprocess.Popen([*command, "--latency-msec=20"], env=self.env, stdout=file)
+        _hurry(process)
         try:
-            deadline_s = time.monotonic() + START_S
-            while not path.stat().st_size:
-                if time.monotonic() > deadline_s:
-                    raise TimeoutError(f"nothing is recorded from {name} after {START_S:g} s")
-                time.sleep(0.01)
+            until(lambda: path.stat().st_size, f"a first sample from {name}")
             yield Recording(path, process)
         finally:
             process.kill()
@@ -127,3 +132,9 @@ class PulseServer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.kill()
+
+
+def _hurry(process: "subprocess.Popen[bytes]") -> None:
+    """A sound server, or a recorder, that waits behind the tests around it proves nothing."""
+    with contextlib.suppress(OSError):  # not everybody may
+        os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(5))

@@ -12,7 +12,6 @@ from tests.bench.__main__ import PARTS, main
 from tests.bench.report import Result
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("part", "figure", "pictures"),
     [

@@ -3,6 +3,7 @@
 Sample i of an utterance has the value i / 2**20, so that a test sees at once which samples arrived.
 """
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import zmq
 
 from daemon import wire
 from daemon.wire import Code, Message
+from tests.patience import WAIT_S
 
 HOP, RATE_HZ = 256, 22050
 VOICE = {
@@ -48,13 +50,15 @@ class FakeDaemon:
     limits: dict[str, int] = field(default_factory=dict)
     snapshot: dict[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
+    """All but pings, which come when they like."""
+    pings: int = 0
     streams: dict[str, FakeStream] = field(default_factory=dict)
     listeners: dict[bytes, set[str]] = field(default_factory=dict)
     error: Exception | None = None
 
     def __post_init__(self) -> None:
         self.endpoint = f"ipc://{self.directory}/fake.ipc"
-        self.lock = threading.Lock()
+        self._orders: queue.SimpleQueue[tuple[bytes, list[bytes]]] = queue.SimpleQueue()
         self.peers: dict[str, bytes] = {}
         self._stop = threading.Event()
         self._context = zmq.Context()
@@ -81,41 +85,46 @@ class FakeDaemon:
     def of_type(self, kind: type[Any]) -> list[Any]:
         return [message for message in self.received if isinstance(message, kind)]
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline_s, f"never happened; received: {self.received}"
             time.sleep(0.002)
 
     def say(self, stream: str, message: Message) -> None:
-        """Send something to the owner of a stream."""
-        with self.lock:
-            self._router.send_multipart([self.peers[stream], *wire.encode(message)])
+        """Send something to the owner of a stream, before any answer to what it says after this."""
+        self.say_raw(stream, wire.encode(message))
 
     def say_raw(self, stream: str, parts: list[bytes]) -> None:
-        with self.lock:
-            self._router.send_multipart([self.peers[stream], *parts])
+        self._orders.put((self.peers[stream], parts))
 
     def say_to_listeners(self, message: Message) -> None:
-        with self.lock:
-            for listener in self.listeners:
-                self._send(listener, message)
+        for listener in self.listeners:
+            self._orders.put((listener, wire.encode(message)))
 
     # ---- the thread
 
     def _serve(self) -> None:
         while not self._stop.is_set():
-            if not self._router.poll(10):
-                continue
-            with self.lock:
-                peer, *parts = self._router.recv_multipart()
-                message = wire.decode(parts)
-                self.received.append(message)
-                if self.answers:
-                    try:
-                        self._answer(peer, message)
-                    except Exception as error:
-                        self.error = error
+            arrived = self._router.poll(2)
+            while not self._orders.empty():  # a socket is for one thread
+                to, parts = self._orders.get()
+                self._router.send_multipart([to, *parts])
+            if arrived:
+                self._receive()
+
+    def _receive(self) -> None:
+        peer, *parts = self._router.recv_multipart()
+        message = wire.decode(parts)
+        if isinstance(message, wire.Ping):
+            self.pings += 1
+        else:
+            self.received.append(message)
+        if self.answers:
+            try:
+                self._answer(peer, message)
+            except Exception as error:
+                self.error = error
 
     def _send(self, peer: bytes, *messages: Message) -> None:
         for message in messages:

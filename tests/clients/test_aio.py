@@ -1,7 +1,6 @@
 """The asyncio client against the same fake daemon: what differs from the blocking one is the driver."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,11 @@ from clients.aio import AsyncStream
 from daemon import wire
 from tests.clients.fake import HOP, FakeDaemon
 from tests.clients.test_client import mel, refuse_once
+from tests.patience import WAIT_S
 
 
 async def samples_of(stream: AsyncStream) -> wire.Array:
-    return np.concatenate([piece.payload async for piece in stream.audio(timeout_s=5)])
+    return np.concatenate([piece.payload async for piece in stream.audio(timeout_s=WAIT_S)])
 
 
 async def test_a_stream_from_open_to_played(fake: FakeDaemon) -> None:
@@ -32,11 +32,12 @@ async def test_sending_waits_for_credit_and_the_loop_goes_on(fake: FakeDaemon) -
     fake.auto = False
     async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"]) as stream:
         sender = asyncio.create_task(stream.send(mel(80)))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(fake.wait_for, lambda: fake.streams["s"].frames == 64)
+        await asyncio.sleep(0.05)
         assert not sender.done() and fake.streams["s"].frames == 64
         fake.streams["s"].credit_frames += 16
         fake.say("s", wire.Credit("s", 0, 16))
-        await asyncio.wait_for(sender, 2)
+        await asyncio.wait_for(sender, WAIT_S)
         with pytest.raises(errors.WaitTimeout, match="within"):
             await stream.send(mel(1), timeout_s=0.05)
         fake.streams["s"].credit_frames += 1
@@ -56,7 +57,7 @@ async def test_flush_interrupts_a_blocked_send(fake: FakeDaemon) -> None:
     fake.auto = False
     async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"]) as stream:
         sender = asyncio.create_task(stream.send(mel(100)))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(fake.wait_for, lambda: fake.streams["s"].frames == 64)
         assert await stream.flush() == wire.Flushed("s", 0, 99, 1000)
         with pytest.raises(errors.Interrupted):
             await sender
@@ -96,7 +97,7 @@ async def test_status_ping_and_listening(fake: FakeDaemon) -> None:
         assert await glow.ping() > 0
         async with await glow.open("s", sinks=["null"]) as stream:
             await stream.send(mel(3))
-        async for piece in listener.audio(timeout_s=5):
+        async for piece in listener.audio(timeout_s=WAIT_S):
             if piece.last:
                 break
 
@@ -111,7 +112,5 @@ async def test_no_daemon_and_a_lost_daemon(socket_dir: Path) -> None:
         stream = await glow.open("s", sinks=["null"])
         await stream.send(mel(64))
         await asyncio.to_thread(fake.stop)
-        began_s = time.monotonic()
         with pytest.raises(errors.DaemonGone, match="closed the connection"):
-            await stream.send(mel(64), timeout_s=5)
-        assert time.monotonic() - began_s < 1
+            await stream.send(mel(64), timeout_s=WAIT_S)

@@ -1,5 +1,6 @@
 """glowctl as a process, against the fake daemon: what it does, what it says, how it ends."""
 
+import contextlib
 import json
 import os
 import pty
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,32 @@ import zmq
 from daemon import wire
 from tests.clients.fake import HOP, FakeDaemon
 from tests.clients.snapshots import SNAPSHOT
+from tests.patience import WAIT_S, until
 
 ROOT = Path(__file__).parents[2]
+started: list["subprocess.Popen[str]"] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """What a test that failed has left running is ended."""
+    yield
+    for process in started:
+        process.kill()
+        process.wait()
+    started.clear()
 
 
 def start(endpoint: str, *words: str, **more: Any) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "clients.glowctl", "--endpoint", endpoint, *words]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+    started.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
+    return started[-1]
 
 
 def glowctl(endpoint: str, *words: str, said: str | None = None) -> tuple[int, str, str]:
     process = start(endpoint, *words)
-    out, err = process.communicate(said, timeout=30)
+    out, err = process.communicate(said, timeout=WAIT_S)
     assert "Traceback" not in err
     return process.returncode, out, err
 
@@ -82,11 +95,11 @@ def test_sinks_are_repeatable_and_the_device_is_the_default(fake: FakeDaemon, me
 
 
 def test_the_pace_of_speech(fake: FakeDaemon, mel_file: Path) -> None:
-    assert (
-        glowctl(fake.endpoint, "send", str(mel_file), "--sink", "null", "--pace", "realtime", "--chunk", "10")[0] == 0
-    )
+    words = ("--sink", "null", "--pace", "realtime", "--chunk", "4")
+    assert glowctl(fake.endpoint, "send", str(mel_file), *words)[0] == 0
     sent_ns = [m.t_client_ns for m in fake.of_type(wire.Mel)]
-    assert (sent_ns[-1] - sent_ns[0]) / 1e9 == pytest.approx(40 * HOP / 22050, abs=0.1)
+    # A stall makes one pause long and those after it short; most are what they are meant to be.
+    assert len(sent_ns) == 13 and np.median(np.diff(sent_ns)) / 1e9 == pytest.approx(4 * HOP / 22050, rel=0.3)
 
 
 @pytest.mark.parametrize("text", ["hello you", "-"])
@@ -99,9 +112,9 @@ def test_say_speaks_a_text(fake: FakeDaemon, text: str) -> None:
 
 def test_listen_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
     process = start(fake.endpoint, "listen", "--once", "--out", str(tmp_path / "heard.wav"))
-    fake.wait_for(lambda: bool(fake.listeners), 10)
+    fake.wait_for(lambda: bool(fake.listeners))
     assert glowctl(fake.endpoint, "send", str(mel_file), "--sink", "null")[0] == 0
-    assert process.communicate(timeout=10) == ("", "") and process.returncode == 0
+    assert process.communicate(timeout=WAIT_S) == ("", "") and process.returncode == 0
     assert soundfile.info(tmp_path / "heard.wav").frames == 50 * HOP
 
 
@@ -114,12 +127,12 @@ def test_status_as_text_and_json(fake: FakeDaemon) -> None:
 
 def test_flush_stops_a_stream_of_another_client(fake: FakeDaemon, mel_file: Path) -> None:
     fake.snapshot = {"streams": {"s": {"generation": 0}}}
-    np.save(mel_file, np.zeros((1000, 80), np.float32))
+    np.save(mel_file, np.zeros((10_000, 80), np.float32))
     speaker = start(fake.endpoint, "send", str(mel_file), "--sink", "null", "--stream", "s", "--pace", "realtime")
-    fake.wait_for(lambda: bool(fake.of_type(wire.Mel)), 10)
+    fake.wait_for(lambda: bool(fake.of_type(wire.Mel)))
     assert glowctl(fake.endpoint, "flush", "s", "--fade", "30")[:2] == (0, "last sample played 99, 1000 dropped\n")
     assert fake.of_type(wire.Flush) == [wire.Flush("s", 0, 30)]
-    assert speaker.communicate(timeout=10)[1] == "glowctl: stream s was flushed by another client\n"
+    assert speaker.communicate(timeout=WAIT_S)[1] == "glowctl: stream s was flushed by another client\n"
     assert speaker.returncode == 1
     code, _, err = glowctl(fake.endpoint, "flush", "nobody")
     assert (code, err) == (1, "glowctl: there is no stream nobody; open now: s\n")
@@ -136,15 +149,23 @@ def test_top_on_a_terminal_is_left_with_q(telemetry: str) -> None:
     ours, theirs = pty.openpty()
     terminal = {"COLUMNS": "140", "LINES": "30", "TERM": "xterm", **os.environ}
     process = start("", "top", "--telemetry", telemetry, stdin=theirs, stdout=theirs, env=terminal)
-    shown, deadline_s = b"", time.monotonic() + 15
-    while b"0.31" not in shown and time.monotonic() < deadline_s:
-        shown += os.read(ours, 65536)
+    os.close(theirs)
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):  # at its end a terminal fails
+            while piece := os.read(ours, 65536):
+                shown.append(piece)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    until(lambda: all(words in b"".join(shown) for words in (b"0.31", b"1.2/9.5")), "a full screen")
     os.write(ours, b"q")
-    threading.Thread(target=lambda: os.read(ours, 65536), daemon=True).start()
-    assert process.wait(10) == 0 and b"1.2/9.5" in shown
+    assert process.wait(WAIT_S) == 0
     assert process.stderr is not None and process.stderr.read() == ""
     process.stderr.close()
-    os.close(theirs)
+    watcher.join()
+    os.close(ours)
 
 
 def test_output_into_a_closed_pipe_is_no_fault(telemetry: str) -> None:
@@ -152,14 +173,15 @@ def test_output_into_a_closed_pipe_is_no_fault(telemetry: str) -> None:
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(10) == 0 and process.stderr.read() == ""
+    assert process.wait(WAIT_S) == 0 and process.stderr.read() == ""
 
 
 def test_ctrl_c_flushes(fake: FakeDaemon, mel_file: Path) -> None:
+    np.save(mel_file, np.zeros((10_000, 80), np.float32))  # two minutes of speech
     process = start(fake.endpoint, "send", str(mel_file), "--sink", "null", "--pace", "realtime", "--chunk", "2")
-    fake.wait_for(lambda: bool(fake.of_type(wire.Mel)), 10)
+    fake.wait_for(lambda: bool(fake.of_type(wire.Mel)))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130 and "Traceback" not in err
     assert fake.of_type(wire.Flush) and not fake.of_type(wire.End)
 

@@ -26,8 +26,10 @@ class Hall:
         config = load(None, [VOICES, *settings])
         self.now_ns, self.lives = START_NS, 0
         self.to_engine, self.to_speaker = list[Message](), list[Message]()
-        self.engines = {name: Engine(name, by_wire(self.to_engine)) for name in config.voices}
-        self.speaker = Speaker(by_wire(self.to_speaker), enabled=True)
+        self.engines = {
+            name: Engine(name, by_wire(self.to_engine), config.server.role_wait_s) for name in config.voices
+        }
+        self.speaker = Speaker(by_wire(self.to_speaker), True, config.server.role_wait_s)
         self.mail: dict[bytes, list[Message]] = {}
         self.deaf, self.gone = set[bytes](), set[bytes]()
         self.desk = Desk(config, self.engines, self.speaker, self._try_send)

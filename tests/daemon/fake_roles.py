@@ -46,7 +46,7 @@ class FakeRole:
 
     def crash(self) -> None:
         self._ended.set()
-        self._thread.join(5)
+        self._thread.join()
 
     def _run(self) -> None:
         with zmq.Context() as context:

@@ -19,6 +19,7 @@ from daemon import wire
 from daemon.message import Array, Message
 from daemon.wire import Code
 from tests.daemon.fake_roles import HOP, FakeEngine, FakeSpeaker, rendered
+from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 M = TypeVar("M", bound=Message)
@@ -48,7 +49,7 @@ class RawClient:
     def send_parts(self, *parts: bytes) -> None:
         self.socket.send_multipart(list(parts))
 
-    def next(self, timeout_s: float = 10.0) -> Message | None:
+    def next(self, timeout_s: float = WAIT_S) -> Message | None:
         """The next message, None if none comes."""
         if not self.socket.poll(int(timeout_s * 1000)):
             return None
@@ -56,7 +57,7 @@ class RawClient:
         self.said.append(message)
         return message
 
-    def expect(self, kind: type[M], timeout_s: float = 10.0) -> M:
+    def expect(self, kind: type[M], timeout_s: float = WAIT_S) -> M:
         """The next message of a type; others are passed over."""
         until_s = time.monotonic() + timeout_s
         while (left_s := until_s - time.monotonic()) > 0:
@@ -120,6 +121,9 @@ def mels(stream: str, mel: Array, chunk: int, generation: int = 0) -> list[Messa
 class Utterance:
     """A client that speaks one utterance within its credit, in a thread, and checks that every sample comes once."""
 
+    running: ClassVar[set["Utterance"]] = set()
+    """Those that were not checked, because a test failed."""
+
     def __init__(
         self, endpoint: str, stream: str, mel: Array, chunk: int = 4, seed: int = 0, pace_s: float = 0.0
     ) -> None:
@@ -130,15 +134,19 @@ class Utterance:
         self.ending: Message | None = None
         self.errors: list[wire.Error] = []
         self.latencies_ns: list[int] = []
+        self.gateway_ns: list[int] = []
+        """Of these the gateway's part: from the client to it, and from the engine to when it was passed on."""
         self._todo = deque((at, mel[at : at + chunk]) for at in range(0, len(mel), chunk))
         self._seq = 0
+        self._over = threading.Event()
+        self.running.add(self)
         self._thread = threading.Thread(target=self._speak)
         self._thread.start()
 
     def _speak(self) -> None:
         due_s = time.monotonic()
-        give_up_s = due_s + 60
-        while self.ending is None and time.monotonic() < give_up_s:
+        give_up_s = due_s + 5 * WAIT_S
+        while self.ending is None and time.monotonic() < give_up_s and not self._over.is_set():
             while self._todo and len(self._todo[0][1]) <= self.credit and time.monotonic() >= due_s:
                 self._send(*self._todo.popleft())
                 due_s = max(due_s + self.pace_s, time.monotonic() - 0.1)
@@ -163,6 +171,8 @@ class Utterance:
                 stamps = message.stamps
                 inside_ns = stamps["net_end"] - stamps["engine_in"]
                 self.latencies_ns.append(time.monotonic_ns() - stamps["client"] - inside_ns)
+                way_out_ns = stamps["gateway_out"] - stamps["net_end"]
+                self.gateway_ns.append(stamps["gateway_in"] - stamps["client"] + way_out_ns)
             case wire.Error():
                 self.errors.append(message)
                 self.ending = message if message.fatal else None
@@ -172,11 +182,18 @@ class Utterance:
     def check(self) -> None:
         """It came to its end, complete and exact, and was told of no fault."""
         self._thread.join()
+        self.running.discard(self)
         assert isinstance(self.ending, wire.Played), f"{self.stream} ended with {self.ending}"
         assert self.ending.total_samples == len(self.mel) * HOP
         np.testing.assert_array_equal(np.concatenate(self.pieces), rendered(self.seed, self.mel))
         assert self.errors == []
         self.client.leave()
+
+    def abandon(self) -> None:
+        """Say no more; whoever closes the client's socket must not meet this thread in it."""
+        self._over.set()
+        self._thread.join()
+        self.running.discard(self)
 
 
 class GatewayRig:
@@ -189,7 +206,7 @@ class GatewayRig:
     def client(self, **options: Any) -> RawClient:
         return RawClient(self.endpoint, **options)
 
-    def when(self, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0) -> dict[str, Any]:
+    def when(self, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = WAIT_S) -> dict[str, Any]:
         """Wait until the daemon's status is as `holds` wants it."""
         watcher, until_s = self.client(name="watcher"), time.monotonic() + timeout_s
         while not holds(info := watcher.status()):
@@ -217,24 +234,36 @@ def start_gateway(run_dir: Path, *settings: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def end(process: "subprocess.Popen[str]") -> None:
+    """Stop a process that obeys, or kill it."""
+    process.terminate()
+    try:
+        process.communicate(timeout=WAIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+
+
 @contextlib.contextmanager
 def running_gateway(*settings: str) -> Iterator[GatewayRig]:
     """A gateway in a run directory of its own, stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="glowd-") as name:
         process = start_gateway(Path(name), *settings)
+        rig = GatewayRig(process, Path(name))
         try:
             assert process.stdout is not None
             first = json.loads(process.stdout.readline())
             assert "ready" in first, first
-            rig = GatewayRig(process, Path(name))
             yield rig
-            process = rig.process  # a test may have started another
-            assert process.poll() is None, "the gateway has died"
+            assert rig.process.poll() is None, "the gateway has died"
         finally:
-            process.terminate()
-            process.communicate(timeout=10)
+            for utterance in list(Utterance.running):
+                utterance.abandon()
             for client in list(RawClient.alive):
                 client.kill()
+            for one in {process, rig.process}:  # a test may have started another
+                end(one)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from daemon import link
 from daemon.message import Message
 from daemon.track import Samples
 from tests.daemon.signals import RATE
+from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 M = TypeVar("M", bound=Message)
@@ -42,7 +43,7 @@ class SpeakerRig:
     def all(self, kind: type[M], key: int | None = None) -> list[M]:
         return [m for _, m in self.said if isinstance(m, kind) and key in (None, getattr(m, "key", None))]
 
-    def wait(self, kind: type[M], key: int | None = None, count: int = 1, timeout_s: float = 10.0) -> M:
+    def wait(self, kind: type[M], key: int | None = None, count: int = 1, timeout_s: float = WAIT_S) -> M:
         """The `count`th message of a kind since the last `forget`."""
         until_s = time.monotonic() + timeout_s
         while len(found := self.all(kind, key)) < count:
@@ -58,7 +59,7 @@ class SpeakerRig:
         self.listen()
         self.said.clear()
 
-    def play(self, streams: Mapping[int, Samples], chunk: int = 1024, lead_s: float = 0.3, end: bool = True) -> None:
+    def play(self, streams: Mapping[int, Samples], chunk: int = 1024, lead_s: float = 1.5, end: bool = True) -> None:
         """Send attached streams in chunks, as an engine would: `lead_s` ahead of real time."""
         began_s, longest = time.monotonic(), max(map(len, streams.values()))
         for first in range(0, longest, chunk):

@@ -16,6 +16,7 @@ from daemon import app
 from daemon.config import Config, load
 from daemon.places import addresses, claim, prepare_run_dir
 from daemon.supervisor import RoleSpec
+from tests.patience import WAIT_S
 
 READY_THEN_WAIT = (
     "import json, sys; print(json.dumps({'ready': {'device': 'two words'}}), flush=True); sys.stdin.read()"
@@ -83,7 +84,7 @@ def test_the_ready_line_can_be_read_by_a_program(
     assert app.main(["run", "--set", "log.level=error"]) == 0
     words = shlex.split(capfd.readouterr().out)
     facts = dict(word.split("=", 1) for word in words[2:])
-    assert words[:2] == ["glowd", "ready"] and float(facts.pop("seconds")) < 20
+    assert words[:2] == ["glowd", "ready"] and float(facts.pop("seconds")) < WAIT_S
     assert facts == {
         "endpoint": f"ipc://{run_dir}/glowd.ipc",
         "telemetry": f"ipc://{run_dir}/top.ipc",

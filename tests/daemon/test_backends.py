@@ -3,12 +3,14 @@
 import pytest
 
 from daemon import link, wire
-from daemon.backends import LOST_NS, SILENT_NS, Engine, Speaker
+from daemon.backends import SILENT_NS, Engine, Speaker
 from daemon.message import Message
 from daemon.wire import Code, WireError
 from tests.daemon.session_rig import HOP, Rig
 
 NOW_NS = 1_000_000_000_000
+WAIT_S = 15
+LOST_NS = WAIT_S * 1_000_000_000
 INFO = {"name": "glow", "hop": HOP}
 
 
@@ -19,12 +21,12 @@ def sent() -> list[Message]:
 
 @pytest.fixture
 def engine(sent: list[Message]) -> Engine:
-    return Engine("glow", sent.append)
+    return Engine("glow", sent.append, WAIT_S)
 
 
 @pytest.fixture
 def speaker(sent: list[Message]) -> Speaker:
-    return Speaker(sent.append, enabled=True)
+    return Speaker(sent.append, True, WAIT_S)
 
 
 def device(instance: int = 1) -> link.DeviceReady:
@@ -105,7 +107,7 @@ def test_a_stream_needs_a_device_that_is_there_now(speaker: Speaker) -> None:
 
 def test_a_speaker_that_is_switched_off_says_where() -> None:
     with pytest.raises(WireError, match=r"\[speaker\] enabled is false"):
-        Speaker(list[Message]().append, enabled=False).require(NOW_NS)
+        Speaker(list[Message]().append, False, WAIT_S).require(NOW_NS)
 
 
 def test_a_device_that_comes_back_in_the_same_process_goes_on_by_itself(speaker: Speaker, sent: list[Message]) -> None:

@@ -19,6 +19,7 @@ from daemon.pump import Lost, Opened, Pump, Report, Wrote
 from daemon.speaker import DeviceClock, Speaker, connect
 from tests.daemon.signals import noise
 from tests.daemon.speaker_rig import pcm
+from tests.patience import WAIT_S, Stalls
 
 BLOCK = 220
 
@@ -37,7 +38,7 @@ class Loop:
         self.said: list[Message] = []
         self.pump.start()
 
-    def until(self, true: Callable[[], object], timeout_s: float = 5.0) -> None:
+    def until(self, true: Callable[[], object], timeout_s: float = WAIT_S) -> None:
         until_s = time.monotonic() + timeout_s
         while not true():
             assert time.monotonic() < until_s, f"not in {timeout_s} s; said: {self.said[-5:]}"
@@ -54,7 +55,7 @@ class Loop:
 
     def close(self) -> None:
         self.output.hang = False
-        assert self.pump.stop(2.0)
+        assert self.pump.stop(WAIT_S)
         self.link.close()
         self.socket.close()
 
@@ -66,7 +67,7 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
     loop.close()
 
 
-def reports(pump: Pump, wanted: type, timeout_s: float = 5.0) -> list[Report]:
+def reports(pump: Pump, wanted: type, timeout_s: float = WAIT_S) -> list[Report]:
     seen, until_s = pump.reports(), time.monotonic() + timeout_s
     while not any(isinstance(report, wanted) for report in seen):
         assert time.monotonic() < until_s, f"no {wanted.__name__}; {seen}"
@@ -85,7 +86,7 @@ def test_the_pump_asks_for_one_block_at_a_time() -> None:
         pump.feed(noise(BLOCK, n))
         report = reports(pump, Wrote)[-1]
         assert isinstance(report, Wrote) and report.samples == BLOCK and not report.dry
-    assert pump.stop(1.0)
+    assert pump.stop(WAIT_S)
     np.testing.assert_array_equal(
         np.concatenate(output.blocks[silent:]), np.concatenate([noise(BLOCK, n) for n in range(3)])
     )
@@ -93,16 +94,26 @@ def test_the_pump_asks_for_one_block_at_a_time() -> None:
 
 def test_the_pump_tries_again_with_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "RETRY_S", 0.02)
-    output = FakeOutput()
+    tried_s: list[float] = []
+
+    class Failing(FakeOutput):
+        def open(self) -> None:
+            tried_s.append(time.monotonic())
+            super().open()
+
+    output = Failing()
     output.fail = "no such thing"
     failing = Pump(output, BLOCK)
     failing.start()
-    time.sleep(0.5)
-    lost = reports(failing, Lost)
-    assert 3 <= len(lost) <= 6 and set(lost) == {Lost("no such thing")}
+    lost: list[Report] = []
+    while len(lost) < 5:
+        lost += reports(failing, Lost)
+    assert set(lost) == {Lost("no such thing")}
+    pauses_s = np.diff(tried_s[:5])
+    assert np.all(pauses_s >= [0.02, 0.04, 0.08, 0.16]), "a stall may make them longer, never shorter"
     output.fail = ""
     reports(failing, Opened)
-    assert failing.stop(1.0)
+    assert failing.stop(WAIT_S)
 
 
 def test_a_fault_nobody_foresaw_is_a_lost_device(caplog: pytest.LogCaptureFixture) -> None:
@@ -113,7 +124,7 @@ def test_a_fault_nobody_foresaw_is_a_lost_device(caplog: pytest.LogCaptureFixtur
     broken = Pump(Broken(), BLOCK)
     broken.start()
     assert "ZeroDivisionError: a driver" in str(reports(broken, Lost)[0])
-    assert broken.stop(1.0) and caplog.records
+    assert broken.stop(WAIT_S) and caplog.records
 
 
 def test_a_pump_that_hangs_says_that_it_cannot_stop() -> None:
@@ -125,17 +136,19 @@ def test_a_pump_that_hangs_says_that_it_cannot_stop() -> None:
     hanging.feed(noise(BLOCK))
     assert not hanging.stop(0.1)
     output.hang = False
-    assert hanging.stop(1.0)
+    assert hanging.stop(WAIT_S)
 
 
 def test_a_device_that_hangs_is_gone_within_half_a_second_and_comes_back(loop: Loop) -> None:
     loop.until(lambda: loop.all(link.DeviceReady))
     loop.send(link.Attach(key=1), pcm(1, 0, noise(20_000), last=True))
     loop.until(lambda: loop.all(link.Position))
-    loop.output.hang = True
-    began_s = time.monotonic()
-    loop.until(lambda: loop.all(link.DeviceGone))
-    assert time.monotonic() - began_s < 0.55
+    with Stalls() as stalls:
+        loop.output.hang = True
+        began_s = time.monotonic()
+        loop.until(lambda: loop.all(link.DeviceGone))
+        took_s = time.monotonic() - began_s
+    assert took_s < 0.55 + stalls.lost_s
     loop.output.hang = False
     loop.until(lambda: loop.all(link.Played))
     assert loop.all(link.Played)[0].samples == 20_000
@@ -182,8 +195,12 @@ def test_a_gateway_that_is_not_there_blocks_nothing(loop: Loop) -> None:
 def test_a_device_that_hangs_for_long_asks_for_a_new_process(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speaker, "HANG_S", 0.6)
     said: list[dict] = []
-    role: Any = SimpleNamespace(stopping=threading.Event(), alive=lambda: None, ready=lambda **info: said.append(info))
-    threading.Timer(0.2, lambda: setattr(loop.output, "hang", True)).start()
+
+    def ready(**info: str) -> None:
+        said.append(info)
+        loop.output.hang = True
+
+    role: Any = SimpleNamespace(stopping=threading.Event(), alive=lambda: None, ready=ready)
     with pytest.raises(RuntimeError, match="only a new process cures"):
         speaker.loop(role, loop.speaker, loop.pump)
     assert said == [{"device": "fake"}]
@@ -191,9 +208,8 @@ def test_a_device_that_hangs_for_long_asks_for_a_new_process(loop: Loop, monkeyp
 
 def test_silence_is_written_in_larger_blocks_while_nobody_plays(loop: Loop) -> None:
     loop.until(lambda: len(loop.all(link.DeviceReady)) == 2)
-    assert {len(block) for block in loop.output.blocks[-9:]} == {4 * BLOCK}
+    loop.until(lambda: {len(block) for block in loop.output.blocks[-9:]} == {4 * BLOCK})
     loop.send(link.Attach(key=1))
-    time.sleep(0.1)
     loop.until(lambda: len(loop.output.blocks[-1]) == BLOCK)
 
 
@@ -215,7 +231,8 @@ def test_the_clock_follows_slowly_and_jumps_at_once() -> None:
 
 
 def test_only_this_thread_is_hurried() -> None:
+    before = os.sched_getscheduler(0)
     hurried = threading.Thread(target=pump.hurry)
     hurried.start()
     hurried.join()
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert os.sched_getscheduler(0) == before

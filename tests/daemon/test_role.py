@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from daemon.role import plain
+from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 PLAIN_LOOP = """
@@ -60,7 +61,7 @@ def test_a_role_says_ready_then_alive_and_stops_when_stdin_ends(script: str) -> 
         assert status(process) == {"alive": 1}
         assert process.stdin
         process.stdin.close()
-        assert process.wait(3) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 @LOOPS
@@ -71,14 +72,14 @@ def test_sigterm_stops_a_role_and_sigint_does_not(script: str) -> None:
         time.sleep(0.2)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(3) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 def test_what_a_library_prints_goes_to_the_log() -> None:
     with role(PLAIN_LOOP) as process:
         assert status(process) == {"ready": {"device": "fake"}}
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=3)
+        out, err = process.communicate(timeout=WAIT_S)
         assert "a library that prints" in err
         assert all(json.loads(line) == {"alive": 1} for line in out.splitlines())
 
@@ -90,13 +91,13 @@ import daemon.role
 daemon.role.ORPHAN_GRACE_S = 0.2
 with daemon.role.Role.start("engine") as role:
     role.ready()
-    time.sleep(60)
+    time.sleep(600)
 """
     with role(stubborn) as process:
         assert "ready" in status(process)
         assert process.stdin
         process.stdin.close()
-        assert process.wait(3) == 70
+        assert process.wait(WAIT_S) == 70
 
 
 def test_a_closed_status_pipe_stops_a_role() -> None:
@@ -105,7 +106,7 @@ def test_a_closed_status_pipe_stops_a_role() -> None:
         assert process.stdout
         process.stdout.close()
         process.stdout = None
-        assert process.wait(4) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 def test_an_exception_is_reported_once_and_logged_on_one_line_without_control_characters() -> None:
@@ -115,7 +116,7 @@ with Role.start("engine") as role:
     raise ValueError("peer said \\x1b[31m\\nred")
 """
     with role(failing) as process:
-        out, err = process.communicate(timeout=3)
+        out, err = process.communicate(timeout=WAIT_S)
         assert process.returncode == 1
         assert json.loads(out) == {"failed": "ValueError: peer said \x1b[31m\nred"}
         assert len(err.splitlines()) == 1
@@ -134,7 +135,7 @@ with Role.start("engine") as role:
 def test_a_bad_configuration_is_a_failed_line(arguments: list[str], words: str) -> None:
     with role(PLAIN_LOOP, *arguments) as process:
         assert words in status(process)["failed"]
-        assert process.wait(3) == 1
+        assert process.wait(WAIT_S) == 1
 
 
 def test_plain_keeps_words_of_any_language_and_escapes_what_could_forge_a_line() -> None:
@@ -152,5 +153,5 @@ with Role.start("gateway") as role:
     role.on_stop(lambda: role.failed("late"))
 """
     with role(script) as process:
-        out, _ = process.communicate(timeout=3)
+        out, _ = process.communicate(timeout=WAIT_S)
         assert [json.loads(line)["failed"] for line in out.splitlines()] == ["early", "late"]

@@ -11,6 +11,7 @@ import pytest
 from daemon import link
 from tests.daemon.signals import RATE, correlation, find, noise, speechlike
 from tests.daemon.speaker_rig import SpeakerRig, pcm, speaker
+from tests.patience import WAIT_S, repeated_after_stalls
 from tests.pulse import PulseServer
 
 PREFILL = 1323
@@ -26,13 +27,17 @@ def rig(pulse: PulseServer) -> Iterator[SpeakerRig]:
         yield rig
 
 
-@pytest.fixture
-def key(rig: SpeakerRig) -> int:
+def fresh(rig: SpeakerRig) -> int:
+    """The key of a new stream; nothing has been said."""
+    rig.send(link.DetachAll())  # what an attempt that failed has left
+    rig.wait(link.DeviceReady)
     rig.forget()
     return next(keys)
 
 
-def test_what_is_heard_is_what_was_sent(pulse: PulseServer, rig: SpeakerRig, key: int) -> None:
+@repeated_after_stalls
+def test_what_is_heard_is_what_was_sent(pulse: PulseServer, rig: SpeakerRig) -> None:
+    key = fresh(rig)
     source = speechlike(3 * RATE)
     with pulse.record("glow") as heard:
         rig.send(link.Attach(key=key, prefill_samples=PREFILL))
@@ -49,7 +54,9 @@ def test_what_is_heard_is_what_was_sent(pulse: PulseServer, rig: SpeakerRig, key
     assert rig.arrival_ns(played) >= played.t_dac_ns
 
 
-def test_positions_tell_when_a_sample_sounds(rig: SpeakerRig, key: int) -> None:
+@repeated_after_stalls
+def test_positions_tell_when_a_sample_sounds(rig: SpeakerRig) -> None:
+    key = fresh(rig)
     rig.send(link.Attach(key=key, prefill_samples=PREFILL))
     rig.play({key: speechlike(RATE)})
     played = rig.wait(link.Played, key)
@@ -62,8 +69,10 @@ def test_positions_tell_when_a_sample_sounds(rig: SpeakerRig, key: int) -> None:
     assert abs(played.t_dac_ns - played.samples * 1e9 / RATE - zero_ms[-1] * 1e6) < 20e6
 
 
-def test_flush_fades_and_tells_the_last_sample(pulse: PulseServer, rig: SpeakerRig, key: int) -> None:
-    source, fade = speechlike(2 * RATE, seed=1), 330
+@repeated_after_stalls
+def test_flush_fades_and_tells_the_last_sample(pulse: PulseServer, rig: SpeakerRig) -> None:
+    key = fresh(rig)
+    source, fade = speechlike(6 * RATE, seed=1), 330
     with pulse.record("glow") as heard:
         rig.send(link.Attach(key=key, prefill_samples=PREFILL))
         rig.send(pcm(key, 0, source))
@@ -82,7 +91,9 @@ def test_flush_fades_and_tells_the_last_sample(pulse: PulseServer, rig: SpeakerR
     assert not recorded[begin + end :].any()
 
 
-def test_streams_are_mixed(pulse: PulseServer, rig: SpeakerRig, key: int) -> None:
+@repeated_after_stalls
+def test_streams_are_mixed(pulse: PulseServer, rig: SpeakerRig) -> None:
+    key = fresh(rig)
     other = next(keys)
     one, two = speechlike(RATE, seed=2, peak=0.4), speechlike(RATE // 2, seed=3, peak=0.8)
     with pulse.record("glow") as heard:
@@ -100,7 +111,9 @@ def test_streams_are_mixed(pulse: PulseServer, rig: SpeakerRig, key: int) -> Non
     assert round((first[1] - first[0]) * RATE / 1e9) == pytest.approx(at, abs=1)
 
 
-def test_a_gap_is_told_and_a_pause_is_not(rig: SpeakerRig, key: int) -> None:
+@repeated_after_stalls
+def test_a_gap_is_told_and_a_pause_is_not(rig: SpeakerRig) -> None:
+    key = fresh(rig)
     rig.send(link.Attach(key=key, prefill_samples=PREFILL))
     rig.send(pcm(key, 0, speechlike(6000)))
     rig.wait(link.Position, key)
@@ -115,7 +128,9 @@ def test_a_gap_is_told_and_a_pause_is_not(rig: SpeakerRig, key: int) -> None:
     assert rig.wait(link.Played, key).samples == 9000
 
 
-def test_nonsense_from_the_gateway_harms_no_other_stream(rig: SpeakerRig, key: int) -> None:
+@repeated_after_stalls
+def test_nonsense_from_the_gateway_harms_no_other_stream(rig: SpeakerRig) -> None:
+    key = fresh(rig)
     other = next(keys)
     rig.send(link.Attach(key=key), link.Attach(key=key), link.Attach(key=other))
     rig.send(pcm(key, 77, noise(100)), link.Drop(key=key), pcm(99_999, 0, noise(10)))
@@ -130,6 +145,7 @@ def test_the_process_is_small_and_knows_no_torch(rig: SpeakerRig) -> None:
     assert "libtorch" not in Path(f"/proc/{rig.process.pid}/maps").read_text()
 
 
+@repeated_after_stalls
 def test_a_device_of_another_rate_is_resampled(pulse: PulseServer) -> None:
     source = speechlike(RATE)
     settings = ("speaker.device=pulse", "speaker.rate_hz=48000")
@@ -145,18 +161,20 @@ def test_a_device_of_another_rate_is_resampled(pulse: PulseServer) -> None:
     assert correlation(recorded[begin : begin + len(source)], source) > 0.98
 
 
+@repeated_after_stalls  # a device that hangs for a second is not closed, and that is told
 def test_the_end_of_stdin_ends_the_process(pulse: PulseServer) -> None:
     with speaker(pulse.env, "speaker.device=pulse") as rig:
         assert rig.process.stdin
         rig.process.stdin.close()
-        assert rig.process.wait(timeout=3) == 0
+        assert rig.process.wait(timeout=WAIT_S) == 0
         assert rig.process.stdout and "failed" not in rig.process.stdout.read()
 
 
+@repeated_after_stalls  # a device that hangs for a second is not closed, and that is told
 def test_ctrl_c_is_left_to_the_supervisor_and_term_obeyed(pulse: PulseServer) -> None:
     with speaker(pulse.env, "speaker.device=pulse") as rig:
         rig.process.send_signal(2)
         with pytest.raises(subprocess.TimeoutExpired):
             rig.process.wait(timeout=0.3)
         rig.process.terminate()
-        assert rig.process.wait(timeout=3) == 0
+        assert rig.process.wait(timeout=WAIT_S) == 0

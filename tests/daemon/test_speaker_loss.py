@@ -1,6 +1,7 @@
 """The sound device goes away in the middle of a word, and comes back."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from daemon import link
 from tests.daemon.signals import RATE, find, speechlike
 from tests.daemon.speaker_rig import SpeakerRig, pcm, speaker
+from tests.patience import WAIT_S, Stalls, repeated_after_stalls
 from tests.pulse import PulseServer
 
 PREFILL = 1323
@@ -23,16 +25,21 @@ def start_playing(rig: SpeakerRig, seconds: int = 8) -> np.ndarray:
     return source
 
 
-def gone_after_s(rig: SpeakerRig, began_ns: int) -> float:
-    return (rig.arrival_ns(rig.wait(link.DeviceGone)) - began_ns) / 1e9
+def noticed(rig: SpeakerRig, loss: Callable[[], None]) -> None:
+    """The speaker says within half a second that the device is gone; a stall of the machine is no fault of its."""
+    with Stalls() as stalls:
+        loss()
+        lost_ns = time.monotonic_ns()
+        took_s = (rig.arrival_ns(rig.wait(link.DeviceGone)) - lost_ns) / 1e9
+    assert took_s < 0.5 + stalls.lost_s
 
 
+@repeated_after_stalls
 def test_a_sink_that_is_removed_and_comes_back(own_pulse: PulseServer) -> None:
+    own_pulse.restart("glow")
     with speaker(own_pulse.env, "speaker.device=pulse") as rig:
         source = start_playing(rig)
-        began_ns = time.monotonic_ns()
-        own_pulse.remove_sink("glow")
-        assert gone_after_s(rig, began_ns) < 0.5
+        noticed(rig, lambda: own_pulse.remove_sink("glow"))
         assert "pulse" in rig.wait(link.DeviceGone).text
         stopped = rig.all(link.Position, 1)[-1].samples
         rig.forget()
@@ -52,12 +59,12 @@ def test_a_sink_that_is_removed_and_comes_back(own_pulse: PulseServer) -> None:
         assert begin - 300 == pytest.approx(again, abs=2)
 
 
+@repeated_after_stalls
 def test_a_server_that_dies_and_comes_back(own_pulse: PulseServer) -> None:
+    own_pulse.restart("glow")
     with speaker(own_pulse.env, "speaker.device=pulse") as rig:
         start_playing(rig)
-        began_ns = time.monotonic_ns()
-        own_pulse.kill()
-        assert gone_after_s(rig, began_ns) < 0.5
+        noticed(rig, own_pulse.kill)
         rig.send(link.Pause(key=1), link.Resume(key=1))
         stopped = rig.all(link.Position, 1)[-1].samples
         rig.forget()
@@ -68,12 +75,12 @@ def test_a_server_that_dies_and_comes_back(own_pulse: PulseServer) -> None:
         assert rig.process.poll() is None
 
 
+@repeated_after_stalls
 def test_a_sink_that_takes_no_sound_for_a_while(own_pulse: PulseServer) -> None:
+    own_pulse.restart("glow")
     with speaker(own_pulse.env, "speaker.device=pulse") as rig:
         source = start_playing(rig)
-        own_pulse.suspend("glow", True)
-        began_ns = time.monotonic_ns()
-        assert gone_after_s(rig, began_ns) < 0.5
+        noticed(rig, lambda: own_pulse.suspend("glow", True))
         rig.send(link.Flush(key=1, fade_samples=300))
         flushed = rig.wait(link.Flushed, 1)
         assert flushed.last_sample_played + 1 + flushed.dropped == len(source)
@@ -87,7 +94,7 @@ def test_a_sink_that_takes_no_sound_for_a_while(own_pulse: PulseServer) -> None:
         rig.wait(link.DeviceGone)
         assert rig.process.stdin  # and a device that hangs does not keep the process from ending
         rig.process.stdin.close()
-        rig.process.wait(timeout=3)
+        rig.process.wait(timeout=WAIT_S)
 
 
 def test_without_any_device_the_process_stays_and_says_how_to_get_one(own_pulse: PulseServer) -> None:

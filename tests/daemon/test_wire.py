@@ -195,11 +195,11 @@ def test_a_refusal_names_the_stream_and_the_frame() -> None:
 )
 def test_a_megabyte_of_empties_costs_nothing(piece: bytes) -> None:
     flood = b"\xdd\x00\x0f\xff\xff" + piece * (1_000_000 // len(piece))
-    began_s = time.perf_counter()
+    began_s = time.thread_time()  # of this thread alone, whatever else the machine does
     assert refusal([flood]).code == Code.TOO_LARGE
     assert refusal([flood[:8000]]).code == Code.MALFORMED
     assert refusal([flood], Limits(max_header_bytes=1 << 20)).code in (Code.MALFORMED, Code.TOO_LARGE)
-    assert time.perf_counter() - began_s < 0.05
+    assert time.thread_time() - began_s < 0.05
 
 
 def test_unknown_fields_are_ignored() -> None:

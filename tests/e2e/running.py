@@ -15,9 +15,14 @@ import soundfile
 
 from clients import Client
 from flow.mel import Floats, log_mel
+from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 SENTENCE = ROOT / "clients" / "demo_sentence.flac"
+PATIENT = (
+    "server.role_wait_s=300", "supervisor.ready_timeout_s=300", "supervisor.watchdog_s=60", "supervisor.grace_s=60",
+)  # fmt: skip
+"""A slow machine is no reason to start a role anew, or to give up a stream whose engine starts."""
 
 
 @dataclass
@@ -35,7 +40,7 @@ class Daemon:
 
     def client(self, name: str = "test") -> Client:
         """A connected client."""
-        return Client(self.endpoint, name=name, timeout_s=10)
+        return Client(self.endpoint, name=name, timeout_s=WAIT_S)
 
     def role_pids(self) -> dict[str, int]:
         """Process ids of the roles, by module and voice: "gateway", "engine glow", "speaker"."""
@@ -62,12 +67,12 @@ def rss_bytes(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: float = 60) -> Iterator[Daemon]:
+def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: float = 5 * WAIT_S) -> Iterator[Daemon]:
     """Start glowd with config.toml and `--set` overrides in a run directory of its own; stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="glowd-") as name:
         run_dir = Path(name) / "run"
         command = [sys.executable, "-m", "daemon.app", "run", "--config", str(ROOT / "config.toml")]
-        command += [word for setting in settings for word in ("--set", setting)]
+        command += [word for setting in (*PATIENT, *settings) for word in ("--set", setting)]
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -86,12 +91,12 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
         finally:
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(2 * WAIT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
             finally:
-                reader.join(5)
+                reader.join(WAIT_S)
 
 
 def _read(daemon: Daemon, ready: threading.Event) -> None:

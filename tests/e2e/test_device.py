@@ -10,6 +10,7 @@ import pytest
 from daemon import wire
 from flow.mel import Floats
 from tests.e2e.running import Daemon, running_daemon, samples_of, speech
+from tests.patience import WAIT_S, repeated_after_stalls, until
 from tests.pulse import PulseServer
 
 MEL = speech()
@@ -20,7 +21,7 @@ def daemon(pulse: PulseServer) -> Iterator[Daemon]:
     # Long buffers: these tests ask what is heard, and a busy machine must not answer instead.
     settings = (
         "speaker.device=pulse",
-        "speaker.prefill_ms=300",
+        "speaker.prefill_ms=1000",
         "speaker.latency_ms=200",
         "voices.glow.max_streams=16",
     )
@@ -38,16 +39,17 @@ def locate(heard: Floats, spoken: Floats) -> int:
 def speak(daemon: Daemon, seed: int, frames: int, results: dict[int, tuple[Floats, wire.Played]]) -> None:
     with daemon.client() as glow, glow.open(sinks=["device", "socket"], seed=seed) as stream:
         pieces: list[Floats] = []
-        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(60)))
+        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(WAIT_S)))
         reader.start()
         for at in range(0, frames, 4):
-            stream.send(MEL[at : min(frames, at + 4)], 30)
-        played = stream.wait_played(60)
-        reader.join(30)
+            stream.send(MEL[at : min(frames, at + 4)], WAIT_S)
+        played = stream.wait_played(WAIT_S)
+        reader.join()
     assert isinstance(played, wire.Played)
     results[seed] = samples_of(pieces), played
 
 
+@repeated_after_stalls
 def test_what_is_heard_is_what_was_synthesised(daemon: Daemon, pulse: PulseServer) -> None:
     results: dict[int, tuple[Floats, wire.Played]] = {}
     with pulse.record("glow") as recording:
@@ -63,6 +65,7 @@ def test_what_is_heard_is_what_was_synthesised(daemon: Daemon, pulse: PulseServe
     assert np.abs(heard[at + len(spoken) + 2205 :]).max(initial=0) < 1e-3
 
 
+@repeated_after_stalls
 def test_two_streams_are_mixed(daemon: Daemon, pulse: PulseServer) -> None:
     results: dict[int, tuple[Floats, wire.Played]] = {}
     with pulse.record("glow") as recording:
@@ -70,7 +73,7 @@ def test_two_streams_are_mixed(daemon: Daemon, pulse: PulseServer) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join()
         time.sleep(0.5)
         heard = recording.samples().copy()
     places = {seed: locate(heard, results[seed][0]) for seed in (2, 3)}
@@ -81,16 +84,17 @@ def test_two_streams_are_mixed(daemon: Daemon, pulse: PulseServer) -> None:
     assert np.corrcoef(heard[begin : len(mixed)], mixed[begin:])[0, 1] > 0.999
 
 
+@repeated_after_stalls
 def test_barge_in_fades_and_names_the_last_sample(daemon: Daemon, pulse: PulseServer) -> None:
     with pulse.record("glow") as recording, daemon.client() as glow:
         stream = glow.open(sinks=["device", "socket"], seed=4)
         pieces: list[Floats] = []
-        stream.send(MEL[:160], 30)
-        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(60)))
+        stream.send(MEL[:300], WAIT_S)
+        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(WAIT_S)))
         reader.start()
-        time.sleep(0.9)
+        until(lambda: glow.status().info["streams"][stream.name]["delivered_samples"] > 12_000, "half a second of it")
         flushed = stream.flush(fade_ms=15)
-        reader.join(10)
+        reader.join()
         time.sleep(0.6)
         heard = recording.samples().copy()
         stream.close()

@@ -30,7 +30,8 @@ def test_a_voice_that_cannot_be_loaded_is_told_in_the_daemons_words(tmp_path: Pa
         pass
 
 
-def test_what_glowctl_refuses_is_told(tmp_path: Path) -> None:
+def test_what_glowctl_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "ANSWER_S", 1)  # nobody will answer
     daemon = live.Daemon(f"ipc://{tmp_path}/nobody.ipc", tmp_path, dict(os.environ))
     with pytest.raises(live.LiveError, match="glowctl send ended with status 1"):
         daemon.speak(np.zeros((4, 80), np.float32), 22050, 0)

@@ -15,6 +15,7 @@ from clients import Client, errors
 from daemon import wire
 from daemon.wire import Code
 from tests.e2e.running import Daemon, running_daemon, speech
+from tests.patience import WAIT_S
 
 MEL = speech()
 FRAME_S = 256 / 22050
@@ -32,7 +33,9 @@ def voice(client: Client) -> dict[str, Any]:
     return found
 
 
-def wait_until(client: Client, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
+def wait_until(
+    client: Client, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = WAIT_S
+) -> dict[str, Any]:
     until_s = time.monotonic() + timeout_s
     while not holds(found := voice(client)):
         assert time.monotonic() < until_s, f"never {what}: {found}"
@@ -56,7 +59,7 @@ def test_the_measured_capacity_is_told_and_kept(daemon: Daemon) -> None:
             assert caught.value.code == Code.AT_CAPACITY
             assert (voice(glow)["open"], voice(glow)["max_streams"]) == (most, most)
         with contextlib.closing(glow.open(sinks=["null"])):
-            wait_until(glow, "one stream", lambda found: found["open"] == 1, 5)
+            wait_until(glow, "one stream", lambda found: found["open"] == 1)
 
 
 @contextlib.contextmanager
@@ -91,10 +94,9 @@ def speak_until(client: Client, over: threading.Event, endings: list[object]) ->
             for at in range(0, len(MEL), 4):
                 time.sleep(max(0.0, start_s + at * FRAME_S - time.monotonic()))
                 stream.send(MEL[at : at + 4])
-            endings.append(stream.wait_played(60))
+            endings.append(stream.wait_played(WAIT_S))
 
 
-@pytest.mark.timeout(240)
 def test_an_engine_without_time_degrades_in_order_and_recovers(daemon: Daemon) -> None:
     over, endings, levels = threading.Event(), list[object](), list[int]()
 
@@ -107,23 +109,23 @@ def test_an_engine_without_time_degrades_in_order_and_recovers(daemon: Daemon) -
         thread = threading.Thread(target=speak_until, args=(talking, over, endings))
         thread.start()
         try:
-            wait_until(glow, "speaking", lambda found: found["level"] == 0 and found["streams"] == 1, 20)
+            wait_until(glow, "speaking", lambda found: found["level"] == 0 and found["streams"] == 1)
             with stolen_time(daemon.role_pids()["engine glow"]):
                 found = wait_until(
-                    glow, "refusing", lambda found: bool((seen(found)["degraded"] or {}).get("refuses")), 60
+                    glow, "refusing", lambda found: bool((seen(found)["degraded"] or {}).get("refuses")), 3 * WAIT_S
                 )
                 assert levels[-3:] == [1, 2, 3] and glow.status().state == "degraded"
                 assert found["degraded"]["chunk_frames"] == 16 and "were late" in found["degraded"]["reason"]
-                wait_until(glow, "robbed", lambda found: (found["stolen"] or 0) > 0.5, 20)
+                wait_until(glow, "robbed", lambda found: (found["stolen"] or 0) > 0.5)
                 with pytest.raises(errors.Refused, match="overloaded and takes no new streams now"):
                     glow.open(sinks=["null"])
-            wait_until(glow, "recovered", lambda found: seen(found)["level"] == 0, 120)
+            wait_until(glow, "recovered", lambda found: seen(found)["level"] == 0, 5 * WAIT_S)
             assert levels[-2:] == [1, 0] and all(abs(b - a) == 1 for a, b in pairwise(levels)), levels
             assert glow.status().state == "ready"
             with contextlib.closing(glow.open(sinks=["null"])):
                 pass
         finally:
             over.set()
-            thread.join(60)
+            thread.join()
     assert endings and all(isinstance(ending, wire.Played) for ending in endings)
     assert {ending.total_samples for ending in endings if isinstance(ending, wire.Played)} == {len(MEL) * 256}

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from flow.mel import Floats
 from flow.phase.rtisi import RtisiVocoder
 from flow.vocoder import render
 from tests.e2e.running import ROOT, SENTENCE, Daemon, running_daemon, samples_of, speech
+from tests.patience import WAIT_S, until
 
 MEL = speech()
-ONLY_RTISI = 'voices={rtisi={engine="rtisi-la"}}'
+ONLY_RTISI = 'voices={rtisi={engine="rtisi-la",max_streams=8}}'
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,7 @@ def daemon() -> Iterator[Daemon]:
         yield running
 
 
+@cache
 def offline(seed: int) -> Floats:
     return render(RtisiVocoder(), MEL, seed)
 
@@ -37,17 +40,16 @@ def speak(daemon: Daemon, seed: int, chunk: int, pace_s: float = 0.0, kill_at: i
     """Speak the sentence in chunks, killing the engine at a frame if told to."""
     with daemon.client() as glow, glow.open(voice="rtisi", sinks=["socket"], seed=seed) as stream:
         pieces: list[Floats] = []
-        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(60)))
+        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(WAIT_S)))
         reader.start()
         for at in range(0, len(MEL), chunk):
-            stream.send(MEL[at : at + chunk], 60)
+            stream.send(MEL[at : at + chunk], WAIT_S)
             if at <= kill_at < at + chunk:
-                while not pieces:
-                    time.sleep(0.01)
+                until(lambda: pieces, "the first audio")
                 os.kill(daemon.role_pids()["engine rtisi"], signal.SIGKILL)
             time.sleep(pace_s)
-        played = stream.wait_played(60)
-        reader.join(60)
+        played = stream.wait_played(WAIT_S)
+        reader.join()
         assert isinstance(played, wire.Played) and played.total_samples == len(MEL) * 256
     return samples_of(pieces)
 
@@ -63,7 +65,7 @@ def test_several_streams_at_once_at_real_time_pace(daemon: Daemon) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     for seed in range(3):
         np.testing.assert_allclose(results[seed], offline(seed), atol=1e-6)
 
@@ -72,7 +74,7 @@ def test_it_is_heard_before_the_sentence_ends(daemon: Daemon) -> None:
     vocoder = RtisiVocoder()
     with daemon.client() as glow, glow.open(voice="rtisi", sinks=["socket"], seed=1) as stream:
         stream.send(MEL[: vocoder.look_ahead_frames + 1])
-        first = next(stream.audio(10))
+        first = next(stream.audio(WAIT_S))
     np.testing.assert_allclose(first.payload, offline(1)[:256], atol=1e-6)
 
 
@@ -89,14 +91,14 @@ def test_an_engine_that_is_killed_costs_no_sample(daemon: Daemon) -> None:
 
 
 def glowctl(daemon: Daemon, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "clients.glowctl", "--endpoint", daemon.endpoint, "--timeout", "10", *words]
+    command = [sys.executable, "-m", "clients.glowctl", "--endpoint", daemon.endpoint, "--timeout", str(WAIT_S), *words]
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_glowctl_speaks_with_it(daemon: Daemon, tmp_path: Path) -> None:
     out = tmp_path / "spoken.wav"
     process = glowctl(daemon, "send", str(SENTENCE), "--voice", "rtisi", "--seed", "3", "--out", str(out))
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, said
     audio, rate_hz = soundfile.read(out, dtype="float32")
     assert rate_hz == 22050
@@ -107,12 +109,9 @@ def test_ctrl_c_stops_it_in_the_middle_and_the_next_is_served(daemon: Daemon, tm
     words = ("send", str(SENTENCE), "--voice", "rtisi", "--sink", "null", "--pace", "realtime", "--stream", "long")
     process = glowctl(daemon, *words)
     with daemon.client() as glow:
-        until_s = time.monotonic() + 30
-        while "long" not in glow.status().info["streams"]:
-            assert time.monotonic() < until_s and process.poll() is None
+        until(lambda: "long" in glow.status().info["streams"], "the stream's beginning")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=WAIT_S)
         assert process.returncode == 130 and said == ""
-        while "long" in glow.status().info["streams"]:
-            assert time.monotonic() < until_s
+        until(lambda: "long" not in glow.status().info["streams"], "the stream's end")
     test_glowctl_speaks_with_it(daemon, tmp_path)

@@ -22,8 +22,6 @@ from flow.training.data import DataError
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
 
-pytestmark = pytest.mark.timeout(300)  # worker processes load torch and librosa, which takes long on busy cores
-
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 CURVE = [[step * 10, step * 36.0, -3 + 1 / (step + 1), -3 + 2 / (step + 1), 0.002] for step in range(30)]
 

@@ -44,12 +44,11 @@ def silent(line: str) -> None:
 
 def torchrun(*args: str) -> str:
     """What two processes print; they must succeed."""
-    done = subprocess.run([*TORCHRUN, *args], capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*TORCHRUN, *args], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.timeout(240)  # torch is imported four times
 def test_two_processes_give_the_numbers_of_one(settings: Settings, tmp_path: Path) -> None:
     voice, init, run_file = random_voice(tiny()), tmp_path / "init.safetensors", tmp_path / "run.toml"
     checkpoint.save(init, voice.config, voice.state_dict())

@@ -34,8 +34,6 @@ from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
 from tests.flow.wavenets import small
 
-pytestmark = pytest.mark.timeout(300)  # worker processes load torch and librosa, which takes long on busy cores
-
 FORMAT = MelFormat()
 
 

@@ -207,7 +207,7 @@ train(trainer, folder, lambda line: None)
 def test_a_killed_run_goes_on_exactly(settings: Settings, tmp_path: Path, spectral_weight: float) -> None:
     settings = replace(settings, spectral_weight=spectral_weight)
     script = DIES.replace("{settings}", repr(settings.to_dict())).replace("{geometry}", repr(SMALL))
-    died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], timeout=60)
+    died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], timeout=600)
     assert died.returncode == -signal.SIGKILL
     folder = RunFolder(tmp_path / "killed")
     resumed = resumed_run(folder, {}, silent)

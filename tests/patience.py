@@ -1,0 +1,77 @@
+"""Tests on a machine that is slow, or that stops for a moment: how long they wait, and when they measure again.
+
+Waiting costs nothing when what is waited for comes early, so every wait is long. What is about time itself either takes
+into account how long this process was held up meanwhile (`Stalls`), or is measured again when it was (`measured`).
+"""
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+WAIT_S = 60
+"""For what comes at once on a machine with time: an answer, the start of a small process, its end."""
+STALL_S = 0.02
+"""Later than this no idle machine wakes a thread."""
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def until(true: Callable[[], object], what: str = "it", timeout_s: float = WAIT_S) -> None:
+    """Wait for something. Raises TimeoutError."""
+    until_s = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > until_s:
+            raise TimeoutError(f"{what} did not happen within {timeout_s:g} s")
+        time.sleep(0.005)
+
+
+class Stalls:
+    """Within its `with`: how late a thread wakes that only sleeps, and so how late others may be."""
+
+    def __init__(self) -> None:
+        self.longest_s = self.lost_s = 0.0
+        """The longest time of one stall, and that of all together."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self, nap_s: float = 0.005) -> None:
+        before_s = time.monotonic()
+        while not self._over.wait(nap_s):
+            now_s = time.monotonic()
+            late_s, before_s = now_s - before_s - nap_s, now_s
+            self.longest_s, self.lost_s = max(self.longest_s, late_s), self.lost_s + late_s
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def measured(attempt: Callable[[], T], tries: int = 6) -> T:
+    """What `attempt` returns. Where it fails while the machine stalled, it is made again, up to `tries` times in all."""
+    for left in reversed(range(tries)):
+        try:
+            with Stalls() as stalls:
+                return attempt()
+        except (AssertionError, TimeoutError) as error:
+            if not left or stalls.longest_s < STALL_S:
+                raise
+            print(f"measured again after a stall of {stalls.longest_s:.3f} s: {error}")
+    raise AssertionError("tries must be at least 1")
+
+
+def repeated_after_stalls(test: Callable[P, None]) -> Callable[P, None]:
+    """A test that is `measured` as a whole; it leaves its fixtures as it found them."""
+
+    @functools.wraps(test)
+    def run(*fixtures: P.args, **named: P.kwargs) -> None:
+        measured(lambda: test(*fixtures, **named))
+
+    return run

@@ -1,0 +1,70 @@
+"""The judge of the tests about time: it sees a stall, measures again then and only then, and not for ever."""
+
+import ctypes
+import time
+
+import pytest
+
+from tests.patience import STALL_S, Stalls, measured, until
+
+STOPPED_S = 0.3
+
+
+def stop_for(seconds: float) -> None:
+    """No thread of this process goes on for so long: C sleeps with Python's lock in its hand."""
+    ctypes.PyDLL(None).usleep(round(1e6 * seconds))
+
+
+def test_a_stall_is_seen_with_its_length() -> None:
+    with Stalls() as stalls:
+        time.sleep(0.05)
+        before_s = time.monotonic()
+        stop_for(STOPPED_S)
+        took_s = time.monotonic() - before_s
+        time.sleep(0.05)
+    assert STOPPED_S - 0.05 < stalls.longest_s <= stalls.lost_s and stalls.longest_s < took_s
+
+
+def test_what_fails_in_a_stall_is_measured_again() -> None:
+    tries: list[float] = []
+
+    def attempt() -> int:
+        tries.append(STOPPED_S if len(tries) < 2 else 0.0)
+        if tries[-1]:
+            stop_for(tries[-1])
+            raise AssertionError("late")
+        return len(tries)
+
+    assert measured(attempt) == 3
+
+
+def test_what_always_fails_is_a_failure() -> None:
+    tries: list[int] = []
+
+    def attempt() -> None:
+        tries.append(1)
+        stop_for(0.1)
+        raise AssertionError("wrong")
+
+    with pytest.raises(AssertionError, match="wrong"):
+        measured(attempt, tries=3)
+    assert len(tries) == 3
+
+
+def test_without_a_stall_the_first_failure_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.patience.STALL_S", 1000 * STALL_S)  # this machine may stall now
+    tries: list[int] = []
+
+    def attempt() -> None:
+        tries.append(1)
+        raise AssertionError("wrong")
+
+    with pytest.raises(AssertionError, match="wrong"):
+        measured(attempt)
+    assert len(tries) == 1
+
+
+def test_a_wait_ends() -> None:
+    until(lambda: True)
+    with pytest.raises(TimeoutError, match=r"nothing did not happen within 0\.02 s"):
+        until(lambda: False, "nothing", 0.02)
