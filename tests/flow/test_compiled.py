@@ -103,7 +103,7 @@ def test_auto_is_compiled_for_the_embedded_voice() -> None:
 
 def test_without_numba_torch_takes_its_place_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "flow.inversion.compiled")
-    monkeypatch.delattr(sys.modules["flow"], "compiled")
+    monkeypatch.delattr("flow.inversion.compiled")
     monkeypatch.setitem(sys.modules, "numba", None)
     voice = random_voice(tiny())
     inverter = Inverter(voice)
