@@ -33,11 +33,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]' -c constraints.txt </dev/null
 	@touch $@
 
-# PESQ comes as C source. Who only speaks needs neither it nor a compiler, so `setup` leaves it out.
+# PESQ comes as C source, and Triton takes 700 MB. Who only speaks needs neither, nor a compiler, so `setup` leaves them out.
 $(EVAL): $(STAMP)
 	@command -v cc >/dev/null && $(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 	  || $(call install,gcc libc6-dev python3-dev,A C compiler for PESQ)
-	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev,eval]' -c constraints.txt </dev/null
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev,eval,triton]' -c constraints.txt </dev/null
 	@touch $@
 
 demo: setup      ## starts a daemon, lets it speak, measures it, writes demo.wav

@@ -21,7 +21,7 @@ from daemon.strict import EMBEDDED, PATH_KEYS, ConfigError, absolute, as_table, 
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-BACKENDS, PRECISIONS = ("auto", "compiled", "torch"), ("auto", "float32", "bf16")
+BACKENDS, PRECISIONS = ("auto", "compiled", "torch", "triton"), ("auto", "float32", "bf16")
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
 
@@ -103,6 +103,8 @@ class WaveGlowVoice(Voice):
                 f'{where}.backend = "compiled" runs in float32 on a CPU; {where}.device is {self.device!r} and '
                 f"{where}.precision is {self.precision!r}"
             )
+        if self.backend == "triton" and self.device == "cpu":
+            raise ConfigError(f'{where}.backend = "triton" runs on CUDA; {where}.device is {self.device!r}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

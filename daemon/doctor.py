@@ -44,6 +44,9 @@ def doctor(config: Config) -> Iterator[Finding]:
         cores(config),
         real_time(),
     )
+    for name, voice in config.voices.items():
+        if isinstance(voice, WaveGlowVoice) and voice.backend == "triton":
+            yield kernels(name)
     yield private_directory(run_dir(config.server))
 
 
@@ -108,6 +111,21 @@ def compiler(config: Config) -> Finding:
             return Finding("numba", "missing", text, f"{remedy}, or --set voices.{wanted[0]}.backend=torch")
         return Finding("numba", "note", f"cannot be imported, voices run in torch, about half as fast: {error}", remedy)
     return Finding("numba", "ok", f"{numba.__version__}: causal voices are compiled where they run on the CPU")
+
+
+def kernels(name: str) -> Finding:
+    """Triton, and a device for it, which voice `name` asks for."""
+    remedy = f"--set voices.{name}.backend=auto"
+    asks = f'voice {name} asks for backend = "triton"'
+    try:
+        import torch
+        import triton
+    except (ImportError, OSError) as error:
+        text = f"cannot be imported, but {asks}: {error}"
+        return Finding("triton", "missing", text, f"{sys.executable} -m pip install triton, or {remedy}")
+    if not torch.cuda.is_available():
+        return Finding("triton", "missing", f"{asks}, and torch finds no CUDA device", remedy)
+    return Finding("triton", "ok", f"{triton.__version__}: {asks}")
 
 
 def libzmq() -> Finding:

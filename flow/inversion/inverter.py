@@ -4,10 +4,11 @@ The definition of the network is waveglow.py; this is the same arithmetic with f
 chunks, CPU and CUDA all run `invert`; a whole utterance is one large chunk that begins with a fresh state.
 
     windows -> conditioning of each group, mel scale                 here, in torch
-    z, conditioning -> flows backwards, state moves on               a step: TorchStep (steps.py) or CompiledStep (compiled.py)
+    z, conditioning -> flows backwards, state moves on               a step: steps.py, compiled.py or fused.py
     x * scale -> overlap-add of the lapped squeeze -> audio          here, in torch
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from flow.network.conditioning import Linear
 from flow.network.waveglow import WaveGlow
 
 MAX_WORKSPACES = 64
-BACKENDS = ("auto", "compiled", "torch")
+BACKENDS = ("auto", "compiled", "torch", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,9 @@ class Workspace:
 class Inverter:
     """Inverts a WaveGlow: z and conditioning to audio, chunk by chunk or whole.
 
-    `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see compiled.py), or "auto": compiled where that can be.
-    Raises ValueError where "compiled" was asked for and cannot be. `backend` then says which it is, and `why_torch` why.
+    `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see compiled.py), "triton" (on CUDA; see fused.py), or
+    "auto": compiled where that can be, else torch. Auto is never triton, which has not yet been seen to win on a GPU.
+    Raises ValueError where the one that was asked for cannot be. `backend` then says which it is, and `why_torch` why.
     """
 
     def __init__(
@@ -55,8 +57,7 @@ class Inverter:
         weights = Folded(voice, self.device, dtype)
         self._encoder, self._scale = weights.encoder, weights.scale
         self._basis, self._rest = weights.basis, weights.rest
-        self.why_torch = self._why_torch(backend)
-        self.backend = "torch" if self.why_torch else "compiled"
+        self.backend, self.why_torch = self._choose(backend)
         self._make_step = self._steps(weights)
 
     # ---------------------------------------------------------------- running
@@ -109,18 +110,21 @@ class Inverter:
 
     def describe(self) -> str:
         """How the flows run, and why, for people."""
-        return f"flows in torch ({self.why_torch})" if self.why_torch else "flows compiled"
+        how = {"torch": f"in torch ({self.why_torch})", "compiled": "compiled", "triton": "in Triton"}
+        return f"flows {how[self.backend]}"
 
-    def _why_torch(self, backend: str) -> str:
-        """Why the step runs in torch; "" if it is compiled. Raises ValueError."""
+    def _choose(self, backend: str) -> tuple[str, str]:
+        """The backend that runs, and why it is torch; "" if it is another. Raises ValueError."""
         if backend not in BACKENDS:
             raise ValueError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
         if backend == "torch":
-            return "the configuration asks for it"
-        why_not = self._why_not_compiled()
-        if why_not and backend == "compiled":
-            raise ValueError(f"backend is 'compiled', which this voice cannot have here: {why_not}; use auto or torch")
-        return why_not
+            return "torch", "the configuration asks for it"
+        why_not = self._why_not_triton() if backend == "triton" else self._why_not_compiled()
+        if not why_not:
+            return ("triton" if backend == "triton" else "compiled"), ""
+        if backend != "auto":
+            raise ValueError(f"backend is {backend!r}, which this voice cannot have here: {why_not}; use auto or torch")
+        return "torch", why_not
 
     def _why_not_compiled(self) -> str:
         if self.device.type != "cpu":
@@ -133,9 +137,22 @@ class Inverter:
             return f"numba cannot be imported ({error})"
         return ""
 
+    def _why_not_triton(self) -> str:
+        if self.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"the device is {self.device}, and Triton's kernels run on CUDA"
+        try:
+            import flow.inversion.fused  # noqa: F401  (Triton loads only where it is used)
+        except ImportError as error:
+            return f"Triton cannot be imported ({error})"
+        return ""
+
     def _steps(self, weights: Folded) -> Callable[[State, int], FlowsStep]:
-        if self.why_torch:
+        if self.backend == "torch":
             return lambda state, groups: TorchStep(weights, state, groups)
+        if self.backend == "triton":
+            from flow.inversion.fused import TritonStep
+
+            return lambda state, groups: TritonStep(weights, state, groups)
         from flow.inversion.compiled import CompiledFlows
 
         return CompiledFlows(weights).step

@@ -4,6 +4,7 @@ This is what CUDA runs and what every other backend is held against (compiled.py
 view into it, is made once for each shape: a chunk's products are so small that making views would cost more than they do.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,24 @@ class FlowsStep(Protocol):
 
     def __call__(self, z: Tensor, cond: Tensor) -> Tensor:
         """z [B, S, G] float32 and conditioning [B, S, C_cond] -> x [B, S, G] before the mel scale."""
+
+
+def backwards(weights: Folded, z: Tensor, coupling: Callable[[int, FlowWeights, Tensor], Tensor]) -> Tensor:
+    """Every flow's affine map and mixing undone, in float32: z [B, S, G] -> x [B, S, G].
+
+    `coupling`: the number of a flow, its weights and the half of its rows that stays [B * S, n / 2] -> [B * S, n], the
+    shift and the minus log-scale of the other half.
+    """
+    config, rows = weights.config, z.flatten(0, 1)
+    early, x = rows[:, : -config.rows[-1]], rows[:, -config.rows[-1] :]
+    for number, flow in reversed(list(enumerate(weights.flows))):
+        half = x.shape[1] // 2
+        shift, minus_log = coupling(number, flow, x[:, :half]).float().chunk(2, 1)
+        b = (x[:, half:] - shift).mul_(minus_log.exp())
+        x = torch.cat([x[:, :half], b], 1) @ flow.unmix
+        if flow.early:
+            early, x = early[:, : -config.early_size], torch.cat([early[:, -config.early_size :], x], 1)
+    return x.view(z.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +102,13 @@ class TorchStep:
     def __call__(self, z: Tensor, cond: Tensor) -> Tensor:
         """See FlowsStep."""
         torch.addmm(self.weights.cond_bias, cond.flatten(0, 1), self.weights.cond_weight, out=self._cond)
-        rows = z.flatten(0, 1)
-        early, x = rows[:, : -self.config.rows[-1]], rows[:, -self.config.rows[-1] :]
-        for flow, views in zip(reversed(self.weights.flows), reversed(self._views)):
-            shift, minus_log = self._coupling(flow, views, x).float().chunk(2, 1)
-            half = x.shape[1] // 2
-            b = (x[:, half:] - shift).mul_(minus_log.exp())
-            x = torch.cat([x[:, :half], b], 1) @ flow.unmix
-            if flow.early:
-                size = self.config.early_size
-                early, x = early[:, :-size], torch.cat([early[:, -size:], x], 1)
-        return x.view(z.shape)
+        return backwards(self.weights, z, self._coupling)
 
-    def _coupling(self, flow: FlowWeights, views: list[_Views], x: Tensor) -> Tensor:
-        """Rows x [B * S, n] -> [B * S, n]: shift and minus log-scale."""
+    def _coupling(self, number: int, flow: FlowWeights, half: Tensor) -> Tensor:
+        """See `backwards`."""
         causal = self.config.causal
-        torch.addmm(flow.start_bias, x[:, : x.shape[1] // 2].to(self.weights.dtype), flow.start, out=self._h)
-        for layer, view in zip(flow.layers, views):
+        torch.addmm(flow.start_bias, half.to(self.weights.dtype), flow.start, out=self._h)
+        for layer, view in zip(flow.layers, self._views[number]):
             view.before.copy_(view.past)
             view.now.copy_(self._h_by_stream)
             if not causal:

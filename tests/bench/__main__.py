@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench import context, network, overload, published, ratios, report, service, soak
+from tests.bench import backends, context, network, overload, published, ratios, report, service, soak
 from tests.bench.report import Result
 from tests.pulse import PulseServer
 
@@ -61,6 +61,11 @@ def measure_published(device: str, sizes: Sizes) -> Iterator[Result]:
     return published.published(device, 1)
 
 
+def measure_backends(device: str, sizes: Sizes) -> Iterator[Result]:
+    """What can run the flows on the device, side by side."""
+    return backends.backends(device, min(sizes.runs, 300), 1 if sizes.quick else None)
+
+
 def measure_context(device: str, sizes: Sizes) -> Iterator[Result]:
     """Error against look-ahead of non-causal voices."""
     return context.context(24, 1) if sizes.quick else context.context()
@@ -81,6 +86,7 @@ def with_sound(
 PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
     "network": measure_network,
     "published": measure_published,
+    "backends": measure_backends,
     "context": measure_context,
     "service": with_sound(lambda env, sizes: service.service(env, sizes.seconds, sizes.utterances)),
     "overload": with_sound(

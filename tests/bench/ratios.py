@@ -73,14 +73,20 @@ def chunkwise(device: str, threads: int, frames: int = 4, runs: int = 50) -> Ite
     yield Result("in chunks: plain - ours, largest", error, "of full scale", where, settings)
 
 
-def published_geometry(device: str, threads: int, frames: int = 32, runs: int = 5) -> Iterator[Result]:
-    """WaveGlow-256 with random weights (speed does not depend on them), whole utterance: plain, float32 and bf16."""
-    torch.set_num_threads(threads)
+def waveglow_256(causal: bool = False) -> WaveGlow:
+    """The published geometry with random weights, or one that is causal and otherwise the same."""
     torch.manual_seed(0)
-    voice = WaveGlow(WaveGlowConfig.stock(256)).eval().to(device)
+    voice = WaveGlow(WaveGlowConfig.stock(256, causal=causal)).eval()
     for parameter in voice.parameters():  # couplings begin as the identity; let them do something
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
+    return voice
+
+
+def published_geometry(device: str, threads: int, frames: int = 32, runs: int = 5) -> Iterator[Result]:
+    """WaveGlow-256 with random weights (speed does not depend on them), whole utterance: plain, float32 and bf16."""
+    torch.set_num_threads(threads)
+    voice = waveglow_256().to(device)
     mel, row = some_mel(frames), NOISE[8].first_row(0)
     ours = {
         precision: OverlapVocoder(voice, ChunkPlan(frames, 0, 0, 0), device, precision=precision)

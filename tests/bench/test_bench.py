@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from flow.network.waveglow import WaveGlow, WaveGlowConfig
 from tests.bench import plots, report
 from tests.bench.__main__ import PARTS, main
+from tests.bench.backends import floors
 from tests.bench.report import Result
 
 
@@ -17,6 +20,7 @@ from tests.bench.report import Result
     [
         ("network", "RTF per stream", ["rtf"]),
         ("published", "utterance: plain over ours", []),
+        ("backends", "by backend: torch over it", []),
         ("context", "truncated context: SNR", ["context"]),
         ("overload", "offered streams: chunk p99", ["overload-latency", "overload-underruns"]),
     ],
@@ -48,6 +52,16 @@ def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as ended:
         main(["networks"])
     assert ended.value.code == 2 and "no part 'networks'; the parts are network, published" in capsys.readouterr().err
+
+
+def test_the_least_arithmetic_and_traffic_are_those_counted_by_hand() -> None:
+    config = WaveGlowConfig(group=64, flows=1, layers=2, channels=10, kernel=3, cond_channels=7)
+    conditioning, start, end, unmix = 7 * 2 * 20, 32 * 10, 20 * 64, 64 * 64
+    layers = 2 * 30 * 20 + 10 * 10  # the last one has no residual
+    narrow, past = conditioning + start + end + layers, (2 + 4) * 10
+    flop, moved = floors(WaveGlow(config), torch.bfloat16, streams=3, groups=5)
+    assert flop == 2 * 15 * (narrow + unmix)
+    assert moved == 2 * narrow + 4 * unmix + 2 * 3 * 2 * past + 15 * (2 * 7 + 4 * 64 + 4 * 64)
 
 
 # ---------------------------------------------------------------------- results

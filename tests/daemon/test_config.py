@@ -65,7 +65,7 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         ("speaker.rate_hz=50", ["speaker.rate_hz must be 0", "got 50"]),
         ("log.level=loud", ["log.level must be one of debug, info, warning, error; got 'loud'"]),
         ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, rtisi-la, griffinlim; got 'tacotron'"]),
-        ("voices.glow.backend=fast", ["voices.glow.backend", "auto, compiled, torch", "'fast'"]),
+        ("voices.glow.backend=fast", ["voices.glow.backend", "auto, compiled, torch, triton", "'fast'"]),
         ("voices.glow.precision=half", ["voices.glow.precision", "auto, float32, bf16", "'half'"]),
         ("voices.glow.device=gpu", ["voices.glow.device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
         ("voices.glow.chunk_frames=17", ["voices.glow.chunk_frames = 17 is above max_chunk_frames = 16"]),
@@ -155,3 +155,8 @@ def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_director
 def test_compiled_is_refused_where_it_cannot_be(other: str) -> None:
     with pytest.raises(ConfigError, match=r'voices\.glow\.backend = "compiled" runs in float32 on a CPU'):
         load(None, ["voices.glow.backend=compiled", f"voices.glow.{other}"])
+
+
+def test_triton_is_refused_on_a_cpu() -> None:
+    with pytest.raises(ConfigError, match=r'voices\.glow\.backend = "triton" runs on CUDA; .* is \'cpu\''):
+        load(None, ["voices.glow.backend=triton", "voices.glow.device=cpu"])

@@ -4,9 +4,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import zmq
 
 from daemon import doctor
@@ -108,6 +110,20 @@ def test_numba_is_missing_only_where_a_voice_insists_on_it(monkeypatch: pytest.M
     )
     found = doctor.compiler(load(None, ["voices.glow.backend=compiled"]))
     assert found.state == "missing" and "voice glow" in found.text and "voices.glow.backend=torch" in found.remedy
+
+
+def test_triton_is_looked_for_where_a_voice_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = load(None, ["voices.glow.backend=triton", "speaker.enabled=false"])
+    monkeypatch.setitem(sys.modules, "triton", None)
+    (found,) = [finding for finding in doctor.doctor(asked) if finding.name == "triton"]
+    assert found.state == "missing" and "cannot be imported, but voice glow asks" in found.text
+    assert "-m pip install triton, or --set voices.glow.backend=auto" in found.remedy
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = doctor.kernels("glow")
+    assert (found.state, found.remedy) == ("missing", "--set voices.glow.backend=auto") and "CUDA" in found.text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert doctor.kernels("glow").state == "ok"
 
 
 def test_engines_that_would_take_every_core_are_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

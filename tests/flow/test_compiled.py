@@ -116,5 +116,5 @@ def test_voices_that_cannot_be_compiled_run_in_torch() -> None:
     assert "only causal voices" in Inverter(random_voice(tiny(causal=False))).why_torch
     assert "only causal voices in float32" in Inverter(random_voice(tiny()), dtype=torch.bfloat16).why_torch
     assert Inverter(random_voice(tiny()), backend="torch").why_torch == "the configuration asks for it"
-    with pytest.raises(ValueError, match="backend is 'fast'; allowed: auto, compiled, torch"):
+    with pytest.raises(ValueError, match="backend is 'fast'; allowed: auto, compiled, torch, triton"):
         Inverter(random_voice(tiny()), backend="fast")
