@@ -23,9 +23,9 @@ from daemon import link
 from daemon.backends import Engine, Speaker
 from daemon.desk import Desk
 from daemon.message import Message
+from daemon.placement import Machine, Pool, usable_cores
 from daemon.places import addresses, is_busy
 from daemon.role import Role
-from daemon.session import Session
 from daemon.telemetry import rss_bytes
 from daemon.wire import Code, WireError
 
@@ -57,10 +57,15 @@ class Gateway:
         self._watchers = 0
         _bind(self._telemetry, places.telemetry)
         self.engines = {
-            name: Engine(name, self._sender(self._engine_socket, f"engine:{name}")) for name in config.voices
+            name: Engine(name, name, self._sender(self._engine_socket, f"engine:{name}")) for name in config.voices
         }
         self.speaker = Speaker(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled)
-        self.desk = Desk(config, self.engines, self.speaker, self._try_client)
+        machine = Machine(list(self.engines.values()), usable_cores())
+        self.pools = {
+            voice: Pool(voice, [engine for engine in machine.engines if engine.voice == voice], machine)
+            for voice in config.voices
+        }
+        self.desk = Desk(config, self.pools, self.speaker, self._try_client)
         self.desk.snapshot = self.snapshot
         self._started_ns = self._published_ns = time.monotonic_ns()
         self._longest_turn_ns = 0
@@ -92,13 +97,15 @@ class Gateway:
         _bind(socket, endpoint)
         return socket
 
-    def _sender(self, socket: zmq.Socket[bytes], identity: str) -> Callable[[Message], None]:
+    def _sender(self, socket: zmq.Socket[bytes], identity: str) -> Callable[[Message], bool]:
         name = identity.encode()
 
-        def send(message: Message) -> None:
+        def send(message: Message) -> bool:
             # A role that is not there is told everything when it is back: see backends.py.
             with contextlib.suppress(zmq.Again, zmq.ZMQError):
                 socket.send_multipart([name, *link.encode(message)], zmq.NOBLOCK)
+                return True
+            return False
 
         return send
 
@@ -146,15 +153,16 @@ class Gateway:
         engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
         if engine is None or message is None:
             return
-        engine.heard_ns = now_ns
+        engine.heard(now_ns)
         session = self.desk.by_key.get(getattr(message, "key", -1))
+        here = session is not None and session.name in engine.streams  # it may have moved to another engine
         match message:
-            case link.Pcm() if session:
+            case link.Pcm() if session and here:
                 session.pcm(message, now_ns)
-            case link.Failed() if session:
+            case link.Failed() if session and here:
                 session.engine_failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
             case link.Ready() | link.Load():
-                engine.handle(message, self._sessions_of(engine.voice), now_ns)
+                engine.handle(message, now_ns)
 
     def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), time.monotonic_ns()
@@ -174,13 +182,10 @@ class Gateway:
             case link.DeviceReady() | link.DeviceGone() | link.Load():
                 self.speaker.handle(message, list(self.desk.sessions.values()), now_ns)
 
-    def _sessions_of(self, voice: str) -> list[Session]:
-        return [session for session in self.desk.sessions.values() if session.voice == voice]
-
     def _tick(self, now_ns: int) -> None:
         self.desk.tick(now_ns)
-        for engine in self.engines.values():
-            engine.tick(self._sessions_of(engine.voice), now_ns)
+        for pool in self.pools.values():
+            pool.tick(now_ns)
         self.speaker.tick(list(self.desk.sessions.values()), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
@@ -236,7 +241,7 @@ class Gateway:
         return {
             "ready": engine.there(now_ns),
             "default": engine.voice == self.desk.default_voice,
-            "open": len(self._sessions_of(engine.voice)),
+            "open": len(engine.streams),
             "max_streams": engine.max_streams,
             "capacity": engine.info.get("capacity"),
             **{key: engine.load.get(key) for key in LOAD},
