@@ -26,15 +26,13 @@ from daemon.message import Message
 from daemon.placement import Machine, Pool, usable_cores
 from daemon.places import addresses, is_busy
 from daemon.role import Role
-from daemon.telemetry import rss_bytes
+from daemon.telemetry import LOAD, combined, rss_bytes
 from daemon.wire import Code, WireError
 
 TICK_MS = 20
 TELEMETRY_NS = 500_000_000
 CLIENT_QUEUE = 256
 """Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
-LOAD = ("streams", "busy", "stolen", "batches_per_s", "audio_per_s", "late", "level", "degraded")
-"""What a voice's part of a snapshot has from its engine."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the others get a turn. Clients may flood; roles send what was asked of them."""
 
@@ -57,7 +55,8 @@ class Gateway:
         self._watchers = 0
         _bind(self._telemetry, places.telemetry)
         self.engines = {
-            name: Engine(name, name, self._sender(self._engine_socket, f"engine:{name}")) for name in config.voices
+            name: Engine(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"))
+            for name, spec in config.engines.items()
         }
         self.speaker = Speaker(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled)
         machine = Machine(list(self.engines.values()), usable_cores())
@@ -216,7 +215,7 @@ class Gateway:
             "clients": len(self.desk.peers),
             "max_streams": self.role.config.server.max_streams,
             "roles": self._roles(now_ns),
-            "voices": {name: self._voice(engine, now_ns) for name, engine in self.engines.items()},
+            "voices": {name: self._voice(pool, now_ns) for name, pool in self.pools.items()},
             "streams": {name: self._stream(name) for name in self.desk.sessions},
         }
 
@@ -237,10 +236,22 @@ class Gateway:
             "speaker": speaker,
         }
 
-    def _voice(self, engine: Engine, now_ns: int) -> dict[str, Any]:
+    def _voice(self, pool: Pool, now_ns: int) -> dict[str, Any]:
+        living, capacity = pool.living(now_ns), pool.capacity(now_ns)
+        return {
+            "ready": bool(living),
+            "default": pool.voice == self.desk.default_voice,
+            "open": sum(len(engine.streams) for engine in pool.engines),
+            "max_streams": capacity and capacity["streams"],
+            "capacity": capacity,
+            **combined([engine.load for engine in living]),
+            "engines": {engine.name: self._engine(engine, now_ns) for engine in pool.engines},
+        }
+
+    def _engine(self, engine: Engine, now_ns: int) -> dict[str, Any]:
         return {
             "ready": engine.there(now_ns),
-            "default": engine.voice == self.desk.default_voice,
+            "device": engine.device or None,
             "open": len(engine.streams),
             "max_streams": engine.max_streams,
             "capacity": engine.info.get("capacity"),
@@ -249,7 +260,9 @@ class Gateway:
 
     def _stream(self, name: str) -> dict[str, Any]:
         session = self.desk.sessions[name]
-        return {"client": self.desk.owners[name].name, **dict(session.describe()), **session.meter.snapshot()}
+        engine = next(engine.name for engine in self.pools[session.voice].engines if name in engine.streams)
+        about = {"client": self.desk.owners[name].name, "engine": engine}
+        return {**about, **dict(session.describe()), **session.meter.snapshot()}
 
     def close(self) -> None:
         """Close the sockets; what was said last still goes out, within their linger."""

@@ -90,7 +90,7 @@ class Ready(Message):
     info: dict[str, Any] = mapping()
     instance: int = integer()
     device: str = words(64, default="cpu")
-    threads: int = integer(1, 1024, default=1)
+    threads: int = integer(1, 256, default=1)
 
 
 @message
