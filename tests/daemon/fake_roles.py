@@ -108,12 +108,12 @@ class FakeEngine(FakeRole):
         self.streams: dict[int, Rendering] = {}
         self.starts: list[link.Start] = []
         self.hold = threading.Event()
-        self._failure = ""
+        self._failure, self._fails_at_start = "", True
         super().__init__(run_dir)
 
-    def fail_next(self, text: str) -> None:
-        """Give up the next stream that frames arrive for."""
-        self._failure = text
+    def fail_next(self, text: str, at_start: bool = True) -> None:
+        """Give up the next stream that frames arrive for; its first ones, or any."""
+        self._failure, self._fails_at_start = text, at_start
 
     def hello(self) -> Message:
         info = {
@@ -128,7 +128,7 @@ class FakeEngine(FakeRole):
 
     def take(self, message: Message) -> None:
         match message:
-            case link.Frames() if self._failure and message.first_frame == 0:
+            case link.Frames() if self._failure and (message.first_frame == 0 or not self._fails_at_start):
                 self._say(link.Failed(key=message.key, text=self._failure))
                 self._failure = ""
                 del self.streams[message.key]

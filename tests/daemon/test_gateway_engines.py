@@ -168,6 +168,7 @@ def test_an_engine_that_hangs_for_a_while_costs_no_sample(house: House) -> None:
     house.engines["glow/0"].hung.set()
     go.set()  # what is sent to it now it will read when its streams are elsewhere
     house.until("moved", lambda info: "glow/0" not in placed(info).values())
+    house.engines["glow/0"].fail_next("its device hung", at_start=False)  # which is nobody's business any more
     house.engines["glow/0"].hung.clear()
     house.until("back", lambda info: of(info, "glow/0")["ready"])
     for one in spoken:
