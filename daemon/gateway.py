@@ -26,7 +26,7 @@ from daemon.message import Message
 from daemon.placement import Machine, Pool, usable_cores
 from daemon.places import addresses, is_busy
 from daemon.role import Role
-from daemon.telemetry import LOAD, combined, rss_bytes
+from daemon.telemetry import combined, rss_bytes
 from daemon.wire import Code, WireError
 
 TICK_MS = 20
@@ -249,13 +249,14 @@ class Gateway:
         }
 
     def _engine(self, engine: Engine, now_ns: int) -> dict[str, Any]:
+        there = engine.there(now_ns)  # else what it last said about its work is past
         return {
-            "ready": engine.there(now_ns),
+            "ready": there,
             "device": engine.device or None,
             "open": len(engine.streams),
             "max_streams": engine.max_streams,
             "capacity": engine.info.get("capacity"),
-            **{key: engine.load.get(key) for key in LOAD},
+            **combined([engine.load] if there else []),
         }
 
     def _stream(self, name: str) -> dict[str, Any]:

@@ -176,9 +176,14 @@ def test_an_engine_that_hangs_for_a_while_costs_no_sample(house: House) -> None:
 
 
 def test_the_voice_is_lost_only_with_its_last_engine(house: House, client: RawClient) -> None:
+    house.engines["glow/2"].refuses = True
+    house.until("degraded", lambda info: of(info, "glow/2")["level"] == 3)
     for name in ("glow/2", "glow/0"):
         house.engines[name].crash()
-    house.until("two gone", lambda info: [of(info, name)["ready"] for name in NAMES] == [False, True, False])
+    info = house.until("two gone", lambda info: [of(info, name)["ready"] for name in NAMES] == [False, True, False])
+    assert of(info, "glow/2")["level"] is info["voices"]["glow"]["level"] is None, (
+        "what it did in its last life is past"
+    )
     client.open("s", "null")
     assert placed(client.status()) == {"s": "glow/1"}
     house.engines["glow/1"].crash()

@@ -165,7 +165,8 @@ def test_engines_on_one_gpu_share_it_and_the_freer_gpu_is_taken_first() -> None:
     place.ready(glow.engines[1], streams=10, device="cuda:1", instance=2)
     other = place.add("other", streams=10, device="cuda:1")
     place.open(other, 6)
-    assert place.open(glow, 14).count("glow/0") == 10
+    assert place.open(glow, 6) == ["glow/0"] * 6, "where the other engine has four tenths of its GPU left"
+    assert place.open(glow, 8).count("glow/0") == 4
     assert "the rest of cuda:1 is taken by other (6 of 10 streams)" in place.refused(glow)
     assert "the rest of cuda:1 is taken by glow/1 (4 of 10 streams)" in place.refused(other)
 
