@@ -154,7 +154,7 @@ class Gateway:
             return
         engine.heard(now_ns)
         session = self.desk.by_key.get(getattr(message, "key", -1))
-        here = session is not None and session.name in engine.streams  # it may have moved to another engine
+        here = session is not None and engine.streams.get(session.name) is session  # it may have moved to another
         match message:
             case link.Pcm() if session and here:
                 session.pcm(message, now_ns)

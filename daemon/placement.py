@@ -9,9 +9,9 @@ engines that share something must not be asked for more of it than there is:
     engines on one CUDA device    sum of load            <= 1
     engines on the CPU            sum of load x threads  <= cores that this process may use
 
-A capacity that was configured is the operator's word: it counts as load, and is not cut. A voice without a capacity (it has
-no pace to keep) neither counts nor is cut. An open stream counts, paused and idle ones too: it may speak at any time, and
-could not be refused then.
+A capacity that was configured is the operator's word: it counts, and is not cut. A voice that is heard only when its
+utterance has ended has no pace to keep: it neither counts nor is cut. An open stream counts, paused and idle ones too: it may
+speak at any time, and could not be refused then.
 """
 
 import os
@@ -29,8 +29,10 @@ def usable_cores() -> int:
 
 
 def load_of(engine: Engine) -> Fraction:
-    """The share of its capacity that is taken; 0 where it has none."""
-    return Fraction(len(engine.streams), engine.max_streams) if engine.max_streams else Fraction(0)
+    """The share of its capacity that is taken; 0 for an engine that has no pace to keep."""
+    if engine.max_streams is None or engine.info.get("whole_utterance"):
+        return Fraction(0)
+    return Fraction(len(engine.streams), engine.max_streams)
 
 
 class Refusal(NamedTuple):
@@ -124,7 +126,8 @@ class Pool:
     def tick(self, now_ns: int) -> None:
         """Move streams away from engines that are gone; give up those that have waited too long."""
         for engine in self.engines:
-            if engine.streams and not engine.there(now_ns):
+            # A call that takes a whole utterance is silent for long, which says nothing about its engine.
+            if engine.streams and not engine.there(now_ns) and not engine.info.get("whole_utterance"):
                 self._rescue(engine, now_ns)
             engine.tick(now_ns)
 

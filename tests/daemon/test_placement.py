@@ -50,11 +50,18 @@ class Place:
 
         return Engine(name, voice, send)
 
-    def ready(self, engine: Engine, streams: Any = 4, device: str = "cpu", threads: int = 1, instance: int = 1) -> None:
+    def ready(
+        self,
+        engine: Engine,
+        streams: Any = 4,
+        device: str = "cpu",
+        threads: int = 1,
+        instance: int = 1,
+        whole: bool = False,
+    ) -> None:
         found = capacity(streams) if isinstance(streams, int) else streams
-        engine.handle(
-            link.Ready(engine.voice, {"name": engine.voice, "capacity": found}, instance, device, threads), self.now_ns
-        )
+        info = {"name": engine.voice, "capacity": found, "whole_utterance": whole}
+        engine.handle(link.Ready(engine.voice, info, instance, device, threads), self.now_ns)
 
     def open(self, pool: Pool, count: int = 1) -> list[str]:
         """The engines that so many streams get."""
@@ -137,7 +144,7 @@ def test_an_engine_that_is_not_there_is_passed_over_and_named(place: Place) -> N
 def test_a_voice_is_told_once_with_the_sum_and_the_slowest_times(place: Place) -> None:
     pool = place.add("glow/0", "glow/1", streams=5)
     place.ready(pool.engines[0], streams=capacity(3, round_ms=22.0), instance=2)
-    assert pool.info(NOW_NS) == {"name": "glow", "capacity": capacity(8, round_ms=22.0)}
+    assert pool.info(NOW_NS) == {"name": "glow", "whole_utterance": False, "capacity": capacity(8, round_ms=22.0)}
     assert pool.info(NOW_NS + SILENT_NS) is None
 
 
@@ -190,6 +197,14 @@ def test_a_configured_capacity_is_not_cut_but_counts() -> None:
     measured.forget("s1")
     assert "told (2 of 2 streams)" in place.refused(measured)
     assert "the most allowed (voices.told.max_streams)" in place.refused(told)
+
+
+def test_a_voice_without_a_pace_to_keep_takes_nothing_from_those_that_have_one() -> None:
+    place = Place(cores=1)
+    slow, glow = place.add("slow", streams=capacity(3, measured=False), whole=True), place.add("glow", streams=4)
+    place.open(slow, 3)
+    place.open(glow, 4)
+    assert "3 of 3 streams are open, the most allowed" in place.refused(slow)
 
 
 @st.composite
@@ -320,6 +335,15 @@ def test_the_room_that_a_dead_engine_took_on_the_machine_is_the_other_engines() 
     pool.engines[0].send(link.DropAll())
     pool.tick(NOW_NS)
     assert list(pool.engines[1].streams) == ["c", "d", "a", "b"]
+
+
+def test_the_silence_of_an_engine_that_renders_a_whole_utterance_moves_nothing(place: Place) -> None:
+    pool = place.add("slow/0", "slow/1", streams=None, whole=True)
+    begun(pool, 0, "a")
+    place.now_ns += SILENT_NS
+    place.ready(pool.engines[1], None, whole=True)
+    pool.tick(place.now_ns)
+    assert list(pool.engines[0].streams) == ["a"]
 
 
 def test_an_engine_that_only_hung_is_told_to_forget_what_has_moved(place: Place) -> None:
