@@ -35,6 +35,9 @@ def load_of(engine: Engine) -> Fraction:
     return Fraction(len(engine.streams), engine.max_streams)
 
 
+Left = dict[str, Fraction]
+
+
 class Refusal(NamedTuple):
     """Why an engine takes no stream now, in words that follow "is"; and what to do."""
 
@@ -48,31 +51,31 @@ class Machine:
     def __init__(self, engines: Sequence[Engine], cores: int) -> None:
         self.engines, self.cores = engines, cores
 
-    def neighbours(self, engine: Engine) -> list[Engine]:
-        """The others that take some of what it runs on."""
-        return [one for one in self.engines if one is not engine and one.device == engine.device and load_of(one)]
+    def weight(self, engine: Engine) -> int:
+        """What it takes at full load of what it runs on: so many cores, or the whole of a CUDA device."""
+        return min(engine.threads, self.cores) if engine.device == "cpu" else 1
 
-    def left(self, engine: Engine) -> Fraction:
-        """What it runs on has so much left, as a share of what the engine takes of it at full load."""
-        size = self.cores if engine.device == "cpu" else 1
-        taken = sum(load_of(one) * self._weight(one) for one in [engine, *self.neighbours(engine)])
-        return Fraction(size - taken) / self._weight(engine)
+    def left(self) -> Left:
+        """What is left of the cores ("cpu") and of each CUDA device (of 1)."""
+        left = {engine.device: Fraction(self.cores if engine.device == "cpu" else 1) for engine in self.engines}
+        for engine in self.engines:
+            left[engine.device] -= load_of(engine) * self.weight(engine)
+        return left
 
-    def refusal(self, engine: Engine) -> Refusal | None:
+    def refusal(self, engine: Engine, left: Left) -> Refusal | None:
         """Why one more stream would be too much for what it runs on."""
         capacity = engine.info.get("capacity")
-        if not capacity or not capacity["measured"] or self.left(engine) * capacity["streams"] >= 1:
+        if not capacity or not capacity["measured"]:
+            return None
+        if left[engine.device] >= Fraction(self.weight(engine), capacity["streams"]):
             return None
         shared = f"the {self.cores} cores" if engine.device == "cpu" else engine.device
-        others = ", ".join(f"{one.name} ({_count(one)})" for one in self.neighbours(engine))
+        others = [one for one in self.engines if one is not engine and one.device == engine.device and load_of(one)]
         return Refusal(
-            f"at capacity: {_count(engine)} are open, and the rest of {shared} is taken by {others}",
+            f"at capacity: {_count(engine)} are open, and the rest of {shared} is taken by "
+            + ", ".join(f"{one.name} ({_count(one)})" for one in others),
             f"close one of these, try again later, or set voices.{engine.voice}.max_streams to a number",
         )
-
-    def _weight(self, engine: Engine) -> int:
-        """Cores that it takes at full load; a CUDA device is taken whole."""
-        return min(engine.threads, self.cores) if engine.device == "cpu" else 1
 
 
 class Pool:
@@ -110,13 +113,15 @@ class Pool:
 
     def best(self, now_ns: int) -> Engine | None:
         """The engine with the most room; None if no engine that is there has any."""
-        able = [engine for engine in self.living(now_ns) if self._refusal(engine) is None]
-        return max(able, key=self._room, default=None)
+        left = self._machine.left()
+        able = [engine for engine in self.living(now_ns) if self._refusal(engine, left) is None]
 
-    def _room(self, engine: Engine) -> tuple[Fraction, Fraction, int]:
-        """What is compared: room in engine and device, then in the engine, then (without a capacity) fewest streams."""
-        own = 1 - load_of(engine)
-        return min(own, self._machine.left(engine)), own, -len(engine.streams)
+        def room(engine: Engine) -> tuple[Fraction, Fraction, int]:
+            """In engine and device, then in the engine; then (where there is no capacity) the fewest streams."""
+            own = 1 - load_of(engine)
+            return min(own, left[engine.device] / self._machine.weight(engine)), own, -len(engine.streams)
+
+        return max(able, key=room, default=None)
 
     def forget(self, stream: str) -> None:
         """A stream is closed."""
@@ -143,8 +148,8 @@ class Pool:
     # ------------------------------------------------------------------- words
 
     def _at_capacity(self, now_ns: int) -> str:
-        living, capacity = self.living(now_ns), self.capacity(now_ns)
-        refusals = {engine.name: refusal for engine in living if (refusal := self._refusal(engine))}
+        living, capacity, left = self.living(now_ns), self.capacity(now_ns), self._machine.left()
+        refusals = {engine.name: refusal for engine in living if (refusal := self._refusal(engine, left))}
         remedies = "; ".join(dict.fromkeys(refusal.remedy for refusal in refusals.values()))
         if len(self.engines) == 1:
             return f"voice {self.voice!r} is {refusals[living[0].name].reason}; {remedies}"
@@ -157,7 +162,7 @@ class Pool:
             f"({'; '.join(reasons)})"
         )
 
-    def _refusal(self, engine: Engine) -> Refusal | None:
+    def _refusal(self, engine: Engine, left: Left) -> Refusal | None:
         """Why an engine that is there takes no stream now; None if it does."""
         most = engine.max_streams
         if most is not None and len(engine.streams) >= most:
@@ -167,7 +172,7 @@ class Pool:
                 f"overloaded and takes no new streams now ({len(engine.streams)} are open): {reason}",
                 "try again in some seconds",
             )
-        return self._machine.refusal(engine)
+        return self._machine.refusal(engine, left)
 
 
 def _count(engine: Engine) -> str:

@@ -178,6 +178,13 @@ def test_engines_on_one_gpu_share_it_and_the_freer_gpu_is_taken_first() -> None:
     assert "the rest of cuda:1 is taken by glow/1 (4 of 10 streams)" in place.refused(other)
 
 
+def test_a_gpu_and_a_cpu_fill_up_together() -> None:
+    place = Place(cores=8)
+    pool = place.add("glow/0", "glow/1", streams=2)
+    place.ready(pool.engines[1], streams=10, device="cuda:0", instance=2)
+    assert place.open(pool, 7) == ["glow/0", *["glow/1"] * 5, "glow/0"], "by room, not by cores that nobody can use"
+
+
 def test_threads_count_and_an_engine_alone_is_never_cut() -> None:
     place = Place(cores=4)
     wide, narrow = place.add("wide", streams=9, threads=16), place.add("narrow", streams=4)
