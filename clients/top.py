@@ -111,7 +111,7 @@ def spread(stage: object) -> str:
 
 
 def streams_table(snapshot: Snapshot, narrow: bool = False) -> Table:
-    """What each stream is and does. XRUN: how often client/engine was late for the device."""
+    """What each stream is and does. VOICE: its engine. XRUN: how often client/engine was late for the device."""
     columns = [
         "<STREAM",
         "<CLIENT",
@@ -127,7 +127,7 @@ def streams_table(snapshot: Snapshot, narrow: bool = False) -> Table:
     ]
     rows = [
         [
-            name, cell(dig(s, "client")), cell(dig(s, "state")), cell(dig(s, "voice")),
+            name, cell(dig(s, "client")), cell(dig(s, "state")), cell(dig(s, "engine") or dig(s, "voice")),
             cell(",".join(map(str, dig(s, "sinks") or []))), cell(dig(s, "generation")), cell(dig(s, "ttfa_ms"), ".0f"),
             cell(dig(s, "rtf"), ".2f"), cell(dig(s, "queue_frames")), cell(dig(s, "credit_frames")),
             f"{cell(dig(s, 'underruns', 'client'))}/{cell(dig(s, 'underruns', 'engine'))}",
@@ -159,30 +159,49 @@ def stages_table(snapshot: Snapshot) -> Table:
     return Table("stages, p50/p99 in ms", ["<STREAM", *(stage.upper() for stage in STAGES), "MEAN SUM"], rows)
 
 
-def voices_table(snapshot: Snapshot) -> Table:
-    rows = [
-        [
-            name + (" *" if dig(voice, "default") else ""),
-            _state_of(voice),
-            cell(dig(voice, "streams")),
-            f"{cell(dig(voice, 'open'))}/{cell(dig(voice, 'max_streams'))}",
-            cell(dig(voice, "busy"), ".0f", 100),
-            cell(dig(voice, "stolen"), ".0f", 100),
-            cell(dig(voice, "late"), ".0f", 100),
-            cell(dig(voice, "level")),
-            cell(dig(voice, "batches_per_s"), ".1f"),
-            cell(dig(voice, "audio_per_s"), ".2f"),
-        ]
-        for name, voice in entries(snapshot, "voices")
+def voices_table(snapshot: Snapshot, narrow: bool = False) -> Table:
+    """A row for each voice, and below it for each of its engines if there are several."""
+    rows = []
+    for name, voice in entries(snapshot, "voices"):
+        found = engines(voice)
+        places = [cell(dig(about, "device")) for _, about in found]
+        where = places[0] if len(places) == 1 else f"{len(places)} engines" if places else ABSENT
+        rows.append(_voice_row(name + (" *" if dig(voice, "default") else ""), voice, where))
+        if len(found) > 1:
+            rows += [_voice_row(f"  {engine}", about, cell(dig(about, "device"))) for engine, about in found]
+    columns = ["<VOICE", "<STATE", "<DEVICE", "SPEAKING", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL", "CALLS/s",
+               "AUDIO s/s"]  # fmt: skip
+    title = "voices (OPEN: streams/most; STOLEN: by other programs; LEVEL: of overload, 0 is none)"
+    return without(Table(title, columns, rows), ("<DEVICE", "STOLEN %", "CALLS/s") if narrow else ())
+
+
+def engines(voice: object) -> list[tuple[str, dict[str, Any]]]:
+    """A voice's engines, in the order of their devices."""
+    found = dig(voice, "engines")
+    return [(clean(name), about) for name, about in found.items()] if isinstance(found, dict) else []
+
+
+def _voice_row(name: str, voice: dict[str, Any], where: str) -> list[str]:
+    return [
+        name,
+        _state_of(voice),
+        where,
+        cell(dig(voice, "streams")),
+        f"{cell(dig(voice, 'open'))}/{cell(dig(voice, 'max_streams'))}",
+        cell(dig(voice, "busy"), ".0f", 100),
+        cell(dig(voice, "stolen"), ".0f", 100),
+        cell(dig(voice, "late"), ".0f", 100),
+        cell(dig(voice, "level")),
+        cell(dig(voice, "batches_per_s"), ".1f"),
+        cell(dig(voice, "audio_per_s"), ".2f"),
     ]
-    columns = ["<VOICE", "<STATE", "SPEAKING", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL", "CALLS/s", "AUDIO s/s"]
-    return Table("voices (OPEN: streams/most; STOLEN: by other programs; LEVEL: of overload, 0 is none)", columns, rows)
 
 
 def _state_of(voice: dict[str, Any]) -> str:
     if not dig(voice, "ready"):
         return "away"
-    return "degraded" if dig(voice, "degraded") else "ready"
+    away = any(not dig(engine, "ready") for _, engine in engines(voice))
+    return "degraded" if away or dig(voice, "degraded") else "ready"
 
 
 def roles_table(snapshot: Snapshot) -> Table:
@@ -207,11 +226,12 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def notices(snapshot: Snapshot) -> list[str]:
-    """A line for each voice that falls behind: what is done about it, since when and why."""
+    """A line for each engine that falls behind: what is done about it, since when and why."""
     return [
         _notice(name, degraded, snapshot.get("t_ns"))
-        for name, voice in entries(snapshot, "voices")
-        if isinstance(degraded := dig(voice, "degraded"), dict)
+        for entry in entries(snapshot, "voices")
+        for name, engine in engines(entry[1]) or [entry]
+        if isinstance(degraded := dig(engine, "degraded"), dict)
     ]
 
 
@@ -227,7 +247,9 @@ def _notice(name: str, degraded: dict[str, Any], t_ns: object) -> str:
 
 
 def tables(snapshot: Snapshot, narrow: bool = False) -> list[Table]:
-    return [streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot), roles_table(snapshot)]
+    return [
+        streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot, narrow), roles_table(snapshot),
+    ]  # fmt: skip
 
 
 def as_text(snapshot: Snapshot) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from daemon.config import Config, ConfigError, load
+from daemon.config import Config, ConfigError, Voice, load
 from daemon.places import addresses, claim, prepare_run_dir, run_dir
 from daemon.role import config_arguments, setup_logging
 from daemon.supervisor import RoleSpec, StartError, Supervisor
@@ -71,16 +71,20 @@ def examine(config: Config, command: str, as_json: bool) -> int:
 
 def summary(config: Config) -> str:
     """One line on what a daemon with this configuration would do."""
-    voices = ", ".join(f"{name} ({voice.engine})" for name, voice in config.voices.items())
+    voices = ", ".join(f"{name} ({_engines(voice)})" for name, voice in config.voices.items())
     sound = (config.speaker.device or "the default sound device") if config.speaker.enabled else "no sound device"
     return f"OK: voices {voices}; default {config.default_voice}; {config.server.max_streams} streams; {sound}"
+
+
+def _engines(voice: Voice) -> str:
+    return voice.engine if len(voice.devices) == 1 else f"{voice.engine}, {len(voice.devices)} engines"
 
 
 # ---------------------------------------------------------------- glowd run
 
 
 def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
-    """What to start, in order: the gateway, an engine for each voice, the speaker."""
+    """What to start, in order: the gateway, the engines of each voice, the speaker."""
 
     def spec(name: str, role: str, *more: str) -> RoleSpec:
         # -P: a file in the working directory must not take the place of a module.
@@ -88,7 +92,7 @@ def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[li
             name, (sys.executable, "-P", "-m", f"daemon.{role}", "--run-dir", str(directory), *more, *arguments)
         )
 
-    engines = [spec(f"engine:{voice}", "engine", "--voice", voice) for voice in config.voices]
+    engines = [spec(f"engine:{name}", "engine", "--engine", name) for name in config.engines]
     speaker = [[spec("speaker", "speaker")]] if config.speaker.enabled else []
     return [[spec("gateway", "gateway")], engines, *speaker]
 

@@ -1,8 +1,9 @@
 """What stands behind the gateway: the engines of the voices, and the speaker.
 
-Rules: no socket; messages go out through a `send` that may fail silently, because a role that is not there will be told
-everything when it is (engine_back, speaker_back). A role is known by its instance number: a new number is a new life, whose
-state is empty. Roles repeat their Ready every second; one that was silent for longer is lost.
+Rules: no socket; messages go out through a `send` that may fail, because a role that is not there will be told everything
+when it is (engine_back, speaker_back). A role is known by its instance number: a new number is a new life, whose state is
+empty. Roles repeat their Ready every second; one that was silent for longer is lost. Which streams an engine gets is
+decided in placement.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,28 +19,41 @@ SILENT_NS = 3_000_000_000
 
 
 class Engine:
-    """The engine of one voice, as far as it is there; streams wait `wait_s` for it to come back."""
+    """One engine process, as far as it is there, and the streams in it, which wait `wait_s` for it to come back."""
 
-    def __init__(self, voice: str, send: Callable[[Message], object], wait_s: float) -> None:
-        self.voice, self.send, self._wait_ns = voice, send, int(1e9 * wait_s)
+    def __init__(self, name: str, voice: str, send: Callable[[Message], bool], wait_s: float) -> None:
+        """`send` tells whether there was somebody to take the message."""
+        self.name, self.voice, self._send, self._wait_ns = name, voice, send, int(1e9 * wait_s)
+        self.streams: dict[str, Session] = {}
         self.info: dict[str, Any] = {}
         self.load: dict[str, Any] = {}
+        self.device, self.threads = "", 1
         self.instance = -1
         self.heard_ns: int | None = None
+        self._reached = False
 
     def there(self, now_ns: int) -> bool:
-        """Whether it has been heard of lately."""
-        return self.heard_ns is not None and now_ns - self.heard_ns < SILENT_NS
+        """Whether it has been heard of lately, and took what it was sent since."""
+        return self.heard_ns is not None and self._reached and now_ns - self.heard_ns < SILENT_NS
 
-    def handle(self, message: Message, sessions: Iterable[Session], now_ns: int) -> None:
+    def send(self, message: Message) -> None:
+        """Tell it; one that is not there is told everything when it is back."""
+        self._reached = self._send(message)
+
+    def heard(self, now_ns: int) -> None:
+        """It said something."""
+        self.heard_ns, self._reached = now_ns, True
+
+    def handle(self, message: Message, now_ns: int) -> None:
         """A message of the engine about itself."""
-        self.heard_ns = now_ns
+        self.heard(now_ns)
         if isinstance(message, link.Load):
             self.load = message.stats
         if isinstance(message, link.Ready) and message.instance != self.instance:
             self.instance, self.info, self.load = message.instance, message.info, {}
+            self.device, self.threads = message.device, message.threads
             self.send(link.DropAll())
-            for session in sessions:
+            for session in self.streams.values():
                 session.engine_back()
 
     @property
@@ -48,40 +62,19 @@ class Engine:
         capacity = self.info.get("capacity")
         return capacity["streams"] if capacity else None
 
-    def require_room(self, open_streams: int) -> None:
-        """Raises WireError unless one more stream can be served beside those that are open. An open stream counts,
-        paused and idle ones too: it may speak at any time, and could not be refused then."""
-        most = self.max_streams
-        if most is not None and open_streams >= most:
-            raise WireError(Code.AT_CAPACITY, _at_capacity(self.voice, open_streams, self.info["capacity"]))
+    @property
+    def overload(self) -> str:
+        """Why it takes no new streams until it has caught up; "" if it does."""
         degraded = self.load.get("degraded")
-        if degraded and degraded["refuses"]:
-            raise WireError(
-                Code.AT_CAPACITY,
-                f"voice {self.voice!r} is overloaded and takes no new streams now ({open_streams} are open): "
-                f"{degraded['reason']}; try again in some seconds",
-            )
+        return degraded["reason"] if degraded and degraded["refuses"] else ""
 
-    def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
+    def tick(self, now_ns: int) -> None:
         """Give up streams that have waited too long."""
         if self.heard_ns is not None and now_ns - self.heard_ns > self._wait_ns:
-            for session in sessions:
+            for session in self.streams.values():
                 session.engine_failed(
                     Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back"
                 )
-
-
-def _at_capacity(voice: str, open_streams: int, capacity: dict[str, Any]) -> str:
-    limit, setting = f"{open_streams} of {capacity['streams']} streams are open", f"voices.{voice}.max_streams"
-    if not capacity["measured"]:
-        return f"voice {voice!r} is at capacity: {limit}, the most allowed ({setting}); close one, or try again later"
-    took = "" if capacity["round_ms"] is None else (
-        f", with {capacity['round_ms']:.1f} ms of work for {capacity['chunk_ms']:.1f} ms of sound"
-    )  # fmt: skip
-    return (
-        f"voice {voice!r} is at capacity: {limit}, as many as this machine was measured to keep up with{took}; "
-        f"close one, try again later, or set {setting} to another number"
-    )
 
 
 class Speaker:

@@ -59,9 +59,14 @@ def _rounded(ms: float | None) -> float | None:
 Clock = Callable[[], float]
 
 
+def device_of(vocoder: Vocoder) -> str:
+    """Where a voice runs: cpu, or cuda:N."""
+    return str(getattr(vocoder, "device", "cpu"))
+
+
 def works_alone(vocoder: Vocoder, threads: int) -> bool:
     """Whether the thread that calls the voice does all its work: it waits neither for other threads nor for a GPU."""
-    return threads == 1 and str(getattr(vocoder, "device", "cpu")) == "cpu"
+    return threads == 1 and device_of(vocoder) == "cpu"
 
 
 def find(

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from daemon.strict import EMBEDDED, PATH_KEYS, ConfigError, absolute, as_table, fill, refuse_unknown, setting
 
@@ -24,6 +24,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 BACKENDS, PRECISIONS = ("auto", "compiled", "torch", "triton"), ("auto", "float32", "bf16")
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
+MAX_ENGINES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +59,14 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voice:
-    """What every [voices.NAME] table has. One engine process serves one voice."""
+    """What every [voices.NAME] table has. Each of `devices` has an engine process of its own."""
+
+    DEVICES: ClassVar[str] = "cpu"
+    DEVICE: ClassVar[re.Pattern[str]] = re.compile(r"cpu")
 
     engine: str = ""
     default: bool = False
+    devices: tuple[str, ...] = setting(("cpu",), 1, MAX_ENGINES)
     threads: int = setting(1, 1, 256)
     max_streams: int = setting(0, 0, 1024)
     chunk_frames: int = setting(4, 1, 512)
@@ -75,15 +80,21 @@ class Voice:
             raise ConfigError(
                 f"{where}.chunk_frames = {self.chunk_frames} is above max_chunk_frames = {self.max_chunk_frames}"
             )
+        for device in self.devices:
+            if not self.DEVICE.fullmatch(device):
+                raise ConfigError(f"each of {where}.devices must be {self.DEVICES}, got {device!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveGlowVoice(Voice):
     """A [voices.NAME] table with engine = "waveglow"."""
 
+    DEVICES: ClassVar[str] = "auto, cpu, cuda or cuda:N"
+    DEVICE: ClassVar[re.Pattern[str]] = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
+
     engine: str = "waveglow"
     checkpoint: str = EMBEDDED
-    device: str = "auto"
+    devices: tuple[str, ...] = setting(("auto",), 1, MAX_ENGINES)
     backend: str = setting("auto", among=BACKENDS)
     precision: str = setting("auto", among=PRECISIONS)
     sigma: float = setting(-1.0, -1, 2)
@@ -94,17 +105,16 @@ class WaveGlowVoice(Voice):
     def check(self, where: str) -> None:
         """Raises ConfigError where settings contradict one another; `where` is the table's name."""
         Voice.check(self, where)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ConfigError(f"{where}.device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         if -1 < self.sigma < 0:
             raise ConfigError(f"{where}.sigma must be -1 (the checkpoint's own) or 0 to 2, got {self.sigma}")
-        if self.backend == "compiled" and (self.device.startswith("cuda") or self.precision == "bf16"):
+        on_cuda = any(device.startswith("cuda") for device in self.devices)
+        if self.backend == "compiled" and (on_cuda or self.precision == "bf16"):
             raise ConfigError(
-                f'{where}.backend = "compiled" runs in float32 on a CPU; {where}.device is {self.device!r} and '
+                f'{where}.backend = "compiled" runs in float32 on a CPU; {where}.devices is {list(self.devices)} and '
                 f"{where}.precision is {self.precision!r}"
             )
-        if self.backend == "triton" and self.device == "cpu":
-            raise ConfigError(f'{where}.backend = "triton" runs on CUDA; {where}.device is {self.device!r}')
+        if self.backend == "triton" and "cpu" in self.devices:
+            raise ConfigError(f'{where}.backend = "triton" runs on CUDA; {where}.devices is {list(self.devices)}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +184,20 @@ DEFAULT_VOICES: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """An engine process: its name, the voice it serves, and the device it serves it on: auto, cpu or cuda:N."""
+
+    name: str
+    voice: str
+    device: str
+
+    @property
+    def cuda(self) -> int | None:
+        """The number of a CUDA device that is named; None for others."""
+        return int(self.device.removeprefix("cuda:")) if self.device.startswith("cuda:") else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole of config.toml. Only a process's edge holds it; parts are handed their own table."""
@@ -189,6 +213,20 @@ class Config:
     def default_voice(self) -> str:
         """The voice of a stream that names none."""
         return next((name for name, voice in self.voices.items() if voice.default), next(iter(self.voices)))
+
+    @property
+    def engines(self) -> dict[str, EngineSpec]:
+        """The engine processes by name: that of the voice, or, where it has several, VOICE/0, VOICE/1, ..."""
+        specs = [
+            EngineSpec(
+                name=voice if len(settings.devices) == 1 else f"{voice}/{number}",
+                voice=voice,
+                device="cuda:0" if device == "cuda" else device,
+            )
+            for voice, settings in self.voices.items()
+            for number, device in enumerate(settings.devices)
+        ]
+        return {spec.name: spec for spec in specs}
 
 
 def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:

@@ -18,6 +18,7 @@ from daemon.generation import CREDIT_STEP_FRAMES, Terms
 from daemon.message import Message
 from daemon.outside import Outside
 from daemon.peers import Peer, TrySend
+from daemon.placement import Pool
 from daemon.session import Session
 from daemon.wire import Code, WireError
 
@@ -32,10 +33,10 @@ log = logging.getLogger("glowd.gateway")
 class Desk:
     """Peers and sessions. Owner: the gateway's only thread."""
 
-    def __init__(self, config: Config, engines: dict[str, Engine], speaker: Speaker, try_send: TrySend) -> None:
+    def __init__(self, config: Config, pools: dict[str, Pool], speaker: Speaker, try_send: TrySend) -> None:
         self.server: Server = config.server
         self.voices = config.voices
-        self.engines, self.speaker = engines, speaker
+        self.pools, self.speaker = pools, speaker
         self.default_voice, self.recordings = config.default_voice, Path(config.files.directory)
         self.default_prefill_ms = config.speaker.prefill_ms
         self.limits = wire.Limits(
@@ -94,7 +95,7 @@ class Desk:
             wire.Welcome(
                 version=wire.VERSION,
                 server=SERVER,
-                voices=[engine.info for engine in self.engines.values() if engine.there(now_ns)],
+                voices=[info for pool in self.pools.values() if (info := pool.info(now_ns))],
                 sinks=[*sinks, "socket", "file", "null"],
                 limits={
                     "max_message_bytes": self.server.max_message_bytes,
@@ -194,20 +195,15 @@ class Desk:
                 f"{len(self.sessions)} of {self.server.max_streams} streams are open, the most allowed (server.max_streams); "
                 "close one, or try again later",
             )
-        engine = self._engine(asked.voice or self.default_voice, now_ns)
-        check_format(asked.format, engine.info["format"], engine.voice)
-        engine.require_room(sum(session.voice == engine.voice for session in self.sessions.values()))
+        voice = asked.voice or self.default_voice
+        if voice not in self.pools:
+            raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; known: {', '.join(self.pools)}")
+        engine = self.pools[voice].require(now_ns)
+        check_format(asked.format, engine.info["format"], voice)
         if "device" in asked.sinks:
             self.speaker.require(now_ns)
-        return self._session(peer, asked, engine)
-
-    def _engine(self, voice: str, now_ns: int) -> Engine:
-        if voice not in self.engines:
-            raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; known: {', '.join(self.engines)}")
-        engine = self.engines[voice]
-        if not engine.there(now_ns):
-            raise WireError(Code.ENGINE_LOST, f"the engine of voice {voice!r} is not running now; try again")
-        return engine
+        session = engine.streams[asked.stream] = self._session(peer, asked, engine)
+        return session
 
     def _session(self, peer: Peer, asked: wire.Open, engine: Engine) -> Session:
         prefill_ms = asked.prefill_ms if asked.prefill_ms >= 0 else self.default_prefill_ms
@@ -259,6 +255,7 @@ class Desk:
         session.close()
         for key in [key for key, owner in self.by_key.items() if owner is session]:
             del self.by_key[key]
+        self.pools[session.voice].forget(session.name)
         self.sessions.pop(session.name, None)
         self.owners.pop(session.name, None)
         for peer in self.peers.values():

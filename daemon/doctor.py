@@ -14,6 +14,7 @@ from pathlib import Path
 
 from daemon.config import Config, ConfigError, Speaker, WaveGlowVoice
 from daemon.device import DeviceError, PortAudioOutput
+from daemon.placement import usable_cores
 from daemon.places import addresses, is_busy, prepare_run_dir, run_dir
 
 MIN_LIBZMQ = (4, 3, 5)
@@ -89,14 +90,15 @@ def torch(config: Config) -> Finding:
         import torch as module
     except (ImportError, OSError) as error:
         return Finding("torch", "missing", f"cannot be imported: {error}", f"{sys.executable} -m pip install torch")
-    wanted = [name for name, v in config.voices.items() if isinstance(v, WaveGlowVoice) and v.device.startswith("cuda")]
-    if module.cuda.is_available():
-        return Finding("torch", "ok", f"{module.__version__}, CUDA on {module.cuda.get_device_name()}")
-    if wanted:
-        text = f"{module.__version__} finds no CUDA device, which voice {wanted[0]} asks for"
-        remedy = f"--set voices.{wanted[0]}.device=cpu, or install the NVIDIA driver and a CUDA build of torch"
-        return Finding("torch", "missing", text, remedy)
-    return Finding("torch", "ok", f"{module.__version__}, no CUDA device: voices run on the CPU")
+    there = module.cuda.device_count() if module.cuda.is_available() else 0
+    devices = ", ".join(f"cuda:{number} ({module.cuda.get_device_name(number)})" for number in range(there))
+    absent = [spec for spec in config.engines.values() if spec.cuda is not None and spec.cuda >= there]
+    if absent:
+        asked = ", ".join(f"{spec.device} (voice {spec.voice})" for spec in absent)
+        text = f"{module.__version__} finds {devices or 'no CUDA device'}, and is asked for {asked}"
+        setting = f"--set \"voices.{absent[0].voice}.devices=['auto']\""
+        return Finding("torch", "missing", text, f"{setting}, or install the NVIDIA driver and a CUDA build of torch")
+    return Finding("torch", "ok", f"{module.__version__}, {devices or 'no CUDA device: voices run on the CPU'}")
 
 
 def compiler(config: Config) -> Finding:
@@ -168,13 +170,13 @@ def espeak() -> Finding:
 
 def cores(config: Config) -> Finding:
     """Whether engines' threads leave a core to the other roles."""
-    have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    want = sum(voice.threads for voice in config.voices.values() if isinstance(voice, WaveGlowVoice))
+    have = usable_cores()
+    on_cpu = [config.voices[spec.voice] for spec in config.engines.values() if spec.cuda is None]
+    want = sum(voice.threads for voice in on_cpu if isinstance(voice, WaveGlowVoice))
     text = f"{have} cores, load {os.getloadavg()[0]:.1f}; the networks take up to {want}"
     if want >= have:
-        return Finding(
-            "cores", "note", f"{text}, which leaves none to the gateway and the speaker", "lower voices.NAME.threads"
-        )
+        remedy = "lower voices.NAME.threads, or name fewer voices.NAME.devices"
+        return Finding("cores", "note", f"{text}, which leaves none to the gateway and the speaker", remedy)
     return Finding("cores", "ok", text)
 
 

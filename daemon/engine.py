@@ -1,6 +1,6 @@
-"""The engine role: the process that renders one voice's streams, its socket and its loop.
+"""The engine role: the process that renders streams of one voice on one device, its socket and its loop.
 
-    python -m daemon.engine --run-dir D --voice NAME [--config F]
+    python -m daemon.engine --run-dir D --engine NAME [--config F]
 
 Rules: one thread does everything (messages in, scheduler, network, messages out), so no state is ever shared. Messages
 that arrive while the network runs wait in the socket. What is rendered, and when, is decided in renderer.py.
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import zmq
 
 from daemon import capacity, link
+from daemon.config import WaveGlowVoice
 from daemon.places import addresses
 from daemon.renderer import Renderer
 from daemon.role import Role, set_niceness
@@ -70,7 +71,7 @@ def _receive(renderer: Renderer, socket: zmq.Socket[bytes]) -> None:
 def connect(role: Role) -> zmq.Socket[bytes]:
     """The DEALER to the gateway. Its queues are bounded by credit, not by message counts."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-    socket.setsockopt(zmq.IDENTITY, f"engine:{role.voice}".encode())
+    socket.setsockopt(zmq.IDENTITY, f"engine:{role.engine}".encode())
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.LINGER, 200)
@@ -81,8 +82,9 @@ def connect(role: Role) -> zmq.Socket[bytes]:
 def main() -> None:
     """Load the voice, warm up, say Ready, serve."""
     with Role.start("engine") as role:
-        settings = role.config.voices[role.voice]
-        vocoder = build_vocoder(role.voice, settings, role.config.server.max_streams)
+        spec = role.config.engines[role.engine]
+        settings = role.config.voices[spec.voice]
+        vocoder = build_vocoder(spec, settings, role.config.server.max_streams)
         found = prepare(vocoder, settings, role.config.server.max_streams)
         if vocoder.whole_utterance:
             set_niceness(10)  # it computes for seconds and nobody hears it before the end: live voices go first
@@ -94,12 +96,18 @@ def main() -> None:
         renderer = Renderer(
             vocoder, scheduler, lambda message: socket.send_multipart(link.encode(message)), work_ns=work_ns
         )
-        info = describe(vocoder, role.voice == role.config.default_voice, found)
+        ready = link.Ready(
+            voice=spec.voice,
+            info=describe(vocoder, spec.voice == role.config.default_voice, found),
+            instance=secrets.randbits(48),
+            device=capacity.device_of(vocoder),
+            threads=settings.threads if isinstance(settings, WaveGlowVoice) else 1,
+        )
         # Everything alive now stays alive: the collector need not look at it again while streams run.
         gc.collect()
         gc.freeze()
-        role.ready(voice=role.voice, device=str(getattr(vocoder, "device", "cpu")))
-        serve(role, renderer, socket, link.Ready(voice=role.voice, info=info, instance=secrets.randbits(48)))
+        role.ready(voice=spec.voice, device=ready.device)
+        serve(role, renderer, socket, ready)
         socket.close()
 
 

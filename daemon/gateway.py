@@ -23,18 +23,16 @@ from daemon import link
 from daemon.backends import Engine, Speaker
 from daemon.desk import Desk
 from daemon.message import Message
+from daemon.placement import Machine, Pool, usable_cores
 from daemon.places import addresses, is_busy
 from daemon.role import Role
-from daemon.session import Session
-from daemon.telemetry import rss_bytes
+from daemon.telemetry import combined, rss_bytes
 from daemon.wire import Code, WireError
 
 TICK_MS = 20
 TELEMETRY_NS = 500_000_000
 CLIENT_QUEUE = 256
 """Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
-LOAD = ("streams", "busy", "stolen", "batches_per_s", "audio_per_s", "late", "level", "degraded")
-"""What a voice's part of a snapshot has from its engine."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the others get a turn. Clients may flood; roles send what was asked of them."""
 
@@ -57,10 +55,16 @@ class Gateway:
         self._watchers, wait_s = 0, config.server.role_wait_s
         _bind(self._telemetry, places.telemetry)
         self.engines = {
-            name: Engine(name, self._sender(self._engine_socket, f"engine:{name}"), wait_s) for name in config.voices
+            name: Engine(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s)
+            for name, spec in config.engines.items()
         }
         self.speaker = Speaker(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s)
-        self.desk = Desk(config, self.engines, self.speaker, self._try_client)
+        machine = Machine(list(self.engines.values()), usable_cores())
+        self.pools = {
+            voice: Pool(voice, [engine for engine in machine.engines if engine.voice == voice], machine)
+            for voice in config.voices
+        }
+        self.desk = Desk(config, self.pools, self.speaker, self._try_client)
         self.desk.snapshot = self.snapshot
         self._started_ns = self._published_ns = time.monotonic_ns()
         self._longest_turn_ns = 0
@@ -92,13 +96,15 @@ class Gateway:
         _bind(socket, endpoint)
         return socket
 
-    def _sender(self, socket: zmq.Socket[bytes], identity: str) -> Callable[[Message], None]:
+    def _sender(self, socket: zmq.Socket[bytes], identity: str) -> Callable[[Message], bool]:
         name = identity.encode()
 
-        def send(message: Message) -> None:
+        def send(message: Message) -> bool:
             # A role that is not there is told everything when it is back: see backends.py.
             with contextlib.suppress(zmq.Again, zmq.ZMQError):
                 socket.send_multipart([name, *link.encode(message)], zmq.NOBLOCK)
+                return True
+            return False
 
         return send
 
@@ -146,15 +152,16 @@ class Gateway:
         engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
         if engine is None or message is None:
             return
-        engine.heard_ns = now_ns
+        engine.heard(now_ns)
         session = self.desk.by_key.get(getattr(message, "key", -1))
+        here = session is not None and engine.streams.get(session.name) is session  # it may have moved to another
         match message:
-            case link.Pcm() if session:
+            case link.Pcm() if session and here:
                 session.pcm(message, now_ns)
-            case link.Failed() if session:
+            case link.Failed() if session and here:
                 session.engine_failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
             case link.Ready() | link.Load():
-                engine.handle(message, self._sessions_of(engine.voice), now_ns)
+                engine.handle(message, now_ns)
 
     def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), time.monotonic_ns()
@@ -174,13 +181,10 @@ class Gateway:
             case link.DeviceReady() | link.DeviceGone() | link.Load():
                 self.speaker.handle(message, list(self.desk.sessions.values()), now_ns)
 
-    def _sessions_of(self, voice: str) -> list[Session]:
-        return [session for session in self.desk.sessions.values() if session.voice == voice]
-
     def _tick(self, now_ns: int) -> None:
         self.desk.tick(now_ns)
-        for engine in self.engines.values():
-            engine.tick(self._sessions_of(engine.voice), now_ns)
+        for pool in self.pools.values():
+            pool.tick(now_ns)
         self.speaker.tick(list(self.desk.sessions.values()), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
@@ -211,7 +215,7 @@ class Gateway:
             "clients": len(self.desk.peers),
             "max_streams": self.role.config.server.max_streams,
             "roles": self._roles(now_ns),
-            "voices": {name: self._voice(engine, now_ns) for name, engine in self.engines.items()},
+            "voices": {name: self._voice(pool, now_ns) for name, pool in self.pools.items()},
             "streams": {name: self._stream(name) for name in self.desk.sessions},
         }
 
@@ -232,19 +236,34 @@ class Gateway:
             "speaker": speaker,
         }
 
-    def _voice(self, engine: Engine, now_ns: int) -> dict[str, Any]:
+    def _voice(self, pool: Pool, now_ns: int) -> dict[str, Any]:
+        living, capacity = pool.living(now_ns), pool.capacity(now_ns)
         return {
-            "ready": engine.there(now_ns),
-            "default": engine.voice == self.desk.default_voice,
-            "open": len(self._sessions_of(engine.voice)),
+            "ready": bool(living),
+            "default": pool.voice == self.desk.default_voice,
+            "open": sum(len(engine.streams) for engine in pool.engines),
+            "max_streams": capacity and capacity["streams"],
+            "capacity": capacity,
+            **combined([engine.load for engine in living]),
+            "engines": {engine.name: self._engine(engine, now_ns) for engine in pool.engines},
+        }
+
+    def _engine(self, engine: Engine, now_ns: int) -> dict[str, Any]:
+        there = engine.there(now_ns)  # else what it last said about its work is past
+        return {
+            "ready": there,
+            "device": engine.device or None,
+            "open": len(engine.streams),
             "max_streams": engine.max_streams,
             "capacity": engine.info.get("capacity"),
-            **{key: engine.load.get(key) for key in LOAD},
+            **combined([engine.load] if there else []),
         }
 
     def _stream(self, name: str) -> dict[str, Any]:
         session = self.desk.sessions[name]
-        return {"client": self.desk.owners[name].name, **dict(session.describe()), **session.meter.snapshot()}
+        engine = next(engine.name for engine in self.pools[session.voice].engines if name in engine.streams)
+        about = {"client": self.desk.owners[name].name, "engine": engine}
+        return {**about, **dict(session.describe()), **session.meter.snapshot()}
 
     def close(self) -> None:
         """Close the sockets; what was said last still goes out, within their linger."""

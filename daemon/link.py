@@ -1,8 +1,8 @@
 """The messages between our own processes: gateway and engines, gateway and speaker.
 
 Rules of this file: as wire.py (no I/O, no state), but the peers are ours, so the limits are wide. The gateway binds
-`engine.ipc` and `speaker.ipc` in the run directory as ROUTERs; an engine connects with the identity `engine:VOICE`, the
-speaker with the identity `speaker`.
+`engine.ipc` and `speaker.ipc` in the run directory as ROUTERs; an engine connects with the identity `engine:NAME` (its
+name: config.py, EngineSpec), the speaker with the identity `speaker`.
 
 A `key` is a number the gateway gives to one generation of one stream and never uses again. Sample indices are absolute in
 the generation: frame f is samples f * hop ... (f + 1) * hop - 1. Times are time.monotonic_ns() of this machine.
@@ -81,11 +81,16 @@ class DropAll(Message):
 
 @message
 class Ready(Message):
-    """The voice is loaded and warm. Sent at start and again every second; `instance` names this life of the process."""
+    """The voice is loaded and warm. Sent at start and again every second; `instance` names this life of the process.
+
+    `device`: cpu or cuda:N, where the voice runs; `threads`: on a CPU, how many threads work for it.
+    """
 
     voice: str = identifier()
     info: dict[str, Any] = mapping()
     instance: int = integer()
+    device: str = words(64, default="cpu")
+    threads: int = integer(1, 256, default=1)
 
 
 @message

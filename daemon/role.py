@@ -1,6 +1,6 @@
 """What every role process shares: arguments, logs, status lines, and being told to stop.
 
-The supervisor starts a role as `python -m daemon.ROLE --run-dir D [--config F] [--voice NAME] [--set KEY=VALUE]...`.
+The supervisor starts a role as `python -m daemon.ROLE --run-dir D [--config F] [--engine NAME] [--set KEY=VALUE]...`.
 Rules between the two:
 - stdout is the role's status, one JSON map a line: {"ready": {...}} once, {"alive": 1} every second from the role's own
   main loop (so that a loop that hangs is seen), {"failed": "text"} before it gives up. Whatever else the process prints
@@ -91,8 +91,8 @@ def set_niceness(niceness: int) -> None:
 class Role:
     """A running role process. Owner: its main thread; `stop`, `on_stop` and `stopping` are for any thread."""
 
-    def __init__(self, name: str, config: Config, run_dir: Path, voice: str) -> None:
-        self.name, self.config, self.run_dir, self.voice = name, config, run_dir, voice
+    def __init__(self, name: str, config: Config, run_dir: Path, engine: str) -> None:
+        self.name, self.config, self.run_dir, self.engine = name, config, run_dir, engine
         self.stopping = threading.Event()
         self._callbacks: list[Callable[[], object]] = []
         self._lock = threading.Lock()
@@ -107,18 +107,18 @@ class Role:
         parser.add_argument(
             "--run-dir", type=Path, required=True, metavar="DIR", help="directory of the daemon's sockets"
         )
-        parser.add_argument("--voice", default="", help="engine: the [voices.NAME] table to serve")
+        parser.add_argument("--engine", default="", metavar="NAME", help="engine: which of the configuration's it is")
         arguments = parser.parse_args(argv)
         try:
             config = load(arguments.config, arguments.set)
-            if arguments.voice and arguments.voice not in config.voices:
-                raise ConfigError(f"there is no [voices.{arguments.voice}]; known: {', '.join(config.voices)}")
+            if arguments.engine and arguments.engine not in config.engines:
+                raise ConfigError(f"there is no engine {arguments.engine}; known: {', '.join(config.engines)}")
         except ConfigError as error:
             sys.stdout.write(json.dumps({"failed": str(error)}) + "\n")
             sys.exit(EXIT_FAILED)
-        setup_logging(arguments.voice or name, config.log.level)
+        setup_logging(arguments.engine or name, config.log.level)
         set_niceness(NICENESS.get(name, 0))
-        role = cls(name, config, arguments.run_dir.absolute(), arguments.voice)
+        role = cls(name, config, arguments.run_dir.absolute(), arguments.engine)
         role._take_over()
         return role
 

@@ -9,12 +9,14 @@ numbered error here.
     speaker: Attach, Pcm, ...     <-           <-  speaker: Position, Underrun, Played, Flushed
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from daemon import link, wire
 from daemon.generation import Generation, Terms
+from daemon.message import Message
 from daemon.outlets import Outlets
 from daemon.outside import Announcer, Outside
 from daemon.sinks import DeviceSink, FileSink, NullSink, OwnerSink, Piece, Sink
@@ -171,6 +173,12 @@ class Session:
             self.outside.to_engine(chunk.message(self.generation.key))
         if generation.ended:
             self.outside.to_engine(link.Finish(key=generation.key))
+
+    def move(self, to_engine: Callable[[Message], object]) -> None:
+        """Another engine serves the stream from here on; the one before it may be dead, or only hang and come back."""
+        self._drop_from_engine()
+        self.outside = replace(self.outside, to_engine=to_engine)
+        self.engine_back()
 
     # ----------------------------------------------------------- from the speaker
 

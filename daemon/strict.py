@@ -19,7 +19,7 @@ class ConfigError(ValueError):
 
 
 def setting(default: Any, low: float | None = None, high: float | None = None, among: tuple[str, ...] = ()) -> Any:
-    """A field with its allowed range (inclusive) or choices."""
+    """A field with its allowed range (inclusive; of a list, how many entries) or choices."""
     return field(default=default, metadata={"low": low, "high": high, "among": among})
 
 
@@ -65,12 +65,18 @@ def checked(part: Any, value: Any, where: str) -> Any:
     kind = type(part.default)
     if kind is float and type(value) is int:
         value = float(value)
+    if kind is tuple and type(value) is list and all(type(item) is str for item in value):
+        value = tuple(value)
     if type(value) is not kind:
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
+        words = {
+            int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes",
+            tuple: "a list of texts in quotes",
+        }  # fmt: skip
         raise ConfigError(f"{where} must be {words[kind]}, got {value!r}")
     low, high, among = (part.metadata.get(key) for key in ("low", "high", "among"))
     if among and value not in among:
         raise ConfigError(f"{where} must be one of {', '.join(among)}; got {value!r}")
-    if low is not None and not low <= value <= high:
-        raise ConfigError(f"{where} must be {low} to {high}, got {value}")
+    size, unit = (len(value), " entries") if kind is tuple else (value, "")
+    if low is not None and not low <= size <= high:
+        raise ConfigError(f"{where} must be {low} to {high}{unit}, got {size}")
     return value

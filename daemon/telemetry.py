@@ -18,9 +18,10 @@ A voice:
 
 | key | meaning |
 |---|---|
-| `ready`, `default` | whether its engine is there; whether it is the voice of streams that name none |
+| `ready`, `default` | whether an engine of it is there; whether it is the voice of streams that name none |
 | `open`, `max_streams` | streams open, speaking or not, and admitted at most; None: no limit but the daemon's |
 | `capacity` | where `max_streams` comes from: see daemon/capacity.py; None as above |
+| `engines` | name -> `device`, and all of this of one engine (but `default`, `engines`); above, they are `combined` |
 | `streams`, `busy`, `batches_per_s`, `audio_per_s` | utterances in the engine's hands, share of time in the network, ... |
 | `stolen` | share of the time in the network in which the processor ran something else; None where that is not known |
 | `late` | share of the chunks of the last second that were late: daemon/scheduler.py; None if there were none |
@@ -30,7 +31,7 @@ A stream:
 
 | key | meaning |
 |---|---|
-| `client`, `state`, `voice`, `sinks`, `generation` | what it is and does |
+| `client`, `state`, `voice`, `engine`, `sinks`, `generation` | what it is and does, and where |
 | `frames_in`, `queue_frames`, `credit_frames` | frames received, waiting for the network, and still granted |
 | `made_samples`, `delivered_samples` | rendered, and out of every sink |
 | `ttfa_ms` | first frames at the gateway -> first sample offered to the sinks, newest generation |
@@ -43,6 +44,7 @@ A stream:
 import contextlib
 import os
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,25 @@ def rss_bytes() -> int | None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+SUMS, MEANS, WORST = ("streams", "batches_per_s", "audio_per_s"), ("busy", "stolen"), ("late", "level")
+LOAD = (*SUMS, *MEANS, *WORST, "degraded")
+"""What a voice's part of a snapshot has from its engines."""
+
+
+def combined(loads: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the engines of a voice do, as of one: sums, means of shares, and of lateness the worst."""
+
+    def known(key: str) -> list[Any]:
+        return [load[key] for load in loads if load.get(key) is not None]
+
+    figures = {
+        **{key: sum(known(key)) if known(key) else None for key in SUMS},
+        **{key: sum(known(key)) / len(known(key)) if known(key) else None for key in MEANS},
+        **{key: max(known(key), default=None) for key in WORST},
+    }
+    return figures | {"degraded": max(known("degraded"), key=lambda degraded: degraded["level"], default=None)}
 
 
 class Window:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from daemon import capacity
-from daemon.config import GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
+from daemon.config import EngineSpec, GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
 from flow.vocoder import Vocoder
 
 SPARE_SLOTS = 8
@@ -17,11 +17,12 @@ SPARE_SLOTS = 8
 log = logging.getLogger("glowd.engine")
 
 
-def build_vocoder(name: str, settings: Voice, max_streams: int) -> Vocoder:
-    """The vocoder of a [voices.NAME] table. Raises flow.checkpoint.CheckpointError, ValueError."""
+def build_vocoder(spec: EngineSpec, settings: Voice, max_streams: int) -> Vocoder:
+    """The vocoder of a [voices.NAME] table for one of its engines. Raises flow.checkpoint.CheckpointError, ValueError."""
+    name = spec.voice
     match settings:
         case WaveGlowVoice():
-            return _build_waveglow(name, settings, max_streams)
+            return _build_waveglow(spec, settings, max_streams)
         case RtisiVoice():
             from flow.phase.rtisi import RtisiVocoder
 
@@ -33,18 +34,30 @@ def build_vocoder(name: str, settings: Voice, max_streams: int) -> Vocoder:
     raise ValueError(f"voice {name}: no engine {settings.engine!r}")
 
 
-def _build_waveglow(name: str, settings: WaveGlowVoice, max_streams: int) -> Vocoder:
+def find_device(spec: EngineSpec) -> str:
+    """cpu or cuda:N, where the engine will run. Raises ValueError for a CUDA device that is not there."""
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if spec.device == "auto":
+        return "cuda:0" if found else "cpu"
+    if spec.cuda is not None and spec.cuda >= found:
+        there = ", ".join(f"cuda:{number}" for number in range(found)) or "none"
+        raise ValueError(
+            f"voices.{spec.voice}.devices names {spec.device}, and the CUDA devices that torch sees are: {there}; "
+            "name one of these, auto or cpu"
+        )
+    return spec.device
+
+
+def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int) -> Vocoder:
     import torch
 
     from flow.checkpoint import load
     from flow.streaming import ChunkPlan, stream_vocoder
 
     torch.set_num_threads(settings.threads)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"voices.{name}.device is {device!r}, but torch sees no CUDA device; use auto or cpu")
+    name, device = spec.voice, find_device(spec)
     plan = ChunkPlan(
         settings.chunk_frames, settings.context_frames, settings.look_ahead_frames, settings.crossfade_samples
     )

@@ -35,6 +35,24 @@ def test_what_was_measured_is_shown() -> None:
     }  # fmt: skip
 
 
+def test_a_voice_with_several_engines_has_a_row_for_each() -> None:
+    table = top.voices_table(SNAPSHOT)
+    shown = [(row[0], row[1], row[2], row[4]) for row in table.rows if "twins" in row[0]]
+    assert shown == [
+        ("twins", "degraded", "2 engines", "3/8"),
+        ("  twins/0", "ready", "cuda:0", "2/8"),
+        ("  twins/1", "away", "-", "1/-"),
+    ]
+    assert row_of(table, "glow *")["<DEVICE"] == "cpu" and row_of(table, "old")["<DEVICE"] == "-"
+    assert "  glow" not in [row[0] for row in table.rows], "one engine is the voice"
+    assert max(map(len, top.lines(top.voices_table(SNAPSHOT, narrow=True)).splitlines()[2:])) <= 80
+    snapshot = copy.deepcopy(SNAPSHOT)
+    snapshot["streams"]["talk"] |= {"voice": "twins", "engine": "twins/1"}
+    assert row_of(top.streams_table(snapshot), "talk")["<VOICE"] == "twins/1"
+    snapshot["voices"]["twins"]["engines"]["twins/0"]["degraded"] = {"level": 1, "reason": "late"}
+    assert top.notices(snapshot)[0].startswith("twins/0 degraded for - s: level 1 of -")
+
+
 def test_what_was_not_measured_is_never_a_zero() -> None:
     row = row_of(top.streams_table(SNAPSHOT), "new")
     absent = ("TTFA", "RTF", "QUEUE", "CREDIT", "XRUN")
@@ -47,10 +65,12 @@ def test_what_was_not_measured_is_never_a_zero() -> None:
 def test_a_voice_that_falls_behind_is_named_with_the_reason() -> None:
     assert top.notices(SNAPSHOT) == []
     snapshot = copy.deepcopy(SNAPSHOT)
-    snapshot["voices"]["glow"] |= {"level": 3, "degraded": {
+    degraded = {
         "level": 3, "last_level": 3, "chunk_frames": 16, "refuses": True, "since_ns": 2_000_000_000,
         "reason": "62% of the chunks of 1 s were late, by up to 130 ms",
-    }}  # fmt: skip
+    }  # fmt: skip
+    for shown in (snapshot["voices"]["glow"], snapshot["voices"]["glow"]["engines"]["glow"]):
+        shown |= {"level": 3, "degraded": degraded}
     assert row_of(top.voices_table(snapshot), "glow *")["<STATE"] == "degraded"
     assert top.as_text(snapshot).splitlines()[1] == (
         "glow degraded for 3 s: level 3 of 3, chunks of 16 frames, new streams refused "
@@ -99,7 +119,7 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
 def test_the_specification_names_every_figure() -> None:
     words = (Path(wire.__file__).with_name("PROTOCOL.md")).read_text().split("## Telemetry")[1].split("## Error")[0]
     stream = SNAPSHOT["streams"]["talk"]
-    keys = [*SNAPSHOT, *stream, *stream["underruns"], *STAGE, *top.STAGES, *SNAPSHOT["voices"]["glow"]]
+    keys = [*SNAPSHOT, *stream, *stream["underruns"], *STAGE, *top.STAGES, *SNAPSHOT["voices"]["glow"], "device"]
     assert [key for key in keys if f"`{key}`" not in words] == []
 
 

@@ -10,6 +10,7 @@ from daemon.backends import Engine, Speaker
 from daemon.config import load
 from daemon.desk import Desk
 from daemon.message import Message
+from daemon.placement import Machine, Pool
 from daemon.wire import Code
 
 HOP, BINS, RATE = 256, 80, 22_050
@@ -26,13 +27,14 @@ class Hall:
         config = load(None, [VOICES, *settings])
         self.now_ns, self.lives = START_NS, 0
         self.to_engine, self.to_speaker = list[Message](), list[Message]()
-        self.engines = {
-            name: Engine(name, by_wire(self.to_engine), config.server.role_wait_s) for name in config.voices
-        }
-        self.speaker = Speaker(by_wire(self.to_speaker), True, config.server.role_wait_s)
+        wait_s = config.server.role_wait_s
+        self.engines = {name: Engine(name, name, by_wire(self.to_engine), wait_s) for name in config.voices}
+        machine = Machine(list(self.engines.values()), cores=2)
+        pools = {name: Pool(name, [engine], machine) for name, engine in self.engines.items()}
+        self.speaker = Speaker(by_wire(self.to_speaker), True, wait_s)
         self.mail: dict[bytes, list[Message]] = {}
         self.deaf, self.gone = set[bytes](), set[bytes]()
-        self.desk = Desk(config, self.engines, self.speaker, self._try_send)
+        self.desk = Desk(config, pools, self.speaker, self._try_send)
         self.ready("glow")
         if device:
             self.speaker.handle(link.DeviceReady("card", 48_000, 20.0, 1), [], self.now_ns)
@@ -53,7 +55,7 @@ class Hall:
             "whole_utterance": False, "default": voice == "glow", "history_frames": 4,
         }  # fmt: skip
         self.lives += 1
-        self.engines[voice].handle(link.Ready(voice, info | changes, self.lives), [], self.now_ns)
+        self.engines[voice].handle(link.Ready(voice, info | changes, self.lives), self.now_ns)
 
     def say(self, who: bytes, *messages: Message) -> list[Message]:
         """A client's messages, and all that it is told at once."""
@@ -90,9 +92,14 @@ class Hall:
         return [message for message in self.mail.get(who, []) if isinstance(message, kind)]
 
 
-def by_wire(where: list[Message]) -> Callable[[Message], None]:
+def by_wire(where: list[Message]) -> Callable[[Message], bool]:
     """Keeps messages to a role as the role will read them."""
-    return lambda message: where.append(link.decode(link.encode(message)))
+
+    def send(message: Message) -> bool:
+        where.append(link.decode(link.encode(message)))
+        return True
+
+    return send
 
 
 def mel(stream: str, seq: int = 0, first: int = 0, frames: int = 4, generation: int = 0) -> wire.Mel:

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zmq
@@ -33,13 +34,17 @@ def rendered(seed: int, mel: Array, first_frame: int = 0) -> Array:
 
 
 class FakeRole:
-    """A thread with a DEALER to the gateway. `crash` is a kill -9: its state is gone and nothing is said."""
+    """A thread with a DEALER to the gateway. `crash` is a kill -9: its state is gone and nothing is said.
+
+    While `hung` is set it neither reads nor speaks, as a stopped process does.
+    """
 
     identity: bytes
     name: str
 
     def __init__(self, run_dir: Path) -> None:
         self._endpoint, self._ended = f"ipc://{run_dir}/{self.name}.ipc", threading.Event()
+        self.hung = threading.Event()
         self.instance = time.monotonic_ns() // 1000
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -56,6 +61,9 @@ class FakeRole:
             self._socket.connect(self._endpoint)
             told_s = 0.0
             while not self._ended.is_set():
+                if self.hung.is_set():
+                    self._ended.wait(0.005)
+                    continue
                 if time.monotonic() - told_s > 0.5:
                     told_s = time.monotonic()
                     self._say(self.hello())
@@ -92,29 +100,35 @@ class Rendering:
 class FakeEngine(FakeRole):
     """Renders at once; `hold` makes it wait, as a busy network does."""
 
-    identity, name = b"engine:glow", "engine"
+    name = "engine"
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, engine: str = "glow", device: str = "cpu", capacity: Any = None) -> None:
+        self.identity, self.device, self.capacity = f"engine:{engine}".encode(), device, capacity
+        self.refuses = False
         self.streams: dict[int, Rendering] = {}
         self.starts: list[link.Start] = []
         self.hold = threading.Event()
-        self._failure = ""
+        self._failure, self._fails_at_start = "", True
         super().__init__(run_dir)
 
-    def fail_next(self, text: str) -> None:
-        """Give up the next stream that frames arrive for."""
-        self._failure = text
+    def fail_next(self, text: str, at_start: bool = True) -> None:
+        """Give up the next stream that frames arrive for; its first ones, or any."""
+        self._failure, self._fails_at_start = text, at_start
 
     def hello(self) -> Message:
         info = {
             "name": "glow", "rate_hz": RATE, "hop": HOP, "format": FORMAT, "look_ahead_frames": LOOK_AHEAD,
             "latency_ms": 12.0, "whole_utterance": False, "default": True, "history_frames": HISTORY,
+            "capacity": self.capacity,
         }  # fmt: skip
-        return link.Ready(voice="glow", info=info, instance=self.instance)
+        if self.refuses:
+            degraded = {"level": 3, "refuses": True, "reason": "all its chunks are late"}
+            self._say(link.Load(stats={"level": 3, "degraded": degraded}))
+        return link.Ready(voice="glow", info=info, instance=self.instance, device=self.device)
 
     def take(self, message: Message) -> None:
         match message:
-            case link.Frames() if self._failure and message.first_frame == 0:
+            case link.Frames() if self._failure and (message.first_frame == 0 or not self._fails_at_start):
                 self._say(link.Failed(key=message.key, text=self._failure))
                 self._failure = ""
                 del self.streams[message.key]

@@ -119,14 +119,19 @@ def mels(stream: str, mel: Array, chunk: int, generation: int = 0) -> list[Messa
 
 
 class Utterance:
-    """A client that speaks one utterance within its credit, in a thread, and checks that every sample comes once."""
+    """A client that speaks one utterance within its credit, in a thread, and checks that every sample comes once.
+
+    With `go`, its second half is not sent before that is set.
+    """
 
     running: ClassVar[set["Utterance"]] = set()
     """Those that were not checked, because a test failed."""
 
     def __init__(
-        self, endpoint: str, stream: str, mel: Array, chunk: int = 4, seed: int = 0, pace_s: float = 0.0
-    ) -> None:
+        self, endpoint: str, stream: str, mel: Array, chunk: int = 4, seed: int = 0, pace_s: float = 0.0,
+        go: threading.Event | None = None,
+    ) -> None:  # fmt: skip
+        self.go = go
         self.client, self.stream, self.mel, self.seed, self.pace_s = RawClient(endpoint), stream, mel, seed, pace_s
         self.credit = self.client.open(stream, "socket", seed=seed).credit_frames
         self.pieces: list[Array] = []
@@ -147,11 +152,15 @@ class Utterance:
         due_s = time.monotonic()
         give_up_s = due_s + 5 * WAIT_S
         while self.ending is None and time.monotonic() < give_up_s and not self._over.is_set():
-            while self._todo and len(self._todo[0][1]) <= self.credit and time.monotonic() >= due_s:
+            while self._todo and self._may_send(*self._todo[0]) and time.monotonic() >= due_s:
                 self._send(*self._todo.popleft())
                 due_s = max(due_s + self.pace_s, time.monotonic() - 0.1)
             wait_s = min(0.02, due_s - time.monotonic()) if self._todo else 0.02
             self._hear(self.client.next(max(0.001, wait_s)))
+
+    def _may_send(self, at: int, frames: Array) -> bool:
+        held = self.go is not None and not self.go.is_set() and at >= len(self.mel) // 2
+        return len(frames) <= self.credit and not held
 
     def _send(self, at: int, frames: Array) -> None:
         now_ns = time.monotonic_ns()

@@ -35,9 +35,19 @@ def test_stages_are_the_gateway_an_engine_for_each_voice_and_the_speaker() -> No
         ["gateway"], ["engine:glow", "engine:rtisi", "engine:griffin-lim"], ["speaker"],
     ]  # fmt: skip
     assert stages[1][2].command == (
-        sys.executable, "-P", "-m", "daemon.engine", "--run-dir", "/r", "--voice", "griffin-lim",
+        sys.executable, "-P", "-m", "daemon.engine", "--run-dir", "/r", "--engine", "griffin-lim",
         "--set", "log.level=debug",
     )  # fmt: skip
+
+
+def test_each_device_of_a_voice_has_an_engine_of_its_own() -> None:
+    config = load(None, ["speaker.enabled=false", "voices={glow={engine='waveglow',devices=['cuda:1','cpu']}}"])
+    _, engines = app.stages(config, Path("/r"), [])
+    assert [(spec.name, spec.command[-2:]) for spec in engines] == [
+        ("engine:glow/0", ("--engine", "glow/0")),
+        ("engine:glow/1", ("--engine", "glow/1")),
+    ]
+    assert app.summary(config).startswith("OK: voices glow (waveglow, 2 engines); default glow; ")
 
 
 def test_without_a_speaker_none_is_started() -> None:

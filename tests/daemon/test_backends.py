@@ -6,6 +6,7 @@ from daemon import link, wire
 from daemon.backends import SILENT_NS, Engine, Speaker
 from daemon.message import Message
 from daemon.wire import Code, WireError
+from tests.daemon.desk_rig import by_wire
 from tests.daemon.session_rig import HOP, Rig
 
 NOW_NS = 1_000_000_000_000
@@ -21,7 +22,7 @@ def sent() -> list[Message]:
 
 @pytest.fixture
 def engine(sent: list[Message]) -> Engine:
-    return Engine("glow", sent.append, WAIT_S)
+    return Engine("glow", "glow", by_wire(sent), WAIT_S)
 
 
 @pytest.fixture
@@ -46,20 +47,34 @@ def errors(rig: Rig) -> list[Code]:
 
 def test_an_engine_is_there_while_it_is_heard_of(engine: Engine) -> None:
     assert not engine.there(NOW_NS)
-    engine.handle(link.Ready("glow", INFO, 1), [], NOW_NS)
-    assert engine.info == INFO
+    engine.handle(link.Ready("glow", INFO, 1, "cuda:1", 2), NOW_NS)
+    assert engine.info == INFO and (engine.device, engine.threads) == ("cuda:1", 2)
     assert engine.there(NOW_NS + SILENT_NS - 1) and not engine.there(NOW_NS + SILENT_NS)
-    engine.handle(link.Load({"busy": 0.5}), [], NOW_NS + SILENT_NS)
+    engine.handle(link.Load({"busy": 0.5}), NOW_NS + SILENT_NS)
     assert engine.there(NOW_NS + SILENT_NS) and engine.load == {"busy": 0.5}
-    engine.handle(link.Ready("glow", INFO, 2), [], NOW_NS + SILENT_NS)
+    engine.handle(link.Ready("glow", INFO, 2), NOW_NS + SILENT_NS)
     assert engine.load == {}, "what its former life did says nothing about this one"
+
+
+def test_an_engine_that_cannot_be_told_anything_is_gone_until_it_says_something() -> None:
+    reached = True
+    engine = Engine("glow", "glow", lambda message: reached, WAIT_S)
+    engine.handle(link.Ready("glow", INFO, 1), NOW_NS)
+    engine.send(link.Drop(1))
+    assert engine.there(NOW_NS)
+    reached = False
+    engine.send(link.Drop(2))
+    assert not engine.there(NOW_NS), "its process is dead; nobody need wait until its silence shows it"
+    engine.heard(NOW_NS)
+    assert engine.there(NOW_NS)
 
 
 def test_each_life_of_an_engine_is_given_the_streams_once(engine: Engine, sent: list[Message]) -> None:
     rig = Rig("null")
     rig.send(4)
+    engine.streams["s"] = rig.session
     for instance, starts in ((1, 2), (1, 2), (2, 3)):
-        engine.handle(link.Ready("glow", INFO, instance), [rig.session], NOW_NS)
+        engine.handle(link.Ready("glow", INFO, instance), NOW_NS)
         assert len(rig.said(link.Start, rig.engine)) == starts
     assert sent == [link.DropAll(), link.DropAll()], "what it did for a gateway before this one is dropped first"
 
@@ -67,12 +82,12 @@ def test_each_life_of_an_engine_is_given_the_streams_once(engine: Engine, sent: 
 def test_streams_wait_for_their_engine_and_not_for_ever(engine: Engine) -> None:
     speaking, silent = Rig("null"), Rig("null")
     speaking.send(4)
-    both = [speaking.session, silent.session]
-    engine.handle(link.Ready("glow", INFO, 1), both, NOW_NS)
-    engine.tick(both, NOW_NS + LOST_NS)
+    engine.streams |= {"speaking": speaking.session, "silent": silent.session}
+    engine.handle(link.Ready("glow", INFO, 1), NOW_NS)
+    engine.tick(NOW_NS + LOST_NS)
     assert errors(speaking) == []
-    engine.tick(both, NOW_NS + LOST_NS + 1)
-    engine.tick(both, NOW_NS + LOST_NS + 2)
+    engine.tick(NOW_NS + LOST_NS + 1)
+    engine.tick(NOW_NS + LOST_NS + 2)
     assert errors(speaking) == [Code.ENGINE_LOST] and errors(silent) == []
     ending = speaking.ending
     assert isinstance(ending, wire.Error) and "voice glow" in ending.text
@@ -81,7 +96,8 @@ def test_streams_wait_for_their_engine_and_not_for_ever(engine: Engine) -> None:
 def test_a_gateway_that_has_just_started_gives_nobody_up(engine: Engine, speaker: Speaker) -> None:
     rig = Rig("device")
     rig.send(4)
-    engine.tick([rig.session], NOW_NS)
+    engine.streams["s"] = rig.session
+    engine.tick(NOW_NS)
     speaker.tick([rig.session], NOW_NS)
     assert errors(rig) == []
 

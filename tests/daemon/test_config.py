@@ -67,7 +67,14 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, rtisi-la, griffinlim; got 'tacotron'"]),
         ("voices.glow.backend=fast", ["voices.glow.backend", "auto, compiled, torch, triton", "'fast'"]),
         ("voices.glow.precision=half", ["voices.glow.precision", "auto, float32, bf16", "'half'"]),
-        ("voices.glow.device=gpu", ["voices.glow.device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
+        ("voices.glow.devices=['cpu', 'gpu']", ["each of voices.glow.devices must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
+        ("voices.glow.devices=['cuda:01']", ["got 'cuda:01'"]),
+        ("voices.glow.devices=[]", ["voices.glow.devices must be 1 to 64 entries, got 0"]),
+        (f"voices.glow.devices={['cpu'] * 65}", ["voices.glow.devices must be 1 to 64 entries, got 65"]),
+        ("voices.glow.devices=cpu", ["voices.glow.devices must be a list of texts in quotes, got 'cpu'"]),
+        ("voices.glow.devices=[0, 1]", ["voices.glow.devices must be a list of texts in quotes, got [0, 1]"]),
+        ("voices.glow.device=cuda:0", ["unknown setting voices.glow.device; did you mean voices.glow.devices? (known: "]),
+        ("voices.rtisi.devices=['cuda']", ["each of voices.rtisi.devices must be cpu, got 'cuda'"]),
         ("voices.glow.chunk_frames=17", ["voices.glow.chunk_frames = 17 is above max_chunk_frames = 16"]),
         ("voices.glow.sigma=-0.5", ["voices.glow.sigma must be -1", "got -0.5"]),
         ("voices.rtisi.iterations=0", ["voices.rtisi.iterations must be 1 to 200, got 0"]),
@@ -151,12 +158,28 @@ def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_director
     assert load().files.directory == str(tmp_path / "here/recordings")
 
 
-@pytest.mark.parametrize("other", ["device=cuda", "precision=bf16"])
+def test_each_device_has_an_engine_which_bears_the_name_of_the_voice_where_it_is_alone() -> None:
+    config = load(None, ["voices.glow.devices=['cuda', 'cuda:1', 'cpu']", "voices.rtisi.devices=['cpu', 'cpu']"])
+    assert [(spec.name, spec.voice, spec.device, spec.cuda) for spec in config.engines.values()] == [
+        ("glow/0", "glow", "cuda:0", 0),
+        ("glow/1", "glow", "cuda:1", 1),
+        ("glow/2", "glow", "cpu", None),
+        ("rtisi/0", "rtisi", "cpu", None),
+        ("rtisi/1", "rtisi", "cpu", None),
+        ("griffin-lim", "griffin-lim", "cpu", None),
+    ]
+    assert next((spec.name, spec.device) for spec in load().engines.values()) == ("glow", "auto")
+    assert len(load(None, [f"voices.glow.devices={['cpu'] * 64}"]).engines) == 66
+
+
+@pytest.mark.parametrize("other", ["devices=['cpu', 'cuda:1']", "precision=bf16"])
 def test_compiled_is_refused_where_it_cannot_be(other: str) -> None:
     with pytest.raises(ConfigError, match=r'voices\.glow\.backend = "compiled" runs in float32 on a CPU'):
         load(None, ["voices.glow.backend=compiled", f"voices.glow.{other}"])
 
 
 def test_triton_is_refused_on_a_cpu() -> None:
-    with pytest.raises(ConfigError, match=r'voices\.glow\.backend = "triton" runs on CUDA; .* is \'cpu\''):
-        load(None, ["voices.glow.backend=triton", "voices.glow.device=cpu"])
+    with pytest.raises(
+        ConfigError, match=r"voices\.glow\.backend = \"triton\" runs on CUDA; .* is \['cuda:0', 'cpu'\]"
+    ):
+        load(None, ["voices.glow.backend=triton", "voices.glow.devices=['cuda:0', 'cpu']"])

@@ -184,9 +184,9 @@ def test_a_voice_that_has_fallen_behind_takes_no_new_streams_and_keeps_those_it_
     degraded = {"level": 2, "refuses": False, "reason": "60% of the chunks of 1 s were late, by up to 90 ms"}
     load = {"level": 2, "degraded": degraded}
     hall.open(b"a", "s")
-    hall.engines["glow"].handle(link.Load(load), [], hall.now_ns)
+    hall.engines["glow"].handle(link.Load(load), hall.now_ns)
     hall.open(b"a", "t")
-    hall.engines["glow"].handle(link.Load(load | {"degraded": degraded | {"refuses": True}}), [], hall.now_ns)
+    hall.engines["glow"].handle(link.Load(load | {"degraded": degraded | {"refuses": True}}), hall.now_ns)
     error = hall.refused(b"a", wire.Open("u", sinks=["null"]), fatal=True)
     assert error.code == Code.AT_CAPACITY and error.text == (
         "voice 'glow' is overloaded and takes no new streams now (2 are open): "
@@ -194,7 +194,7 @@ def test_a_voice_that_has_fallen_behind_takes_no_new_streams_and_keeps_those_it_
     )
     hall.say(b"a", mel("s"))
     assert hall.desk.sessions["s"].generation.frames_in == 4
-    hall.engines["glow"].handle(link.Load({"level": 0, "degraded": None}), [], hall.now_ns)
+    hall.engines["glow"].handle(link.Load({"level": 0, "degraded": None}), hall.now_ns)
     hall.open(b"a", "u")
 
 

@@ -93,11 +93,17 @@ def test_cuda_is_missing_only_where_a_voice_asks_for_it(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert doctor.torch(load()).state == "ok"
-    found = doctor.torch(load(None, ["voices.glow.device=cuda:1"]))
-    assert found.state == "missing" and "voice glow" in found.text and "--set voices.glow.device=cpu" in found.remedy
+    found = doctor.torch(load(None, ["voices.glow.devices=['cuda:1']"]))
+    assert found.state == "missing" and "finds no CUDA device, and is asked for cuda:1 (voice glow)" in found.text
+    assert found.remedy.startswith("--set \"voices.glow.devices=['auto']\"")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
-    assert doctor.torch(load(None, ["voices.glow.device=cuda"])).text.endswith("CUDA on H100")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"H{number}00")
+    assert doctor.torch(load(None, ["voices.glow.devices=['cuda', 'cuda:1']"])).text.endswith(
+        ", cuda:0 (H000), cuda:1 (H100)"
+    )
+    found = doctor.torch(load(None, ["voices.glow.devices=['cuda:1', 'cuda:2', 'cuda:3', 'cpu']"]))
+    assert "finds cuda:0 (H000), cuda:1 (H100), and is asked for cuda:2 (voice glow), cuda:3 (voice glow)" in found.text
 
 
 def test_numba_is_missing_only_where_a_voice_insists_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +136,8 @@ def test_engines_that_would_take_every_core_are_worth_a_note(monkeypatch: pytest
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert doctor.cores(load()).state == "ok"
     assert "lower voices.NAME.threads" in doctor.cores(load(None, ["voices.glow.threads=4"])).remedy
+    assert doctor.cores(load(None, ["voices.glow.devices=['cpu', 'cpu', 'auto', 'cuda:0']"])).state == "ok"
+    assert doctor.cores(load(None, ["voices.glow.devices=['cpu', 'cpu', 'cpu', 'cpu']"])).state == "note"
 
 
 def test_real_time_priority_is_a_hint_and_never_an_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:

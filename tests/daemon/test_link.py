@@ -23,7 +23,7 @@ EXAMPLES: list[Message] = [
     link.Finish(KEY),
     link.Drop(KEY),
     link.DropAll(),
-    link.Ready("glow", {"hop": 256, "format": {"n_mels": 80}, "whole_utterance": False}, 7),
+    link.Ready("glow", {"hop": 256, "format": {"n_mels": 80}, "whole_utterance": False}, 7, "cuda:1", 2),
     link.Pcm(KEY, 10_240, 7, True, 45, NS, NS + 1, NS + 2, NS + 3, NS + 4, 2, AUDIO),
     link.Failed(KEY, "RuntimeError: no memory"),
     link.Load({"busy": 0.5, "rss_bytes": None}),

@@ -128,7 +128,7 @@ with Role.start("engine") as role:
     ("arguments", "words"),
     [
         (["--set", "server.x=1"], "unknown setting server.x"),
-        (["--voice", "nobody"], "there is no [voices.nobody]; known: glow, rtisi, griffin-lim"),
+        (["--engine", "nobody"], "there is no engine nobody; known: glow, rtisi, griffin-lim"),
         (["--config", "/nonexistent.toml"], "cannot read the configuration /nonexistent.toml"),
     ],
 )

@@ -286,6 +286,15 @@ class SessionMachine(RuleBasedStateMachine):
         self.rig.session.engine_back()
         self._settle()
 
+    @rule()
+    def the_stream_moves_to_another_engine(self) -> None:
+        there = list[Message]()
+        self.rig.session.move(there.append)
+        self._settle()
+        assert all(stream.over for stream in self.engine.streams.values()), "the one before it lets go of the stream"
+        self.engine, self.rig.engine, self._engine_at = Engine(), there, 0
+        self._settle()
+
     # ------------------------------------------------------------ the speaker
 
     @rule(limit=st.integers(1, 40))

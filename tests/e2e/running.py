@@ -43,15 +43,15 @@ class Daemon:
         return Client(self.endpoint, name=name, timeout_s=WAIT_S)
 
     def role_pids(self) -> dict[str, int]:
-        """Process ids of the roles, by module and voice: "gateway", "engine glow", "speaker"."""
+        """Process ids of the roles, by module and engine: "gateway", "engine glow", "engine glow/1", "speaker"."""
         pids = {}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 words = (entry / "cmdline").read_bytes().decode().split("\0")
                 if str(self.run_dir) in words:
                     module = next(word for word in words if word.startswith("daemon.")).removeprefix("daemon.")
-                    voice = words[words.index("--voice") + 1] if "--voice" in words else ""
-                    pids[f"{module} {voice}".strip()] = int(entry.name)
+                    engine = words[words.index("--engine") + 1] if "--engine" in words else ""
+                    pids[f"{module} {engine}".strip()] = int(entry.name)
         return pids
 
 
