@@ -17,7 +17,7 @@ from flow.mel import Floats
 from flow.streaming import ExactVocoder
 from flow.vocoder import render
 from tests.e2e.running import Daemon, running_daemon, samples_of, speech
-from tests.patience import WAIT_S, until
+from tests.patience import WAIT_S, repeated_after_stalls, until
 
 MEL = speech()
 HALF = len(MEL) // 2
@@ -63,9 +63,10 @@ def placed(client: Client) -> dict[str, str]:
 
 
 def connect(daemon: Daemon) -> Client:
-    """A client of a daemon in which nobody speaks: what was there before is gone."""
+    """A client of a daemon in which nobody speaks and both engines are there, whatever was before."""
     client = daemon.client()
-    until(lambda: not placed(client), "rid of former streams")
+    until(lambda: not placed(client), "the end of former streams")
+    until(lambda: all(engine["ready"] for engine in engines(client).values()), "the start of both engines", 5 * WAIT_S)
     return client
 
 
@@ -74,6 +75,7 @@ def engines(client: Client) -> dict[str, Any]:
     return found
 
 
+@repeated_after_stalls
 def test_streams_land_in_both_engines_and_each_speaks_as_offline(daemon: Daemon) -> None:
     with connect(daemon) as glow:
         (voice,) = glow.welcome.voices
@@ -85,6 +87,7 @@ def test_streams_land_in_both_engines_and_each_speaks_as_offline(daemon: Daemon)
             one.finish()
 
 
+@repeated_after_stalls
 def test_an_engine_that_is_killed_costs_no_sample_of_its_own_streams_nor_of_the_others(daemon: Daemon) -> None:
     with connect(daemon) as glow:
         spoken = [Speaking(glow, seed) for seed in range(10, 14)]
@@ -96,7 +99,6 @@ def test_an_engine_that_is_killed_costs_no_sample_of_its_own_streams_nor_of_the_
         assert Counter(before.values()) == {"glow/0": 2, "glow/1": 2}
         assert all(after[name] == engine for name, engine in before.items() if engine == "glow/1"), "they stayed"
     with connect(daemon) as glow:
-        until(lambda: engines(glow)["glow/0"]["ready"], "started again")
         again = [Speaking(glow, seed) for seed in range(20, 22)]
         assert sorted(placed(glow).values()) == ["glow/0", "glow/1"]
         for one in again:
