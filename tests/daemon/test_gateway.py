@@ -1,22 +1,18 @@
 """A gateway process, over real sockets: streams, refusals, and that nobody pays for another's mistakes."""
 
 import stat
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
 import numpy as np
 import pytest
-import zmq
 
 from daemon import wire
 from daemon.wire import Code
 from tests.daemon.fake_roles import FORMAT, HOP, FakeEngine, FakeSpeaker, frames, rendered
 from tests.daemon.gateway_rig import GatewayRig, RawClient, Utterance, mels, running_all
-from tests.patience import WAIT_S, measured
+from tests.patience import measured
 
 Everything = tuple[GatewayRig, FakeEngine, FakeSpeaker]
 
@@ -341,33 +337,6 @@ def test_the_gateway_stays_small(rig: GatewayRig) -> None:
     assert "torch" not in maps and "llvmlite" not in maps
 
 
-ECHO = """
-import sys, zmq
-socket = zmq.Context().socket(zmq.ROUTER)
-socket.bind(sys.argv[1])
-while True:
-    socket.send_multipart(socket.recv_multipart())
-"""
-
-
-def echo_ms(endpoint: str, pace_s: float) -> float:
-    """The median of what a message to another Python process and back takes on this machine, and nothing more."""
-    process, took_s = subprocess.Popen([sys.executable, "-c", ECHO, endpoint]), []
-    try:
-        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-            socket.connect(endpoint)
-            for _ in range(50):
-                time.sleep(pace_s)
-                began_s = time.monotonic()
-                socket.send(b"x" * 1000)
-                assert socket.poll(1000 * WAIT_S) and socket.recv()
-                took_s.append(time.monotonic() - began_s)
-    finally:
-        process.kill()
-        process.wait()
-    return 1000 * float(np.median(took_s))
-
-
 def test_the_time_in_the_daemon_is_short(rig: GatewayRig, record_property: Callable[[str, object], None]) -> None:
     """client -> gateway -> engine -> gateway -> client, less the time in the engine; two Python processes on one machine."""
 
@@ -375,10 +344,10 @@ def test_the_time_in_the_daemon_is_short(rig: GatewayRig, record_property: Calla
         utterance = Utterance(rig.endpoint, "s", frames(600), chunk=4, pace_s=0.005)
         utterance.check()
         p50, p99 = np.percentile(np.array(utterance.latencies_ns) / 1e6, [50, 99])
-        bare_ms = echo_ms(f"ipc://{rig.run_dir}/echo.ipc", pace_s=0.005)
-        said = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms; a bare echo: p50 {bare_ms:.2f} ms"
+        said = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
         print(f"client -> gateway -> engine -> gateway -> client: {said}")
         record_property("p50_ms", float(p50))
-        assert p50 <= max(5, 10 * bare_ms) and p99 <= max(50, 100 * bare_ms), said
+        assert p50 <= 5 and p99 <= 50, said
 
-    measured(attempt)
+    # Five threads and two processes: on a busy machine most attempts meet stalls of the length that is asked for.
+    measured(attempt, tries=20, stall_s=0.003)
