@@ -33,8 +33,13 @@ class Engine:
         self._reached = False
 
     def there(self, now_ns: int) -> bool:
-        """Whether it has been heard of lately, and took what it was sent since."""
-        return self.heard_ns is not None and self._reached and now_ns - self.heard_ns < SILENT_NS
+        """Whether it has been heard of lately, and took what it was sent since.
+
+        One that renders a whole utterance in one call says nothing meanwhile: it is there as long as its process is.
+        """
+        if self.heard_ns is None or not self._reached:
+            return False
+        return bool(self.info.get("whole_utterance")) or now_ns - self.heard_ns < SILENT_NS
 
     def send(self, message: Message) -> None:
         """Tell it; one that is not there is told everything when it is back."""
@@ -70,7 +75,7 @@ class Engine:
 
     def tick(self, now_ns: int) -> None:
         """Give up streams that have waited too long."""
-        if self.heard_ns is not None and now_ns - self.heard_ns > self._wait_ns:
+        if self.heard_ns is not None and not self.there(now_ns) and now_ns - self.heard_ns > self._wait_ns:
             for session in self.streams.values():
                 session.engine_failed(
                     Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back"

@@ -131,8 +131,7 @@ class Pool:
     def tick(self, now_ns: int) -> None:
         """Move streams away from engines that are gone; give up those that have waited too long."""
         for engine in self.engines:
-            # A call that takes a whole utterance is silent for long, which says nothing about its engine.
-            if engine.streams and not engine.there(now_ns) and not engine.info.get("whole_utterance"):
+            if engine.streams and not engine.there(now_ns):
                 self._rescue(engine, now_ns)
             engine.tick(now_ns)
 

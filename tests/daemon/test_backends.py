@@ -93,6 +93,22 @@ def test_streams_wait_for_their_engine_and_not_for_ever(engine: Engine) -> None:
     assert isinstance(ending, wire.Error) and "voice glow" in ending.text
 
 
+def test_an_engine_that_renders_whole_utterances_may_be_silent_for_as_long_as_a_call_takes() -> None:
+    reached = True
+    engine = Engine("slow", "slow", lambda message: reached, WAIT_S)
+    rig = Rig("null")
+    rig.send(4)
+    engine.streams["s"] = rig.session
+    engine.handle(link.Ready("slow", INFO | {"whole_utterance": True}, 1), NOW_NS)
+    engine.tick(NOW_NS + 2 * LOST_NS)
+    assert engine.there(NOW_NS + 2 * LOST_NS) and errors(rig) == []
+    reached = False
+    engine.send(link.Drop(1))  # only its process's end ends that
+    assert not engine.there(NOW_NS + 2 * LOST_NS)
+    engine.tick(NOW_NS + 2 * LOST_NS)
+    assert errors(rig) == [Code.ENGINE_LOST]
+
+
 def test_a_gateway_that_has_just_started_gives_nobody_up(engine: Engine, speaker: Speaker) -> None:
     rig = Rig("device")
     rig.send(4)

@@ -297,6 +297,8 @@ def test_a_listener_that_does_not_read_is_told_what_it_lost_and_delays_nobody(ri
     audio, end, gaps = rendered(6, frames(2400)), 0, 0
     for _ in iter(lambda: isinstance(listener.next(), wire.Played), True):
         piece = listener.said[-1]
+        if isinstance(piece, wire.Pong):  # it was silent for so long that the gateway looked whether it is there
+            continue
         assert isinstance(piece, wire.Audio)
         assert piece.gap == (piece.first_sample > end), "a gap is where samples are missing, and only there"
         gaps, end = gaps + piece.gap, piece.first_sample + piece.samples
