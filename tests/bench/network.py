@@ -102,12 +102,13 @@ def baseline(device: str, threads: int) -> Iterator[Result]:
 
 
 def exactness(device: str) -> Iterator[Result]:
-    """Streamed against offline: the largest difference over 100 random chunkings, and the timeline."""
+    """Streamed against offline and against the network's definition: the largest differences over 100 random chunkings, and
+    the timeline. Offline is the utterance as one chunk; the definition's sums run in another order, so its bound is wider."""
     torch.set_num_threads(1)
     voice, rng = load("embedded"), np.random.default_rng(0)
     vocoder, mel = ExactVocoder(voice, device), speech()[:120]
-    reference = offline(voice, mel, seed=1, sigma=vocoder.sigma)
-    worst, wrong_length = 0.0, 0
+    whole, defined = render(vocoder, mel, 1, len(mel)), offline(voice, mel, seed=1, sigma=vocoder.sigma)
+    worst, worst_defined, wrong_length = 0.0, 0.0, 0
     for _ in range(100):
         stream, at, parts = vocoder.open(1), 0, []
         while at < len(mel):
@@ -119,12 +120,13 @@ def exactness(device: str) -> Iterator[Result]:
         audio = np.concatenate([*parts, *drain(vocoder, stream, 16)])
         vocoder.close(stream)
         wrong_length += len(audio) != len(mel) * 256
-        worst = max(worst, float(np.abs(audio - reference).max()))
+        worst = max(worst, float(np.abs(audio - whole).max()))
+        worst_defined = max(worst_defined, float(np.abs(audio - defined).max()))
     settings = {"voice": "embedded", "frames": 120, "chunkings": 100}
     where = device_name(device)
-    yield Result(
-        "streamed - offline, largest", worst, "of full scale", where, settings, "<= 1e-5" if device == "cpu" else ""
-    )
+    goals = ("<= 1e-5", "<= 1e-4") if device == "cpu" else ("", "")
+    yield Result("streamed - offline, largest", worst, "of full scale", where, settings, goals[0])
+    yield Result("streamed - network as defined, largest", worst_defined, "of full scale", where, settings, goals[1])
     yield Result("utterances not frames x 256 samples long", wrong_length, "of 100", where, settings, "<= 0")
 
 

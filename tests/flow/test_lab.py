@@ -194,3 +194,11 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from flow.lab import parser; parser().format_help(); print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    command = [sys.executable, "-c", "import sys; from flow.lab import main; sys.exit(main(['card']))"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
