@@ -1,8 +1,5 @@
 """Ten minutes on a sound device: no underrun, and no process that grows."""
 
-import contextlib
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,40 +9,14 @@ import numpy as np
 from tests.bench.report import Result, cpu_name
 from tests.bench.service import CHUNK_FRAMES, utterance
 from tests.e2e.running import Daemon, rss_bytes, running_daemon, speech
+from tests.patience import Stalls
 
 SAMPLE_S = 5.0
-SLEEPER = """
-import sys, threading, time
-over, longest_s = threading.Event(), 0.0
-threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
-while not over.is_set():
-    began_s = time.monotonic()
-    time.sleep(0.002)
-    longest_s = max(longest_s, time.monotonic() - began_s - 0.002)
-print(1000 * longest_s)
-"""
-"""A process that does nothing but sleep for 2 ms: how much longer it slept, at worst, is what the machine did to everybody."""
-
-
-class Stall:
-    """The machine's longest stall; `ms` is known when `longest_stall` has ended."""
-
-    ms = 0.0
-
-
-@contextlib.contextmanager
-def longest_stall() -> Iterator[Stall]:
-    """Watch for how long the machine does not run a process that wants to run."""
-    found = Stall()
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", SLEEPER], stdin=pipe, stdout=pipe, text=True) as sleeper:
-        yield found
-        found.ms = float(sleeper.communicate(timeout=60)[0])
 
 
 def soak(env: dict[str, str], minutes: float, streams: int = 1) -> Iterator[Result]:
     """Streams at real-time pace on the device `pulse`, sentence after sentence; memory of each role meanwhile."""
-    with running_daemon("speaker.device=pulse", env=env) as daemon, longest_stall() as stall:
+    with running_daemon("speaker.device=pulse", env=env) as daemon, Stalls() as stalls:
         end_s = time.monotonic() + 60 * minutes
         underruns, sentences = [0] * streams, [0] * streams
 
@@ -63,7 +34,7 @@ def soak(env: dict[str, str], minutes: float, streams: int = 1) -> Iterator[Resu
         for thread in threads:
             thread.join(120)
     settings = {"minutes": minutes, "streams": streams, "sentences": sum(sentences), "chunk_frames": CHUNK_FRAMES}
-    beside = {"longest stall of the machine ms": stall.ms}
+    beside = {"longest stall ms": 1000 * stalls.longest_s}
     yield Result("soak: underruns on the device", sum(underruns), "", cpu_name(), settings, "<= 0", beside)
     for role, sizes in memory.items():
         yield Result(
