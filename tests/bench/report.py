@@ -99,6 +99,7 @@ def write(results: Sequence[Result], before: dict[str, Any], directory: Path = H
     for device in dict.fromkeys(result.device for result in results):
         rows = [asdict(result) for result in results if result.device == device]
         _append(runs, {"commit": commit, "device": device} | before, rows)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / JSON).write_text(json.dumps(runs, indent=1) + "\n")
     draw(directory)
 

@@ -48,6 +48,12 @@ def test_quick_figures_are_not_kept_unless_asked_for(monkeypatch: pytest.MonkeyP
     main(["soak", "--quick"])
 
 
+def test_the_folder_for_the_figures_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(PARTS, "soak", lambda device, sizes: iter([row()]))
+    main(["soak", "--quick", "--out", str(tmp_path / "new" / "run")])
+    assert (tmp_path / "new" / "run" / "results.json").exists(), "what took minutes to measure is not lost at the end"
+
+
 def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["networks"])
