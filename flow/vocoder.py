@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
-from flow.mel import Floats, MelFormat
+from glowd.flow.mel import Floats, MelFormat
 
 
 class Stream:

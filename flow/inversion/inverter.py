@@ -4,7 +4,7 @@ The definition of the network is waveglow.py; this is the same arithmetic with f
 chunks, CPU and CUDA all run `invert`; a whole utterance is one large chunk that begins with a fresh state.
 
     windows -> conditioning of each group, mel scale                 here, in torch
-    z, conditioning -> flows backwards, state moves on               a step: steps.py, compiled.py or fused.py
+    z, conditioning -> flows backwards, state moves on               a step: one of the backends
     x * scale -> overlap-add of the lapped squeeze -> audio          here, in torch
 """
 
@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flow.inversion.folding import Folded
-from flow.inversion.steps import FlowsStep, State, TorchStep
-from flow.network.conditioning import Linear
-from flow.network.waveglow import WaveGlow
+from glowd.flow.inversion.folding import Folded
+from glowd.flow.inversion.torch_backend import FlowsStep, State, TorchStep
+from glowd.flow.network.conditioning import Linear
+from glowd.flow.network.waveglow import WaveGlow
 
 MAX_WORKSPACES = 64
 FEW_ROWS = 4
@@ -38,8 +38,9 @@ class Workspace:
 class Inverter:
     """Inverts a WaveGlow: z and conditioning to audio, chunk by chunk or whole.
 
-    `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see compiled.py), "triton" (on CUDA; see fused.py), or
-    "auto": compiled where that can be, else torch. Auto is never triton, which has not yet been seen to win on a GPU.
+    `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see numba_backend.py), "triton" (on CUDA; see
+    triton_backend.py), or "auto": compiled where that can be, else torch. Auto is never triton, which has not yet
+    been seen to win on a GPU.
     Raises ValueError where the one that was asked for cannot be. `backend` then says which it is, and `why_torch` why.
     """
 
@@ -134,7 +135,7 @@ class Inverter:
         if self.dtype != torch.float32 or not self.config.causal:
             return "only causal voices in float32 are compiled"
         try:
-            import flow.inversion.compiled  # noqa: F401  (numba loads only where it is used)
+            import glowd.flow.inversion.numba_backend  # noqa: F401  (numba loads only where it is used)
         except ImportError as error:
             return f"numba cannot be imported ({error})"
         return ""
@@ -143,7 +144,7 @@ class Inverter:
         if self.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             return f"the device is {self.device}, and Triton's kernels run on CUDA"
         try:
-            import flow.inversion.fused  # noqa: F401  (Triton loads only where it is used)
+            import glowd.flow.inversion.triton_backend  # noqa: F401  (Triton loads only where it is used)
         except ImportError as error:
             return f"Triton cannot be imported ({error})"
         return ""
@@ -152,10 +153,10 @@ class Inverter:
         if self.backend == "torch":
             return lambda state, groups: TorchStep(weights, state, groups)
         if self.backend == "triton":
-            from flow.inversion.fused import TritonStep
+            from glowd.flow.inversion.triton_backend import TritonStep
 
             return lambda state, groups: TritonStep(weights, state, groups)
-        from flow.inversion.compiled import CompiledFlows
+        from glowd.flow.inversion.numba_backend import CompiledFlows
 
         return CompiledFlows(weights).step
 

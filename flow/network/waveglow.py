@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flow.mel import MelFormat
-from flow.network.conditioning import Conditioning, FrameEncoder, Upsampler
-from flow.network.coupling import WN, Coupling, Mixing
-from flow.network.squeeze import SQUEEZES
+from glowd.flow.mel import MelFormat
+from glowd.flow.network.conditioning import Conditioning, FrameEncoder, Upsampler
+from glowd.flow.network.coupling import WN, Coupling, Mixing
+from glowd.flow.network.squeeze import SQUEEZES
 
 
 @dataclass(frozen=True, slots=True)

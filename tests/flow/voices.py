@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
+from glowd.flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 
 VECTORS = Path(__file__).parent / "data" / "seed_vectors.safetensors"
 SMALL: dict[str, Any] = dict(flows=5, early_every=2, early_size=16, layers=3, channels=16, cond_channels=12)
