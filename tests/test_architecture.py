@@ -21,7 +21,7 @@ EDGE = re.compile(r"#.*\bedge\b")
 
 SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
 """What the processes of the daemon share."""
-ENGINE = (*SHARED, "daemon.engine", "daemon.gateway.metrics")
+ENGINE = (*SHARED, "daemon.engine")
 
 MAY_IMPORT = {
     "flow": ("flow",),
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "daemon/ipc.py": ("daemon.wire",),
     "daemon/runtime": SHARED,
     "daemon/gateway": (*SHARED, "daemon.gateway"),
-    "daemon/speaker": (*SHARED, "daemon.speaker", "daemon.gateway.metrics"),
+    "daemon/speaker": (*SHARED, "daemon.speaker"),
     "daemon/engine": ENGINE,
     "daemon/engine/vocoders.py": (*ENGINE, "flow"),
     "daemon/engine/renderer.py": (*ENGINE, "flow.vocoder", "flow.timing", "flow.mel"),

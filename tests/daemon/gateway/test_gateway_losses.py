@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.gateway.process import CLIENT_QUEUE
+from glowd.daemon.runtime.sockets import CLIENT_QUEUE
 from glowd.daemon.wire import Code
 from tests.daemon.fake_roles import HOP, FakeEngine, FakeSpeaker, frames, rendered
 from tests.daemon.gateway.gateway_rig import (
