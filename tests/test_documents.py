@@ -82,8 +82,8 @@ def dead_links(path: str, text: str) -> Iterator[str]:
 def index_faults(text: str) -> Iterator[str]:
     """LOG.md: entries newest first, each with a verdict, and an index with a line for each, in the same order."""
     entries = re.findall(r"^## (\d.+)$", text, re.M)
-    expected = [f"- [{entry}](#{anchor(entry)})" for entry in entries]
-    index = re.findall(r"^- \[\d.+$", text, re.M)
+    expected = [f"- {entry}" for entry in entries]
+    index = re.findall(r"^- \d{4}-.+$", text, re.M)
     yield from (f"LOG.md: add to the index: {line}" for line in expected if line not in index)
     yield from (f"LOG.md: delete from the index: {line}" for line in index if line not in expected)
     if index != expected and sorted(index) == sorted(expected):
@@ -180,6 +180,11 @@ def test_commands_of_make_in_documents_exist() -> None:
     assert used - targets == set()
 
 
+def test_log_is_indexed_newest_first_and_narrow() -> None:
+    text = read("LOG.md")
+    assert [*index_faults(text), *lines_too_long("LOG.md", text, LOG_COLUMNS)] == []
+
+
 def test_daemon_readme_lists_every_setting() -> None:
     assert list(settings_faults(read("daemon/README.md"), tomllib.loads(read("config.toml")))) == []
 
@@ -190,8 +195,7 @@ def test_pre_commit_runs_what_make_check_runs() -> None:
 
 
 TABLE = "\n## Files\n\n| file | what |\n|---|---|\n| `a.py` | one |\n| `x/b.py` | two |\n"
-ENTRIES = "- [2026-01-02: B (kept)](#2026-01-02-b-kept)\n- [2026-01-01: A (open)](#2026-01-01-a-open)\n"
-LOG = ENTRIES + "\n## 2026-01-02: B (kept)\n\n## 2026-01-01: A (open)\n"
+LOG = "- 2026-01-02: B (kept)\n- 2026-01-01: A (open)\n\n## 2026-01-02: B (kept)\n\n## 2026-01-01: A (open)\n"
 
 
 @pytest.mark.parametrize(
@@ -203,9 +207,9 @@ LOG = ENTRIES + "\n## 2026-01-02: B (kept)\n\n## 2026-01-01: A (open)\n"
         (table_faults("flow", TABLE + "| `a.py` | 3 |\n", ["a.py", "x/b.py"]), ["two rows for `a.py`"]),
         (dead_links("README.md", "[a](flow/none.py) [b](https://x/y) [c](LOG.md#none)"), ["flow/none.py", "no such heading"]),
         (paths_absent("README.md", "see flow/none.py and flow/mel.py"), ["flow/none.py"]),
-        (index_faults(LOG.replace("A (open)](", "C (open)](")), ["add to the index", "delete from the index"]),
+        (index_faults(LOG.replace("- 2026-01-01: A", "- 2026-01-01: C")), ["add to the index", "delete from the index"]),
         (index_faults(LOG + "\n## 2026-01-03: D (kept)\n"), ["add to the index", "not newest first"]),
-        (index_faults(LOG.replace("(kept)", "(good)").replace("-kept", "-good")), ["end the heading with"]),
+        (index_faults(LOG.replace("(kept)", "(good)")), ["end the heading with"]),
         (lines_too_long("LOG.md", "x" * 131, 130), ["LOG.md:1 has 131"]),
         (settings_faults("", {"log": {"level": "info"}}), ['add a row: | `log.level` | `"info"` |']),
         (settings_faults('| `log.level` | `"x"` | y |', {"log": {"level": "info"}}), ['is "info", not "x"']),
