@@ -9,7 +9,7 @@ What is constructed is valid. `from_dict` reads a table strictly, `to_dict` is i
 line arguments of the same declaration. An error names the option, what is allowed and what was given.
 
 Rules: standard library only, because the daemon's torch-free processes read their settings with it. Types of options: int,
-float, bool, str, tuple[str, ...], and another Options class for a table inside a table.
+float, bool, str, tuple[str, ...], and another Options class for a table inside a table; or any of these `| None`.
 """
 
 import argparse
@@ -17,7 +17,8 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Self, get_origin
+from types import NoneType, UnionType
+from typing import Any, Self, get_args, get_origin
 
 BACKENDS = ("auto", "compiled", "torch", "triton")
 """What computes the flows of a voice (flow/inversion/inverter.py)."""
@@ -62,6 +63,7 @@ class Option:
 
     name: str
     kind: type
+    optional: bool
     default: Any
     help: str = ""
     min: float | None = None
@@ -94,6 +96,8 @@ class Option:
 
     def accepts(self, value: Any) -> bool:
         """Whether `value` is of the type and in range. NaN and infinity never are."""
+        if value is None:
+            return self.optional
         if isinstance(value, bool) is not (self.kind is bool):
             return False
         if not isinstance(value, (int, float) if self.kind is float else self.kind):
@@ -114,7 +118,7 @@ class Option:
 
     def converted(self, value: Any, where: str) -> Any:
         """`value` as read from TOML or JSON, which spell some types in another way. Raises OptionError inside a table."""
-        if issubclass(self.kind, Options):
+        if issubclass(self.kind, Options) and not (value is None and self.optional):
             return self.kind.from_dict(value, f"{where}{self.name}.")
         if self.kind is float and type(value) is int:
             return float(value)
@@ -176,10 +180,18 @@ def options(cls: type[Options]) -> dict[str, Option]:
     """The options of a class by name, in their order. A table inside may be declared by `field(default_factory=...)`."""
     declared = {}
     for part in fields(cls):  # type: ignore[arg-type]
-        kind: Any = get_origin(part.type) or part.type
+        kind, optional = _kind(part.type)
         default = part.default if part.default_factory is MISSING else part.default_factory()
-        declared[part.name] = Option(name=part.name, kind=kind, default=default, **part.metadata)
+        declared[part.name] = Option(name=part.name, kind=kind, optional=optional, default=default, **part.metadata)
     return declared
+
+
+def _kind(annotation: Any) -> tuple[type, bool]:
+    """The class that an annotation names, and whether None may stand in its place."""
+    if isinstance(annotation, UnionType):
+        (kind,) = (each for each in get_args(annotation) if each is not NoneType)
+        return kind, True
+    return get_origin(annotation) or annotation, False
 
 
 def as_table(table: Any, where: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Outer(Options):
     devices: tuple[str, ...] = option(("cpu",), "where it runs", min=1, max=2)
     compile: bool = option(False, "compile the network")
     inner: Inner = field(default_factory=Inner)
+    extra: Inner | None = None
 
     def check(self) -> None:
         self.require("batch", self.batch % self.samples == 0, f"a multiple of samples = {self.samples}")
@@ -35,9 +36,10 @@ GIVEN = {"data": "clips"}
 
 
 def test_dict_round_trip_keeps_every_value() -> None:
-    outer = Outer("clips", minutes=0.5, devices=("cuda:0", "cpu"), inner=Inner(16000))
+    outer = Outer("clips", minutes=0.5, devices=("cuda:0", "cpu"), inner=Inner(16000), extra=Inner(8000))
     assert Outer.from_dict(outer.to_dict()) == outer
     assert Outer.from_dict(json.loads(json.dumps(outer.to_dict()))) == outer
+    assert Outer.from_dict(Outer("clips").to_dict()) == Outer("clips")
 
 
 def test_whole_number_is_accepted_for_a_float_and_converted() -> None:
@@ -71,6 +73,9 @@ def test_whole_number_is_accepted_for_a_float_and_converted() -> None:
         ({"data": 3}, "run.data must be text in quotes; got 3"),
         ({"compile": 1}, "run.compile must be true or false; got 1"),
         ({"inner": 3}, "run.inner must be a table; got 3"),
+        ({"inner": None}, "run.inner must be a table; got None"),
+        ({"extra": 3}, "run.extra must be a table; got 3"),
+        ({"extra": {"rate_hz": 0}}, "run.extra.rate_hz must be a whole number, at least 1; got 0"),
         ({"inner": {"rate": 1}}, "unknown setting run.inner.rate; did you mean run.inner.rate_hz? (known: rate_hz)"),
         ({"inner": {"rate_hz": 0}}, "run.inner.rate_hz must be a whole number, at least 1; got 0"),
     ],
@@ -139,5 +144,5 @@ def test_argument_help_has_help_range_and_default() -> None:
 
 def test_options_are_listed_in_their_order() -> None:
     assert list(options(Inner).values()) == [
-        Option(name="rate_hz", kind=int, default=22050, help="samples in a second", min=1)
+        Option(name="rate_hz", kind=int, optional=False, default=22050, help="samples in a second", min=1)
     ]
