@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError, Voice, load
+from glowd.daemon.config import Config, ConfigError, VoiceSettings
+from glowd.daemon.config_reader import load
 from glowd.daemon.runtime.role import config_arguments, setup_logging
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
 from glowd.daemon.runtime.supervisor import RoleSpec, StartError, Supervisor
@@ -76,7 +77,7 @@ def summary(config: Config) -> str:
     return f"OK: voices {voices}; default {config.default_voice}; {config.server.max_streams} streams; {sound}"
 
 
-def _engines(voice: Voice) -> str:
+def _engines(voice: VoiceSettings) -> str:
     return voice.engine if len(voice.devices) == 1 else f"{voice.engine}, {len(voice.devices)} engines"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError, Speaker, WaveGlowVoice
+from glowd.daemon.config import Config, ConfigError, SpeakerSettings, WaveGlowSettings
 from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.speaker.device import DeviceError, PortAudioOutput
@@ -46,7 +46,7 @@ def doctor(config: Config) -> Iterator[Finding]:
         real_time(),
     )
     for name, voice in config.voices.items():
-        if isinstance(voice, WaveGlowVoice) and voice.backend == "triton":
+        if isinstance(voice, WaveGlowSettings) and voice.backend == "triton":
             yield kernels(name)
     yield private_directory(run_dir(config.server))
 
@@ -54,7 +54,7 @@ def doctor(config: Config) -> Iterator[Finding]:
 def check(config: Config) -> Iterator[Finding]:
     """Look at what the configuration names: checkpoints, devices, addresses."""
     for name, voice in config.voices.items():
-        if isinstance(voice, WaveGlowVoice):
+        if isinstance(voice, WaveGlowSettings):
             yield checkpoint(name, voice)
     if config.speaker.device and config.speaker.enabled:
         yield sound(config.speaker)
@@ -103,7 +103,7 @@ def torch(config: Config) -> Finding:
 
 def compiler(config: Config) -> Finding:
     """numba, which compiles the network for the CPU."""
-    wanted = [n for n, v in config.voices.items() if isinstance(v, WaveGlowVoice) and v.backend == "compiled"]
+    wanted = [n for n, v in config.voices.items() if isinstance(v, WaveGlowSettings) and v.backend == "compiled"]
     try:
         import numba
     except ImportError as error:
@@ -145,7 +145,7 @@ def libzmq() -> Finding:
     return Finding("libzmq", "ok", text)
 
 
-def sound(speaker: Speaker) -> Finding:
+def sound(speaker: SpeakerSettings) -> Finding:
     """PortAudio and the configured device: opened and closed, silently."""
     if not speaker.enabled:
         return Finding("sound", "ok", "not used: speaker.enabled = false")
@@ -172,7 +172,7 @@ def cores(config: Config) -> Finding:
     """Whether engines' threads leave a core to the other roles."""
     have = usable_cores()
     on_cpu = [config.voices[spec.voice] for spec in config.engines.values() if spec.cuda is None]
-    want = sum(voice.threads for voice in on_cpu if isinstance(voice, WaveGlowVoice))
+    want = sum(voice.threads for voice in on_cpu if isinstance(voice, WaveGlowSettings))
     text = f"{have} cores, load {os.getloadavg()[0]:.1f}; the networks take up to {want}"
     if want >= have:
         remedy = "lower voices.NAME.threads, or name fewer voices.NAME.devices"
@@ -205,7 +205,7 @@ def private_directory(directory: Path) -> Finding:
     return Finding("run_dir", "ok", f"{directory} will be made")
 
 
-def checkpoint(name: str, voice: WaveGlowVoice) -> Finding:
+def checkpoint(name: str, voice: WaveGlowSettings) -> Finding:
     """The header of a voice's checkpoint."""
     from glowd.flow.checkpoint import CheckpointError, read_header
 

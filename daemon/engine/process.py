@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import zmq
 
 from glowd.daemon import ipc
-from glowd.daemon.config import WaveGlowVoice
+from glowd.daemon.config import WaveGlowSettings
 from glowd.daemon.engine import capacity
 from glowd.daemon.engine.renderer import Renderer
 from glowd.daemon.engine.scheduler import Scheduler
@@ -93,7 +93,7 @@ def main() -> None:
             info=describe(vocoder, spec.voice == role.config.default_voice, found),
             instance=secrets.randbits(48),
             device=capacity.device_of(vocoder),
-            threads=settings.threads if isinstance(settings, WaveGlowVoice) else 1,
+            threads=settings.threads if isinstance(settings, WaveGlowSettings) else 1,
         )
         # Everything alive now stays alive: the collector need not look at it again while streams run.
         gc.collect()

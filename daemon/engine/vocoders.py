@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Any
 
-from glowd.daemon.config import EngineSpec, GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
+from glowd.daemon.config import EngineSpec, GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings
 from glowd.daemon.engine import capacity
 from glowd.flow.vocoder import Vocoder
 
@@ -17,17 +17,17 @@ SPARE_SLOTS = 8
 log = logging.getLogger("glowd.engine")
 
 
-def build_vocoder(spec: EngineSpec, settings: Voice, max_streams: int) -> Vocoder:
+def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> Vocoder:
     """The vocoder of a [voices.NAME] table for one of its engines. Raises glowd.flow.checkpoint.CheckpointError, ValueError."""
     name = spec.voice
     match settings:
-        case WaveGlowVoice():
+        case WaveGlowSettings():
             return _build_waveglow(spec, settings, max_streams)
-        case RtisiVoice():
+        case RtisiSettings():
             from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 
             return RtisiVocoder(name=name, look_ahead_frames=settings.look_ahead_frames, iterations=settings.iterations)
-        case GriffinLimVoice():
+        case GriffinLimSettings():
             from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 
             return GriffinLimVocoder(name=name, iterations=settings.iterations)
@@ -50,7 +50,7 @@ def find_device(spec: EngineSpec) -> str:
     return spec.device
 
 
-def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int) -> Vocoder:
+def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> Vocoder:
     import torch
 
     from glowd.flow.checkpoint import load
@@ -73,7 +73,7 @@ def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int)
     return vocoder
 
 
-def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Capacity | None:
+def prepare(vocoder: Vocoder, settings: VoiceSettings, max_streams: int) -> capacity.Capacity | None:
     """Find the voice's capacity (capacity.find), then warm up for what can come within it."""
     batch = min(settings.max_batch, max_streams)
     clock_s = time.thread_time if capacity.works_alone(vocoder, settings.threads) else time.perf_counter

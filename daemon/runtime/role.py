@@ -32,7 +32,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from glowd.daemon.config import Config, ConfigError, load
+from glowd.daemon.config import Config, ConfigError
+from glowd.daemon.config_reader import load
 from glowd.daemon.runtime.system import set_niceness
 
 ALIVE_EVERY_S = 1.0

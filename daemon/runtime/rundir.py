@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.daemon.config import MAX_SOCKET_PATH_BYTES, ConfigError, Server
+from glowd.daemon.config import MAX_SOCKET_PATH_BYTES, ConfigError, ServerSettings
 from glowd.daemon.wire import default_run_dir
 
 
@@ -28,12 +28,12 @@ class Addresses:
     speaker: str
 
 
-def run_dir(server: Server) -> Path:
+def run_dir(server: ServerSettings) -> Path:
     """The run directory of a configuration; it need not exist yet."""
     return Path(server.run_dir) if server.run_dir else default_run_dir()
 
 
-def addresses(server: Server, directory: Path) -> Addresses:
+def addresses(server: ServerSettings, directory: Path) -> Addresses:
     """The addresses of a configuration whose run directory is `directory`."""
     return Addresses(
         clients=server.endpoint or f"ipc://{directory}/glowd.ipc",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glowd.daemon.config import Supervisor as Settings
+from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime.role import plain
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 5.0
@@ -73,7 +73,7 @@ class Life:
 class SupervisedRole:
     """Keeps one role running until `stop`."""
 
-    def __init__(self, spec: RoleSpec, settings: Settings) -> None:
+    def __init__(self, spec: RoleSpec, settings: SupervisorSettings) -> None:
         self.spec, self.settings = spec, settings
         self.info: dict[str, Any] = {}
         self.restarts = 0
@@ -198,7 +198,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 class Supervisor:
     """All roles of the daemon."""
 
-    def __init__(self, stages: Sequence[Sequence[RoleSpec]], settings: Settings) -> None:
+    def __init__(self, stages: Sequence[Sequence[RoleSpec]], settings: SupervisorSettings) -> None:
         """`stages` start one after the other, the roles of a stage together."""
         self.stages, self.settings = stages, settings
         self.roles: list[list[SupervisedRole]] = []

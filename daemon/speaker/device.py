@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import soxr
 
-from glowd.daemon.config import Speaker
+from glowd.daemon.config import SpeakerSettings
 from glowd.daemon.speaker.track import Samples
 
 RATE_HZ = 22_050
@@ -75,7 +75,7 @@ class Resampler:
 class PortAudioOutput:
     """A device of PortAudio's, at RATE_HZ where it can and else resampled to its own rate."""
 
-    def __init__(self, settings: Speaker) -> None:
+    def __init__(self, settings: SpeakerSettings) -> None:
         self.name, self.rate_hz, self.latency_ms = settings.device or "default", RATE_HZ, settings.latency_ms
         self._settings, self._channels = settings, 1
         self._sounddevice: Any = None

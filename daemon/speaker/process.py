@@ -11,7 +11,7 @@ import logging
 import os
 import time
 
-from glowd.daemon.config import Speaker as Settings
+from glowd.daemon.config import SpeakerSettings
 from glowd.daemon.runtime.role import EXIT_FAILED, Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_speaker
@@ -26,7 +26,7 @@ STOP_S = 1.0
 HANG_S = 30.0  # a device that hangs this long is only cured by a new process
 
 
-def serve(role: Role, settings: Settings) -> None:
+def serve(role: Role, settings: SpeakerSettings) -> None:
     """Run until the role is to stop. Raises RuntimeError when the device hangs for good."""
     block_samples = max(1, round(settings.block_ms * RATE_HZ / 1000))
     endpoint = addresses(role.config.server, role.run_dir).speaker

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from glowd.daemon import app
-from glowd.daemon.config import Config, load
+from glowd.daemon.config import Config
+from glowd.daemon.config_reader import load
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir
 from glowd.daemon.runtime.supervisor import RoleSpec
 from tests.patience import WAIT_S

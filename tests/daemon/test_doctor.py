@@ -12,7 +12,8 @@ import torch
 import zmq
 
 from glowd.daemon import doctor
-from glowd.daemon.config import Speaker, WaveGlowVoice, load
+from glowd.daemon.config import SpeakerSettings, WaveGlowSettings
+from glowd.daemon.config_reader import load
 from glowd.daemon.speaker.device import NO_PORTAUDIO, DeviceError, PortAudioOutput
 
 
@@ -50,14 +51,14 @@ def failing_with(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_portaudio_comes_with_the_command_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     only("dnf", monkeypatch)
     failing_with(NO_PORTAUDIO, monkeypatch)
-    found = doctor.sound(Speaker())
+    found = doctor.sound(SpeakerSettings())
     assert found.state == "missing" and found.text == "the PortAudio library is missing"
     assert found.remedy.endswith("dnf install portaudio")
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     failing_with("speaker.device = 'x' is none of the output devices 0 'pulse'", monkeypatch)
-    found = doctor.sound(Speaker(device="x"))
+    found = doctor.sound(SpeakerSettings(device="x"))
     assert found.state == "missing" and "0 'pulse'" in found.text and "--set speaker.device=NAME" in found.remedy
 
 
@@ -65,14 +66,14 @@ def test_a_device_that_opens_is_described_and_closed(monkeypatch: pytest.MonkeyP
     calls: list[str] = []
     monkeypatch.setattr(PortAudioOutput, "open", lambda _: calls.append("open"))
     monkeypatch.setattr(PortAudioOutput, "close", lambda _: calls.append("close"))
-    found = doctor.sound(Speaker(device="pulse", latency_ms=80.0))
+    found = doctor.sound(SpeakerSettings(device="pulse", latency_ms=80.0))
     assert (found.state, found.text) == ("ok", "pulse at 22050 Hz, latency 80 ms")
     assert calls == ["open", "close"]
 
 
 def test_a_speaker_that_is_switched_off_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     failing_with("must not be opened", monkeypatch)
-    assert doctor.sound(Speaker(enabled=False)).state == "ok"
+    assert doctor.sound(SpeakerSettings(enabled=False)).state == "ok"
 
 
 def test_a_missing_espeak_is_only_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +170,7 @@ def test_the_doctor_looks_at_everything_it_promises() -> None:
 
 
 def test_a_checkpoint_is_described_by_its_header() -> None:
-    found = doctor.checkpoint("glow", WaveGlowVoice())
+    found = doctor.checkpoint("glow", WaveGlowSettings())
     assert (found.name, found.state) == ("voices.glow", "ok") and "flows" in found.text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc
-from glowd.daemon.config import WaveGlowVoice
+from glowd.daemon.config import WaveGlowSettings
 from glowd.daemon.engine.overload import HOLD_NS
 from glowd.daemon.engine.renderer import LOAD_EVERY_NS, Renderer
 from glowd.daemon.engine.scheduler import Scheduler
@@ -103,7 +103,7 @@ class Warmed(Machine):
 
 @pytest.mark.parametrize(("set_to", "most", "batch"), [(3, 16, 3), (40, 16, 12), (40, 5, 5)])
 def test_it_warms_up_for_what_can_come(set_to: int, most: int, batch: int) -> None:
-    voice, settings = Warmed(), WaveGlowVoice(max_streams=set_to, max_batch=12, max_chunk_frames=16)
+    voice, settings = Warmed(), WaveGlowSettings(max_streams=set_to, max_batch=12, max_chunk_frames=16)
     found = prepare(voice, settings, most)
     assert voice.warm == [(1, 16), (batch, 16)]
     assert found is not None and describe(voice, True, found)["capacity"]["streams"] == set_to
@@ -111,7 +111,7 @@ def test_it_warms_up_for_what_can_come(set_to: int, most: int, batch: int) -> No
 
 
 def test_what_was_measured_is_what_is_told() -> None:
-    found = prepare(Warmed(), WaveGlowVoice(), 16)
+    found = prepare(Warmed(), WaveGlowSettings(), 16)
     assert found is not None and found.measured and describe(Toy(), False, found)["capacity"] == found.to_dict()
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from glowd.daemon.config import EngineSpec, WaveGlowVoice
+from glowd.daemon.config import EngineSpec, WaveGlowSettings
 from glowd.daemon.engine.vocoders import build_vocoder, find_device
 from glowd.flow.streaming import ExactVocoder
 
@@ -19,7 +19,7 @@ CPU = spec("cpu")
 
 def test_the_log_says_how_the_network_runs(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "glowd.engine"):
-        vocoder = build_vocoder(CPU, WaveGlowVoice(), 4)
+        vocoder = build_vocoder(CPU, WaveGlowSettings(), 4)
     assert isinstance(vocoder, ExactVocoder) and vocoder.inverter.backend == "compiled"
     assert "voice glow on cpu: flows compiled" in caplog.text
 
@@ -31,7 +31,7 @@ def test_the_log_says_why_the_network_is_not_compiled(
     monkeypatch.delattr("glowd.flow.inversion.numba_backend", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with caplog.at_level("INFO", "glowd.engine"):
-        vocoder = build_vocoder(CPU, WaveGlowVoice(), 4)
+        vocoder = build_vocoder(CPU, WaveGlowSettings(), 4)
     assert isinstance(vocoder, ExactVocoder) and vocoder.inverter.backend == "torch"
     assert "flows in torch (numba cannot be imported" in caplog.text
 
@@ -54,18 +54,18 @@ def test_a_device_is_found_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("setting", "backend"), [("auto", "compiled"), ("compiled", "compiled"), ("torch", "torch")])
 def test_settings_reach_the_network(setting: str, backend: str) -> None:
-    vocoder = build_vocoder(CPU, WaveGlowVoice(backend=setting), 4)
+    vocoder = build_vocoder(CPU, WaveGlowSettings(backend=setting), 4)
     assert isinstance(vocoder, ExactVocoder) and vocoder.inverter.backend == backend
-    precise = build_vocoder(CPU, WaveGlowVoice(precision="bf16"), 4)
+    precise = build_vocoder(CPU, WaveGlowSettings(precision="bf16"), 4)
     assert isinstance(precise, ExactVocoder) and str(precise.inverter.dtype) == "torch.bfloat16"
 
 
 def test_threads_are_those_of_the_compiled_flows_alone() -> None:
     before = torch.get_num_threads()
     try:
-        build_vocoder(CPU, WaveGlowVoice(threads=2), 4)
+        build_vocoder(CPU, WaveGlowSettings(threads=2), 4)
         assert torch.get_num_threads() == 1
-        build_vocoder(CPU, WaveGlowVoice(threads=2, backend="torch"), 4)
+        build_vocoder(CPU, WaveGlowSettings(threads=2, backend="torch"), 4)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

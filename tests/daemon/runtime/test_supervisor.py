@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from glowd.daemon.config import Supervisor as Settings
+from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime import supervisor as module
 from glowd.daemon.runtime.supervisor import RoleSpec, StartError, Supervisor
 from tests import patience
 from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[3]
-QUICK = Settings(ready_timeout_s=WAIT_S, watchdog_s=WAIT_S, grace_s=WAIT_S)
+QUICK = SupervisorSettings(ready_timeout_s=WAIT_S, watchdog_s=WAIT_S, grace_s=WAIT_S)
 LINES = "import json, os, signal, sys, time\ndef say(**line): print(json.dumps(line), flush=True)\n"
 DIARY = LINES + "def note(text): os.write(os.open({diary!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT), text.encode())\n"
 GOOD = """
@@ -37,7 +37,7 @@ async def supervise() -> AsyncIterator[Make]:
     """Makes supervisors; what a failed test left running is killed."""
     made: list[Supervisor] = []
 
-    def make(*stages: list[RoleSpec], settings: Settings = QUICK) -> Supervisor:
+    def make(*stages: list[RoleSpec], settings: SupervisorSettings = QUICK) -> Supervisor:
         made.append(Supervisor(stages, settings))
         return made[-1]
 
@@ -105,7 +105,7 @@ async def test_a_stage_starts_only_when_the_one_before_is_ready(supervise: Make,
 async def test_a_role_that_cannot_start_stops_the_rest_with_its_last_words(
     supervise: Make, script: str, words: str, diary: Path
 ) -> None:
-    settings = Settings(ready_timeout_s=0.5 if "ready_timeout" in words else WAIT_S)
+    settings = SupervisorSettings(ready_timeout_s=0.5 if "ready_timeout" in words else WAIT_S)
     roles = supervise([good("gateway", diary)], [spec("engine:glow", script)], [good("speaker", diary)])
     if "ready_timeout" in words:
         roles = supervise([spec("engine:glow", script)], settings=settings)
@@ -152,7 +152,7 @@ async def test_a_role_that_falls_silent_is_killed_and_started_again(
     supervise: Make, diary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     chatty = LINES + "say(ready={})\nwhile True: say(alive=1); time.sleep(0.05)"
-    settings = Settings(ready_timeout_s=WAIT_S, watchdog_s=2.5)
+    settings = SupervisorSettings(ready_timeout_s=WAIT_S, watchdog_s=2.5)
     roles = supervise([spec("speaker", chatty)], [good("engine", diary)], settings=settings)
     await roles.start()
     await until(lambda: diary.read_text() == "+engine +engine ")
@@ -179,7 +179,7 @@ async def test_a_role_that_does_not_stop_is_killed_after_the_grace_period(
     supervise: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready=dict(pid=os.getpid()))\ntime.sleep(600)"
-    roles = supervise([spec("engine", deaf)], settings=Settings(grace_s=0.3))
+    roles = supervise([spec("engine", deaf)], settings=SupervisorSettings(grace_s=0.3))
     await roles.start()
     await roles.stop()
     assert "engine did not stop within 0.3 s: killing it" in caplog.text
@@ -217,7 +217,7 @@ async def test_a_stop_while_starting_leaves_nothing(supervise: Make, diary: Path
 async def test_a_second_stop_kills_at_once(supervise: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready={})\ntime.sleep(600)"
-    roles = supervise([spec("gateway", deaf)], [spec("engine", deaf)], settings=Settings(grace_s=10 * WAIT_S))
+    roles = supervise([spec("gateway", deaf)], [spec("engine", deaf)], settings=SupervisorSettings(grace_s=10 * WAIT_S))
     running = asyncio.create_task(roles.run(roles.request_stop))
     await until(
         lambda: bool(roles.roles) and all(role.info == {} for role in roles.roles[-1]) and len(roles.roles) == 2
@@ -236,7 +236,7 @@ def test_no_role_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
         f" open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w').close()\n role.stopping.wait()\n"
     )
     script = (
-        "import asyncio, sys\nfrom glowd.daemon.config import Supervisor as S\n"
+        "import asyncio, sys\nfrom glowd.daemon.config import SupervisorSettings as S\n"
         "from glowd.daemon.runtime.supervisor import RoleSpec, Supervisor\n"
         f"specs = [RoleSpec(n, (sys.executable, '-c', {role!r}, '--run-dir', '/r')) for n in 'ab']\n"
         "asyncio.run(Supervisor([specs], S()).run(lambda: print('ready', flush=True)))\n"

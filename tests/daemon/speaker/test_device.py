@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glowd.daemon.config import Speaker
+from glowd.daemon.config import SpeakerSettings
 from glowd.daemon.speaker import device
 from glowd.daemon.speaker.device import DeviceError, PortAudioOutput
 from tests.daemon.speaker.signals import noise
@@ -80,7 +80,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> FakeSoundDevice:
 
 @pytest.mark.parametrize("wanted", ["", "1", "loud", "loudspeaker"])
 def test_a_device_is_found_by_default_by_number_and_by_name(module: FakeSoundDevice, wanted: str) -> None:
-    output = PortAudioOutput(Speaker(device=wanted, latency_ms=40.0))
+    output = PortAudioOutput(SpeakerSettings(device=wanted, latency_ms=40.0))
     output.open()
     assert (output.name, output.rate_hz, output.latency_ms) == ("loudspeaker", 22_050, 40.0)
     block = noise(220)
@@ -102,7 +102,7 @@ def test_the_best_format_that_the_device_takes_is_chosen(
     module: FakeSoundDevice, takes: set[tuple[int, int]], own_hz: float, wanted_hz: int, rate_hz: int, channels: int
 ) -> None:
     module.takes, module.devices[1]["default_samplerate"] = takes, own_hz
-    output = PortAudioOutput(Speaker(rate_hz=wanted_hz))
+    output = PortAudioOutput(SpeakerSettings(rate_hz=wanted_hz))
     output.open()
     asked = output._stream.asked
     assert (asked["samplerate"], asked["channels"]) == (rate_hz, channels)
@@ -122,7 +122,7 @@ def test_the_best_format_that_the_device_takes_is_chosen(
 
 def test_a_resampled_tone_is_the_tone(module: FakeSoundDevice) -> None:
     module.takes = {(48_000, 1)}
-    output = PortAudioOutput(Speaker(rate_hz=48_000))
+    output = PortAudioOutput(SpeakerSettings(rate_hz=48_000))
     output.open()
     tone = np.sin(2 * np.pi * 1000 * np.arange(22_000) / 22_050).astype(np.float32)
     for start in range(0, 22_000, 220):
@@ -136,7 +136,7 @@ def test_a_resampled_tone_is_the_tone(module: FakeSoundDevice) -> None:
 
 
 def test_every_opening_but_the_first_looks_for_devices_anew(module: FakeSoundDevice) -> None:
-    output = PortAudioOutput(Speaker())
+    output = PortAudioOutput(SpeakerSettings())
     module._initialized = 2
     for scans in (1, 2, 3):
         output.open()
@@ -149,7 +149,7 @@ def test_every_opening_but_the_first_looks_for_devices_anew(module: FakeSoundDev
 def test_what_goes_wrong_is_said_with_what_to_do(module: FakeSoundDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusal(**settings: Any) -> str:
         with pytest.raises(DeviceError) as caught:
-            PortAudioOutput(Speaker(**settings)).open()
+            PortAudioOutput(SpeakerSettings(**settings)).open()
         return str(caught.value)
 
     assert "speaker.device = 'horn' is none of the output devices 1 'loudspeaker'" in refusal(device="horn")
@@ -162,7 +162,7 @@ def test_what_goes_wrong_is_said_with_what_to_do(module: FakeSoundDevice, monkey
 
 
 def test_a_device_that_is_unplugged_is_lost(module: FakeSoundDevice) -> None:
-    output = PortAudioOutput(Speaker())
+    output = PortAudioOutput(SpeakerSettings())
     output.open()
     output._stream.dead = True
     with pytest.raises(DeviceError, match="loudspeaker is lost: unplugged"):
