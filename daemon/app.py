@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import importlib.metadata
 import json
-import shlex
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from glowd.daemon.config_reader import load
 from glowd.daemon.runtime.role import config_arguments, setup_logging
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
 from glowd.daemon.runtime.supervisor import RoleSpec, StartError, Supervisor
+from glowd.daemon.wire import ReadyLine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,17 +123,16 @@ async def supervise(config: Config, directory: Path, arguments: Sequence[str]) -
 
 
 def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: float) -> None:
-    """The line that says that clients may come: words in the form of a shell's, so that programs can read it."""
+    """Print the `glowd ready key=value ...` line, after `seconds` of starting."""
     found = addresses(config.server, directory)
-    device = supervisor.info("speaker").get("device") or "none"
-    facts = {
-        "endpoint": found.clients,
-        "telemetry": found.telemetry,
-        "voices": ",".join(config.voices),
-        "device": str(device),
-        "seconds": f"{seconds:.1f}",
-    }
-    print("glowd ready", *(f"{key}={shlex.quote(value)}" for key, value in facts.items()), flush=True)
+    line = ReadyLine(
+        endpoint=found.clients,
+        telemetry=found.telemetry,
+        voices=tuple(config.voices),
+        device=str(supervisor.info("speaker").get("device") or "none"),
+        seconds=seconds,
+    )
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Rules of this package: no I/O and no session state; numpy and msgpack only, and nothing of the rest of the daemon.
 messages.py declares the messages, fields.py how a message is declared, codec.py turns them into bytes and back;
-endpoints.py says where the daemon is.
+endpoints.py says where the daemon is, ready_line.py what it prints when clients may connect.
 """
 
 from glowd.daemon.wire.endpoints import *  # noqa: F403 (each lists what is meant)
 from glowd.daemon.wire.messages import *  # noqa: F403
+from glowd.daemon.wire.ready_line import *  # noqa: F403
