@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from glowd.daemon.config import WaveGlowSettings
-from glowd.daemon.doctor import checkpoint as finding
+from glowd.daemon.doctor import check_checkpoint as finding
 from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.network.linear_prediction import Predictor, levinson
