@@ -171,7 +171,8 @@ class Playback:
     def _report(self) -> None:
         """Send the state of the device, and log its faults: once a second, and when the device changes."""
         self._report_at_s = time.monotonic() + REPORT_EVERY_S
-        self._link.send(ipc.Load(stats={"rss_bytes": rss_bytes(), "limited_samples": self.mixer.limited_samples}))
+        load = ipc.SpeakerLoad(rss_bytes=rss_bytes(), limited_samples=self.mixer.limited_samples)
+        self._link.send(ipc.Load(stats=load))
         self._log_faults()
         if self.device:
             self._link.send(
