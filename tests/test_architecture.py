@@ -44,7 +44,9 @@ MAY_IMPORT = {
     "daemon/engine": ENGINE,
     "daemon/engine/vocoders.py": (*ENGINE, "flow"),
     "daemon/engine/renderer.py": (*ENGINE, "flow.vocoder", "flow.timing", "flow.mel"),
+    "daemon/engine/process.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
+    "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
     "clients": ("clients", "daemon.wire", "flow.mel", "flow.torchfile.reader"),
 }
