@@ -318,6 +318,12 @@ def test_protocol_document_has_every_field(cls: type[Message]) -> None:
     assert all(row[3] for row in rows)
 
 
+@pytest.mark.parametrize("cls", ALL_TYPES, ids=lambda cls: cls.TYPE)
+def test_protocol_document_describes_messages_as_the_code(cls: type[Message]) -> None:
+    described = protocol_section(cls.TYPE).strip().split("\n\n")[0]
+    assert described and (cls.__doc__ or "").startswith(described)
+
+
 def test_protocol_document_has_every_code_and_a_true_example() -> None:
     words = PROTOCOL.read_text()
     assert re.findall(r"^\| (\d+) \| (\w+) \|", words, re.M) == [(str(int(code)), code.name) for code in Code]
