@@ -92,7 +92,7 @@ class Meter:
         self._stages["return"].append(now_ns - pcm.t_end_ns)
         self._offered.append((pcm.first_sample, now_ns))
 
-    def heard(self, position: ipc.Position) -> None:
+    def position(self, position: ipc.Position) -> None:
         """The device reports when a sample sounds; this gives the time of the chunks before it."""
         while self._offered and self._offered[0][0] <= position.samples:
             first_sample, offered_ns = self._offered.popleft()

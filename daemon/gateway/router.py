@@ -76,8 +76,10 @@ class ClientRouter:
         if not isinstance(message, wire.Hello):
             raise WireError(Code.NO_HELLO, f"the first message must be hello, not {message.TYPE}")
         if not message.min_version <= wire.VERSION <= message.max_version:
-            spoken = f"{message.min_version}..{message.max_version}"
-            raise WireError(Code.BAD_VERSION, f"the client speaks versions {spoken}, glowd speaks {wire.VERSION}")
+            supported = f"{message.min_version}..{message.max_version}"
+            raise WireError(
+                Code.BAD_VERSION, f"the client supports versions {supported}, glowd supports {wire.VERSION}"
+            )
         if len(self.clients) >= self._server.max_clients:
             text = f"{self._server.max_clients} clients are connected, the most allowed (server.max_clients)"
             raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; try again later")
@@ -117,7 +119,7 @@ class ClientRouter:
             case wire.Unlisten():
                 client.unlisten(message.stream)
             case wire.Bye():
-                self.disconnect(client, "it said bye")
+                self.disconnect(client, "it sent bye")
             case wire.Open():
                 self._open(client, message, now_ns)
             case wire.Flush() if self.streams.find_own(client, message.stream) is None:

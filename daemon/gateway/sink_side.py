@@ -87,7 +87,7 @@ class SinkSide:
         """The device has played up to a sample."""
         if device := self._state.sinks.device:
             device.position(message.samples)
-            self._state.meter.heard(message)
+            self._state.meter.position(message)
             self.settle()
 
     def underrun(self, message: ipc.Underrun) -> None:

@@ -1,4 +1,4 @@
-"""The messages between the roles: every one survives its bytes, and whatever a client may ask can be passed on."""
+"""The messages between the processes: each survives encoding, and whatever a client may request can be sent on."""
 
 import re
 
@@ -63,7 +63,7 @@ def test_client_message_is_refused() -> None:
 
 
 def test_minutes_of_audio_and_frames_fit() -> None:
-    """A voice that needs everything first renders an utterance in one piece."""
+    """A whole-utterance voice renders everything in one call."""
     samples, frames = 300 * 22_050, 300 * 87
     pcm = ipc.Pcm(KEY, 0, samples, audio=np.zeros(samples, np.float32))
     mels = ipc.Frames(KEY, 0, frames, 80, mel=np.zeros((frames, 80), np.float32))

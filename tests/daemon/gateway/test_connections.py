@@ -1,4 +1,4 @@
-"""What waits for a client, and what a listener that reads slowly still hears."""
+"""What waits for a client, and what a slow listener still receives."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_silent_client_is_probed() -> None:
     assert [type(message) for message in transport.sent] == [wire.Pong, wire.Pong]
     one.last_seen_ns = 3 * PROBE_NS
     one.probe(4 * PROBE_NS)
-    assert len(transport.sent) == 2, "one that speaks is not asked"
+    assert len(transport.sent) == 2, "a client that sends is not probed"
     transport.is_connected = False
     one.probe(4 * PROBE_NS + 1)
     assert one.lost
@@ -145,7 +145,7 @@ def test_ending_follows_waiting_audio() -> None:
     transport.room = 10
     one.pump()
     assert [message.TYPE for message in transport.sent] == ["audio", "audio", "played"]
-    assert one.queues == {}, "a stream that is closed and heard is forgotten"
+    assert one.queues == {}, "nothing is kept of a closed stream that was read"
 
 
 @pytest.mark.parametrize("ending", [wire.Flushed("s", 0, 99, 100), wire.Error(500, "INTERNAL", "", "s", 0, fatal=True)])

@@ -64,7 +64,7 @@ def client(gateway: GatewayHarness) -> Iterator[RawClient]:
 
 def test_killed_client_frees_its_stream_and_falls_silent(running: Running, client: RawClient) -> None:
     gateway, engine, speaker = running
-    speaker.speed = 0.5  # it is killed while it is heard
+    speaker.speed = 0.5  # it is killed during playback
     other = UtteranceClient(gateway.endpoint, "other", frames(400), seed=2, pace_s=0.004)
     command = [sys.executable, "-c", KILLED, gateway.endpoint]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as killed:
@@ -90,16 +90,16 @@ def test_owner_not_reading_loses_nothing_and_gets_no_credit(gateway: GatewayHarn
     for message in sent[:credit]:
         slow.send(message)
     other = UtteranceClient(gateway.endpoint, "other", frames(300), seed=1)
-    everything = (credit - 1) * HOP  # but for the look-ahead
+    everything = (credit - 1) * HOP  # without the look-ahead
     found = gateway.wait_for("rendered", lambda found: found.streams["s"].made_samples == everything)
     assert (found.streams["s"].delivered_samples or 0) < everything
     other.check()
     at = credit
     while not any(isinstance(message, wire.Played) for message in slow.received):
-        word = slow.next()
-        assert word is not None, "nothing more arrives"
-        if isinstance(word, wire.Credit):
-            new = sent[at : at + word.frames] if word.generation == 0 else []
+        answer = slow.next()
+        assert answer is not None, "nothing more arrives"
+        if isinstance(answer, wire.Credit):
+            new = sent[at : at + answer.frames] if answer.generation == 0 else []
             slow.send(*new)
             at += len(new)
             if new and at == len(mel):

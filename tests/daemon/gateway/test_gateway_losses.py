@@ -49,7 +49,7 @@ def test_streams_survive_engine_crashes_without_loss(running: Running) -> None:
     ]
     starts: list[ipc.Start] = []
     for turn in (1, 2):
-        until(lambda heard=40 * turn * HOP: all(one.samples > heard for one in spoken), "all are heard")  # type: ignore[misc]
+        until(lambda samples=40 * turn * HOP: all(one.samples > samples for one in spoken), "all have audio")  # type: ignore[misc]
         engine.crash()
         time.sleep(0.1)
         starts += engine.starts
@@ -62,7 +62,7 @@ def test_streams_survive_engine_crashes_without_loss(running: Running) -> None:
 
 def test_restarted_speaker_gets_what_was_not_played(running: Running) -> None:
     gateway, _, speaker = running
-    speaker.speed = 0.3  # it dies while it plays
+    speaker.speed = 0.3  # it crashes during playback
     client = gateway.client()
     client.open("s", "device", seed=4)
     client.send(*mel_messages("s", frames(120), 8), wire.End("s", 0, 120))
@@ -109,7 +109,7 @@ def test_engine_failure_of_one_stream_fails_only_that_one(running: Running) -> N
     other = UtteranceClient(gateway.endpoint, "other", frames(300), pace_s=0.002)
     client = gateway.client()
     client.open("s")
-    until(lambda: other.samples, "the other is heard")  # so that its first frames do not fail
+    until(lambda: other.samples, "the other has audio")  # so that its first frames do not fail
     engine.fail_next("the network is tired")
     client.send(*mel_messages("s", frames(8), 8))
     error = client.expect_error(Code.INTERNAL, fatal=True)

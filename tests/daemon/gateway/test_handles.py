@@ -168,9 +168,7 @@ def test_lost_device_fails_its_streams_after_the_wait(speaker: SpeakerHandle) ->
     speaker.handle(device(), both, NOW_NS)
     for harness in (loud, quiet):
         harness.send(4)
-    for later_ns in range(
-        0, LOST_NS + 1, LOST_NS // 3
-    ):  # it says so again and again, which does not start the clock anew
+    for later_ns in range(0, LOST_NS + 1, LOST_NS // 3):  # repeated reports do not restart the wait
         speaker.handle(gone(), both, NOW_NS + later_ns)
         speaker.tick(both, NOW_NS + later_ns)
     assert errors(loud) == []

@@ -1,4 +1,4 @@
-"""Figures: stages add up to the whole, and what was not measured is not shown as good."""
+"""Figures of a stream: stages add up to the total, and what was not measured is None."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def test_stages_add_up_to_the_total() -> None:
     meter = Meter(RATE)
     meter.frames(101 * MS)
     meter.rendered(pcm(), 100, 120 * MS)  # 4 ms after the network was done
-    meter.heard(ipc.Position(1, 0, 150 * MS))
+    meter.position(ipc.Position(1, 0, 150 * MS))
     assert means(meter) == {
         "client": 1, "transport": 2, "wait": 3, "network": 10, "return": 4, "device": 30,
     }  # fmt: skip
@@ -81,7 +81,7 @@ def test_position_gives_device_time_of_chunks_before_it() -> None:
     meter = Meter(RATE)
     for first in (0, 100, 200):
         meter.rendered(pcm(first), 100, 120 * MS)
-    meter.heard(ipc.Position(1, 150, 300 * MS))  # so sample 0 sounded at 150 ms, sample 100 at 250 ms
+    meter.position(ipc.Position(1, 150, 300 * MS))  # so sample 0 sounded at 150 ms, sample 100 at 250 ms
     device = meter.stages.times["device"]
     assert (device.count, device.mean_ms) == (2, (30 + 130) / 2)
 
@@ -90,7 +90,7 @@ def test_new_utterance_does_not_measure_old_audio() -> None:
     meter = Meter(RATE)
     meter.rendered(pcm(), 100, 120 * MS)
     meter.begin()
-    meter.heard(ipc.Position(2, 100, 900 * MS))
+    meter.position(ipc.Position(2, 100, 900 * MS))
     assert "device" not in meter.stages.times
 
 
@@ -128,7 +128,7 @@ def test_unknown_stamps_are_left_out() -> None:
 
 @pytest.mark.parametrize("t_client_ns", [1, 2**63 - 1])
 def test_foreign_clock_is_not_measured(t_client_ns: int) -> None:
-    """Another machine's clock began at another time: the difference says nothing."""
+    """Clocks of two machines started at different times, so their difference means nothing."""
     meter = Meter(RATE)
     t_ns = 90_000_000 * MS
     message = dataclasses.replace(pcm(t_ns=t_ns), t_client_ns=t_client_ns)

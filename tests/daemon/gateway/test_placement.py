@@ -1,4 +1,4 @@
-"""Which engine a stream gets, when it gets none and why, and where it goes when its engine is gone."""
+"""Which engine a stream gets, when it gets none and why, and where it moves when its engine is lost."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ def harness() -> PlacementHarness:
     return PlacementHarness()
 
 
-# ------------------------------------------------------------- where a stream goes
+# ---------------------------------------------------------- where a stream is placed
 
 
 def test_equal_engines_fill_evenly(harness: PlacementHarness) -> None:
@@ -180,7 +180,7 @@ def test_overloaded_engine_gets_no_stream(harness: PlacementHarness) -> None:
         "machine was measured to keep up with, with 20.0 ms of work for 46.4 ms of sound)"
     )
     pool.engines[0].handle(overloaded(refuses=False), [], NOW_NS)
-    assert harness.open(pool) == ["glow/0"], "one that only makes larger chunks still takes streams"
+    assert harness.open(pool) == ["glow/0"], "an engine that only makes larger chunks still takes streams"
 
 
 def test_lost_engine_gets_no_stream_and_is_named(harness: PlacementHarness) -> None:
@@ -200,7 +200,7 @@ def test_voice_capacity_is_sum_with_slowest_times(harness: PlacementHarness) -> 
     assert pool.info(NOW_NS + SILENT_NS) is None
 
 
-# --------------------------------------------------------- what engines leave one another
+# ----------------------------------------------------------- engines that share a device
 
 
 def test_cpu_engines_share_the_cores() -> None:
@@ -234,7 +234,9 @@ def test_gpu_and_cpu_fill_by_free_share() -> None:
     harness = PlacementHarness(cores=8)
     pool = harness.add("glow/0", "glow/1", streams=2)
     harness.ready(pool.engines[1], streams=10, device="cuda:0", instance=2)
-    assert harness.open(pool, 7) == ["glow/0", *["glow/1"] * 5, "glow/0"], "by room, not by cores that nobody can use"
+    assert harness.open(pool, 7) == ["glow/0", *["glow/1"] * 5, "glow/0"], (
+        "by free share, not by cores that it cannot use"
+    )
 
 
 def test_engine_alone_keeps_its_capacity() -> None:
@@ -252,7 +254,7 @@ def test_configured_capacity_counts_and_is_not_reduced() -> None:
     harness = PlacementHarness(cores=1)
     told, measured = harness.add("told", streams=capacity(2, measured=False)), harness.add("measured", streams=4)
     harness.open(measured, 4)
-    assert len(harness.open(told, 2)) == 2, "the operator says that both can be"
+    assert len(harness.open(told, 2)) == 2, "the operator has decided that both fit"
     harness.close("s1")
     assert "told (2 of 2 streams)" in harness.refused(measured)
     assert "the most allowed (voices.told.max_streams)" in harness.refused(told)

@@ -1,4 +1,4 @@
-"""Which clients and which streams are admitted, and what the others are told."""
+"""Which clients and which streams are admitted, and how the others are refused."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ def test_message_before_hello_is_refused(message: Message) -> None:
 def test_unsupported_version_is_refused(low: int, high: int) -> None:
     error = RouterHarness().refused(b"x", wire.Hello("x", low, high), fatal=True)
     assert error.code == Code.BAD_VERSION
-    assert error.text == f"the client speaks versions {low}..{high}, glowd speaks {wire.VERSION}"
+    assert error.text == f"the client supports versions {low}..{high}, glowd supports {wire.VERSION}"
 
 
 def test_client_limit_refuses_then_frees() -> None:

@@ -1,4 +1,4 @@
-"""A stream from open to close, with client, engine and speaker played by hand."""
+"""A stream from open to close; the test plays the client, the engine and the speaker."""
 
 import dataclasses
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_utterance_reaches_every_sink_completely(tmp_path: Path) -> None:
 
 def test_frames_reach_the_engine_as_they_arrive() -> None:
     harness = SessionHarness("null")
-    assert harness.ports.engine == [], "nothing is begun for a stream that is silent"
+    assert harness.ports.engine == [], "an idle stream needs no engine"
     harness.send(3)
     harness.send(2)
     harness.end()
@@ -203,7 +203,7 @@ def test_socket_flush_ends_at_once() -> None:
     harness.ports.owner_reads = True
     harness.session.sinks.settle()
     assert harness.ending == wire.Flushed("s", 0, 3 * HOP - 1, 4 * HOP)
-    assert len(harness.audio) == 3 * HOP, "nothing of the generation comes after the word that it is over"
+    assert len(harness.audio) == 3 * HOP, "no audio follows the ending"
 
 
 def test_idle_flush_starts_the_next_generation() -> None:
@@ -252,11 +252,11 @@ def test_speaker_lost_while_fading_ends_the_flush() -> None:
     sent = len(harness.sent(ipc.Pcm, harness.ports.speaker))
     harness.session.sinks.resume()
     assert harness.ending == wire.Flushed("s", 0, 11, 10 * HOP - 12)
-    assert len(harness.sent(ipc.Pcm, harness.ports.speaker)) == sent, "what was flushed is not heard after all"
+    assert len(harness.sent(ipc.Pcm, harness.ports.speaker)) == sent, "flushed audio is not sent again"
 
 
 def test_flush_at_end_of_playback_is_answered() -> None:
-    """A speaker has nothing left to fade then, and says only that it has played everything."""
+    """The speaker has nothing to fade then, and reports only that it has played everything."""
     before, after = SessionHarness("device"), SessionHarness("device", "socket")
     for harness in (before, after):
         harness.ports.owner_reads = False
@@ -323,7 +323,7 @@ def test_pause_and_gain_reach_the_device_of_later_utterances() -> None:
     assert harness.ports.speaker[2:] == [ipc.Gain(harness.key, -3), ipc.Resume(harness.key)]
 
 
-# ------------------------------------------------------------- roles that died
+# --------------------------------------------------------- lost engine or speaker
 
 
 def test_resume_replays_frames_and_repeats_no_sample() -> None:

@@ -1,4 +1,4 @@
-"""Where audio goes: what each sink counts as delivered, and what it does when it cannot."""
+"""What each sink counts as delivered, and what it does if it cannot deliver."""
 
 import wave
 from pathlib import Path

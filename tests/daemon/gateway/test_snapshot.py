@@ -1,4 +1,4 @@
-"""What the parts of a snapshot are made of."""
+"""How the loads of several engines become one."""
 
 from glowd.daemon.gateway.snapshot import combined
 from glowd.daemon.ipc import EngineLoad

@@ -131,7 +131,7 @@ def test_replay_starts_after_rendered_samples() -> None:
     one.accept_pcm(pcm(0, 12 * HOP + 1))
     one.forget(0)
     assert one.replay_from == 12 - LIMITS.history_frames
-    assert one.arrival_ns(0) == 1, "frames that were not heard yet are still known, for the cause of an underrun"
+    assert one.arrival_ns(0) == 1, "frames that were not played yet are kept, for the cause of an underrun"
 
 
 def test_arrival_of_sample_includes_look_ahead() -> None:
@@ -140,7 +140,7 @@ def test_arrival_of_sample_includes_look_ahead() -> None:
     one.take(mel_message(1, 2, 2), 200)
     assert [one.arrival_ns(frame * HOP) for frame in range(4)] == [100, 200, 200, None]
     one.end(wire.End("s", 0, 4))
-    assert one.arrival_ns(3 * HOP) == 200, "after the end nothing is waited for"
+    assert one.arrival_ns(3 * HOP) == 200, "after the end no look-ahead is needed"
 
 
 def test_refusal_beyond_limit_is_too_many() -> None:

@@ -1,6 +1,6 @@
 """The wire protocol: golden bytes, round trips, and refusal of everything else.
 
-`python -m tests.daemon.wire.test_wire` writes golden bytes for messages that have none yet; existing ones are forever.
+`python -m tests.daemon.wire.test_wire` writes golden bytes for messages that have none yet; existing ones never change.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ def raw(**header: Any) -> list[bytes]:
 
 
 def raw_mel(data: bytes | None = None, **changes: Any) -> list[bytes]:
-    """A mel as a hostile peer would send it: any header, any payload."""
+    """A mel with any header and any payload, as a hostile peer may send it."""
     header = {"type": "mel", "stream": "s1", "generation": 0, "seq": 0, "first_frame": 0, "frames": 3, **changes}
     return [msgpack.packb(header), MEL_3.tobytes() if data is None else data]
 
