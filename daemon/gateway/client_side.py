@@ -111,7 +111,7 @@ class ClientSide:
         if is_first and not self._sinks.open():
             return False
         if is_first:
-            self._engine.start(0)
+            self._engine.start()
         return True
 
     def _report(self, fault: WireError) -> None:

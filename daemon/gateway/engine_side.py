@@ -26,11 +26,17 @@ class EngineSide:
 
     # -------------------------------------------------------------- to the engine
 
-    def start(self, first_frame: int) -> None:
-        """Start the utterance in the engine, at its beginning or where another engine has stopped."""
-        asked, key = self._state.asked, self._state.utterance.key
-        start = ipc.Start(key=key, seed=asked.seed, first_frame=first_frame, sigma=max(-1.0, asked.sigma))
-        self._state.ports.to_engine(start)
+    def start(self) -> None:
+        """Start the utterance in the engine, at its beginning or where another engine must continue."""
+        asked, utterance = self._state.asked, self._state.utterance
+        self._state.ports.to_engine(
+            ipc.Start(
+                key=utterance.key,
+                seed=asked.seed,
+                first_frame=utterance.replay_from,
+                sigma=max(-1.0, asked.sigma),
+            )
+        )
 
     def send(self, chunk: MelChunk) -> None:
         """Pass frames on."""
@@ -48,9 +54,8 @@ class EngineSide:
         """Give an engine that does not know the stream what it needs to continue exactly where the last one stopped."""
         if not self._state.phase.needs_engine:
             return
-        utterance = self._state.utterance
-        self.start(utterance.replay_from)
-        for chunk in utterance.replay():
+        self.start()
+        for chunk in self._state.utterance.replay():
             self.send(chunk)
         if self._state.phase is Phase.ENDING:
             self.finish()
