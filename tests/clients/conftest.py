@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.fake import FakeDaemon
+from tests.fakes.daemon import FakeDaemon
 
 
 @pytest.fixture

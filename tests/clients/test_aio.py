@@ -9,8 +9,8 @@ import pytest
 from glowd.clients import AsyncClient, errors
 from glowd.clients.aio import AsyncStream
 from glowd.daemon import wire
-from tests.clients.fake import HOP, FakeDaemon
 from tests.clients.test_client import mel, refuse_once
+from tests.fakes.daemon import HOP, FakeDaemon
 from tests.patience import WAIT_S
 
 
@@ -36,12 +36,12 @@ async def test_sending_waits_for_credit_and_the_loop_goes_on(fake: FakeDaemon) -
         await asyncio.sleep(0.05)
         assert not sender.done() and fake.streams["s"].frames == 64
         fake.streams["s"].credit_frames += 16
-        fake.say("s", wire.Credit("s", 0, 16))
+        fake.send("s", wire.Credit("s", 0, 16))
         await asyncio.wait_for(sender, WAIT_S)
         with pytest.raises(errors.WaitTimeout, match="within"):
             await stream.send(mel(1), timeout_s=0.05)
         fake.streams["s"].credit_frames += 1
-        fake.say("s", wire.Credit("s", 0, 1))  # the frame was kept, and leaves now
+        fake.send("s", wire.Credit("s", 0, 1))  # the frame was kept, and leaves now
     assert fake.of_type(wire.End) == [wire.End("s", 0, 81)]
 
 

@@ -12,7 +12,7 @@ from glowd.clients import Client, errors, transport
 from glowd.clients.client import Stream
 from glowd.daemon import wire
 from glowd.daemon.wire import Code
-from tests.clients.fake import HOP, FakeDaemon
+from tests.fakes.daemon import HOP, FakeDaemon
 from tests.patience import WAIT_S, Stalls, repeated_after_stalls
 
 
@@ -63,7 +63,7 @@ def test_sending_waits_for_credit(fake: FakeDaemon) -> None:
         time.sleep(0.05)
         assert sender.is_alive() and fake.streams["s"].frames == 64
         fake.streams["s"].credit_frames += 16
-        fake.say("s", wire.Credit("s", 0, 16))
+        fake.send("s", wire.Credit("s", 0, 16))
         sender.join(WAIT_S)
         assert not sender.is_alive()
         fake.wait_for(lambda: fake.streams["s"].frames == 80)
@@ -132,7 +132,7 @@ def test_a_mel_over_credit_waits_for_credit_and_is_sent_again(fake: FakeDaemon) 
         fake.wait_for(lambda: stream.credit_frames == 0)  # it was told of the refusal
         time.sleep(0.05)
         assert len(fake.of_type(wire.Mel)) == 1
-        fake.say("s", wire.Credit("s", 0, 8))
+        fake.send("s", wire.Credit("s", 0, 8))
         fake.wait_for(lambda: fake.streams["s"].frames == 8)
 
 
@@ -313,7 +313,7 @@ def test_the_heartbeat_goes_on_after_a_session_error(fake: FakeDaemon, monkeypat
     with Client(fake.endpoint) as glow:
         glow.open("s", sinks=["null"])
         fake.wait_for(lambda: fake.pings > 0)
-        fake.say("s", wire.Error(503, "STOPPING", "the daemon is stopping", fatal=True))
+        fake.send("s", wire.Error(503, "STOPPING", "the daemon is stopping", fatal=True))
         time.sleep(0.1)
         with pytest.raises(errors.DaemonError, match="stopping"):
             glow.ping()
@@ -346,8 +346,8 @@ def test_a_fatal_error_ends_the_utterance_only(fake: FakeDaemon) -> None:
         stream.send(mel(5))
         fake.wait_for(lambda: fake.streams["s"].frames == 5)
         fake.streams["s"] = type(fake.streams["s"])(fake.streams["s"].request, 64, generation=1)
-        fake.say("s", wire.Error(501, "ENGINE_LOST", "the engine died", "s", 0, True))
-        fake.say("s", wire.Credit("s", 1, 64))
+        fake.send("s", wire.Error(501, "ENGINE_LOST", "the engine died", "s", 0, True))
+        fake.send("s", wire.Credit("s", 1, 64))
         with pytest.raises(errors.DaemonError, match="the engine died"):
             stream.wait_played(WAIT_S)
         stream.send(mel(5))
@@ -359,8 +359,8 @@ def test_answers_to_what_crossed_an_ending_are_no_errors(fake: FakeDaemon) -> No
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
         stream.send(mel(5))
         stream.wait_played(WAIT_S)
-        fake.say("s", wire.Error(205, "WRONG_GENERATION", "0 is not the running one", "s", 1, False, 0))
-        fake.say("s", wire.Error(204, "GAP", "late", "s", 0, False, 5))
+        fake.send("s", wire.Error(205, "WRONG_GENERATION", "0 is not the running one", "s", 1, False, 0))
+        fake.send("s", wire.Error(204, "GAP", "late", "s", 0, False, 5))
         glow.status()
         stream.send(mel(5))
         played = stream.wait_played(WAIT_S)
@@ -370,7 +370,7 @@ def test_answers_to_what_crossed_an_ending_are_no_errors(fake: FakeDaemon) -> No
 def test_a_fatal_error_is_raised_once(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
         stream.send(mel(5))
-        fake.say("s", wire.Error(501, "ENGINE_LOST", "the engine died", "s", 0, True))
+        fake.send("s", wire.Error(501, "ENGINE_LOST", "the engine died", "s", 0, True))
         fake.wait_for(lambda: stream.generation == 1)
         with pytest.raises(errors.DaemonError, match="the engine died"):
             stream.send(mel(5))
@@ -380,7 +380,7 @@ def test_a_fatal_error_is_raised_once(fake: FakeDaemon) -> None:
 def test_a_session_error_fails_the_client(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow:
         glow.open("s", sinks=["null"])
-        fake.say("s", wire.Error(503, "STOPPING", "the daemon is stopping", fatal=True))
+        fake.send("s", wire.Error(503, "STOPPING", "the daemon is stopping", fatal=True))
         with pytest.raises(errors.DaemonError, match="stopping"):
             for _ in range(100):
                 glow.status()
@@ -389,8 +389,8 @@ def test_a_session_error_fails_the_client(fake: FakeDaemon) -> None:
 def test_unreadable_messages_are_skipped(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow:
         glow.open("s", sinks=["null"])
-        fake.say_raw("s", [b"\xc1"])
-        fake.say("s", wire.State("s", "playing", {}))
+        fake.send_raw("s", [b"\xc1"])
+        fake.send("s", wire.State("s", "playing", {}))
         assert glow.status().state == "ready"
 
 
@@ -442,14 +442,14 @@ def test_a_listener_may_flush_a_stream_of_another_client(fake: FakeDaemon) -> No
         with other.listen("s") as listener:
             fake.wait_for(lambda: bool(fake.listeners))
             assert listener.flush(0) == wire.Flushed("s", 0, 99, 1000)
-            fake.say_to_listeners(wire.Error(200, "UNKNOWN_STREAM", "there is no stream 's'", "s"))
+            fake.send_to_listeners(wire.Error(200, "UNKNOWN_STREAM", "there is no stream 's'", "s"))
             with pytest.raises(errors.StreamError, match="no stream 's'"):
                 list(listener.audio(timeout_s=WAIT_S))
 
 
 def test_the_state_of_a_stream_is_known(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
-        fake.say("s", wire.State("s", "starved", {}))
+        fake.send("s", wire.State("s", "starved", {}))
         glow.status()
         assert stream.state == "starved"
 
@@ -462,6 +462,6 @@ def test_the_callers_array_is_its_own(fake: FakeDaemon) -> None:
         values[:] = 99
         fake.wait_for(lambda: fake.streams["s"].frames == 10)
         fake.streams["s"].seq = fake.streams["s"].frames = 0
-        fake.say("s", wire.Error(204, "GAP", "again", "s", 0, False, 0))
+        fake.send("s", wire.Error(204, "GAP", "again", "s", 0, False, 0))
         fake.wait_for(lambda: len(fake.of_type(wire.Mel)) == 2)
     assert fake.of_type(wire.Mel)[1].payload[0, 0] == -4

@@ -1,15 +1,16 @@
-"""The program in README.md does what README.md says."""
+"""The program in README.md runs as README.md says."""
 
 import os
 import re
 import subprocess
 import sys
 
-from tests.e2e.running import ROOT, running_daemon, speech
+from tests.harness.daemon import ROOT, running_daemon
+from tests.harness.mels import speech
 from tests.patience import WAIT_S
 
 
-def test_the_program_in_the_readme_speaks() -> None:
+def test_program_of_the_readme_speaks() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.S)
     assert len(blocks) == 1 and 'sinks=["device"]' in blocks[0]
     program = blocks[0].replace('sinks=["device"]', 'sinks=["null"]')  # a sound device is not what this is about

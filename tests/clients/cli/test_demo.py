@@ -15,8 +15,8 @@ from glowd.clients.cli.mel_sources import mel_of_file
 from glowd.clients.errors import GlowdError
 from glowd.daemon import wire
 from glowd.flow.mel import MelFormat
-from tests.clients.fake import HOP, FakeDaemon
-from tests.clients.snapshots import SNAPSHOT
+from tests.fakes.daemon import HOP, FakeDaemon
+from tests.harness.snapshots import SNAPSHOT
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import soundfile
 import zmq
 
 from glowd.daemon import wire
-from tests.clients.fake import HOP, FakeDaemon
-from tests.clients.snapshots import SNAPSHOT
+from tests.fakes.daemon import HOP, FakeDaemon
+from tests.harness.snapshots import SNAPSHOT
 from tests.patience import WAIT_S, until
 
 ROOT = Path(__file__).parents[3]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from glowd.clients.cli import tables
 from glowd.daemon import wire
-from tests.clients.snapshots import SNAPSHOT, STAGE
 from tests.daemon.messages import plain
+from tests.harness.snapshots import SNAPSHOT, STAGE
 
 
 def row_of(table: tables.Table, name: str) -> dict[str, str]:
