@@ -1,7 +1,7 @@
 """A snapshot of the daemon as tables, for `glowctl top`, `glowctl status` and the demo.
 
 Rules: pure functions of a snapshot (PROTOCOL.md, Telemetry). A figure that was not measured is shown as "-", never as 0.
-What peers have named is shown without control characters.
+Names that clients have chosen are shown without control characters.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Snapshot = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, the columns' headings ("<" in front: aligned left) and the rows' cells."""
+    """A title, the headings of the columns ("<" in front: aligned left) and the cells of the rows."""
 
     title: str
     columns: Sequence[str]
@@ -32,7 +32,7 @@ def clean(value: object) -> str:
 
 
 def cell(value: object, form: str = "", scale: float = 1.0) -> str:
-    """A figure by its format; "-" for one that is absent."""
+    """A figure in a format; "-" if it is absent."""
     if value is None or value == "":
         return ABSENT
     if form and isinstance(value, int | float):
@@ -41,16 +41,17 @@ def cell(value: object, form: str = "", scale: float = 1.0) -> str:
 
 
 def dig(table: object, *keys: str) -> Any:
-    """The value under nested keys, None where one is missing."""
+    """The value under nested keys; None if one is missing."""
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
 
 
 def entries(snapshot: Snapshot, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """The names and values of a map in the snapshot, sorted by name."""
     found = snapshot.get(key)
     shown = [(clean(name), value) for name, value in found.items()] if isinstance(found, dict) else []
-    return sorted(shown, key=lambda entry: entry[0])  # by name alone: two may look the same once cleaned
+    return sorted(shown, key=lambda entry: entry[0])  # not by value: two names may be equal once cleaned
 
 
 def spread(stage: object) -> str:
@@ -64,20 +65,8 @@ def spread(stage: object) -> str:
 
 
 def streams_table(snapshot: Snapshot, narrow: bool = False) -> Table:
-    """What each stream is and does. VOICE: its engine. XRUN: how often client/engine was late for the device."""
-    columns = [
-        "<STREAM",
-        "<CLIENT",
-        "<STATE",
-        "<VOICE",
-        "<SINKS",
-        "GEN",
-        "TTFA",
-        "RTF",
-        "QUEUE",
-        "CREDIT",
-        "XRUN",
-    ]
+    """A row for each stream. VOICE: its engine. XRUN: how often client/engine was late for the device."""
+    columns = ["<STREAM", "<CLIENT", "<STATE", "<VOICE", "<SINKS", "GEN", "TTFA", "RTF", "QUEUE", "CREDIT", "XRUN"]
     rows = [
         [
             name, cell(dig(s, "client")), cell(dig(s, "state")), cell(dig(s, "engine") or dig(s, "voice")),
@@ -101,6 +90,7 @@ def without(table: Table, dropped: Sequence[str]) -> Table:
 
 
 def stages_table(snapshot: Snapshot) -> Table:
+    """A row for each stream: the latency of every stage, and the mean of their sum."""
     rows = [
         [
             name,
@@ -158,6 +148,7 @@ def _state_of(voice: dict[str, Any]) -> str:
 
 
 def roles_table(snapshot: Snapshot) -> Table:
+    """A row for each process."""
     rows = [
         [
             name,
@@ -174,6 +165,7 @@ def roles_table(snapshot: Snapshot) -> Table:
 
 
 def headline(snapshot: Snapshot) -> str:
+    """The daemon as a whole, in one line."""
     streams = len(entries(snapshot, "streams"))
     return (
         f"glowd {cell(snapshot.get('state'))}, up {cell(snapshot.get('uptime_s'), '.0f')} s, "
@@ -182,7 +174,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def notices(snapshot: Snapshot) -> list[str]:
-    """A line for each engine that falls behind: what is done about it, since when and why."""
+    """A line for each overloaded engine: what it does about it, since when and why."""
     return [
         _notice(name, degraded, snapshot.get("t_ns"))
         for entry in entries(snapshot, "voices")
@@ -203,20 +195,20 @@ def _notice(name: str, degraded: dict[str, Any], t_ns: object) -> str:
 
 
 def tables(snapshot: Snapshot, narrow: bool = False) -> list[Table]:
+    """All tables."""
     return [
         streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot, narrow), roles_table(snapshot),
     ]  # fmt: skip
 
 
 def as_text(snapshot: Snapshot) -> str:
-    """All tables as plain text."""
-    return "\n".join(
-        [headline(snapshot), *notices(snapshot), *(lines(table) for table in tables(snapshot) if table.rows)]
-    )
+    """The whole snapshot as plain text, without empty tables."""
+    filled = [table for table in tables(snapshot) if table.rows]
+    return "\n".join([headline(snapshot), *notices(snapshot), *(line for table in filled for line in layout(table))])
 
 
-def lines(table: Table) -> str:
-    """A table as plain text, under its title."""
+def layout(table: Table) -> list[str]:
+    """A table as lines of plain text: an empty line, the title, the headings, the rows."""
     titles = [column.lstrip("<") for column in table.columns]
     widths = [max(map(len, column)) for column in zip(titles, *table.rows, strict=True)]
 
@@ -227,17 +219,4 @@ def lines(table: Table) -> str:
         )
         return "  ".join(placed).rstrip()
 
-    return "\n".join([f"\n{table.title}", line(titles), *map(line, table.rows)])
-
-
-def as_rich(table: Table) -> Any:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    made = RichTable(title=table.title, title_justify="left", title_style="dim", box=None, pad_edge=False)
-    for column in table.columns:
-        left = column.startswith("<")
-        made.add_column(column.lstrip("<"), justify="left" if left else "right", no_wrap=True, header_style="cyan")
-    for row in table.rows:
-        made.add_row(*map(Text, row))
-    return made
+    return ["", table.title, line(titles), *map(line, table.rows)]
