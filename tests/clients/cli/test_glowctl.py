@@ -240,3 +240,19 @@ def test_unknown_name_of_clients_lists_the_known_ones() -> None:
 
     with pytest.raises(AttributeError, match="it has: AsyncClient, Client, GlowdError"):
         clients.Klient  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "words"),
+    [("soundfile", "soundfile", ["send", "x.wav"]), ("zmq", "pyzmq", ["status"]), ("numpy", "numpy", ["status"])],
+)
+def test_missing_package_is_named_with_its_install_command(
+    fake: FakeDaemon, tmp_path: Path, module: str, package: str, words: list[str]
+) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; import glowd.clients.cli as cli; sys.exit(cli.main())"
+    command = [sys.executable, "-c", program, "--endpoint", fake.endpoint, *words]
+    process = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=WAIT_S)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert f"needs the package {package}," in process.stderr and process.stderr.count("\n") == 1
+    assert process.stderr.endswith(f"{sys.executable} -m pip install {package}\n")
+    assert not fake.of_type(wire.Open)
