@@ -10,8 +10,7 @@ from glowd.clients import AsyncClient, errors
 from glowd.clients.aio import AsyncStream
 from glowd.clients.connection import Connection
 from glowd.daemon import wire
-from tests.clients.test_client import refuse_once
-from tests.fakes.daemon import HOP, FakeDaemon
+from tests.fakes.daemon import HOP, FakeDaemon, refuse_once
 from tests.harness.mels import mel
 from tests.patience import WAIT_S
 

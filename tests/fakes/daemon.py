@@ -229,3 +229,16 @@ class FakeDaemon:
         for listener, wanted in self.listeners.items():
             if wanted & {"*", name} and listener != peer:
                 self._reply(listener, ending)
+
+
+def refuse_once(number: int, code: Code) -> Callable[[wire.Mel], wire.Error | None]:
+    """For FakeDaemon.refuse: rejects the `number`-th mel that arrives."""
+    seen: list[wire.Mel] = []
+
+    def refuse(message: wire.Mel) -> wire.Error | None:
+        seen.append(message)
+        if len(seen) != number:
+            return None
+        return wire.Error(code, code.name, "no", message.stream, message.generation, False, message.first_frame)
+
+    return refuse
