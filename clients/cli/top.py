@@ -8,13 +8,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import zmq
 
 from glowd.clients import errors
-from glowd.clients.cli.tables import NARROW_COLUMNS, Snapshot, Table, as_text, headline, layout, notices, tables
+from glowd.clients.cli.tables import NARROW_COLUMNS, Table, as_text, headline, layout, notices, tables
+from glowd.daemon.wire.telemetry import Snapshot
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,8 +24,8 @@ STALE_S = 3.0
 MAX_SNAPSHOT_BYTES = 4 << 20
 
 
-def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[Snapshot | None]:
-    """Snapshots as they are published; None when none came for `wait_s`. Raises NotRunning if the first one does not come."""
+def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any] | None]:
+    """Snapshots as published maps; None when none came for `wait_s`. Raises NotRunning if the first one does not come."""
     context = zmq.Context()
     try:
         subscriber = context.socket(zmq.SUB)
@@ -48,7 +49,7 @@ def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[Snapshot | Non
         context.destroy(linger=0)
 
 
-def unpack(data: bytes) -> Snapshot:
+def unpack(data: bytes) -> dict[str, Any]:
     """A snapshot from its bytes. Raises ProtocolError for anything else."""
     try:
         snapshot = msgpack.unpackb(data, raw=False, strict_map_key=True)
@@ -64,7 +65,7 @@ def watch_batch(endpoint: str, count: int | None, as_json: bool) -> None:
     for number, snapshot in enumerate(snapshots(endpoint), start=1):
         if snapshot is None:
             raise errors.DaemonGone(f"the daemon at {endpoint} has stopped publishing figures")
-        print(json.dumps(snapshot) if as_json else as_text(snapshot) + "\n", flush=True)
+        print(json.dumps(snapshot) if as_json else as_text(Snapshot.from_map(snapshot)) + "\n", flush=True)
         if number == count:
             return
 
@@ -78,20 +79,20 @@ def watch_live(endpoint: str) -> None:
     from glowd.clients.cli.keyboard import Keyboard
 
     source = snapshots(endpoint)
-    snapshot, received_s = next(source), time.monotonic()
+    snapshot, received_s = Snapshot.from_map(next(source) or {}), time.monotonic()
     with Keyboard(sys.stdin) as keyboard, Live(screen=True, auto_refresh=False) as live:
         while True:
             silent_s = time.monotonic() - received_s
             note = f"   no figures for {silent_s:.0f} s" if silent_s > STALE_S else ""
-            head = Text(headline(snapshot or {}) + note + "   (q: quit)", style="bold red" if note else "bold")
-            warnings = [Text(line, style="yellow") for line in notices(snapshot or {})]
-            shown = tables(snapshot or {}, narrow=live.console.width < NARROW_COLUMNS)
+            head = Text(headline(snapshot) + note + "   (q: quit)", style="bold red" if note else "bold")
+            warnings = [Text(line, style="yellow") for line in notices(snapshot)]
+            shown = tables(snapshot, narrow=live.console.width < NARROW_COLUMNS)
             live.update(Group(head, *warnings, *map(styled, shown)), refresh=True)
             if keyboard.pressed() == "q":
                 return
             newest = next(source)
             if newest is not None:
-                snapshot, received_s = newest, time.monotonic()
+                snapshot, received_s = Snapshot.from_map(newest), time.monotonic()
 
 
 def styled(table: Table) -> "Text":
