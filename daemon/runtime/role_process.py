@@ -31,7 +31,7 @@ class RoleSpec:
 
 
 class RoleProcess:
-    """A running process. `on_ready` gets what it says of itself when it is ready."""
+    """A running process. `on_ready` gets what it reports when it is ready."""
 
     def __init__(
         self,

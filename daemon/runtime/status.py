@@ -1,6 +1,6 @@
 """The status lines of a role: what it writes to standard output, and the supervisor reads. One JSON map a line.
 
-    {"ready": {"device": "pulse"}}    once, when the role can work; what it says of itself is for `glowd`
+    {"ready": {"device": "pulse"}}    once, when the role can work, with facts for `glowd`
     {"alive": 1}                      every second, from the role's own main loop, so that a loop that hangs is noticed
     {"failed": "text"}                before the role gives up
 

@@ -28,7 +28,7 @@ class StartError(Exception):
 
 
 class SupervisedRole:
-    """Keeps one role running until `stop`. `info` is what it said of itself when it was last ready."""
+    """Keeps one role running until `stop`. `info` is what it reported when it was last ready."""
 
     def __init__(self, spec: RoleSpec, settings: SupervisorSettings) -> None:
         self.spec, self.settings = spec, settings
@@ -106,13 +106,13 @@ class Supervisor:
         self._stop_requested = asyncio.Event()
 
     def info(self, role: str) -> Mapping[str, Any]:
-        """What the role said of itself when it was last ready; {} for a role that is not configured."""
+        """What the role reported when it was last ready; {} for a role that is not configured."""
         return next((found.info for stage in self.roles for found in stage if found.spec.name == role), {})
 
     def request_stop(self) -> None:
         """For SIGINT and SIGTERM: the first call stops the roles in order, the second kills them at once."""
         if self._stop_requested.is_set():
-            log.warning("told to stop twice: killing the roles that still run")
+            log.warning("stop requested twice: killing the roles that still run")
             for role in (role for stage in self.roles for role in stage):
                 role.kill()
         self._stop_requested.set()

@@ -233,7 +233,7 @@ async def test_second_stop_kills_at_once(supervise: Make, caplog: pytest.LogCapt
     roles.request_stop()
     async with asyncio.timeout(WAIT_S):  # much less than the grace
         await running
-    assert "told to stop twice" in caplog.text
+    assert "stop requested twice" in caplog.text
 
 
 def test_no_role_outlives_a_killed_supervisor(tmp_path: Path) -> None:
