@@ -120,9 +120,9 @@ def _samples(network: "Network", mel: "Floats", args: argparse.Namespace) -> "Fl
     from glowd.flow.network.wavenet import WaveNet
 
     if isinstance(network, WaveNet):
-        from glowd.flow.network.wavenet_sampling import render as generate
+        from glowd.flow.network.wavenet_sampling import sample
 
-        return generate(network, [mel], args.seed, args.sigma)[0]
+        return sample(network, [mel], args.seed, args.sigma)[0]
     from glowd.flow.streaming import whole
     from glowd.flow.training.settings import pick_device
 

@@ -12,7 +12,7 @@ from glowd.flow import checkpoint
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.network.registry import Network
 from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
-from glowd.flow.network.wavenet_sampling import render as generate
+from glowd.flow.network.wavenet_sampling import sample
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 from glowd.flow.streaming import ChunkPlan, stream_vocoder, whole
@@ -100,7 +100,7 @@ def build(system: System, format: MelFormat) -> Renderer:
         return lambda mel, seed: render(vocoder, mel, seed)
     voice = _network(system.checkpoint)
     if isinstance(voice, WaveNet):
-        return lambda mel, seed: generate(voice, [mel], seed)[0]
+        return lambda mel, seed: sample(voice, [mel], seed)[0]
     if system.kind == WAVEGLOW:
         return lambda mel, seed: whole(voice, mel, seed, system.sigma)
     assert system.kind == STREAMED, system

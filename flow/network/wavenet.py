@@ -50,7 +50,7 @@ class WaveNetConfig:
     mel_mean: float = -5.6
     mel_std: float = 2.1
     temperature: float = 0.8
-    """Spread of a generated sample's noise over the Gaussian's own, where a caller does not say: below 1 it hisses less."""
+    """Spread of the noise of sampling over the Gaussian's own, where a caller gives none; below 1 there is less hiss."""
     mel: MelFormat = field(default_factory=MelFormat)
 
     def __post_init__(self) -> None:

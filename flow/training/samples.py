@@ -20,14 +20,14 @@ SENTENCES = 4
 def speak(network: Network, clips: Clips, count: int = SENTENCES) -> dict[str, Floats]:
     """The first `count` clips as the network says them, at its own sigma or temperature: name -> samples [T]."""
     mels = [clips.whole(i)[1] for i in range(min(count, clips.count))]
-    spoken = _generate(network, mels) if isinstance(network, WaveNet) else _invert(network, mels)
+    spoken = _sample(network, mels) if isinstance(network, WaveNet) else _invert(network, mels)
     return {f"{i + 1}-{name}": samples for i, (name, samples) in enumerate(zip(clips.names, spoken))}
 
 
-def _generate(network: WaveNet, mels: list[torch.Tensor]) -> list[Floats]:
-    from glowd.flow.network.wavenet_sampling import render  # compiles its loop, which takes seconds
+def _sample(network: WaveNet, mels: list[torch.Tensor]) -> list[Floats]:
+    from glowd.flow.network.wavenet_sampling import sample  # compiles its loop, which takes seconds
 
-    return render(copy.deepcopy(network).cpu(), [mel.T.cpu().numpy() for mel in mels])
+    return sample(copy.deepcopy(network).cpu(), [mel.T.cpu().numpy() for mel in mels])
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""WaveNet: an exact likelihood over samples, and generation that draws from the very distributions it was trained on."""
+"""WaveNet: an exact likelihood over samples, and sampling from the distributions it was trained on."""
 
 from dataclasses import replace
 from pathlib import Path
