@@ -106,7 +106,7 @@ def import_(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """`glowlab render`."""
     from glowd.flow import checkpoint
-    from glowd.flow.training.data import write_audio
+    from glowd.flow.recordings import write_audio
 
     voice = checkpoint.load_any(args.checkpoint)
     mel = _mel(Path(args.source), voice.config.mel)
@@ -218,21 +218,21 @@ def _print_table(table: dict[str, Any], indent: str = "") -> None:
 def _mel(source: Path, format: "MelFormat") -> "Floats":
     """Frames [L, M] from an .npy of frames or from a recording."""
     from glowd.flow.mel import log_mel
-    from glowd.flow.training.data import DataError, read_audio
+    from glowd.flow.recordings import RecordingError, read_speech
 
     if source.suffix.lower() != ".npy":
-        wave = read_audio(source, format.rate_hz)
+        wave = read_speech(source, format.rate_hz)
         return log_mel(wave, format)[: len(wave) // format.hop]
     import numpy as np
 
     try:
         mel = np.load(source, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{source} is not a readable .npy file: {error}") from error
+        raise RecordingError(f"{source} is not a readable .npy file: {error}") from error
     if mel.ndim != 2 or mel.shape[1] != format.n_mels or not len(mel):
-        raise DataError(f"{source} has shape {list(mel.shape)}; expected frames [L, {format.n_mels}] of log-mel")
+        raise RecordingError(f"{source} has shape {list(mel.shape)}; expected frames [L, {format.n_mels}] of log-mel")
     if mel.dtype.kind != "f" or not np.isfinite(mel).all():
-        raise DataError(f"{source} holds values that are no finite floats (dtype {mel.dtype})")
+        raise RecordingError(f"{source} holds values that are no finite floats (dtype {mel.dtype})")
     frames: Floats = mel.astype(np.float32)
     return frames
 

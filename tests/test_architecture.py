@@ -22,6 +22,8 @@ EDGE = re.compile(r"#.*\bedge\b")
 SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
+SMALL = ("flow.mel", "flow.recordings")
+"""What the parts of flow share."""
 
 MAY_IMPORT = {
     "flow": ("flow",),
@@ -30,7 +32,7 @@ MAY_IMPORT = {
     "flow/phase_recovery": ("flow.mel", "flow.vocoder", "flow.phase_recovery"),
     "flow/torchfile": ("flow.torchfile",),
     "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
-    "flow/training": ("flow.mel", "flow.network", "flow.checkpoint", "flow.training"),
+    "flow/training": (*SMALL, "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/doctor.py": ("daemon", "flow.checkpoint"),
     "daemon/wire": ("daemon.wire",),
@@ -43,7 +45,7 @@ MAY_IMPORT = {
     "daemon/engine/renderer.py": (*ENGINE, "flow.vocoder", "flow.timing", "flow.mel"),
     "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
-    "clients": ("clients", "daemon.wire", "flow.mel", "flow.torchfile.reader"),
+    "clients": ("clients", "daemon.wire", "flow.mel", "flow.recordings", "flow.torchfile.reader"),
 }
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol."""
@@ -52,6 +54,7 @@ HEAVY = ("torch", "librosa", "numba", "scipy")
 MUST_NOT_IMPORT = {
     "flow": ("zmq", "msgpack", "sounddevice"),
     "flow/mel.py": ("torch", "zmq", "msgpack", "sounddevice"),
+    "flow/recordings.py": ("torch", "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
     "daemon": (*HEAVY, "sounddevice"),
     "daemon/engine/vocoders.py": ("sounddevice",),

@@ -22,7 +22,7 @@ from glowd.flow.evaluation import metrics
 from glowd.flow.evaluation.metrics import MetricError, Pitch
 from glowd.flow.evaluation.systems import REAL, System, build
 from glowd.flow.mel import Floats, MelFormat, log_mel
-from glowd.flow.training.data import DataError, find_recordings, read_audio
+from glowd.flow.recordings import RecordingError, find_recordings, read_speech
 
 
 class EvaluateError(ValueError):
@@ -45,8 +45,8 @@ class Clip:
 
 
 def read_clip(path: Path, format: MelFormat) -> Clip:
-    """Read a recording. Raises DataError if it cannot be read, and MetricError if it is silent or too short to judge."""
-    audio = read_audio(path, format.rate_hz)
+    """Read a recording. Raises RecordingError if it cannot be read, and MetricError if it is silent or too short to judge."""
+    audio = read_speech(path, format.rate_hz)
     metrics.require_sound(audio, format.rate_hz, str(path))
     frames = len(audio) // format.hop
     audio = audio[: frames * format.hop]
@@ -137,12 +137,12 @@ def measure(job: Job) -> Measured | Problem:
     """Render and judge. Every error that a recording can cause comes back as a Problem."""
     try:
         return sound(job)[0]
-    except (DataError, MetricError) as error:
+    except (RecordingError, MetricError) as error:
         return Problem(job, str(error))
 
 
 def sound(job: Job) -> tuple[Measured, Floats]:
-    """The same with the samples [L * hop]. Raises DataError or MetricError for a clip that cannot be used."""
+    """The same with the samples [L * hop]. Raises RecordingError or MetricError for a clip that cannot be used."""
     clip = _clip(job.path, job.format)
     if job.system.kind == REAL:
         return Measured(job, *judge(clip, clip.audio, job.format, job.group)), clip.audio
@@ -177,7 +177,7 @@ def _ready(system: System, format: MelFormat) -> Callable[[Floats, int], Floats]
 def plan(
     folders: Sequence[Path], systems: Sequence[System], seeds: int, most: int, made: tuple[MelFormat, int]
 ) -> list[Job]:
-    """Jobs for the first `most` clips (0: all) of each folder, clip by clip. Raises DataError for an empty folder."""
+    """Jobs for the first `most` clips (0: all) of each folder, clip by clip. Raises RecordingError for an empty folder."""
     sets = {folder.name or str(folder): find_recordings(folder)[: most or None] for folder in folders}
     if len(sets) < len(folders):
         raise EvaluateError("two data folders have the same name; give folders whose last parts differ")

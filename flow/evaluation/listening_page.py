@@ -20,7 +20,7 @@ from glowd.flow.evaluation.evaluate import Job, Measured, judge, read_clip, run,
 from glowd.flow.evaluation.metrics import MetricError, difference_max, library
 from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW, WAVENET, System
 from glowd.flow.mel import Floats
-from glowd.flow.training.data import SUFFIXES, DataError, find_recordings
+from glowd.flow.recordings import SUFFIXES, RecordingError, find_recordings
 
 LIVE = "WaveGlow live"
 ABOUT = {
@@ -61,7 +61,7 @@ class Listening:
 def sentences(sources: Iterable[Path], count: int, longest_s: float) -> list[tuple[str, Path]]:
     """(set, recording) of `count` clips: files as given, folders in turn, clips beyond `longest_s` left out.
 
-    Raises DataError if there are none.
+    Raises RecordingError if there are none.
     """
     import soundfile
 
@@ -79,7 +79,7 @@ def sentences(sources: Iterable[Path], count: int, longest_s: float) -> list[tup
     turns = itertools.zip_longest(*(of(source) for source in sources))
     found = [one for turn in turns for one in turn if one][:count]
     if not found:
-        raise DataError(f"no recording is at most {longest_s:g} s long; raise --longest")
+        raise RecordingError(f"no recording is at most {longest_s:g} s long; raise --longest")
     sets = list(dict.fromkeys(name for name, _ in found))
     return sorted(found, key=lambda one: sets.index(one[0]))
 
@@ -103,7 +103,7 @@ def heard(job: Job) -> Heard | str:
     """One job, in a worker: what is heard, or why nothing is."""
     try:
         return Heard(*sound(job))
-    except (DataError, MetricError) as error:
+    except (RecordingError, MetricError) as error:
         return str(error)
 
 

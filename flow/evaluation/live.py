@@ -24,7 +24,7 @@ import numpy as np
 
 from glowd.flow import checkpoint
 from glowd.flow.mel import Floats
-from glowd.flow.training.data import read_audio
+from glowd.flow.recordings import read_audio
 
 READY_S = 180.0
 STOP_S = 15.0

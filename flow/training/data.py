@@ -20,80 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glowd.flow.mel import Floats, MelFormat, log_mel
+from glowd.flow.recordings import RecordingError, find_recordings, read_speech
 from glowd.flow.training import augment
 from glowd.flow.training.torch_mel import log_mel as log_mel_of
 
-SUFFIXES = (".flac", ".wav")
 FULL_SCALE = 32768
-METADATA, WAVS = "metadata.csv", "wavs"
-"""LJ Speech's own layout: lines `ID|text|...`, whose recordings are wavs/ID.wav."""
 READERS = 4
 ALL = slice(None)
 SILENCE_DB = 40.0
 """Below the loudest moment of a clip by this much is silence, where silence is trimmed."""
 SPARE_FRAMES = 4
 """A clip must be longer than a segment by this much, so that there is something to choose."""
-
-
-class DataError(ValueError):
-    """A clip or a folder that cannot be trained on. The text names it and says what is allowed."""
-
-
-def read_audio(path: Path, rate_hz: int) -> Floats:
-    """A recording as mono samples [T] in [-1, 1] at `rate_hz`. Raises DataError if it cannot be read or is not sound."""
-    import soundfile
-    import soxr
-
-    try:
-        samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"{path} is not a readable recording: {error}") from error
-    mono: Floats = samples.mean(1)
-    if not np.isfinite(mono).all():
-        raise DataError(f"{path} holds NaN or infinite samples")
-    if len(mono) and (peak := float(np.abs(mono).max())) > 1:
-        raise DataError(f"{path} peaks at {peak:.3g}; allowed: at most 1")
-    if file_rate_hz != rate_hz:
-        mono = soxr.resample(mono, file_rate_hz, rate_hz, quality="VHQ")
-    return mono
-
-
-def write_audio(path: Path, samples: Floats, rate_hz: int) -> None:
-    """Samples [T] to a .wav or .flac of 16 bits; what is beyond full scale is clipped. Raises DataError if it cannot be."""
-    import soundfile
-
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path} has no known kind of sound file; allowed: {', '.join(SUFFIXES)}")
-    try:
-        soundfile.write(path, samples.clip(-1, 1), rate_hz, subtype="PCM_16")
-    except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"cannot write {path}: {error}") from error
-
-
-def find_recordings(folder: Path) -> list[Path]:
-    """Every .flac and .wav below a folder, sorted; in LJ Speech's own layout those that its metadata lists, in its order.
-
-    Raises DataError if there are none.
-    """
-    if not folder.is_dir():
-        raise DataError(f"data folder {folder} does not exist; give a folder with {' or '.join(SUFFIXES)} files")
-    if (folder / METADATA).is_file() and (folder / WAVS).is_dir():
-        return _listed(folder)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise DataError(f"data folder {folder} holds no recordings; expected {' or '.join(SUFFIXES)} files in it")
-    return found
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        lines = (folder / METADATA).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{folder / METADATA} cannot be read: {error}") from error
-    names = [line.split("|")[0].strip() for line in lines if line.strip()]
-    if not names:
-        raise DataError(f"{folder / METADATA} lists no recordings; expected lines such as LJ001-0001|text|text")
-    return [folder / WAVS / f"{name}.wav" for name in names]
 
 
 def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
@@ -113,13 +50,13 @@ class _Clip:
 
 
 def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s: float) -> _Clip:
-    wave = read_audio(path, format.rate_hz)
+    wave = read_speech(path, format.rate_hz)
     if max_silence_s:
         wave = trim_silence(wave, format.rate_hz, max_silence_s)
     frames = len(wave) // format.hop
     needed_s = (segment_frames + SPARE_FRAMES) * format.hop / format.rate_hz
     if len(wave) <= (segment_frames + SPARE_FRAMES) * format.hop:
-        raise DataError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
+        raise RecordingError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
     grid = np.rint(wave[: frames * format.hop] * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
     return _Clip(path.stem, grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
 
@@ -173,14 +110,14 @@ class Clips:
 def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silence_s: float = 0.0) -> Clips:
     """Read a folder; if `max_silence_s` is not 0, silence at both ends of each clip is cut to that length.
 
-    Raises DataError if there is no folder, no recording in it, or none of use (the text says why).
+    Raises RecordingError if there is no folder, no recording in it, or none of use (the text says why).
     """
     paths, frames = find_recordings(folder), segment_samples // format.hop
 
     def read(path: Path) -> _Clip | str:
         try:
             return _read_clip(path, format, frames, max_silence_s)
-        except DataError as error:
+        except RecordingError as error:
             return str(error)
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -188,7 +125,7 @@ def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silenc
     clips = [result for result in results if isinstance(result, _Clip)]
     skipped = [result for result in results if isinstance(result, str)]
     if not clips:
-        raise DataError(f"data folder {folder} holds no usable recording: {skipped[0]} ({len(skipped)} files)")
+        raise RecordingError(f"data folder {folder} holds no usable recording: {skipped[0]} ({len(skipped)} files)")
     return Clips(folder, clips, skipped, format, frames)
 
 

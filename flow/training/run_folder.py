@@ -27,7 +27,7 @@ from torch import Tensor
 from glowd.flow import checkpoint
 from glowd.flow.mel import Floats
 from glowd.flow.network.registry import Config
-from glowd.flow.training.data import DataError, write_audio
+from glowd.flow.recordings import RecordingError, write_audio
 from glowd.flow.training.settings import TrainError
 
 STATE_VERSION = 1
@@ -54,7 +54,7 @@ def _guarded(path: Path, last_step: int | None) -> Iterator[None]:
     """Around a write of `path` by way of its .part. Raises TrainError if the disk does not take it."""
     try:
         yield
-    except (OSError, SafetensorError, DataError) as error:
+    except (OSError, SafetensorError, RecordingError) as error:
         _discard(path.with_name(path.name + ".part"))
         kept = "" if last_step is None else f"; the run's state of step {last_step} is intact, go on with --resume"
         raise TrainError(f"cannot write {path}: {error}{kept}") from error

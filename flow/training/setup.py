@@ -27,7 +27,7 @@ def new_run(
 ) -> Trainer:
     """A trainer for a new run in `folder`. `voice` is the run file's table, `init` a checkpoint to start from or "".
 
-    Raises TrainError, DataError or CheckpointError, before anything is written.
+    Raises TrainError, RecordingError or CheckpointError, before anything is written.
     """
     if init and voice:
         raise TrainError(f"--init {init} brings its own geometry; leave the voice settings {', '.join(voice)} out")
@@ -42,7 +42,7 @@ def new_run(
 def resumed_run(folder: RunFolder, changes: dict[str, Any], report: Report, world: World = ALONE) -> Trainer:
     """A trainer that goes on where the run in `folder` was last saved; `changes` override its settings.
 
-    Raises TrainError, DataError.
+    Raises TrainError, RecordingError.
     """
     state = folder.load()
     settings = Settings.from_dict(state["settings"] | changes)

@@ -99,7 +99,7 @@ def test_train_goes_on_and_refuses_to_overwrite(
             "unknown voice setting 'layer'",
         ),
         (["card", "none.safetensors"], "checkpoint none.safetensors does not exist"),
-        (["render", "none.wav", "out.wav"], "none.wav is not a readable recording"),
+        (["render", "none.wav", "out.wav"], "none.wav: no such file"),
         (["render", "none.npy", "out.wav"], "none.npy is not a readable .npy file"),
         (["import", "none.pt", "out.safetensors"], "none.pt"),
     ],

@@ -18,7 +18,7 @@ from glowd.flow.cli import main
 from glowd.flow.evaluation import listening_page, live, plots, scores
 from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
 from glowd.flow.mel import Floats, log_mel
-from glowd.flow.training.data import DataError
+from glowd.flow.recordings import RecordingError
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import random_voice, tiny
 
@@ -194,7 +194,7 @@ def test_sentences_come_from_the_folders_in_turn(room: Path) -> None:
         "two",
         "one",
     ]
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(RecordingError, match="does not exist"):
         listening_page.sentences([room / "none"], 3, 8)
 
 

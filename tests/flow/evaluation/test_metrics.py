@@ -16,7 +16,7 @@ RATE_HZ = 22050
 
 @pytest.fixture(scope="module")
 def speech() -> Floats:
-    from glowd.flow.training.data import read_audio
+    from glowd.flow.recordings import read_audio
 
     return read_audio(SENTENCE, RATE_HZ)[: 3 * RATE_HZ]
 

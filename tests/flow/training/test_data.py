@@ -8,15 +8,8 @@ import soundfile
 import torch
 
 from glowd.flow.mel import MelFormat, log_mel
-from glowd.flow.training.data import (
-    DataError,
-    Segments,
-    find_recordings,
-    fixed_segments,
-    load_clips,
-    read_audio,
-    trim_silence,
-)
+from glowd.flow.recordings import RecordingError, find_recordings, read_audio
+from glowd.flow.training.data import Segments, fixed_segments, load_clips, trim_silence
 from tests.flow.recordings import voice_like, write_recordings
 
 FORMAT = MelFormat()
@@ -79,12 +72,12 @@ def test_metadata_that_does_not_fit_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "wavs" / "a.wav", voice_like(1.0, 0), 22050)
     (tmp_path / "metadata.csv").write_text("a|text|text\nb|text|text\n")
     clips = load_clips(tmp_path, FORMAT, SEGMENT)
-    assert clips.count == 1 and "b.wav is not a readable recording" in clips.skipped[0]
+    assert clips.count == 1 and "b.wav: no such file" in clips.skipped[0]
     (tmp_path / "metadata.csv").write_text("\n")
-    with pytest.raises(DataError, match=r"metadata\.csv lists no recordings"):
+    with pytest.raises(RecordingError, match=r"metadata\.csv lists no recordings"):
         load_clips(tmp_path, FORMAT, SEGMENT)
     (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"metadata\.csv cannot be read"):
+    with pytest.raises(RecordingError, match=r"metadata\.csv cannot be read"):
         load_clips(tmp_path, FORMAT, SEGMENT)
 
 
@@ -119,12 +112,12 @@ def test_useless_clips_are_named_and_skipped(tmp_path: Path) -> None:
 
 
 def test_folders_without_data_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere does not exist"):
+    with pytest.raises(RecordingError, match="nowhere does not exist"):
         load_clips(tmp_path / "nowhere", FORMAT, SEGMENT)
-    with pytest.raises(DataError, match="holds no recordings"):
+    with pytest.raises(RecordingError, match="holds no recordings"):
         load_clips(tmp_path, FORMAT, SEGMENT)
     soundfile.write(tmp_path / "short.wav", voice_like(0.1, 0), 22050)
-    with pytest.raises(DataError, match=r"no usable recording.*short\.wav is too short"):
+    with pytest.raises(RecordingError, match=r"no usable recording.*short\.wav is too short"):
         load_clips(tmp_path, FORMAT, SEGMENT)
 
 

@@ -19,7 +19,8 @@ import torch
 from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from glowd.flow.training.data import DataError, load_clips
+from glowd.flow.recordings import RecordingError
+from glowd.flow.training.data import load_clips
 from glowd.flow.training.plot import curve_png
 from glowd.flow.training.run_folder import CURVE, PICTURE, SAMPLES, STATE, VOICE, Point, RunFolder, thinned
 from glowd.flow.training.settings import Settings, TrainError
@@ -321,7 +322,7 @@ def test_data_that_has_changed_is_said_and_costs_nothing(settings: Settings, tmp
     assert any("skipped: " in line and "clip0.flac is not a readable recording" in line for line in lines)
     assert "3 training clips, 4 before: the run goes on with other batches" in lines
     shutil.rmtree(data)
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(RecordingError, match="does not exist"):
         resumed_run(RunFolder(tmp_path / "out"), {}, silent)
     assert (tmp_path / "out" / STATE).read_bytes() == before
 
