@@ -22,18 +22,19 @@ EDGE = re.compile(r"#.*\bedge\b")
 SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
-SMALL = ("flow.mel", "flow.recordings")
-"""What the parts of flow share."""
+PLAIN = ("flow.mel", "flow.options", "flow.recordings")
+"""Files of flow that need no torch."""
 
 MAY_IMPORT = {
     "flow": ("flow",),
-    "flow/network": ("flow.mel", "flow.latents", "flow.network"),
-    "flow/inversion": ("flow.mel", "flow.latents", "flow.network", "flow.inversion"),
+    "flow/network": ("flow.mel", "flow.options", "flow.latents", "flow.network"),
+    "flow/inversion": ("flow.mel", "flow.options", "flow.latents", "flow.network", "flow.inversion"),
     "flow/phase_recovery": ("flow.mel", "flow.vocoder", "flow.phase_recovery"),
     "flow/torchfile": ("flow.torchfile",),
     "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
-    "flow/training": (*SMALL, "flow.network", "flow.checkpoint", "flow.training"),
+    "flow/training": (*PLAIN, "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
+    "daemon/config.py": ("daemon", "flow.options"),
     "daemon/doctor.py": ("daemon", "flow.checkpoint"),
     "daemon/wire": ("daemon.wire",),
     "daemon/ipc.py": ("daemon.wire",),
@@ -54,7 +55,8 @@ HEAVY = ("torch", "librosa", "numba", "scipy")
 MUST_NOT_IMPORT = {
     "flow": ("zmq", "msgpack", "sounddevice"),
     "flow/mel.py": ("torch", "zmq", "msgpack", "sounddevice"),
-    "flow/recordings.py": ("torch", "zmq", "msgpack", "sounddevice"),
+    "flow/options.py": ("numpy", *HEAVY, "zmq", "msgpack", "sounddevice"),
+    "flow/recordings.py": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
     "daemon": (*HEAVY, "sounddevice"),
     "daemon/engine/vocoders.py": ("sounddevice",),
@@ -242,6 +244,8 @@ LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
         (wrong_way_imports, "daemon/runtime/x.py", "import glowd.daemon.gateway", " imports glowd.daemon.gateway"),
         (wrong_way_imports, "daemon/wire/x.py", "from glowd.daemon import ipc", " imports glowd.daemon.ipc"),
         (wrong_way_imports, "daemon/wire/x.py", "from zmq import Context", " imports zmq.Context"),
+        (wrong_way_imports, "flow/options.py", "import numpy", " imports numpy"),
+        (wrong_way_imports, "daemon/config.py", "import glowd.flow.mel", " imports glowd.flow.mel"),
         (wrong_way_imports, "daemon/doctor.py", "import glowd.flow.training.train", " imports glowd.flow.training.train"),
         (wrong_way_imports, "clients/x.py", "from glowd.daemon import ipc", " imports glowd.daemon.ipc"),
         (wrong_way_imports, "clients/x.py", "from glowd.daemon.runtime import role", " imports glowd.daemon.runtime.role"),
