@@ -1,8 +1,8 @@
 """Recordings as training data: the clips of a folder as one waveform and one mel, and aligned segments of them.
 
-Rules: knows files, sample rates and mel formats; knows no network. A clip that cannot be used is never fatal and never
-silent: `Clips.skipped` names it with the reason. Samples are kept as int16, because that is what a recording holds and
-because likelihood needs that grid (`Segments` adds the noise of dequantisation); the mel is that of these samples.
+Rules: no network here. A clip that cannot be used does not end a run: `Clips.skipped` names it with the reason. Samples are
+kept as int16, because a recording holds 16 bits and likelihood needs that grid (`Segments` adds the noise of
+dequantisation); the mel is that of these samples.
 
     audio   | clip 0: L0 * hop samples | clip 1: L1 * hop samples | ...
     mel     | clip 0: L0 frames        | clip 1: L1 frames        | ...
@@ -12,7 +12,7 @@ because likelihood needs that grid (`Segments` adds the noise of dequantisation)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,9 +28,18 @@ FULL_SCALE = 32768
 READERS = 4
 ALL = slice(None)
 SILENCE_DB = 40.0
-"""Below the loudest moment of a clip by this much is silence, where silence is trimmed."""
+"""What is softer than the loudest moment of a clip by more than this is silence, where silence is trimmed."""
 SPARE_FRAMES = 4
-"""A clip must be longer than a segment by this much, so that there is something to choose."""
+"""A clip must be longer than a segment by this much, so that segments can begin at several frames."""
+
+
+class Batch(NamedTuple):
+    """Aligned segments."""
+
+    audio: Tensor
+    """[B, T] float32."""
+    mel: Tensor
+    """[B, M, T / hop]."""
 
 
 def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
@@ -94,17 +103,17 @@ class Clips:
         audio = self.audio[begin * hop : (begin + length) * hop]
         return audio.float() / FULL_SCALE, self.mel[:, begin : begin + length]
 
-    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> tuple[Tensor, Tensor]:
-        """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU.
+    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> Batch:
+        """`count` random segments, of which a process that trains together with others takes its `share`.
 
-        Of these, a process that trains together with others takes its `share`.
+        `generator` is one of the CPU.
         """
         pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)[share]].to(self.audio.device)
         frame = pick[:, None] + torch.arange(self.segment_frames, device=pick.device)
         sample = pick[:, None] * self.format.hop + torch.arange(
             self.segment_frames * self.format.hop, device=pick.device
         )
-        return self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1)
+        return Batch(self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1))
 
 
 def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silence_s: float = 0.0) -> Clips:
@@ -130,9 +139,10 @@ def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silenc
 
 
 class Segments:
-    """The endless batches of a training run. Which ones come next is explicit state, so a run can be resumed exactly.
+    """The endless batches of a training run. Which ones come next is explicit state, so a run resumes exactly.
 
-    A process that trains together with others gets its `share` of each batch; the state is that of whole batches.
+    A process that trains together with others gets its `share` of each batch; the state is that of whole batches. `colour`
+    is the share of the segments that is coloured.
     """
 
     def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL, colour: float = 0.0) -> None:
@@ -141,33 +151,35 @@ class Segments:
         self._picks = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """Audio [B, T] with the uniform noise of dequantisation (one step of 16 bits), mel [B, M, L].
-
-        About `colour` of the segments sound as other microphones and codecs would make them (augment.py).
-        """
-        audio, mel = self.clips.draw(self.batch, self._picks, self.share)
+    def next(self) -> Batch:
+        """The next segments, the share `colour` of them coloured, with the uniform noise of dequantisation."""
+        batch = self.clips.draw(self.batch, self._picks, self.share)
         if self.colour:
-            chances = augment.draw(self.batch, self._picks)[self.share]
-            coloured = augment.coloured(audio, chances, self.colour, self.clips.format)
-            changed = (chances[:, 0] < self.colour).to(self.device)[:, None, None]
-            mel = torch.where(changed, log_mel_of(coloured, self.clips.format)[:, :, : mel.shape[2]], mel)
-            audio = coloured
-        noise = torch.rand((self.batch, audio.shape[1]), generator=self._noise, device=self.device)[self.share]
-        return audio + noise / FULL_SCALE, mel
+            batch = self._coloured(batch)
+        # One step of 16 bits.
+        noise = torch.rand((self.batch, batch.audio.shape[1]), generator=self._noise, device=self.device)[self.share]
+        return batch._replace(audio=batch.audio + noise / FULL_SCALE)
+
+    def _coloured(self, batch: Batch) -> Batch:
+        """Some segments as another microphone or codec would give them (augment.py), with the mel of that."""
+        chances = augment.draw(self.batch, self._picks)[self.share]
+        audio = augment.coloured(batch.audio, chances, self.colour, self.clips.format)
+        changed = (chances[:, 0] < self.colour).to(self.device)[:, None, None]
+        mel = log_mel_of(audio, self.clips.format)[:, :, : batch.mel.shape[2]]
+        return Batch(audio, torch.where(changed, mel, batch.mel))
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on with the same batches."""
+        """What `load_state_dict` needs to continue with the same batches."""
         return {"picks": self._picks.get_state(), "noise": self._noise.get_state(), "device": self.device.type}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; on another kind of device only the noise of dequantisation differs."""
+        """Continue where `state_dict` was taken. On another kind of device the noise of dequantisation differs."""
         self._picks.set_state(state["picks"])
         if state["device"] == self.device.type:
             self._noise.set_state(state["noise"])
 
 
-def fixed_segments(clips: Clips, count: int, seed: int = 1, batch: int = 16) -> list[tuple[Tensor, Tensor]]:
-    """A validation set: the same segments for the same folder, whatever the device. Batches as `Clips.draw` gives them."""
+def fixed_segments(clips: Clips, count: int, seed: int = 1, batch: int = 16) -> list[Batch]:
+    """A validation set: the same segments for the same folder, whatever the device."""
     generator = torch.Generator().manual_seed(seed)
     return [clips.draw(min(batch, count - done), generator) for done in range(0, count, batch)]

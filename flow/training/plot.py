@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glowd.flow.training.run_folder import Point
+from glowd.flow.training.curve import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,7 @@
 """`glowlab` as a user runs it: every command works end to end, every mistake is one line and exit status 2."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ from glowd.flow import checkpoint
 from glowd.flow.cli import main
 from glowd.flow.mel import log_mel
 from glowd.flow.streaming import whole
-from tests.flow.publishing import Geometry, random_weights
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import SMALL, random_voice, tiny
+from tests.harness.publishing import Geometry, random_weights
+from tests.harness.recordings import voice_like, write_recordings
+from tests.harness.voices import SMALL, random_voice, tiny
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_train_goes_on_and_refuses_to_overwrite(
 @pytest.mark.parametrize(
     "argv,text",
     [
-        (["train", "--out", "OUT"], "training setting data is missing; give --data FOLDER"),
+        (["train", "--out", "OUT"], "data is missing: folder of .flac/.wav clips"),
         (
             ["train", "--out", "OUT", "--data", "none", "--test", "none"],
             "none does not exist; give a folder with .flac or .wav files",
@@ -133,8 +134,8 @@ def test_render_gives_the_voices_samples(room: Path, tmp_path: Path, name: str) 
     "mel,text",
     [
         (np.zeros((80, 30), np.float32), "shape [80, 30]; expected frames [L, 80]"),
-        (np.full((30, 80), np.nan, np.float32), "no finite floats"),
-        (np.zeros((30, 80), np.int32), "no finite floats (dtype int32)"),
+        (np.full((30, 80), np.nan, np.float32), "not finite floats"),
+        (np.zeros((30, 80), np.int32), "not finite floats (dtype int32)"),
     ],
 )
 def test_wrong_mels_are_refused(
@@ -188,6 +189,23 @@ def test_import_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_file_that_holds_no_voice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"model": {}}, tmp_path / "empty.pt")
     assert_refused(capsys, ["import", str(tmp_path / "empty.pt"), str(tmp_path / "o.safetensors")], "holds no WaveGlow")
+
+
+TRAIN_FLAGS = """
+    --out --data --test --minutes --steps --batch --segment --max-silence --colour --lr --warm-up --decay --clip-norm --average
+    --nll-weight --spectral-weight --spectral-samples --phase-weight --mel-weight --spectral-sigma --every --samples-every
+    --validation-segments --seed --device --precision --compile --threads --name --licence --config --init --resume
+"""
+
+
+def test_train_help_has_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (--[a-z-]+)", text, re.M) == TRAIN_FLAGS.split()
+    words = " ".join(text.split())
+    assert "--segment SEGMENT_SAMPLES samples per segment, a multiple of the hop (at least 1; default 16384)" in words
+    assert "--seed SEED seed of weights and batches (default 0)" in words
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -11,7 +11,7 @@ from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from glowd.flow.timing import calls, frames_per_call, speed, step_times
 from glowd.flow.vocoder import Stream
 from tests.daemon.engine.test_scheduler import Toy
-from tests.flow.voices import random_voice, tiny
+from tests.harness.voices import random_voice, tiny
 
 
 class Clocked(Toy):

@@ -30,9 +30,9 @@ from glowd.flow.evaluation.systems import (
 )
 from glowd.flow.mel import MelFormat
 from glowd.flow.network.wavenet_sampling import render as generate
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import random_voice, tiny
-from tests.flow.wavenets import small
+from tests.harness.recordings import voice_like, write_recordings
+from tests.harness.voices import random_voice, tiny
+from tests.harness.wavenets import small
 
 FORMAT = MelFormat()
 

@@ -19,8 +19,8 @@ from glowd.flow.evaluation import listening_page, live, plots, scores
 from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
 from glowd.flow.mel import Floats, log_mel
 from glowd.flow.recordings import RecordingError
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import random_voice, tiny
+from tests.harness.recordings import voice_like, write_recordings
+from tests.harness.voices import random_voice, tiny
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 CURVE = [[step * 10, step * 36.0, -3 + 1 / (step + 1), -3 + 2 / (step + 1), 0.002] for step in range(30)]

@@ -14,7 +14,7 @@ from glowd.flow.checkpoint import CheckpointError
 from glowd.flow.importing.nvidia import convert, import_checkpoint
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.torchfile.reader import UnsafeCheckpoint
-from tests.flow.publishing import STOCK, Geometry, Layout, Raw, as_module, glow_module, infer, random_weights
+from tests.harness.publishing import STOCK, Geometry, Layout, Raw, as_module, glow_module, infer, random_weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning"),

@@ -19,13 +19,17 @@ from glowd.flow.network.linear_prediction import Predictor, levinson
 from glowd.flow.network.registry import config_from_dict
 from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
 from glowd.flow.training.data import load_clips
+from glowd.flow.training.geometry import geometry
 from glowd.flow.training.run_folder import VOICE, RunFolder
-from glowd.flow.training.settings import Settings, TrainError, geometry
+from glowd.flow.training.samples import sample_sentences
+from glowd.flow.training.settings import Settings, TrainError
 from glowd.flow.training.setup import new_run, resumed_run
-from glowd.flow.training.train import optimisers, train
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import random_voice, tiny
-from tests.flow.wavenets import KINDS, SMALL, small, speech
+from glowd.flow.training.train import train
+from glowd.flow.training.trainer import optimisers
+from tests.harness.recordings import voice_like
+from tests.harness.training import nll, silent, small_settings
+from tests.harness.voices import random_voice, tiny
+from tests.harness.wavenets import KINDS, SMALL, small, speech
 
 
 def test_levinson_solves_the_normal_equations() -> None:
@@ -138,42 +142,43 @@ def test_a_checkpoint_without_a_kind_is_a_waveglow(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A run of 40 steps, the curve every 20."""
-    root = tmp_path_factory.mktemp("speech")
-    data, test = write_recordings(root / "data"), write_recordings(root / "test", 2, first_seed=10)
-    return Settings(
-        str(data), str(test), steps=40, every=20, batch=2, segment_samples=2048, validation_segments=8,
-        warm_up_steps=5, threads=1, precision="float32",
-    )  # fmt: skip
+    return small_settings(
+        tmp_path_factory, steps=40, every=20, batch=2, warm_up_steps=5, threads=1, precision="float32"
+    )
 
 
 def test_the_trainer_trains_it_and_goes_on_exactly(settings: Settings, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    trainer = new_run(folder, settings, {"preset": "wavenet"} | SMALL, "", lambda line: None)
+    trainer = new_run(folder, settings, {"preset": "wavenet"} | SMALL, "", silent)
     assert isinstance(trainer.voice, WaveNet)
-    before = trainer.validate()
-    assert train(trainer, folder, lambda line: None)
-    assert trainer.curve[-1].validation < before - 0.1 and trainer.curve[0].step == 20
+    before = nll(trainer)
+    assert train(trainer, folder, silent)
+    assert trainer.curve.points[-1].validation < before - 0.1 and trainer.curve.points[0].step == 20
     config, card = checkpoint.read_any_header(folder.path / VOICE)
-    assert config == WaveNetConfig(**SMALL) and card["nll_nats_per_sample"] == round(trainer.curve[-1].validation, 4)
-    resumed = resumed_run(RunFolder(folder.path), {}, lambda line: None)
+    assert config == WaveNetConfig(**SMALL) and card["nll_nats_per_sample"] == round(
+        trainer.curve.points[-1].validation, 4
+    )
+    resumed = resumed_run(RunFolder(folder.path), {}, silent)
     assert resumed.config == config and resumed.steps == 40
     trainer.step()
     resumed.step()
-    assert trainer.losses[-1] == resumed.losses[-1]
-    child = new_run(RunFolder(tmp_path / "child"), settings, {}, str(folder.path / VOICE), lambda line: None)
-    assert child.config == config and child.validate() == pytest.approx(resumed.curve[-1].validation, abs=1e-2)
+    assert trainer.curve.losses[-1] == resumed.curve.losses[-1]
+    child = new_run(RunFolder(tmp_path / "child"), settings, {}, str(folder.path / VOICE), silent)
+    assert child.config == config and nll(child) == pytest.approx(resumed.curve.points[-1].validation, abs=1e-2)
 
 
 def test_in_training_it_speaks_and_is_not_sampled_for_its_loss(settings: Settings, tmp_path: Path) -> None:
     table = {"preset": "wavenet"} | SMALL
-    trainer = new_run(RunFolder(tmp_path / "out"), settings, table, "", lambda line: None)
-    spoken = trainer.speak()
+    trainer = new_run(RunFolder(tmp_path / "out"), settings, table, "", silent)
+    spoken = sample_sentences(trainer.ema.network, trainer.validation.clips)
     assert [len(samples) for samples in spoken.values()] == [
-        trainer.test.whole(i)[1].shape[1] * 256 for i in range(len(spoken))
+        trainer.validation.clips.whole(i)[1].shape[1] * 256 for i in range(len(spoken))
     ]
     assert spoken and all(np.isfinite(samples).all() and samples.std() > 0 for samples in spoken.values())
-    with pytest.raises(TrainError, match=r"spectral_weight is 1, which takes samples, but WaveNet has no inverse"):
-        new_run(RunFolder(tmp_path / "no"), replace(settings, spectral_weight=1.0), table, "", lambda line: None)
+    with pytest.raises(
+        TrainError, match=r"spectral_weight is 1, which needs samples in one pass; a WaveNet gives none"
+    ):
+        new_run(RunFolder(tmp_path / "no"), replace(settings, spectral_weight=1.0), table, "", silent)
 
 
 def test_bf16_gives_nearly_the_same_likelihood(settings: Settings) -> None:

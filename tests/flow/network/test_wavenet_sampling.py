@@ -14,8 +14,8 @@ from glowd.flow.latents import NoiseTable
 from glowd.flow.mel import log_mel
 from glowd.flow.network.wavenet import WaveNet
 from glowd.flow.network.wavenet_sampling import Sampler, sample
-from tests.flow.recordings import voice_like
-from tests.flow.wavenets import KINDS, small, speech
+from tests.harness.recordings import voice_like
+from tests.harness.wavenets import KINDS, small, speech
 
 
 @pytest.mark.parametrize("changes", KINDS)

@@ -11,7 +11,7 @@ from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.training import augment
 from glowd.flow.training.data import FULL_SCALE, Segments, load_clips
 from glowd.flow.training.torch_mel import log_mel as torch_log_mel
-from tests.flow.recordings import write_recordings
+from tests.harness.recordings import write_recordings
 
 FORMAT = MelFormat()
 

@@ -10,7 +10,7 @@ import torch
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.recordings import RecordingError, find_recordings, read_audio
 from glowd.flow.training.data import Segments, fixed_segments, load_clips, trim_silence
-from tests.flow.recordings import voice_like, write_recordings
+from tests.harness.recordings import voice_like, write_recordings
 
 FORMAT = MelFormat()
 SEGMENT = 4096

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +19,18 @@ from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.recordings import RecordingError
+from glowd.flow.training.card import voice_card
+from glowd.flow.training.curve import Point, thinned
 from glowd.flow.training.data import load_clips
 from glowd.flow.training.plot import curve_png
-from glowd.flow.training.run_folder import CURVE, PICTURE, SAMPLES, STATE, VOICE, Point, RunFolder, thinned
+from glowd.flow.training.run_folder import CURVE, PICTURE, SAMPLES, STATE, VOICE, RunFolder
+from glowd.flow.training.samples import sample_sentences
 from glowd.flow.training.settings import Settings, TrainError
 from glowd.flow.training.setup import new_run, resumed_run
-from glowd.flow.training.train import Trainer, optimisers, train
-from tests.flow.recordings import write_recordings
-from tests.flow.voices import SMALL, tiny
+from glowd.flow.training.train import train
+from glowd.flow.training.trainer import Trainer, optimisers
+from tests.harness.training import nll, silent, small_settings, start
+from tests.harness.voices import SMALL, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,21 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A run of 6 steps with a point of the curve every 3."""
-    root = tmp_path_factory.mktemp("speech")
-    data, test = write_recordings(root / "data"), write_recordings(root / "test", 2, first_seed=10)
-    return Settings(
-        str(data), str(test), steps=6, every=3, batch=4, segment_samples=2048, validation_segments=8, warm_up_steps=5
-    )
-
-
-def silent(line: str) -> None:
-    """A report nobody reads."""
-
-
-def start(settings: Settings, out: Path, **geometry: Any) -> tuple[Trainer, RunFolder]:
-    """A new run of a small voice."""
-    folder = RunFolder(out)
-    return new_run(folder, settings, SMALL | geometry, "", silent), folder
+    return small_settings(tmp_path_factory, steps=6, every=3, warm_up_steps=5)
 
 
 def run(settings: Settings, out: Path) -> Trainer:
@@ -66,13 +55,13 @@ def without_clock(curve: list[Point]) -> list[Point]:
 
 def assert_same(a: Trainer, b: Trainer) -> None:
     """Two trainers have gone through the same numbers, and will."""
-    assert a.steps == b.steps and without_clock(a.curve) == without_clock(b.curve)
-    for mine, other in ((a.voice, b.voice), (a.average, b.average)):
+    assert a.steps == b.steps and without_clock(a.curve.points) == without_clock(b.curve.points)
+    for mine, other in ((a.voice, b.voice), (a.ema.network, b.ema.network)):
         for x, y in zip(mine.parameters(), other.parameters()):
             assert torch.equal(x, y)
     a.step()
     b.step()
-    assert a.losses[-1] == b.losses[-1]
+    assert a.curve.losses[-1] == b.curve.losses[-1]
 
 
 PUBLISHED = WaveGlowConfig.stock(
@@ -86,12 +75,13 @@ def test_likelihood_rises(settings: Settings, config: WaveGlowConfig) -> None:
         load_clips(Path(folder), config.mel, settings.segment_samples) for folder in (settings.data, settings.test)
     )
     trainer = Trainer(replace(settings, steps=40), config, clips, test)
-    before = trainer.validate()
+    before = nll(trainer)
     for _ in range(30):
         trainer.step()
     # Both gain 2.3 nats per sample.
-    assert trainer.validate() < before - 1.5
-    assert sum(trainer.losses[-5:]) < sum(trainer.losses[:5]) - 5 * 1.5
+    assert nll(trainer) < before - 1.5
+    losses = trainer.curve.losses
+    assert sum(losses[-5:]) < sum(losses[:5]) - 5 * 1.5
 
 
 def test_muon_has_the_convolutions_and_adamw_the_rest() -> None:
@@ -110,12 +100,12 @@ def test_a_run_writes_curve_state_and_voice(settings: Settings, tmp_path: Path) 
     with (tmp_path / CURVE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6"]
-    assert float(rows[1]["validation"]) == trainer.curve[-1].validation and rows[1]["spectral"] == ""
+    assert float(rows[1]["validation"]) == trainer.curve.points[-1].validation and rows[1]["spectral"] == ""
     config, card = checkpoint.read_header(tmp_path / VOICE)
     assert config == tiny() and card["name"] == "test" and card["licence"] == "CC0"
     assert card["data"] == {"folder": "data", "clips": 4, "seconds": 4} and card["training"]["steps"] == 6
-    assert card["nll_nats_per_sample"] == round(trainer.curve[-1].validation, 4) and len(card["curve"]) == 2
-    voice, average = checkpoint.load(tmp_path / VOICE).state_dict(), trainer.average.state_dict()
+    assert card["nll_nats_per_sample"] == round(trainer.curve.points[-1].validation, 4) and len(card["curve"]) == 2
+    voice, average = checkpoint.load(tmp_path / VOICE).state_dict(), trainer.ema.network.state_dict()
     assert all(torch.equal(voice[key], average[key].half().float()) for key in average)
     assert {path.name for path in tmp_path.iterdir()} == {CURVE, PICTURE, STATE, VOICE}
     assert png_size(tmp_path / PICTURE) == (880, 528)
@@ -152,13 +142,13 @@ def test_a_run_speaks_every_so_often(settings: Settings, tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / SAMPLES).iterdir()) == ["step-2", "step-4", "step-6"]
     assert sorted(path.name for path in (tmp_path / SAMPLES / "step-6").iterdir()) == ["1-clip0.wav", "2-clip1.wav"]
     samples, rate_hz = soundfile.read(tmp_path / SAMPLES / "step-6" / "2-clip1.wav", dtype="float32")
-    spoken = trainer.speak()["2-clip1"]
+    spoken = sample_sentences(trainer.ema.network, trainer.validation.clips)["2-clip1"]
     assert rate_hz == 22050 and len(samples) == len(spoken) == 22050 // 256 * 256
     assert np.abs(samples - spoken.clip(-1, 1)).max() < 1e-4
     mel = log_mel(soundfile.read(Path(settings.test) / "clip1.flac", dtype="float32")[0][: len(samples)])[
         : len(samples) // 256
     ]
-    assert np.array_equal(trainer.test.whole(1)[1].numpy().T, mel)
+    assert np.array_equal(trainer.validation.clips.whole(1)[1].numpy().T, mel)
 
 
 def test_speech_that_cannot_be_written_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
@@ -176,7 +166,7 @@ def test_samples_go_to_the_disk_whole_or_not_at_all(settings: Settings, tmp_path
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(TrainError, match=r"cannot write .*step-0: .*state of step 0 is intact"):
-            folder.write_samples(0, trainer.speak(), 22050)
+            folder.write_samples(0, sample_sentences(trainer.ema.network, trainer.validation.clips), 22050)
         with pytest.raises(TrainError, match=r"cannot write .*curve\.png: .*too large"):
             folder.write_picture(bytes(5000))
     finally:
@@ -241,21 +231,21 @@ def test_a_finished_run_can_be_made_longer(settings: Settings, tmp_path: Path) -
     folder = RunFolder(tmp_path)
     longer = resumed_run(folder, {"steps": 8}, silent)
     assert train(longer, folder, silent)
-    assert [point.step for point in longer.curve] == [3, 6, 8]
+    assert [point.step for point in longer.curve.points] == [3, 6, 8]
 
 
 def test_minutes_end_a_run(settings: Settings, tmp_path: Path) -> None:
     trainer = run(replace(settings, steps=0, minutes=0.005, every=1000), tmp_path)
     assert trainer.steps >= 1 and trainer.seconds >= 0.3
-    assert [point.step for point in trainer.curve] == [trainer.steps] and (tmp_path / VOICE).is_file()
+    assert [point.step for point in trainer.curve.points] == [trainer.steps] and (tmp_path / VOICE).is_file()
 
 
 def test_a_run_can_begin_with_a_checkpoint(settings: Settings, tmp_path: Path) -> None:
     parent = run(replace(settings, licence="CC0"), tmp_path / "parent")
     init = str(tmp_path / "parent" / VOICE)
     child = new_run(RunFolder(tmp_path / "child"), settings, {}, init, silent)
-    assert child.config == parent.config and child.validate() == pytest.approx(parent.validate(), abs=1e-3)
-    origin = child.card()["origin"]
+    assert child.config == parent.config and nll(child) == pytest.approx(nll(parent), abs=1e-3)
+    origin = voice_card(child)["origin"]
     assert origin["checkpoint"] == VOICE and origin["card"]["licence"] == "CC0" and "curve" not in origin["card"]
     with pytest.raises(TrainError, match="its own geometry"):
         new_run(RunFolder(tmp_path / "other"), settings, {"layers": 2}, init, silent)
@@ -276,7 +266,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_state(settings: Settings, tmp
         train(trainer, folder, silent)
     resumed = resumed_run(RunFolder(tmp_path), {}, silent)
     assert resumed.steps == 3
-    assert all(p.isfinite().all() for p in [*resumed.voice.parameters(), *resumed.average.parameters()])
+    assert all(p.isfinite().all() for p in [*resumed.voice.parameters(), *resumed.ema.network.parameters()])
 
 
 def test_a_full_disk_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
@@ -346,7 +336,7 @@ def test_too_little_memory_is_said(settings: Settings, tmp_path: Path, monkeypat
 def test_bf16_gives_nearly_the_same_likelihood(settings: Settings, tmp_path: Path) -> None:
     exact, _ = start(replace(settings, precision="float32"), tmp_path / "a")
     rough, _ = start(replace(settings, precision="bf16"), tmp_path / "b")
-    assert rough.bf16 and rough.validate() == pytest.approx(exact.validate(), abs=0.02)
+    assert rough.bf16 and nll(rough) == pytest.approx(nll(exact), abs=0.02)
 
 
 def test_a_long_curve_is_thinned_for_the_card() -> None:

@@ -20,7 +20,7 @@ from glowd.flow.inversion.triton_backend import TritonStep
 from glowd.flow.streaming import ChunkPlan, stream_vocoder
 from glowd.flow.timing import some_mel
 from glowd.flow.vocoder import render
-from tests.flow.voices import random_voice, tiny
+from tests.harness.voices import random_voice, tiny
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Differences = dict[str, float]
