@@ -1,5 +1,8 @@
 """The mel front end: parity with librosa, and streamed == whole."""
 
+import re
+from typing import Any
+
 import librosa
 import numpy as np
 import pytest
@@ -57,5 +60,19 @@ def test_bad_audio_is_named() -> None:
 
 def test_format_round_trips_and_refuses_unknown_keys() -> None:
     assert MelFormat.from_dict(MelFormat(hop=200).to_dict()) == MelFormat(hop=200)
-    with pytest.raises(ValueError, match="'htk'"):
+    with pytest.raises(ValueError, match="unknown setting htk"):
         MelFormat.from_dict({"htk": 1})
+
+
+@pytest.mark.parametrize(
+    "change,error",
+    [
+        ({"hop": 0}, "hop must be a whole number, at least 1; got 0"),
+        ({"win": 2048}, "win must be at most n_fft, 1024; got 2048"),
+        ({"fmin_hz": 9000}, "fmin_hz must be below fmax_hz, 8000; got 9000.0"),
+        ({"n_mels": "80"}, "n_mels must be a whole number, at least 1; got '80'"),
+    ],
+)
+def test_impossible_format_is_refused(change: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(error)):
+        MelFormat.from_dict(change)
