@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glowd.flow.mel import Floats
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 WARM_UP = 50
 
@@ -41,7 +41,7 @@ def some_mel(frames: int, seed: int = 0, n_mels: int = 80) -> Floats:
     return np.random.default_rng(seed).normal(-5.62, 1.98, (frames, n_mels)).clip(-11.5, 2).astype(np.float32)
 
 
-def frames_per_call(vocoder: Vocoder, limit: int) -> int:
+def frames_per_call(vocoder: AnyVocoder, limit: int) -> int:
     """Frames that one call renders of a stream that has plenty, where at most `limit` are wanted."""
     stream = vocoder.open()
     try:
@@ -52,7 +52,7 @@ def frames_per_call(vocoder: Vocoder, limit: int) -> int:
 
 
 def calls(
-    vocoder: Vocoder, frames: int, batch: int, clock_s: Callable[[], float] = time.perf_counter
+    vocoder: AnyVocoder, frames: int, batch: int, clock_s: Callable[[], float] = time.perf_counter
 ) -> Iterator[Call]:
     """Render `frames` of `batch` streams again and again, without end; the streams are closed with the iterator.
 
@@ -76,14 +76,14 @@ def calls(
             vocoder.close(stream)
 
 
-def step_times(vocoder: Vocoder, frames: int, batch: int, runs: int, warm_up: int = WARM_UP) -> list[float]:
+def step_times(vocoder: AnyVocoder, frames: int, batch: int, runs: int, warm_up: int = WARM_UP) -> list[float]:
     """Seconds of each of `runs` steady calls, after a warm-up."""
     with contextlib.closing(calls(vocoder, frames, batch)) as timed:  # type: ignore[type-var]
         steady = (call.seconds for call in timed if call.steady)
         return [seconds for _, seconds in zip(range(warm_up + runs), steady)][warm_up:]
 
 
-def speed(vocoder: Vocoder, frames: int, batch: int, runs: int, warm_up: int = WARM_UP) -> Speed:
+def speed(vocoder: AnyVocoder, frames: int, batch: int, runs: int, warm_up: int = WARM_UP) -> Speed:
     """The speed of `runs` steady calls, after a warm-up. Raises ValueError unless all numbers are positive."""
     for name, value in (("frames", frames), ("streams", batch), ("runs", runs)):
         if value < 1:

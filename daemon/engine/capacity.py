@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from glowd.flow.timing import calls, frames_per_call
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 SHARE = 0.5
 """Of the time of a chunk: what a round of calls may take. At 0.7, measured, streams at full capacity had underruns: gateway
@@ -59,18 +59,18 @@ def _rounded(ms: float | None) -> float | None:
 Clock = Callable[[], float]
 
 
-def device_of(vocoder: Vocoder) -> str:
+def device_of(vocoder: AnyVocoder) -> str:
     """Where a voice runs: cpu, or cuda:N."""
     return str(getattr(vocoder, "device", "cpu"))
 
 
-def works_alone(vocoder: Vocoder, threads: int) -> bool:
+def works_alone(vocoder: AnyVocoder, threads: int) -> bool:
     """Whether the thread that calls the voice does all its work: it waits neither for other threads nor for a GPU."""
     return threads == 1 and device_of(vocoder) == "cpu"
 
 
 def find(
-    vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
+    vocoder: AnyVocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
 ) -> Capacity | None:
     """What is set (`max_streams` above 0), else what is measured; None for a voice without live streams.
 
@@ -93,7 +93,7 @@ def _ms(seconds: float) -> float | None:
     return 1000 * seconds if math.isfinite(seconds) else None
 
 
-def fastest_s(vocoder: Vocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
+def fastest_s(vocoder: AnyVocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
     """Seconds of the fastest of REPEATS steady calls; infinite if there was none before `until_s` (monotonic clock).
 
     The fastest, because what makes a call slower than that is other work, for which there is SHARE.

@@ -9,7 +9,7 @@ from typing import Any
 
 from glowd.daemon.config import EngineSpec, GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
 from glowd.daemon.engine import capacity
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 SPARE_SLOTS = 8
 """Slots beyond server.max_streams: a flushed generation may still be closing while its successor opens."""
@@ -17,7 +17,7 @@ SPARE_SLOTS = 8
 log = logging.getLogger("glowd.engine")
 
 
-def build_vocoder(spec: EngineSpec, settings: Voice, max_streams: int) -> Vocoder:
+def build_vocoder(spec: EngineSpec, settings: Voice, max_streams: int) -> AnyVocoder:
     """The vocoder of a [voices.NAME] table for one of its engines. Raises glowd.flow.checkpoint.CheckpointError, ValueError."""
     name = spec.voice
     match settings:
@@ -50,7 +50,7 @@ def find_device(spec: EngineSpec) -> str:
     return spec.device
 
 
-def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int) -> Vocoder:
+def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int) -> AnyVocoder:
     import torch
 
     from glowd.flow.checkpoint import load
@@ -73,7 +73,7 @@ def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int)
     return vocoder
 
 
-def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Capacity | None:
+def prepare(vocoder: AnyVocoder, settings: Voice, max_streams: int) -> capacity.Capacity | None:
     """Find the voice's capacity (capacity.find), then warm up for what can come within it."""
     batch = min(settings.max_batch, max_streams)
     clock_s = time.thread_time if capacity.works_alone(vocoder, settings.threads) else time.perf_counter
@@ -86,7 +86,7 @@ def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Cap
     return found
 
 
-def describe(vocoder: Vocoder, default: bool, found: capacity.Capacity | None) -> dict[str, Any]:
+def describe(vocoder: AnyVocoder, default: bool, found: capacity.Capacity | None) -> dict[str, Any]:
     """The voice as `welcome` and the gateway know it."""
     return {
         "name": vocoder.name,

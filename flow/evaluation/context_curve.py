@@ -11,7 +11,7 @@ import numpy as np
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, receptive_frames, whole
-from glowd.flow.vocoder import Vocoder, render
+from glowd.flow.vocoder import AnyVocoder, render
 
 LOOK_AHEADS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -48,7 +48,7 @@ def context_curve(
 
 
 def _row(
-    vocoder: Vocoder, mel: Floats, reference: Floats, seed: int, look_ahead: int, context: int, chunk_frames: int
+    vocoder: AnyVocoder, mel: Floats, reference: Floats, seed: int, look_ahead: int, context: int, chunk_frames: int
 ) -> Row:
     difference = render(vocoder, mel, seed, chunk_frames) - reference
     power = float(np.square(difference, dtype=np.float64).mean())

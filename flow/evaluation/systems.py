@@ -16,14 +16,14 @@ from glowd.flow.network.wavenet_sampling import sample
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 from glowd.flow.streaming import ChunkPlan, stream_vocoder, whole
-from glowd.flow.vocoder import Vocoder, render
+from glowd.flow.vocoder import AnyVocoder, render
 
 Renderer = Callable[[Floats, int], Floats]
 """Mel [L, M] and a seed to samples [L * hop]."""
 
 REAL, GRIFFIN_LIM, RTISI_LA = "Real audio", "Griffin-Lim", "RTISI-LA"
 WAVENET, WAVEGLOW, STREAMED = "WaveNet", "WaveGlow", "WaveGlow streamed"
-VOCODERS: dict[str, Callable[[MelFormat], Vocoder]] = {GRIFFIN_LIM: GriffinLimVocoder, RTISI_LA: RtisiVocoder}
+VOCODERS: dict[str, Callable[[MelFormat], AnyVocoder]] = {GRIFFIN_LIM: GriffinLimVocoder, RTISI_LA: RtisiVocoder}
 """Engines without a network, by name."""
 
 

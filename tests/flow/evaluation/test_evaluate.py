@@ -29,7 +29,7 @@ from glowd.flow.evaluation.systems import (
     of_checkpoint,
 )
 from glowd.flow.mel import MelFormat
-from glowd.flow.network.wavenet_sampling import render as generate
+from glowd.flow.network.wavenet_sampling import sample
 from tests.harness.recordings import voice_like, write_recordings
 from tests.harness.voices import random_voice, tiny
 from tests.harness.wavenets import small
@@ -130,7 +130,7 @@ def test_a_wavenet_is_a_checkpoint_like_any_other(room: Path, tmp_path: Path) ->
     systems = of_checkpoint(str(tmp_path / "net.safetensors"), [0.5, 0.8], 4)
     assert [(system.kind, system.name) for system in systems] == [(WAVENET, WAVENET)]
     mel = read_clip(room / "talk" / "clip0.flac", FORMAT).mel[:12]
-    assert np.array_equal(build(systems[0], format_of(systems))(mel, 2), generate(network, [mel], 2)[0])
+    assert np.array_equal(build(systems[0], format_of(systems))(mel, 2), sample(network, [mel], 2)[0])
 
 
 def test_titles_tell_two_checkpoints_of_a_kind_apart(room: Path, tmp_path: Path) -> None:

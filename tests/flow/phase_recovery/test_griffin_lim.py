@@ -93,7 +93,7 @@ def test_another_mel_format_is_followed() -> None:
 
 def test_what_it_tells_of_itself() -> None:
     assert FAST.whole_utterance and (FAST.look_ahead_frames, FAST.latency_samples) == (0, 0)
-    with pytest.raises(ValueError, match="first frame must be 0, not 7"):
+    with pytest.raises(ValueError, match="first_frame is 7; allowed: 0"):
         FAST.open(first_frame=7)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowd.flow.mel import Floats, MelFormat, log_mel
+from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 from glowd.flow.vocoder import drain, render
 from tests.harness.mels import speech
@@ -130,14 +131,14 @@ def test_silence_stays_silent() -> None:
 def test_another_mel_format_is_followed() -> None:
     format = MelFormat(rate_hz=16000, n_fft=800, hop=200, win=800, n_mels=40, fmax_hz=7600.0)
     for hop in (200, 100, 400):
-        vocoder = RtisiVocoder(MelFormat(**{**format.to_dict(), "hop": hop}), iterations=2)  # type: ignore[arg-type]
+        vocoder = RtisiVocoder(MelFormat(**{**format.to_dict(), "hop": hop}), iterations=2)
         assert vocoder.look_ahead_frames == 2 + 400 // hop
         audio = streamed(vocoder, np.full((9, 40), -3.0, np.float32), [4], [3])
         assert audio.shape == (9 * hop,) and np.isfinite(audio).all()
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="first frame must be 0, not 7"):
+    with pytest.raises(ValueError, match="first_frame is 7; allowed: 0"):
         VOICE.open(first_frame=7)
     with pytest.raises(ValueError, match=r"hop is 300 and n_fft 1024; allowed: a hop that divides half of n_fft"):
         RtisiVocoder(MelFormat(hop=300))
@@ -145,6 +146,15 @@ def test_what_cannot_be_is_refused() -> None:
         RtisiVocoder(look_ahead_frames=-1, iterations=4)
     with pytest.raises(ValueError, match="iterations 0"):
         RtisiVocoder(iterations=0)
+
+
+def test_stream_of_another_vocoder_is_an_error() -> None:
+    own, foreign = VOICE.open(), GriffinLimVocoder().open()
+    for stream in (own, foreign):
+        stream.push(MEL[:10])
+    with pytest.raises(AttributeError, match="GriffinLimStream"):
+        VOICE.step([own, foreign], 2)  # type: ignore[list-item]
+    assert own.frames_done == 0
 
 
 def test_what_it_tells_of_itself() -> None:
