@@ -1,7 +1,7 @@
-"""Speech as a listener of a running daemon hears it: glowd and glowctl as programs, at the pace of speech.
+"""Renders by a running daemon at the pace of speech, through the programs glowd and glowctl.
 
-Rules: this room knows no daemon; it only starts the installed programs as a user would, in a run directory of its own, and
-says which commands these were. No sound device is needed: the audio comes back over the socket.
+Rules: flow imports no daemon; this file starts the installed programs as a user would, in a run directory of its own, and
+gives the commands. No sound device is needed: the audio comes back over the socket.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ GLOWCTL = (sys.executable, "-m", "glowd.clients.cli.glowctl")
 
 
 class LiveError(ValueError):
-    """A daemon that did not start or did not speak. The text has its own last words."""
+    """A daemon that did not start or did not render. The text ends with what the program wrote last."""
 
 
 def settings(voice: str) -> list[str]:
@@ -46,7 +46,7 @@ def settings(voice: str) -> list[str]:
 
 
 def sending(source: str, out: str, seed: int) -> list[str]:
-    """The arguments of `glowctl` that speak a saved mel at the pace of speech into a file."""
+    """The arguments of `glowctl` that render a saved mel into a file, at the pace of speech."""
     pace = ["--pace", "realtime", "--chunk", str(CHUNK_FRAMES)]
     return ["send", source, *pace, "--sink", "socket", "--seed", str(seed), "--out", out]
 
@@ -64,18 +64,12 @@ class Daemon:
     folder: Path
     environment: dict[str, str]
 
-    def speak(self, mel: Floats, rate_hz: int, seed: int) -> Floats:
-        """Send mel [L, M] chunk by chunk at the pace of speech; the samples that came back. Raises LiveError."""
+    def render(self, mel: Floats, rate_hz: int, seed: int) -> Floats:
+        """Send mel [L, M] in chunks at the pace of speech; the samples [T] that come back. Raises LiveError."""
         source, out = self.folder / "sentence.npy", self.folder / "sentence.wav"
         np.save(source, mel)
-        command = [
-            *GLOWCTL,
-            "--endpoint",
-            self.endpoint,
-            "--timeout",
-            str(ANSWER_S),
-            *sending(str(source), str(out), seed),
-        ]
+        options = ["--endpoint", self.endpoint, "--timeout", str(ANSWER_S)]
+        command = [*GLOWCTL, *options, *sending(str(source), str(out), seed)]
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment)
         if done.returncode:
             raise LiveError(f"glowctl send ended with status {done.returncode}: {done.stderr.strip()[-400:]}")
@@ -100,7 +94,7 @@ def running(voice: str) -> Iterator[Daemon]:
 
 
 def _endpoint(output: IO[str], log: Path) -> str:
-    """What the line that says ready names. A thread reads, so that a daemon which says nothing is not waited for for ever."""
+    """The endpoint that the `glowd ready` line names. A thread reads, so that waiting for a silent daemon has a limit."""
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
@@ -114,8 +108,8 @@ def _endpoint(output: IO[str], log: Path) -> str:
         while line := lines.get(timeout=max(0.0, deadline_s - time.monotonic())):
             if found := re.match(r"glowd ready .*?endpoint=(\S+)", line):
                 return found[1]
-    words = log.read_text("utf-8", errors="replace").strip().splitlines()[-3:]
-    raise LiveError(f"the daemon did not become ready; its last words: {' / '.join(words) or 'none'}")
+    last = log.read_text("utf-8", errors="replace").strip().splitlines()[-3:]
+    raise LiveError(f"the daemon did not become ready; its last log lines: {' / '.join(last) or 'none'}")
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:

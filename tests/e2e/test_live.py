@@ -15,7 +15,7 @@ from tests.e2e.running import speech
 def test_the_daemon_says_what_the_voice_says_offline() -> None:
     mel = speech()[100:160]
     with live.running("embedded") as daemon:
-        heard = daemon.speak(mel, 22050, seed=3)
+        heard = daemon.render(mel, 22050, seed=3)
         folder = daemon.folder
     offline = whole(load("embedded"), mel, 3)
     assert len(heard) == len(mel) * 256 and np.abs(heard - offline).max() < 1e-4  # a step of 16 bits is 3e-5
@@ -24,7 +24,7 @@ def test_the_daemon_says_what_the_voice_says_offline() -> None:
 
 def test_a_voice_that_cannot_be_loaded_is_told_in_the_daemons_words(tmp_path: Path) -> None:
     with (
-        pytest.raises(live.LiveError, match=r"the daemon did not become ready; its last words: .*none\.safetensors"),
+        pytest.raises(live.LiveError, match=r"the daemon did not become ready; its last log lines: .*none\.safetensors"),
         live.running(str(tmp_path / "none.safetensors")),
     ):
         pass
@@ -34,7 +34,7 @@ def test_what_glowctl_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(live, "ANSWER_S", 1)  # nobody will answer
     daemon = live.Daemon(f"ipc://{tmp_path}/nobody.ipc", tmp_path, dict(os.environ))
     with pytest.raises(live.LiveError, match="glowctl send ended with status 1"):
-        daemon.speak(np.zeros((4, 80), np.float32), 22050, 0)
+        daemon.render(np.zeros((4, 80), np.float32), 22050, 0)
 
 
 def test_the_commands_are_told_as_a_user_would_type_them() -> None:

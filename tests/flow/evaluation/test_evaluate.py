@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,17 @@ import soundfile
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
 from glowd.flow.evaluation import metrics, scores
-from glowd.flow.evaluation.cli import systems_of
-from glowd.flow.evaluation.evaluate import EvaluateError, Job, Measured, Problem, judge, measure, plan, read_clip, run
+from glowd.flow.evaluation.evaluate import (
+    EvaluateError,
+    Job,
+    Measured,
+    Problem,
+    figures_of,
+    measure,
+    plan_jobs,
+    read_clip,
+    run_jobs,
+)  # fmt: skip
 from glowd.flow.evaluation.systems import (
     GRIFFIN_LIM,
     REAL,
@@ -27,7 +35,8 @@ from glowd.flow.evaluation.systems import (
     format_of,
     group_of,
     of_checkpoint,
-)
+    systems_of,
+)  # fmt: skip
 from glowd.flow.mel import MelFormat
 from glowd.flow.network.wavenet_sampling import sample
 from tests.harness.recordings import voice_like, write_recordings
@@ -139,7 +148,7 @@ def test_titles_tell_two_checkpoints_of_a_kind_apart(room: Path, tmp_path: Path)
     paths = [str(room / "causal.safetensors"), str(tmp_path / "net.safetensors"), str(room / "blind.safetensors")]
 
     def names(checkpoints: list[str]) -> list[str]:
-        return [s.name for s in systems_of(Namespace(checkpoints=checkpoints, chunk_frames=4), []) if s.checkpoint]
+        return [s.name for s in systems_of(checkpoints, [], 4) if s.checkpoint]
 
     assert names(paths[:2]) == ["WaveGlow sigma 0.8", "WaveGlow streamed sigma 0.8", "WaveNet"]
     assert names(paths[::2])[::2] == ["WaveGlow (causal) sigma 0.8", "WaveGlow (blind) sigma 0.8"]
@@ -154,15 +163,15 @@ def test_voices_with_other_mels_are_not_mixed(room: Path, tmp_path: Path) -> Non
     voice = random_voice(tiny(mel=MelFormat(fmax_hz=7600.0)))
     checkpoint.save(tmp_path / "other.safetensors", voice.config, voice.state_dict())
     systems = [System(WAVEGLOW, str(path)) for path in (room / "causal.safetensors", tmp_path / "other.safetensors")]
-    with pytest.raises(ValueError, match="different mel formats; compare them apart"):
+    with pytest.raises(ValueError, match="different mel formats; evaluate them separately"):
         format_of(systems)
 
 
 def test_a_silent_render_is_reported_not_fatal(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
-    values, comb, problems = judge(clip, np.zeros_like(clip.audio), FORMAT, 64)
+    values, comb, problems = figures_of(clip, np.zeros_like(clip.audio), FORMAT, 64)
     assert (values, comb) == ({"overload": 0}, []) and problems == [
-        "what was rendered is silent: RMS 0; needed: at least 0.0001"
+        "the render is silent: RMS 0; needed: at least 0.0001"
     ]
 
 
@@ -170,7 +179,7 @@ def test_a_render_that_diverged_is_judged_as_it_sounds(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
     wild = clip.audio.copy()
     wild[4000:] *= np.float32(1e30) * np.sign(np.sin(np.arange(len(wild) - 4000))).astype(np.float32)
-    values, _, problems = judge(clip, wild, FORMAT, 64)
+    values, _, problems = figures_of(clip, wild, FORMAT, 64)
     assert values["overload"] == 1 and problems[0].startswith("diverged: peak ") and values["mel_mae"] > 1
     assert all(np.isfinite(value) for value in values.values())
 
@@ -178,7 +187,7 @@ def test_a_render_that_diverged_is_judged_as_it_sounds(room: Path) -> None:
 def test_a_render_without_pitch_lacks_only_its_pitch(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
     noise = (0.1 * np.random.default_rng(0).standard_normal(len(clip.audio))).astype(np.float32)
-    values, comb, problems = judge(clip, noise, FORMAT, 64)
+    values, comb, problems = figures_of(clip, noise, FORMAT, 64)
     assert "stoi" in values and len(comb) == 31
     assert ("f0_cents" in values) != any(problem.startswith("f0_cents: no frame is voiced") for problem in problems)
 
@@ -190,7 +199,7 @@ def test_an_unreadable_clip_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_real_audio_has_one_seed_and_clips_are_limited(room: Path) -> None:
-    jobs = plan([room / "talk"], [System(REAL), System(GRIFFIN_LIM)], 3, 2, (FORMAT, 64))
+    jobs = plan_jobs([room / "talk"], [System(REAL), System(GRIFFIN_LIM)], 3, 2)
     assert len(jobs) == 2 * (1 + 3)
     assert [job.seed for job in jobs[:4]] == [0, 0, 1, 2]
 
@@ -201,7 +210,7 @@ def die(job: Job) -> None:
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
     with pytest.raises(EvaluateError, match=r"a worker process died .* try fewer with --jobs"):
-        list(run(die, [Job("set", Path("x"), System(REAL), 0, FORMAT, 64)], 1))
+        list(run_jobs(die, [Job("set", Path("x"), System(REAL), 0, FORMAT, 64)], 1))
 
 
 # ---- rows
@@ -245,5 +254,5 @@ def test_what_was_not_measured_is_absent_from_the_table() -> None:
 
 
 def test_another_json_is_refused() -> None:
-    with pytest.raises(ValueError, match="no result of `glowlab evaluate --json`"):
+    with pytest.raises(ValueError, match="not a result of `glowlab evaluate --json`"):
         scores.read_rows({"row": []})

@@ -15,7 +15,7 @@ from PIL import Image
 
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
-from glowd.flow.evaluation import listening_page, live, plots, scores
+from glowd.flow.evaluation import live, plots, renders, scores
 from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
 from glowd.flow.mel import Floats, log_mel
 from glowd.flow.recordings import RecordingError
@@ -171,7 +171,7 @@ def test_another_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> No
         (["--count", "0"], "--count is 0; allowed: at least 1"),
         (["--longest", "0.5"], "no recording is at most 0.5 s long; raise --longest"),
         (["--evaluation", "none.json"], "none.json"),
-        (["--evaluation", "page.json"], "--evaluation page.json: this is no result of `glowlab evaluate --json`"),
+        (["--evaluation", "page.json"], "--evaluation page.json: not a result of `glowlab evaluate --json`"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -186,16 +186,16 @@ def test_mistakes_are_one_line(
 
 
 def test_sentences_come_from_the_folders_in_turn(room: Path) -> None:
-    assert [path.name for _, path in listening_page.sentences([room / "one", room / "two"], 3, 8)] == [
+    assert [path.name for _, path in renders.sentences([room / "one", room / "two"], 3, 8)] == [
         "clip0.flac", "clip1.flac", "aaa-silent.flac",
     ]  # fmt: skip
-    assert [name for name, _ in listening_page.sentences([room / "two", room / "one" / "clip1.flac"], 3, 8)] == [
+    assert [name for name, _ in renders.sentences([room / "two", room / "one" / "clip1.flac"], 3, 8)] == [
         "two",
         "two",
         "one",
     ]
     with pytest.raises(RecordingError, match="does not exist"):
-        listening_page.sentences([room / "none"], 3, 8)
+        renders.sentences([room / "none"], 3, 8)
 
 
 def test_a_daemon_that_cannot_start_is_said_on_the_page(
@@ -205,7 +205,7 @@ def test_a_daemon_that_cannot_start_is_said_on_the_page(
     out = tmp_path / "page.html"
     argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip0.flac"), "--jobs", "1"]
     assert main([*argv, "--out", str(out)]) == 0
-    told = "WaveGlow live: the daemon did not become ready; its last words: no glowd here"
+    told = "WaveGlow live: the daemon did not become ready; its last log lines: no glowd here"
     assert told in capsys.readouterr().out and told in out.read_text("utf-8")
 
 
