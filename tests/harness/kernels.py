@@ -1,4 +1,5 @@
-"""What test_triton_backend.py runs in its own process: Triton reads once, at import, whether to interpret its kernels.
+"""Comparisons for test_triton_backend.py, which run in a process of their own: Triton reads once, at import, whether to
+interpret its kernels.
 
 On a machine with CUDA the same comparisons run on the device.
 """
@@ -78,7 +79,7 @@ def rounding(geometry: dict[str, Any], batch: int, chunks: Sequence[int], precis
 
 
 def streamed(geometry: dict[str, Any], frames: int, chunk: int) -> tuple[str, float]:
-    """How a vocoder of backend triton says it runs, and the largest difference of its samples to one of backend torch.
+    """How a vocoder with backend triton describes itself, and the largest difference of its samples from backend torch.
 
     Both run in the static buckets that a CUDA graph replays; on CUDA they are graphs.
     """

@@ -1,4 +1,4 @@
-"""Small voices for tests: every kind, with couplings that do something."""
+"""Small voices for tests, of every kind, whose couplings are not the identity."""
 
 from pathlib import Path
 from typing import Any

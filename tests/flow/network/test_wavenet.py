@@ -41,7 +41,7 @@ def test_levinson_solves_the_normal_equations() -> None:
     assert error.tolist() == pytest.approx([lags[0] - expected @ lags[1:], 4 * (lags[0] - expected @ lags[1:])])
 
 
-def test_the_mel_predicts_a_resonance() -> None:
+def test_predictor_of_a_mel_whitens_a_resonance() -> None:
     """Noise through a resonator: its mel alone gives a predictor that whitens it, and the size of what is left."""
     import scipy.signal
 
@@ -57,7 +57,7 @@ def test_the_mel_predicts_a_resonance() -> None:
 
 
 @pytest.mark.parametrize("changes", KINDS)
-def test_a_sample_depends_on_earlier_samples_and_one_frame_ahead(changes: dict[str, Any]) -> None:
+def test_sample_depends_on_past_and_one_frame_ahead(changes: dict[str, Any]) -> None:
     network = small(**changes)
     audio, mel = speech()
     t, frame = 1003, 12
@@ -78,7 +78,7 @@ def test_a_sample_depends_on_earlier_samples_and_one_frame_ahead(changes: dict[s
 
 
 @pytest.mark.parametrize("changes", KINDS)
-def test_the_likelihood_is_a_density(changes: dict[str, Any]) -> None:
+def test_likelihood_is_a_density(changes: dict[str, Any]) -> None:
     """z = (x - mean) / scale is a change of variables whose log-determinant is what `nll` uses."""
     network = small(**changes)
     audio, mel = speech()
@@ -95,7 +95,7 @@ def test_the_likelihood_is_a_density(changes: dict[str, Any]) -> None:
     assert network.nll(audio, mel).item() == pytest.approx((0.5 * z.square().sum().item() - log_det) / 512, abs=1e-4)
 
 
-def test_geometry_errors_name_the_setting() -> None:
+def test_wrong_geometry_names_the_setting() -> None:
     with pytest.raises(ValueError, match="group must be a divisor of the slice, 64; got 3"):
         WaveNetConfig(group=3)
     with pytest.raises(ValueError, match="slices_per_frame must be a divisor of the hop, 256; got 3"):
@@ -111,7 +111,7 @@ def test_geometry_errors_name_the_setting() -> None:
     assert geometry({"preset": "wavenet", "group": 1}) == WaveNetConfig(group=1)
 
 
-def test_a_checkpoint_says_its_kind(tmp_path: Path) -> None:
+def test_checkpoint_of_a_wavenet_has_its_kind(tmp_path: Path) -> None:
     network, path = small(), tmp_path / "wavenet.safetensors"
     checkpoint.save(path, network.config, network.state_dict(), {"name": "w"})
     loaded = checkpoint.load_any(path)
@@ -125,7 +125,7 @@ def test_a_checkpoint_says_its_kind(tmp_path: Path) -> None:
     assert told.state == "missing" and refused in told.text
 
 
-def test_a_checkpoint_without_a_kind_is_a_waveglow(tmp_path: Path) -> None:
+def test_checkpoint_without_a_kind_is_a_waveglow(tmp_path: Path) -> None:
     voice, path = random_voice(tiny()), tmp_path / "old.safetensors"
     checkpoint.save(path, voice.config, voice.state_dict())
     with safe_open(path, "pt") as file:
@@ -147,7 +147,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )
 
 
-def test_the_trainer_trains_it_and_goes_on_exactly(settings: Settings, tmp_path: Path) -> None:
+def test_training_improves_and_resumes_exactly(settings: Settings, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     trainer = new_run(folder, settings, {"preset": "wavenet"} | SMALL, "", silent)
     assert isinstance(trainer.voice, WaveNet)
@@ -167,7 +167,7 @@ def test_the_trainer_trains_it_and_goes_on_exactly(settings: Settings, tmp_path:
     assert child.config == config and nll(child) == pytest.approx(resumed.curve.points[-1].validation, abs=1e-2)
 
 
-def test_in_training_it_speaks_and_is_not_sampled_for_its_loss(settings: Settings, tmp_path: Path) -> None:
+def test_training_renders_sentences_but_no_spectral_loss(settings: Settings, tmp_path: Path) -> None:
     table = {"preset": "wavenet"} | SMALL
     trainer = new_run(RunFolder(tmp_path / "out"), settings, table, "", silent)
     spoken = sample_sentences(trainer.ema.network, trainer.validation.clips)
@@ -181,14 +181,14 @@ def test_in_training_it_speaks_and_is_not_sampled_for_its_loss(settings: Setting
         new_run(RunFolder(tmp_path / "no"), replace(settings, spectral_weight=1.0), table, "", silent)
 
 
-def test_bf16_gives_nearly_the_same_likelihood(settings: Settings) -> None:
+def test_bf16_likelihood_is_near_float32(settings: Settings) -> None:
     clips = load_clips(Path(settings.data), MelFormat(), 2048)
     audio, mel = clips.draw(4, torch.Generator().manual_seed(0))
     network = small()
     assert network.nll(audio, mel, True).item() == pytest.approx(network.nll(audio, mel).item(), abs=0.05)
 
 
-def test_muon_has_its_convolutions_but_the_last() -> None:
+def test_muon_gets_all_convolutions_but_the_last() -> None:
     network = small()
     names = {id(p): name for name, p in network.named_parameters()}
     (adamw, _), (muon, _) = optimisers(network, 1e-3)

@@ -1,4 +1,4 @@
-"""Speech from a WaveNet: every cached step gives the distribution that the network gives, and draws from it."""
+"""Sampling from a WaveNet: a cached step computes and draws from the distribution of the network."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tests.harness.wavenets import KINDS, small, speech
 
 
 @pytest.mark.parametrize("changes", KINDS)
-def test_a_cached_step_gives_what_the_network_gives(changes: dict[str, Any]) -> None:
+def test_cached_step_equals_the_network(changes: dict[str, Any]) -> None:
     network = small(**changes)
     audio = torch.cat([speech(seed=seed)[0] for seed in (1, 2, 3)])
     mel = torch.cat([speech(seed=seed)[1] for seed in (1, 2, 3)])
@@ -36,7 +36,7 @@ def test_a_cached_step_gives_what_the_network_gives(changes: dict[str, Any]) -> 
     assert (0.5 * z**2 + np.log(scales)).mean() == pytest.approx(network.nll(audio, mel).item(), abs=1e-4)
 
 
-def test_what_is_drawn_is_the_gaussian_of_seed_and_time() -> None:
+def test_drawn_samples_are_gaussian_of_seed_and_time() -> None:
     network, (_, mel) = small(group=4), speech()
     noise = NoiseTable(4)
     row = torch.tensor([noise.first_row(7)])
@@ -48,7 +48,7 @@ def test_what_is_drawn_is_the_gaussian_of_seed_and_time() -> None:
     assert np.abs(again[0].numpy() - mean).max() < 1e-5
 
 
-def test_render_repeats_itself_and_takes_any_lengths() -> None:
+def test_sampling_repeats_and_takes_any_lengths() -> None:
     network = small()
     mels = [speech(seconds, seed)[1][0].T.numpy() for seconds, seed in ((0.2, 1), (1.0, 2), (0.5, 3))]
     first, same = sample(network, mels, seed=3), sample(network, mels, seed=3)
@@ -66,7 +66,7 @@ def test_render_repeats_itself_and_takes_any_lengths() -> None:
         sample(network, [np.zeros((80, 5), np.float32)])
 
 
-def test_glowlab_renders_it_and_shows_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_glowlab_renders_a_wavenet_and_shows_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network, path = small(), tmp_path / "w.safetensors"
     checkpoint.save(path, network.config, network.state_dict(), {"name": "w"})
     wave = voice_like(0.5, 3)

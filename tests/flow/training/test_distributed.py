@@ -1,4 +1,4 @@
-"""A run on two processes, by gloo on the CPU: the numbers of one process, one set of files, one clock, one ending."""
+"""A run on two processes, by gloo on the CPU: the numbers of one process, one set of files, one clock, one end."""
 
 import json
 import subprocess
@@ -100,7 +100,7 @@ def test_processes_stop_together_and_share_a_clock(settings: Settings, tmp_path:
     assert state["step"] == 3 and state["seconds"] > 3
 
 
-def test_shares_are_the_parts_of_one_batch(settings: Settings) -> None:
+def test_shares_are_parts_of_one_batch(settings: Settings) -> None:
     clips = load_clips(Path(settings.data), MelFormat(), settings.segment_samples)
     worlds = [ALONE, World(0, 2), World(1, 2)]
     whole, first, second = (Segments(clips, 4, 0, world.share(4)) for world in worlds)
@@ -115,14 +115,14 @@ def test_shares_are_the_parts_of_one_batch(settings: Settings) -> None:
     assert torch.equal(whole.state_dict()["picks"], second.state_dict()["picks"])
 
 
-def test_what_cannot_be_shared_is_refused(settings: Settings, tmp_path: Path) -> None:
+def test_indivisible_batch_or_fixed_device_is_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="batch is 4; allowed with 3 processes: multiples of 3"):
         new_run(RunFolder(tmp_path), settings, SMALL, "", silent, World(0, 3))
     with pytest.raises(TrainError, match=r"--device is cpu:0; allowed with 2 processes: auto, cpu, cuda"):
         new_run(RunFolder(tmp_path), replace(settings, device="cpu:0"), SMALL, "", silent, World(0, 2))
 
 
-def test_one_process_writes_and_speaks(tmp_path: Path) -> None:
+def test_only_the_leader_writes_and_reports(tmp_path: Path) -> None:
     lines: list[str] = []
     for world in (World(0, 2), World(1, 2)):
         world.leader_only(lines.append)(str(world.rank))
@@ -134,7 +134,7 @@ def test_one_process_writes_and_speaks(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_world_of_one_is_itself(settings: Settings) -> None:
+def test_world_of_one_changes_nothing(settings: Settings) -> None:
     module = torch.nn.Linear(1, 1)
     assert ALONE.parallel(module) is module and ALONE.max(1.0, 0) == [1.0, 0]
     assert ALONE.mean(torch.ones(2)).tolist() == [1.0, 1.0] and ALONE.share(5) == slice(0, 5)

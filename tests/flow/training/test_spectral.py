@@ -1,4 +1,4 @@
-"""The spectral stage: the distance is the one that was published, samples move towards speech, and its state is whole."""
+"""The spectral stage: the published distance, samples that move towards speech, and a complete state."""
 
 import csv
 from dataclasses import replace
@@ -48,7 +48,7 @@ def noise(seed: int, scale: float = 0.1, batch: int = 4) -> Tensor:
     return scale * torch.randn(batch, 4096, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_distance_is_that_of_the_definition() -> None:
+def test_distance_equals_its_definition() -> None:
     a, b = noise(0), noise(1, 0.02)
     expected = 0.0
     for size in WINDOWS:
@@ -62,7 +62,7 @@ def test_the_distance_is_that_of_the_definition() -> None:
     assert distance(spectrograms(a), spectrograms(a)).item() < 2e-3
 
 
-def test_the_mel_error_is_that_of_the_front_end() -> None:
+def test_mel_error_equals_that_of_the_front_end() -> None:
     audio = noise(3, batch=2)
     asked = torch.stack([torch.from_numpy(log_mel(x.numpy()).T.copy()) for x in noise(4, batch=2)])[:, :, :16]
     found = torch.stack([torch.from_numpy(log_mel(x.numpy()).T.copy()) for x in audio])[:, :, :16]
@@ -72,7 +72,7 @@ def test_the_mel_error_is_that_of_the_front_end() -> None:
     assert mel_error(audio, found, MelFormat()).item() < 1e-4
 
 
-def test_the_mel_error_is_part_of_the_loss_by_its_weight(settings: Settings, tmp_path: Path) -> None:
+def test_mel_error_enters_the_loss_by_its_weight(settings: Settings, tmp_path: Path) -> None:
     trainer, _ = start(settings, tmp_path)
     batch = trainer.segments.next()
     z = Latents(trainer.voice, settings, torch.device("cpu"), 3).next(len(batch.audio))
@@ -84,7 +84,7 @@ def test_the_mel_error_is_part_of_the_loss_by_its_weight(settings: Settings, tmp
     assert (weighted - without).item() == pytest.approx(settings.spectral_weight * 3 * error.item(), rel=1e-4)
 
 
-def test_the_energy_distance_is_attraction_less_repulsion() -> None:
+def test_energy_distance_is_attraction_less_repulsion() -> None:
     x, y1, y2 = noise(0), noise(1), noise(2)
     a, b, c = map(spectrograms, (x, y1, y2))
     whole = distance(a, b) + distance(a, c) - distance(b, c)
@@ -93,14 +93,14 @@ def test_the_energy_distance_is_attraction_less_repulsion() -> None:
     assert energy_distance(x, [1e6 * y1]).item() == energy_distance(x, [(1e6 * y1).clamp(-LIMIT, LIMIT)]).item()
 
 
-def test_the_energy_distance_asks_for_the_right_spread() -> None:
+def test_energy_distance_is_least_at_the_right_spread() -> None:
     # Speech is noise of 0.1 here: samples of that size win over quieter, louder, and over two that are the same.
     scores = {s: energy_distance(noise(0), [noise(1, s), noise(2, s)]).item() for s in (0.05, 0.1, 0.2)}
     assert min(scores, key=lambda s: scores[s]) == 0.1
     assert energy_distance(noise(0), [noise(1), noise(1)]).item() > 1.3 * scores[0.1]
 
 
-def test_phases_agree_by_as_much_as_two_samples_share() -> None:
+def test_phase_agreement_grows_with_the_shared_part() -> None:
     shared, one, other = noise(0), noise(1), noise(2)
     found = [
         phase_agreement(spectrograms(a * shared + one), spectrograms(a * shared + other)).item() for a in (0, 0.5, 1, 4)
@@ -110,7 +110,7 @@ def test_phases_agree_by_as_much_as_two_samples_share() -> None:
     assert phase_agreement(spectrograms(one), spectrograms(-one)).item() == pytest.approx(-1, abs=0.02)
 
 
-def test_agreement_in_phase_is_part_of_the_distance_and_falls_along_its_slope() -> None:
+def test_phase_agreement_is_weighted_and_differentiable() -> None:
     x, one, other = noise(0), noise(1), noise(2)
     share = torch.ones((), requires_grad=True)
     samples = [share * x + one, share * x + other]
@@ -121,13 +121,13 @@ def test_agreement_in_phase_is_part_of_the_distance_and_falls_along_its_slope() 
     assert share.grad is not None and share.grad.item() > 0.1, "less of what is shared agrees less"
 
 
-def test_a_phase_weight_needs_two_samples(settings: Settings) -> None:
+def test_phase_weight_needs_two_samples(settings: Settings) -> None:
     with pytest.raises(OptionError, match=r"phase_weight must be 0 where spectral_samples is 1; got 0\.5"):
         replace(settings, phase_weight=0.5, spectral_samples=1)
     assert "phase agreement" in replace(settings, phase_weight=0.5).objective
 
 
-def test_silence_has_a_slope() -> None:
+def test_gradient_of_silence_is_finite() -> None:
     silence = torch.zeros(1, 4096, requires_grad=True)
     energy_distance(noise(0, batch=1), [silence, silence], phase_weight=1.0).backward()
     assert silence.grad is not None and silence.grad.isfinite().all()
@@ -135,7 +135,7 @@ def test_silence_has_a_slope() -> None:
 
 @pytest.mark.parametrize("squeeze", ["lapped", "polyphase"])
 @pytest.mark.parametrize("samples", [1, 2])
-def test_the_loss_is_the_weighted_sum(settings: Settings, samples: int, squeeze: str) -> None:
+def test_loss_is_the_weighted_sum(settings: Settings, samples: int, squeeze: str) -> None:
     settings = replace(settings, spectral_samples=samples, nll_weight=2.0, spectral_weight=0.25, spectral_sigma=0.5)
     voice = random_voice(tiny(squeeze=squeeze))
     audio, mel = noise(0)[:, :2048], torch.full((4, 80, 8), -4.0)
@@ -147,7 +147,7 @@ def test_the_loss_is_the_weighted_sum(settings: Settings, samples: int, squeeze:
     assert loss.item() == pytest.approx(2 * nll.item() + 0.25 * energy_distance(audio, drawn).item(), rel=1e-5)
 
 
-def test_without_weight_nothing_is_sampled(settings: Settings, tmp_path: Path) -> None:
+def test_zero_spectral_weight_draws_no_samples(settings: Settings, tmp_path: Path) -> None:
     trainer, _ = start(replace(settings, spectral_weight=0.0), tmp_path)
     trainer.step()
     assert spectral(trainer) is None and trainer.validate_and_record().spectral is None
@@ -165,7 +165,7 @@ def test_samples_move_towards_speech(settings: Settings, tmp_path: Path, samples
     assert after == spectral(trainer)
 
 
-def test_the_run_shows_its_spectral_part(settings: Settings, tmp_path: Path) -> None:
+def test_run_reports_its_spectral_distance(settings: Settings, tmp_path: Path) -> None:
     trainer, folder = start(settings, tmp_path)
     lines: list[str] = []
     assert train(trainer, folder, lines.append)
@@ -179,7 +179,7 @@ def test_the_run_shows_its_spectral_part(settings: Settings, tmp_path: Path) -> 
     assert [card["training"][key] for key in named] == [1.0, 0.5, 2, 0.8] and len(card["curve"][-1]) == 6
 
 
-def test_a_run_by_likelihood_can_go_on_with_a_spectral_part(settings: Settings, tmp_path: Path) -> None:
+def test_likelihood_run_resumes_with_a_spectral_term(settings: Settings, tmp_path: Path) -> None:
     trainer, folder = start(replace(settings, spectral_weight=0.0), tmp_path)
     assert train(trainer, folder, silent)
     state = folder.load()
@@ -191,7 +191,7 @@ def test_a_run_by_likelihood_can_go_on_with_a_spectral_part(settings: Settings, 
     assert [point.spectral is None for point in resumed.curve.points] == [True, True, False]
 
 
-def test_the_compiled_loss_is_the_same(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_loss_is_the_same(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = dict(flows=2, early_every=1, layers=1)
     # Traced and differentiated by the compiler, but not made into machine code, which takes minutes.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
@@ -210,7 +210,7 @@ class Blind(nn.Module):
         return audio.mean()
 
 
-def test_what_cannot_be_sampled_is_refused(settings: Settings, tmp_path: Path) -> None:
+def test_network_without_inverse_is_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(
         TrainError, match=r"spectral_weight is 0\.5, which needs samples in one pass; a Blind gives none; allowed: 0"
     ):
