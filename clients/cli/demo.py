@@ -7,19 +7,12 @@ The frames are sent at the pace of speech, as a synthesizer would. The length of
 """
 
 import argparse
-import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
@@ -28,12 +21,13 @@ from glowd.clients.cli.audio_output import Timeline, WavFile
 from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file
 from glowd.clients.client import Client, Stream
 from glowd.clients.errors import GlowdError
+from glowd.clients.launch import launch
+from glowd.daemon import wire
 from glowd.daemon.wire import Array
 from glowd.flow.mel import MelFormat
 
 SENTENCE = Path(__file__).parents[1] / "demo_sentence.flac"
 CHUNK_FRAMES = 8
-STOP_S = 15.0
 SILENT_RMS = 1e-3
 
 
@@ -51,47 +45,6 @@ class Hearing:
             self.last_ns = time.monotonic_ns()
             self.first_ns = self.first_ns or self.last_ns
             timeline.add(piece)
-
-
-@contextmanager
-def running_daemon(config: Path) -> Iterator[str]:
-    """A daemon with this configuration; yields its endpoint. Raises GlowdError if it does not start or not stop well."""
-    with tempfile.TemporaryDirectory(prefix="glowd-demo-") as directory:
-        log = Path(directory, "log")
-        command = [sys.executable, "-m", "glowd.daemon.app", "run", "--config", str(config)]
-        environment = {**os.environ, "GLOWD_RUN_DIR": str(Path(directory, "run"))}
-        with log.open("wb") as logged:
-            daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=logged, text=True, env=environment)
-        assert daemon.stdout is not None, "it is a pipe"
-        try:
-            yield endpoint_of(daemon.stdout, log)
-        finally:
-            stop(daemon, log)
-
-
-def endpoint_of(output: IO[str], log: Path) -> str:
-    """Wait for the line that says ready. Raises GlowdError with the log's end if it does not come."""
-    for line in output:
-        if found := re.match(r"glowd ready .*?endpoint=(\S+)", line):
-            return found[1]
-    raise GlowdError("glowd did not start; its log ends so:\n" + tail(log))
-
-
-def stop(daemon: "subprocess.Popen[str]", log: Path) -> None:
-    daemon.send_signal(signal.SIGTERM)
-    try:
-        status = daemon.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        status = daemon.wait()
-    assert daemon.stdout is not None, "it is a pipe"
-    daemon.stdout.close()
-    if status and sys.exc_info()[0] is None:
-        raise GlowdError(f"glowd ended with status {status}; its log ends so:\n" + tail(log))
-
-
-def tail(log: Path, count: int = 12) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
 
 
 def speak(endpoint: str, out: Path) -> list[str]:
@@ -112,7 +65,7 @@ def speak(endpoint: str, out: Path) -> list[str]:
             sent_ns = time.monotonic_ns()
             stream.wait_played()
             listener.join()
-            figures = client.status().info["streams"][stream.name]
+            figures = wire.Snapshot.from_map(client.status().info).streams[stream.name]
             audio = check(hearing, len(mel) * stream.hop)
             with WavFile(out, stream.rate_hz) as file:
                 file.write(audio)
@@ -133,7 +86,7 @@ def check(hearing: Hearing, samples: int) -> Array:
     return audio
 
 
-def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any]) -> list[str]:
+def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: wire.StreamSnapshot) -> list[str]:
     """The latency table."""
 
     def after(then_ns: int, now_ns: int | None) -> str:
@@ -142,23 +95,22 @@ def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any
     def row(name: str, *cells: str) -> str:
         return f"  {name:<44}" + "".join(f"{cell:>9}" for cell in cells)
 
-    underruns = figures.get("underruns") if "device" in figures.get("sinks", []) else None
+    underruns = figures.underruns if "device" in figures.sinks else wire.Underruns()
+    times = {stage: figures.stages.times.get(stage, wire.StageTimes()) for stage in wire.STAGES}
     return [
         row("first frames sent -> first audio here", after(began_ns, hearing.first_ns), "ms"),
-        row("  of it in the daemon", tables.cell(figures.get("ttfa_ms"), ".1f"), "ms"),
+        row("  of it in the daemon", tables.cell(figures.ttfa_ms, ".1f"), "ms"),
         row("last frames sent -> last audio here", after(sent_ns, hearing.last_ns), "ms"),
-        row("real-time factor (network / audio time)", tables.cell(figures.get("rtf"), ".3f")),
+        row("real-time factor (network / audio time)", tables.cell(figures.rtf, ".3f")),
         row(
             "device underruns by client / by engine",
-            *(tables.cell(tables.dig(underruns, who)) for who in ("client", "engine")),
+            tables.cell(underruns.client),
+            tables.cell(underruns.engine),
         ),
         row("stage, ms", "p50", "p99"),
         *(
-            row(
-                f"  {stage}",
-                *(tables.cell(tables.dig(figures, "stages", stage, f"{p}_ms"), ".2f") for p in ("p50", "p99")),
-            )
-            for stage in tables.STAGES
+            row(f"  {stage}", tables.cell(took.p50_ms, ".2f"), tables.cell(took.p99_ms, ".2f"))
+            for stage, took in times.items()
         ),
     ]
 
@@ -171,9 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         print("starting glowd ...", flush=True)
-        with running_daemon(args.config) as endpoint:
+        with launch("run", "--config", str(args.config)) as daemon:
             print("speaking ...", flush=True)
-            lines = speak(endpoint, args.out)
+            lines = speak(daemon.endpoint, args.out)
         print("\n".join(lines))
     except (GlowdError, SourceError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)

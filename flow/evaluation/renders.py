@@ -115,7 +115,7 @@ def render_live(jobs: Sequence[Job], offline: Sequence[Render], progress: Progre
     return found
 
 
-def _render_live(daemon: live.Daemon, job: Job, whole: Floats) -> Render:
+def _render_live(daemon: live.LiveRenderer, job: Job, whole: Floats) -> Render:
     clip = read_clip(job.path, job.format)
     samples = daemon.render(clip.mel, job.format.rate_hz, job.seed)
     figures = figures_of(clip, samples, job.format, job.group)

@@ -1,6 +1,5 @@
 """`glowlab compare` speaks through a daemon of its own, as a user would."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ def test_the_daemon_says_what_the_voice_says_offline() -> None:
 
 def test_a_voice_that_cannot_be_loaded_is_told_in_the_daemons_words(tmp_path: Path) -> None:
     with (
-        pytest.raises(live.LiveError, match=r"the daemon did not become ready; its last log lines: .*none\.safetensors"),
+        pytest.raises(live.LiveError, match=r"(?s)glowd did not become ready; its log ends with:.*none\.safetensors"),
         live.running(str(tmp_path / "none.safetensors")),
     ):
         pass
@@ -32,7 +31,7 @@ def test_a_voice_that_cannot_be_loaded_is_told_in_the_daemons_words(tmp_path: Pa
 
 def test_what_glowctl_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "ANSWER_S", 1)  # nobody will answer
-    daemon = live.Daemon(f"ipc://{tmp_path}/nobody.ipc", tmp_path, dict(os.environ))
+    daemon = live.LiveRenderer(f"ipc://{tmp_path}/nobody.ipc", tmp_path)
     with pytest.raises(live.LiveError, match="glowctl send ended with status 1"):
         daemon.render(np.zeros((4, 80), np.float32), 22050, 0)
 

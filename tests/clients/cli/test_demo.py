@@ -58,4 +58,4 @@ def test_a_daemon_that_does_not_start_is_told_with_its_log(tmp_path: Path, capfd
     (tmp_path / "bad.toml").write_text("[server]\nmax_streems = 1\n")
     assert demo.main(["--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "x.wav")]) == 1
     said = capfd.readouterr().err
-    assert "glowd did not start" in said and "max_streems" in said and not (tmp_path / "x.wav").exists()
+    assert "glowd did not become ready" in said and "max_streems" in said and not (tmp_path / "x.wav").exists()

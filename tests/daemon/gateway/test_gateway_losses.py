@@ -188,17 +188,15 @@ def test_a_second_gateway_does_not_take_the_place_of_a_live_one(setting: str, un
         second = start_gateway(rig.run_dir, *settings)
         said, _ = second.communicate(timeout=WAIT_S)
         (failed,) = (json.loads(line)["failed"] for line in said.splitlines())
-        assert "cannot listen on" in failed and "is another glowd running?" in failed
+        assert "cannot listen on" in failed and "stop it, or use another endpoint" in failed
         assert second.returncode == 1
         rig.client().leave()
 
 
 BUSY = """
 import os, sys, time, zmq
-from glowd.daemon.gateway.process import Gateway
-gateway = object.__new__(Gateway)
-gateway._context = zmq.Context.instance()
-socket = gateway._bind_clients(sys.argv[1], 1 << 20)
+from glowd.daemon.runtime.sockets import bind_clients
+socket = bind_clients(zmq.Context.instance(), sys.argv[1], 1 << 20)
 print("bound", flush=True)
 sys.stdin.readline()
 time.sleep(3)
