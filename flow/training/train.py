@@ -61,7 +61,7 @@ class _Progress:
 def train(trainer: Trainer, folder: RunFolder, report: Callable[[str], None] = tqdm.write) -> bool:
     """Run to the end of the settings' steps or minutes; False if an interrupt ended it before.
 
-    A point of the curve, the state and the voice are written every `every` steps and at the end, spoken sentences every
+    A point of the curve, the state and the voice are written every `every` steps and at the end, rendered sentences every
     `samples_every`; `report` gets a line for each point. Raises TrainError if the loss is not finite or a write fails; the
     last state written is intact then.
     """
