@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from glowd.flow.mel import Floats, MelFormat, MelStream, log_mel
+from glowd.flow.recordings import RecordingError, read_audio
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".pt")
@@ -36,29 +37,12 @@ def mel_of_file(path: Path, mel_format: MelFormat) -> Floats:
         if suffix == ".npy":
             return as_frames(np.load(path, allow_pickle=False), mel_format.n_mels, bins_first=False)
         return as_frames(array_of_pt(path), mel_format.n_mels, bins_first=True)
+    except RecordingError as error:
+        raise SourceError(str(error)) from error
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def read_audio(path: Path, rate_hz: int) -> Floats:
-    """The recording [T] at `rate_hz`, mono."""
-    import soundfile
-
-    if not path.exists():
-        raise SourceError("no such file")
-    try:
-        samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise SourceError(f"not readable as audio: {error}") from error
-    mono: Floats = samples.mean(axis=1)
-    if file_rate_hz == rate_hz:
-        return mono
-    import soxr
-
-    resampled: Floats = soxr.resample(mono, file_rate_hz, rate_hz)
-    return resampled
 
 
 def array_of_pt(path: Path) -> Any:
