@@ -11,6 +11,7 @@ from torch import Tensor
 from flow.checkpoint import EMBEDDED, load
 from flow.network.conditioning import FrameEncoder, Upsampler
 from flow.network.coupling import WN, Coupling, Mixing
+from flow.network.harmonic import HarmonicLayer
 from flow.network.squeeze import LappedSqueeze, PolyphaseSqueeze
 from flow.network.waveglow import WaveGlow, WaveGlowConfig
 from tests.flow.voices import SMALL, VECTORS, random_voice, tiny
@@ -40,9 +41,26 @@ def test_mixing() -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_coupling(causal: bool) -> None:
     torch.manual_seed(0)
-    layer = Coupling(WN(3, 8, 5, 2, 3, causal))
+    layer = Coupling(WN(3, 3, 8, 5, 2, 3, causal))
     torch.nn.init.normal_(layer.wn.end.weight, std=0.1)
-    assert_invertible(layer, torch.randn(2, 6, 7), torch.randn(2, 5, 7))
+    assert_invertible(layer, torch.randn(2, 6, 7), torch.randn(2, 5, 7), torch.zeros(2, 0, 7))
+
+
+def test_a_bounded_coupling_with_a_source() -> None:
+    torch.manual_seed(0)
+    layer = Coupling(WN(3 + 4, 3, 8, 5, 2, 3, True), bound=0.5)
+    torch.nn.init.normal_(layer.wn.end.weight, std=2.0)
+    given = torch.randn(2, 5, 7), torch.randn(2, 4, 7)
+    assert_invertible(layer, torch.randn(2, 6, 7), *given)
+    _, log_det = layer(torch.randn(2, 6, 7), *given)
+    assert 0.5 < log_det.abs().max() <= 0.5 * 3 * 7
+
+
+def test_the_harmonic_layer() -> None:
+    torch.manual_seed(0)
+    layer = HarmonicLayer(WN(12, 6, 8, 5, 2, 3, True), bound=2.0)
+    torch.nn.init.normal_(layer.wn.end.weight, std=0.3)
+    assert_invertible(layer, torch.randn(2, 6, 7), torch.randn(2, 5, 7), torch.randn(2, 12, 7))
 
 
 @pytest.mark.parametrize("squeeze", [LappedSqueeze(64), LappedSqueeze(8), PolyphaseSqueeze(8)])
@@ -117,6 +135,10 @@ def test_geometry_errors_name_the_setting() -> None:
         WaveGlowConfig(early_size=32)
     with pytest.raises(ValueError, match="z has shape"):
         WaveGlow(tiny()).inverse(torch.zeros(1, 64, 4), torch.zeros(1, 80, 1))
+    with pytest.raises(ValueError, match=r"limiter_knee is 1\.0; allowed: between 0 and 1, or none"):
+        WaveGlowConfig(limiter_knee=1.0)
+    with pytest.raises(ValueError, match=r"source is .*; allowed: none, unless squeeze is lapped, causal is true"):
+        WaveGlowConfig.sourced(causal=False)
 
 
 def test_stock_geometry_is_the_published_one() -> None:

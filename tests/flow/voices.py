@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from flow.network.pitch import PitchConfig
+from flow.network.source import SourceConfig
 from flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 
 VECTORS = Path(__file__).parent / "data" / "seed_vectors.safetensors"
@@ -19,6 +21,14 @@ def tiny(**changes: Any) -> WaveGlowConfig:
     return WaveGlowConfig(**settings)
 
 
+def sourced(**changes: Any) -> WaveGlowConfig:
+    """A small geometry with a source, and bounded."""
+    source = SourceConfig(
+        harmonic_layers=2, harmonic_channels=20, pitch=PitchConfig(past_frames=5, channels=24, layers=1)
+    )
+    return WaveGlowConfig.sourced(**SMALL | {"source": source} | changes)
+
+
 def random_voice(config: WaveGlowConfig, seed: int = 0) -> WaveGlow:
     """A network with random weights whose couplings are not the identity, and which does not blow up."""
     torch.manual_seed(seed)
@@ -26,4 +36,6 @@ def random_voice(config: WaveGlowConfig, seed: int = 0) -> WaveGlow:
     for flow in voice.flows:
         assert isinstance(flow, Flow)
         torch.nn.init.normal_(flow.coupling.wn.end.weight, std=0.02)
+    if voice.harmonic is not None:
+        torch.nn.init.normal_(voice.harmonic.wn.end.weight, std=0.02)
     return voice.eval()
