@@ -232,6 +232,7 @@ class Desk:
             window_frames=max(needed, int(self.server.credit_ms * frames_per_ms)),
             max_frames=self.server.max_utterance_s * info["rate_hz"] // info["hop"],
             history_frames=info["history_frames"],
+            lead_frames=info["lead_frames"],
             look_ahead_frames=info["look_ahead_frames"],
             whole_utterance=info["whole_utterance"],
         )

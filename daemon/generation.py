@@ -1,14 +1,16 @@
 """One generation of a stream, from its first frame to its ending: what may come next, and what must be kept.
 
 Rules: no socket, no clock, no sink. Frames come in without gaps and under credit; samples come from the engine without
-gaps; the frames an engine that starts anew would need are held, and no others.
+gaps; the frames an engine that starts anew would need are held, and no others. It can start only where the phase of the
+voice's source is known: where a message with samples ended.
 
-    frames  0 .............. replay_from ......... samples_made / hop ...... frames_in ....... granted_frames
-            forgotten        |  held for a replay  |  not yet rendered     |  the client may send these
+    frames  0 ......... replay_from ... resume_at ...... samples_made / hop ...... frames_in ....... granted_frames
+            forgotten   |  looked at   |  rendered again |  not yet rendered     |  the client may send these
 """
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from daemon import link, wire
 from daemon.message import Array
@@ -28,8 +30,17 @@ class Terms:
     window_frames: int
     max_frames: int
     history_frames: int
+    lead_frames: int
     look_ahead_frames: int
     whole_utterance: bool
+
+
+class Mark(NamedTuple):
+    """A frame before which everything was rendered, and the phase of the voice's source there, in cycles."""
+
+    frame: int
+    phase: float | None
+    """None: that of the seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class Generation:
         self.ended = self.complete = False
         self.samples_made = 0
         self._held: deque[Chunk] = deque()
+        self._marks = deque([Mark(0, None)])
         self._refused_seq: int | None = None  # the newest refused mel since the last good one
 
     # --------------------------------------------------------------- frames in
@@ -141,6 +153,7 @@ class Generation:
             raise ValueError(f"samples begin at {pcm.first_sample}, expected {self.samples_made}")
         fresh = pcm.audio[known:]
         self.samples_made += len(fresh)
+        self._mark(Mark(pcm.frames_done, pcm.phase))
         self.complete = self.complete or pcm.last
         if self.complete and self.samples_made != self.frames_in * self.terms.hop:
             raise ValueError(f"{self.samples_made} samples of {self.frames_in} frames of {self.terms.hop}")
@@ -148,10 +161,26 @@ class Generation:
 
     # ---------------------------------------------------------------- replay
 
+    def _mark(self, mark: Mark) -> None:
+        """Keep the newest mark that is old enough to start from, and those after it."""
+        if mark.frame > self._marks[-1].frame:
+            self._marks.append(mark)
+        while len(self._marks) > 1 and self._marks[1].frame <= self._latest_start:
+            self._marks.popleft()
+
+    @property
+    def _latest_start(self) -> int:
+        return self.samples_made // self.terms.hop - self.terms.history_frames
+
+    @property
+    def resume_at(self) -> Mark:
+        """Where an engine that starts anew must begin to go on exactly."""
+        return self._marks[0]
+
     @property
     def replay_from(self) -> int:
-        """The frame an engine that starts anew must begin with to go on exactly."""
-        return max(0, self.samples_made // self.terms.hop - self.terms.history_frames)
+        """The first frame that it must be given."""
+        return max(0, self.resume_at.frame - self.terms.lead_frames)
 
     def replay(self) -> list[Chunk]:
         """The frames from `replay_from` on, in order."""

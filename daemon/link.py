@@ -26,6 +26,7 @@ from daemon.message import (
     words,
 )
 
+MAX_CYCLES = 1e12
 LIMITS = Limits(
     max_message_bytes=64 << 20, max_chunk_frames=1 << 20, max_header_bytes=1 << 16, max_map_len=256, max_array_len=256
 )
@@ -36,12 +37,17 @@ LIMITS = Limits(
 
 @message
 class Start(Message):
-    """A stream begins, or begins again at `first_frame` after an engine was lost. `sigma` -1: the voice's own."""
+    """A stream begins, or begins again at `first_frame` after an engine was lost. `sigma` -1: the voice's own.
+
+    Again: the frames come from `lead_frames` before it on, and `phase` is what the Pcm that ended there said; -1: the seed's.
+    """
 
     key: int = integer()
     seed: int = integer(-(2**63), 2**63 - 1)
     first_frame: int = integer()
     sigma: float = number(-1, 2, default=-1.0)
+    lead_frames: int = integer(default=0)
+    phase: float = number(-1, MAX_CYCLES, default=-1.0)
 
 
 @message
@@ -97,7 +103,8 @@ class Ready(Message):
 class Pcm(Message):
     """Samples [samples], to the gateway and on to the speaker. Stages: client, gateway, engine, network start and end.
 
-    `frames_done`: frames of the stream rendered so far (absolute). `last`: the generation is complete; may be empty.
+    `frames_done`: frames of the stream rendered so far (absolute); `phase`: of the voice's source there, in cycles (0 without
+    one), for whoever goes on. `last`: the generation is complete; may be empty.
     """
 
     key: int = integer()
@@ -112,6 +119,7 @@ class Pcm(Message):
     t_end_ns: int = nanoseconds(default=0)
     batch: int = integer(default=0)
     audio: Array = array("samples", default=None)
+    phase: float = number(0, MAX_CYCLES, default=0.0)
 
 
 @message

@@ -17,7 +17,7 @@ from daemon.scheduler import Arrival, Batch, Entry, Scheduler
 from daemon.telemetry import rss_bytes
 from flow.mel import Floats
 from flow.speed import frames_per_call
-from flow.vocoder import Vocoder
+from flow.vocoder import Origin, Vocoder
 
 LOAD_EVERY_NS = 1_000_000_000
 RUNAWAY = 4.0
@@ -60,7 +60,9 @@ class Renderer:
                 case link.Start():
                     self._drop(message.key)
                     sigma = None if message.sigma < 0 else message.sigma
-                    stream = self.vocoder.open(message.seed, message.first_frame, sigma)
+                    phase = None if message.phase < 0 else message.phase
+                    origin = Origin(message.first_frame, message.lead_frames, phase)
+                    stream = self.vocoder.open(message.seed, origin, sigma)
                     self.entries[message.key] = Entry(message.key, stream)
                 case link.Frames() if entry := self.entries.get(message.key):
                     self._frames(entry, message)
@@ -149,6 +151,7 @@ class Renderer:
                 t_end_ns=end_ns,
                 batch=batch,
                 audio=samples,
+                phase=stream.phase,
             )
         )
 

@@ -168,7 +168,7 @@ class Session:
         generation = self.generation
         if not self.begun or self.flushing or generation.complete:
             return
-        self._start(generation.replay_from)
+        self._start()
         for chunk in generation.replay():
             self.outside.to_engine(chunk.message(self.generation.key))
         if generation.ended:
@@ -298,13 +298,21 @@ class Session:
         self._underruns = 0
         self._announcer.begin()
         self.meter.begin()
-        self._start(0)
+        self._start()
         return True
 
-    def _start(self, first_frame: int) -> None:
-        sigma = max(-1.0, self.asked.sigma)
+    def _start(self) -> None:
+        """Begin the generation in the engine, or go on with it."""
+        mark = self.generation.resume_at
         self.outside.to_engine(
-            link.Start(key=self.generation.key, seed=self.asked.seed, first_frame=first_frame, sigma=sigma)
+            link.Start(
+                key=self.generation.key,
+                seed=self.asked.seed,
+                first_frame=mark.frame,
+                sigma=max(-1.0, self.asked.sigma),
+                lead_frames=mark.frame - self.generation.replay_from,
+                phase=-1.0 if mark.phase is None else mark.phase,
+            )
         )
 
     def _sink(self, name: str) -> Sink:

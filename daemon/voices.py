@@ -100,5 +100,6 @@ def describe(vocoder: Vocoder, default: bool, found: capacity.Capacity | None) -
         "whole_utterance": vocoder.whole_utterance,
         "default": default,
         "history_frames": vocoder.history_frames,
+        "lead_frames": vocoder.lead_frames,
         "capacity": None if found is None else found.to_dict(),
     }

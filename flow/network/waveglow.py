@@ -100,10 +100,8 @@ class WaveGlowConfig:
         self._require(
             "limiter_knee", self.limiter_knee is None or 0 < self.limiter_knee < 1, "between 0 and 1, or none"
         )
-        floor = math.log(self.mel.log_floor)
-        self._require(
-            "mel_highest", self.mel_highest is None or self.mel_highest > floor, f"above {floor:.2f}, or none"
-        )
+        spans = self.mel_highest is None or self.mel_highest > self.mel_lowest
+        self._require("mel_highest", spans, f"above {self.mel_lowest:.2f}, or none")
         if self.source is not None:
             streams = self.squeeze == "lapped" and self.causal and self.conditioning == "frames"
             self._require(
@@ -132,6 +130,11 @@ class WaveGlowConfig:
         """Rows that flow i works on."""
         early = self.early
         return [self.group - self.early_size * sum(early[: i + 1]) for i in range(self.flows)]
+
+    @property
+    def mel_lowest(self) -> float:
+        """What `mel_highest` is the other end of: the floor of the format's logarithm."""
+        return math.log(self.mel.log_floor)
 
     @property
     def source_rows(self) -> int:
@@ -287,7 +290,7 @@ class WaveGlow(nn.Module):
         """
         if self.pitch is None:
             return None
-        log_f0, logit = (torch.cat([v, v[:, -1:]], 1) for v in self.pitch(self._in_range(mel)))
+        log_f0, logit = (torch.cat([v, v[:, -1:]], 1) for v in self.pitch(self._in_range(mel).double()))
         phase = torch.zeros(len(mel)) if offset is None else offset
         phase = phase.to(mel.device, torch.float64)
         return free_running(log_f0, logit, phase, self.config.mel.hop, self.config.mel.rate_hz)[0]
@@ -297,8 +300,8 @@ class WaveGlow(nn.Module):
         return list(zip(self.config.early, cast("list[Flow]", self.flows)))
 
     def _in_range(self, mel: Tensor) -> Tensor:
-        highest = self.config.mel_highest
-        return mel if highest is None else mel.clamp(math.log(self.config.mel.log_floor), highest)
+        config = self.config
+        return mel if config.mel_highest is None else mel.clamp(config.mel_lowest, config.mel_highest)
 
     def _given(self, mel: Tensor, source: Source | None, autocast: bool) -> _Given:
         with torch.autocast(mel.device.type, torch.bfloat16, enabled=autocast):

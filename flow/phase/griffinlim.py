@@ -11,7 +11,7 @@ import numpy as np
 
 from flow.mel import Floats, MelFormat
 from flow.phase.melinversion import MelInversion
-from flow.vocoder import Stream, Vocoder
+from flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 
 class GriffinLimStream(Stream):
@@ -33,10 +33,10 @@ class GriffinLimVocoder(Vocoder):
         self.format, self.name, self.iterations = format or MelFormat(), name, iterations
         self._inversion = MelInversion(self.format)
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> GriffinLimStream:
-        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a `first_frame` other than 0."""
-        if first_frame != 0:
-            raise ValueError(f"{self.name} renders whole utterances: the first frame must be 0, not {first_frame}")
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> GriffinLimStream:
+        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a first frame other than 0."""
+        if origin.frame != 0:
+            raise ValueError(f"{self.name} renders whole utterances: the first frame must be 0, not {origin.frame}")
         return GriffinLimStream(seed, self.sigma, self.format.n_mels, keep_frames=None)
 
     def ready_frames(self, stream: Stream, limit: int) -> int | None:

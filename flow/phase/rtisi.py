@@ -13,7 +13,7 @@ import scipy.fft
 
 from flow.mel import Floats, MelFormat, hann_window
 from flow.phase.melinversion import MelInversion
-from flow.vocoder import Stream, Vocoder
+from flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 TINY = np.float32(1e-20)
 MIN_WEIGHT = np.float32(1e-3)
@@ -77,10 +77,10 @@ class RtisiVocoder(Vocoder):
         self._blocks = np.arange(self._tentative_frames)[:, None] + np.arange(self.overlap)
         self._inversion = MelInversion(self.format)
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> RtisiStream:
-        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a `first_frame` other than 0."""
-        if first_frame != 0:
-            raise ValueError(f"{self.name} goes on from a whole past: the first frame must be 0, not {first_frame}")
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> RtisiStream:
+        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a first frame other than 0."""
+        if origin.frame != 0:
+            raise ValueError(f"{self.name} goes on from a whole past: the first frame must be 0, not {origin.frame}")
         stream = RtisiStream(seed, self.sigma, self.format.n_mels)
         stream.tentative = np.zeros((self._tentative_frames, self.format.n_fft), np.float32)
         # The first frame has no past to take its phase from: it enters as noise, of which only the phase is kept.

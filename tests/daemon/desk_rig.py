@@ -52,7 +52,7 @@ class Hall:
         """The engine of a voice says that it is there, in a new life."""
         info = {
             "name": voice, "rate_hz": RATE, "hop": HOP, "format": FORMAT, "look_ahead_frames": 0, "latency_ms": 1.0,
-            "whole_utterance": False, "default": voice == "glow", "history_frames": 4,
+            "whole_utterance": False, "default": voice == "glow", "history_frames": 4, "lead_frames": 0,
         }  # fmt: skip
         self.lives += 1
         self.engines[voice].handle(link.Ready(voice, info | changes, self.lives), self.now_ns)

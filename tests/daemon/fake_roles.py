@@ -16,7 +16,7 @@ import zmq
 from daemon import link
 from daemon.message import Array, Message
 
-HOP, BINS, RATE, HISTORY, LOOK_AHEAD = 256, 80, 22_050, 4, 1
+HOP, BINS, RATE, HISTORY, LEAD, LOOK_AHEAD = 256, 80, 22_050, 4, 2, 1
 FORMAT = {"rate_hz": RATE, "n_fft": 1024, "hop": HOP, "win": 1024, "n_mels": BINS, "fmin_hz": 0.0, "fmax_hz": 8000.0}
 
 
@@ -119,7 +119,7 @@ class FakeEngine(FakeRole):
         info = {
             "name": "glow", "rate_hz": RATE, "hop": HOP, "format": FORMAT, "look_ahead_frames": LOOK_AHEAD,
             "latency_ms": 12.0, "whole_utterance": False, "default": True, "history_frames": HISTORY,
-            "capacity": self.capacity,
+            "lead_frames": LEAD, "capacity": self.capacity,
         }  # fmt: skip
         if self.refuses:
             degraded = {"level": 3, "refuses": True, "reason": "all its chunks are late"}
@@ -134,7 +134,8 @@ class FakeEngine(FakeRole):
                 del self.streams[message.key]
             case link.Start():
                 self.starts.append(message)
-                self.streams[message.key] = Rendering(message.seed, message.first_frame)
+                first = message.first_frame - message.lead_frames
+                self.streams[message.key] = Rendering(message.seed, first, done=message.lead_frames)
             case link.Frames() if stream := self.streams.get(message.key):
                 assert message.first_frame == stream.first_frame + len(stream.mel)
                 stream.mel = np.concatenate([stream.mel, message.mel])

@@ -15,7 +15,14 @@ from daemon.session import Session
 
 HOP, BINS, RATE = 4, 3, 1000
 TERMS = Terms(
-    hop=HOP, bins=BINS, window_frames=20, max_frames=200, history_frames=5, look_ahead_frames=1, whole_utterance=False
+    hop=HOP,
+    bins=BINS,
+    window_frames=20,
+    max_frames=200,
+    history_frames=5,
+    lead_frames=2,
+    look_ahead_frames=1,
+    whole_utterance=False,
 )
 M = TypeVar("M", bound=Message)
 
@@ -28,6 +35,11 @@ def mel(seq: int, first_frame: int, frames: int, generation: int = 0, bins: int 
 def signal(first: int, samples: int) -> Array:
     """The value of every sample is a function of its index: what is lost, doubled or moved shows."""
     return (np.arange(first, first + samples) % 997 / 1000).astype(np.float32)
+
+
+def phase_at(frame: int) -> float:
+    """What the engine says of its source's phase in front of a frame."""
+    return 0.37 + 0.25 * frame
 
 
 class Rig:
@@ -97,7 +109,7 @@ class Rig:
         key = self.key if key is None else key
         return link.Pcm(
             key, first, samples, last, (first + samples) // HOP, 1, self.now_ns - 5, self.now_ns - 4, self.now_ns - 3,
-            self.now_ns - 1, 2, signal(first, samples),
+            self.now_ns - 1, 2, signal(first, samples), phase_at((first + samples) // HOP),
         )  # fmt: skip
 
     # ------------------------------------------------------------ the speaker

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daemon import capacity
 from flow.mel import Floats
 from flow.phase.griffinlim import GriffinLimVocoder
-from flow.vocoder import Stream
+from flow.vocoder import BEGINNING, Origin, Stream
 from tests.daemon.test_scheduler import Toy
 
 
@@ -52,9 +52,9 @@ class Slow(Toy):
         super().__init__()
         self.fixed_s, self.each_s, self.sleep_s, self.now_s, self.now_open = fixed_s, each_s, sleep_s, 0.0, 0
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> Stream:
         self.now_open += 1
-        return super().open(seed, first_frame, sigma)
+        return super().open(seed, origin, sigma)
 
     def close(self, stream: Stream) -> None:
         self.now_open -= 1

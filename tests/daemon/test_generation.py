@@ -9,7 +9,7 @@ import pytest
 from daemon import link, wire
 from daemon.generation import MAX_REFUSALS, Generation
 from daemon.wire import Code, WireError
-from tests.daemon.session_rig import HOP, TERMS, mel
+from tests.daemon.session_rig import HOP, TERMS, mel, phase_at
 
 
 def generation(**terms: int | bool) -> Generation:
@@ -17,7 +17,8 @@ def generation(**terms: int | bool) -> Generation:
 
 
 def pcm(first: int, samples: int, last: bool = False) -> link.Pcm:
-    return link.Pcm(key=1, first_sample=first, samples=samples, last=last, audio=np.zeros(samples, np.float32))
+    done, audio = (first + samples) // HOP, np.zeros(samples, np.float32)
+    return link.Pcm(1, first, samples, last, done, audio=audio, phase=phase_at(done))
 
 
 def made(one: Generation, frames: int) -> None:
@@ -125,19 +126,24 @@ def test_what_a_replay_needs_is_kept_and_no_more(chunks: list[int]) -> None:
         one.take(mel(seq, one.frames_in, frames), seq)
         made(one, frames)
         one.forget(one.samples_made)
-        replay = one.replay()
-        assert one.replay_from == max(0, one.frames_in - TERMS.history_frames)
+        replay, ends = one.replay(), [0, *itertools.accumulate(chunks[: seq + 1])]
+        start = max(end for end in ends if end <= max(0, one.frames_in - TERMS.history_frames))
+        assert one.resume_at == (start, phase_at(start) if start else None), "where samples ended, and no later"
+        assert one.replay_from == max(0, start - TERMS.lead_frames)
         assert replay[0].first_frame == one.replay_from and replay[-1].end_frame == one.frames_in
         assert all(a.end_frame == b.first_frame for a, b in itertools.pairwise(replay))
-        assert sum(len(chunk.mel) for chunk in one._held) < TERMS.history_frames + max(chunks)
+        held = sum(len(chunk.mel) for chunk in one._held)
+        assert held < TERMS.history_frames + TERMS.lead_frames + 2 * max(chunks)
 
 
 def test_replay_begins_where_samples_are_missing_not_where_they_were_heard() -> None:
     one = generation()
     one.take(mel(0, 0, 20), 1)
-    one.made(pcm(0, 12 * HOP + 1))
+    for _ in range(12):
+        made(one, 1)
+    one.made(pcm(12 * HOP, 1))
     one.forget(0)
-    assert one.replay_from == 12 - TERMS.history_frames
+    assert one.resume_at.frame == 12 - TERMS.history_frames
     assert one.arrival_ns(0) == 1, "frames that were not heard yet are still known, for the cause of an underrun"
 
 
@@ -178,7 +184,7 @@ def test_what_the_device_has_not_played_yet_is_remembered_for_the_cause_of_an_un
     one = generation()
     for frame in range(20):
         one.take(mel(frame, frame, 1), 100 + frame)
-    made(one, 20)
+        made(one, 1)
     one.forget(3 * HOP)
     assert one.arrival_ns(3 * HOP) == 100 + 3 + TERMS.look_ahead_frames
     assert one.arrival_ns(0) == 100 + 3, "older ones are not"

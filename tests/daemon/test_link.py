@@ -18,13 +18,13 @@ KEY, NS = 1_760_000_000_000_000, 9_000_000_000_000_000
 AUDIO = np.linspace(-1.5, 1.5, 7, dtype=np.float32)
 MEL = np.linspace(-11.5, 2, 15, dtype=np.float32).reshape(5, 3)
 EXAMPLES: list[Message] = [
-    link.Start(KEY, wire.MAX_INDEX, 40, 0.8),
+    link.Start(KEY, wire.MAX_INDEX, 40, 0.8, 4, 1234.000000000001),
     link.Frames(KEY, 40, 5, 3, NS, NS + 1, MEL),
     link.Finish(KEY),
     link.Drop(KEY),
     link.DropAll(),
     link.Ready("glow", {"hop": 256, "format": {"n_mels": 80}, "whole_utterance": False}, 7, "cuda:1", 2),
-    link.Pcm(KEY, 10_240, 7, True, 45, NS, NS + 1, NS + 2, NS + 3, NS + 4, 2, AUDIO),
+    link.Pcm(KEY, 10_240, 7, True, 45, NS, NS + 1, NS + 2, NS + 3, NS + 4, 2, AUDIO, 1234.000000000001),
     link.Failed(KEY, "RuntimeError: no memory"),
     link.Load({"busy": 0.5, "rss_bytes": None}),
     link.Attach(KEY, -6.0, 2205, 10_240),

@@ -13,7 +13,7 @@ from daemon.backends import SILENT_NS, Engine
 from daemon.message import Message
 from daemon.placement import Machine, Pool, load_of, usable_cores
 from daemon.wire import Code, WireError
-from tests.daemon.session_rig import Rig
+from tests.daemon.session_rig import Rig, phase_at
 from tests.patience import WAIT_S
 
 NOW_NS = 1_000_000_000_000
@@ -286,7 +286,8 @@ def begun(pool: Pool, engine: int, name: str) -> Rig:
     rig.session.move(pool.engines[engine].send)
     pool.engines[engine].streams[name] = rig.session
     rig.send(8)
-    rig.render(6)
+    rig.render(1)
+    rig.render(5)
     return rig
 
 
@@ -300,10 +301,8 @@ def test_streams_of_a_dead_engine_go_on_in_another_where_they_were(place: Place)
     pool.tick(NOW_NS)
     assert list(pool.engines[1].streams) == ["b", "a"] and not pool.engines[0].streams
     start, *frames = place.sent["glow/1"]
-    assert start == link.Start(rig.key, 9, 1) and [f.first_frame for f in frames if isinstance(f, link.Frames)] == [
-        1,
-        8,
-    ]
+    assert start == link.Start(rig.key, 9, 1, lead_frames=1, phase=phase_at(1))
+    assert [f.first_frame for f in frames if isinstance(f, link.Frames)] == [0, 8]
     rig.send(2)
     assert isinstance(place.sent["glow/1"][-1], link.Frames), "and what comes next goes there"
     place.dead.clear()

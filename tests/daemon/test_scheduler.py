@@ -6,7 +6,7 @@ import numpy as np
 
 from daemon.scheduler import Arrival, Entry, Scheduler
 from flow.mel import Floats, MelFormat
-from flow.vocoder import Stream, Vocoder
+from flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 MS = 1_000_000
 
@@ -18,8 +18,8 @@ class Toy(Vocoder):
         self.name, self.format, self.sigma = "toy", MelFormat(), 1.0
         self.look_ahead_frames, self.history_frames, self.latency_samples = 1, 4, 0
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
-        return Stream(seed, 1.0, 80, first_frame)
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> Stream:
+        return Stream(seed, 1.0, 80, origin)
 
     def ready_frames(self, stream: Stream, limit: int) -> int | None:
         ready = stream.frames_in - stream.frames_done - (0 if stream.ended else 1)

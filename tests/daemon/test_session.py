@@ -11,7 +11,7 @@ from daemon.generation import MAX_REFUSALS
 from daemon.session import ENGINE_SLACK_NS, MAX_PIECE_SAMPLES
 from daemon.sinks import FileSink, Piece
 from daemon.wire import Code, WireError
-from tests.daemon.session_rig import HOP, TERMS, Rig, mel, signal
+from tests.daemon.session_rig import HOP, TERMS, Rig, mel, phase_at, signal
 
 
 def test_an_utterance_reaches_every_sink_to_the_sample(tmp_path: Path) -> None:
@@ -326,17 +326,19 @@ def test_pause_and_gain_reach_the_device_and_last_over_generations() -> None:
 def test_a_new_engine_gets_what_it_needs_and_its_first_samples_are_not_heard_twice() -> None:
     rig = Rig("socket")
     rig.send(12)
-    rig.render(9)
+    for _ in range(3):
+        rig.render(3)
     rig.send(3)
     rig.end()
     before = len(rig.engine)
     rig.session.engine_back()
     start, *frames, finish = rig.engine[before:]
-    first = 9 - TERMS.history_frames
-    assert start == link.Start(rig.key, 9, first, -1.0) and finish == link.Finish(rig.key)
+    first = 3  # the newest end of a message that is history_frames old: 9 - 5 is in the middle of one
+    assert start == link.Start(rig.key, 9, first, -1.0, TERMS.lead_frames, phase_at(first))
+    assert finish == link.Finish(rig.key)
     chunks = [chunk for chunk in frames if isinstance(chunk, link.Frames)]
-    assert [(chunk.first_frame, chunk.frames) for chunk in chunks] == [(first, 8), (12, 3)]
-    rig.session.pcm(rig.pcm(first * HOP, 11 * HOP, last=True), rig.now_ns)
+    assert [(chunk.first_frame, chunk.frames) for chunk in chunks] == [(first - TERMS.lead_frames, 11), (12, 3)]
+    rig.session.pcm(rig.pcm(first * HOP, 12 * HOP, last=True), rig.now_ns)
     np.testing.assert_array_equal(rig.audio, signal(0, 15 * HOP))
     assert isinstance(rig.ending, wire.Played)
 
@@ -492,7 +494,7 @@ def test_a_long_utterance_keeps_no_more_frames_than_a_short_one() -> None:
         rig.send(4)
         rig.render(4)
         most = max(most, sum(len(chunk.mel) for chunk in rig.session.generation._held))
-    assert most <= TERMS.history_frames + 2 * 4
+    assert most <= TERMS.history_frames + TERMS.lead_frames + 3 * 4
 
 
 def test_the_same_sink_twice_is_one_sink() -> None:

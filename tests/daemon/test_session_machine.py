@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from daemon import link, wire
 from daemon.message import Array, Message
 from daemon.wire import Code, WireError
-from tests.daemon.session_rig import HOP, TERMS, Rig, mel
+from tests.daemon.session_rig import HOP, TERMS, Rig, mel, phase_at
 
 
 def tone(key: int, first: int, samples: int) -> Array:
@@ -45,7 +45,10 @@ class Engine:
         match message:
             case link.Start():
                 assert message.key not in self.streams and message.key not in self.dropped
-                self.streams[message.key] = Rendering(message.first_frame, message.first_frame, message.first_frame)
+                first, lead = message.first_frame, message.lead_frames
+                assert lead == min(first, TERMS.lead_frames)
+                assert message.phase == (phase_at(first) if first else -1), "the phase is that of the frame"
+                self.streams[message.key] = Rendering(first, first - lead, first)
             case link.Frames():
                 stream = self.streams[message.key]
                 assert message.first_frame == stream.frames_in and not stream.ended
@@ -275,7 +278,7 @@ class SessionMachine(RuleBasedStateMachine):
             stream.done, stream.over = stream.done + frames, last
             message = link.Pcm(
                 key=key, first_sample=first, samples=samples, last=last, t_gateway_ns=5, t_engine_ns=6, t_start_ns=7,
-                t_end_ns=9, batch=1, audio=tone(key, first, samples),
+                t_end_ns=9, batch=1, audio=tone(key, first, samples), frames_done=stream.done, phase=phase_at(stream.done),
             )  # fmt: skip
             self.rig.session.pcm(message, self.rig.now_ns)
             self._settle()
@@ -336,7 +339,7 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_kept_is_bounded(self) -> None:
         held = sum(len(chunk.mel) for chunk in self.rig.session.generation._held)
-        assert held <= TERMS.window_frames + TERMS.history_frames + 12
+        assert held <= TERMS.window_frames + TERMS.history_frames + TERMS.lead_frames + 12 + 16
 
     @invariant()
     def the_engine_keeps_nothing_that_has_ended(self) -> None:

@@ -1,13 +1,12 @@
 """The engine builds the vocoder that a [voices.NAME] table asks for, and its log says how the network runs."""
 
-import sys
-
 import pytest
 import torch
 
 from daemon.config import EngineSpec, WaveGlowVoice
 from daemon.voices import build_vocoder, find_device
 from flow.streaming import ExactVocoder
+from tests.flow.voices import hide_numba
 
 
 def spec(device: str) -> EngineSpec:
@@ -27,9 +26,7 @@ def test_the_log_says_how_the_network_runs(caplog: pytest.LogCaptureFixture) -> 
 def test_the_log_says_why_the_network_is_not_compiled(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "flow.inversion.compiled", raising=False)
-    monkeypatch.delattr("flow.inversion.compiled", raising=False)
-    monkeypatch.setitem(sys.modules, "numba", None)
+    hide_numba(monkeypatch)
     with caplog.at_level("INFO", "glowd.engine"):
         vocoder = build_vocoder(CPU, WaveGlowVoice(), 4)
     assert isinstance(vocoder, ExactVocoder) and vocoder.inverter.backend == "torch"

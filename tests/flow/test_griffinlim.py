@@ -11,7 +11,7 @@ import pytest
 from flow.mel import Floats, MelFormat, log_mel
 from flow.phase.griffinlim import GriffinLimVocoder
 from flow.phase.melinversion import MelInversion
-from flow.vocoder import drain, render
+from flow.vocoder import Origin, drain, render
 
 FAST = GriffinLimVocoder(iterations=4)
 
@@ -94,7 +94,7 @@ def test_another_mel_format_is_followed() -> None:
 def test_what_it_tells_of_itself() -> None:
     assert FAST.whole_utterance and (FAST.look_ahead_frames, FAST.latency_samples) == (0, 0)
     with pytest.raises(ValueError, match="first frame must be 0, not 7"):
-        FAST.open(first_frame=7)
+        FAST.open(origin=Origin(7))
 
 
 def test_it_needs_no_torch() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flow.mel import Floats, MelFormat, log_mel
 from flow.phase.rtisi import RtisiVocoder
-from flow.vocoder import drain, render
+from flow.vocoder import Origin, drain, render
 from tests.e2e.running import speech
 
 MEL = speech()[100:160]
@@ -138,7 +138,7 @@ def test_another_mel_format_is_followed() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="first frame must be 0, not 7"):
-        VOICE.open(first_frame=7)
+        VOICE.open(origin=Origin(7))
     with pytest.raises(ValueError, match=r"hop is 300 and n_fft 1024; allowed: a hop that divides half of n_fft"):
         RtisiVocoder(MelFormat(hop=300))
     with pytest.raises(ValueError, match="look_ahead_frames is -1 and iterations 4; allowed: at least 0 and 1"):

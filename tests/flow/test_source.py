@@ -71,7 +71,7 @@ def test_how_frames_are_cut_changes_no_bit_of_the_phase() -> None:
 def test_the_pitch_of_a_frame_is_the_same_in_any_batch() -> None:
     torch.manual_seed(0)
     network = PitchNetwork(PitchConfig(), 80, -5.6, 2.1)
-    mel = 2 * torch.randn(2, 80, 50) - 5.6
+    mel = (2 * torch.randn(2, 80, 50) - 5.6).double()
     with torch.no_grad():
         log_f0, logit = network(mel)
         for frame in (0, 1, 4, 30, 49):

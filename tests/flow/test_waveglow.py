@@ -116,7 +116,8 @@ def test_the_seed_vectors() -> None:
 def test_conditioning_as_products(frames: FrameEncoder | Upsampler) -> None:
     """The folded form on windows equals the convolutions."""
     mel = torch.randn(2, 80, 6)
-    padded = torch.nn.functional.pad(mel, (frames.past_frames, frames.look_ahead_frames), mode=frames.pad)
+    normal = (mel - frames.mel_mean) / frames.mel_std
+    padded = torch.nn.functional.pad(normal, (frames.past_frames, frames.look_ahead_frames), mode=frames.pad)
     x = padded.unfold(2, frames.past_frames + 1 + frames.look_ahead_frames, 1).permute(0, 2, 3, 1).flatten(2)
     with torch.no_grad():
         for weight, bias, silu in frames.linears():

@@ -1,8 +1,10 @@
 """Small voices for tests: every kind, with couplings that do something."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from flow.network.pitch import PitchConfig
@@ -39,3 +41,11 @@ def random_voice(config: WaveGlowConfig, seed: int = 0) -> WaveGlow:
     if voice.harmonic is not None:
         torch.nn.init.normal_(voice.harmonic.wn.end.weight, std=0.02)
     return voice.eval()
+
+
+def hide_numba(patch: pytest.MonkeyPatch) -> None:
+    """Until the patch is undone, numba is not there, nor what was imported with it."""
+    for name in ("arithmetic", "compiled", "loops", "tiles"):
+        patch.delitem(sys.modules, f"flow.inversion.{name}", raising=False)
+        patch.delattr(f"flow.inversion.{name}", raising=False)
+    patch.setitem(sys.modules, "numba", None)
