@@ -1,6 +1,6 @@
 """Peers of the daemon: the client library, glowctl, the demo. They know the wire protocol and nothing of the daemon.
 
-from clients import Client
+from glowd.clients import Client
 
 with Client() as glow, glow.open(sinks=["device"]) as stream:
     for mel in my_tts("Hello"):  # each [frames, bins], natural log
@@ -11,11 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clients.aio import AsyncClient as AsyncClient
-    from clients.client import Client as Client
-    from clients.errors import GlowdError as GlowdError
+    from glowd.clients.aio import AsyncClient as AsyncClient
+    from glowd.clients.client import Client as Client
+    from glowd.clients.errors import GlowdError as GlowdError
 
-_HOMES = {"Client": "clients.client", "AsyncClient": "clients.aio", "GlowdError": "clients.errors"}
+_HOMES = {"Client": "glowd.clients.client", "AsyncClient": "glowd.clients.aio", "GlowdError": "glowd.clients.errors"}
 __all__ = ["AsyncClient", "Client", "GlowdError"]
 
 

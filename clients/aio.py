@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import zmq
 import zmq.asyncio
 
-from clients import errors, sockets
-from clients.connection import Channel, Connection, Heard, Inbox, Steps
-from daemon import wire
+from glowd.clients import errors, transport
+from glowd.clients.connection import Channel, Connection, Heard, Inbox, Steps
+from glowd.daemon import wire
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class AsyncClient:
 
     def __init__(self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0) -> None:
         self.endpoint, self.timeout_s = endpoint or wire.default_endpoint(), timeout_s
-        self._connection = Connection(name or sockets.program_name(), time.monotonic_ns)
+        self._connection = Connection(name or transport.program_name(), time.monotonic_ns)
         self._opened = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -39,8 +39,8 @@ class AsyncClient:
         self._news = asyncio.get_running_loop().create_future()
         self._context = zmq.asyncio.Context()
         self._dealer = self._context.socket(zmq.DEALER)
-        sockets.configure(self._dealer)
-        monitor = self._dealer.get_monitor_socket(sockets.WATCHED)
+        transport.configure(self._dealer)
+        monitor = self._dealer.get_monitor_socket(transport.WATCHED)
         try:
             self._dealer.connect(self.endpoint)
             self._tasks = [asyncio.create_task(work) for work in (self._read(), self._watch(monitor), self._beat())]
@@ -63,7 +63,7 @@ class AsyncClient:
         """A new stream; see Client.open."""
         self._opened += 1
         request = wire.Open(
-            name or sockets.stream_name(self._connection.client, self._opened), voice, mel_format or {}, list(sinks),
+            name or transport.stream_name(self._connection.client, self._opened), voice, mel_format or {}, list(sinks),
             seed, gain_db, prefill_ms, sigma,
         )  # fmt: skip
         return AsyncStream(self, await self.run(self._connection.open(request), self.timeout_s))
@@ -90,7 +90,7 @@ class AsyncClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._dealer.disable_monitor()
-        self._context.destroy(linger=0 if failed else sockets.LINGER_MS)
+        self._context.destroy(linger=0 if failed else transport.LINGER_MS)
 
     async def __aenter__(self) -> "AsyncClient":
         return await self.connect()
@@ -149,14 +149,14 @@ class AsyncClient:
         while True:
             event = await monitor.recv_multipart()
             if self._connection.welcome:
-                self._lost(sockets.why_lost(event, self.endpoint))
+                self._lost(transport.why_lost(event, self.endpoint))
 
     async def _beat(self) -> None:
         self._heard_s = time.monotonic()
         while True:
-            await asyncio.sleep(sockets.PING_EVERY_S)
-            if self._connection.welcome and time.monotonic() - self._heard_s > sockets.SILENCE_S:
-                self._lost(f"the daemon at {self.endpoint} has said nothing for {sockets.SILENCE_S:g} s")
+            await asyncio.sleep(transport.PING_EVERY_S)
+            if self._connection.welcome and time.monotonic() - self._heard_s > transport.SILENCE_S:
+                self._lost(f"the daemon at {self.endpoint} has said nothing for {transport.SILENCE_S:g} s")
             self._connection.beat()
             await self._send()
 

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import zmq
 
-from clients import errors, sockets
-from clients.connection import Channel, Connection, Heard, Inbox, Steps
-from daemon import wire
+from glowd.clients import errors, transport
+from glowd.clients.connection import Channel, Connection, Heard, Inbox, Steps
+from glowd.daemon import wire
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Client:
 
     def __init__(self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0) -> None:
         self.endpoint, self.timeout_s = endpoint or wire.default_endpoint(), timeout_s
-        self._connection = Connection(name or sockets.program_name(), time.monotonic_ns)
+        self._connection = Connection(name or transport.program_name(), time.monotonic_ns)
         self._changed = threading.Condition()
         self._wake, woken = sockets_of_the_system.socketpair()
         self._wake.setblocking(False)
@@ -61,7 +61,7 @@ class Client:
             self._opened += 1
             number = self._opened
         request = wire.Open(
-            name or sockets.stream_name(self._connection.client, number), voice, mel_format or {}, list(sinks),
+            name or transport.stream_name(self._connection.client, number), voice, mel_format or {}, list(sinks),
             seed, gain_db, prefill_ms, sigma,
         )  # fmt: skip
         return Stream(self, self.run(self._connection.open(request), self.timeout_s))
@@ -132,8 +132,8 @@ class Client:
     def _serve(self, woken: sockets_of_the_system.socket) -> None:
         context = zmq.Context()
         dealer = context.socket(zmq.DEALER)
-        sockets.configure(dealer)
-        monitor = dealer.get_monitor_socket(sockets.WATCHED)
+        transport.configure(dealer)
+        monitor = dealer.get_monitor_socket(transport.WATCHED)
         poller = zmq.Poller()
         for source in (dealer, monitor, woken):
             poller.register(source, zmq.POLLIN)
@@ -144,7 +144,9 @@ class Client:
             self._lost(f"cannot connect to {self.endpoint}: {fault}")
         finally:
             dealer.disable_monitor()
-            context.destroy(linger=0 if self._connection.failure or not self._connection.welcome else sockets.LINGER_MS)
+            context.destroy(
+                linger=0 if self._connection.failure or not self._connection.welcome else transport.LINGER_MS
+            )
             woken.close()
 
     def _exchange(
@@ -152,7 +154,7 @@ class Client:
     ) -> None:
         heard_s = pinged_s = time.monotonic()
         while not (self._stopping and not self._connection.outbox):
-            ready = dict(poller.poll(int(1000 * min(1.0, sockets.PING_EVERY_S))))
+            ready = dict(poller.poll(int(1000 * min(1.0, transport.PING_EVERY_S))))
             now_s = time.monotonic()
             if woken.fileno() in ready:
                 woken.recv(4096)
@@ -162,14 +164,14 @@ class Client:
             if monitor in ready:
                 event = monitor.recv_multipart()
                 if self._connection.welcome:
-                    self._lost(sockets.why_lost(event, self.endpoint))
+                    self._lost(transport.why_lost(event, self.endpoint))
                     break
-            if now_s - pinged_s > sockets.PING_EVERY_S:
+            if now_s - pinged_s > transport.PING_EVERY_S:
                 pinged_s = now_s
                 with self._changed:
                     self._connection.beat()
-            if now_s - heard_s > sockets.SILENCE_S and self._connection.welcome:
-                self._lost(f"the daemon at {self.endpoint} has said nothing for {sockets.SILENCE_S:g} s")
+            if now_s - heard_s > transport.SILENCE_S and self._connection.welcome:
+                self._lost(f"the daemon at {self.endpoint} has said nothing for {transport.SILENCE_S:g} s")
                 break
             with self._changed:
                 while self._connection.outbox:

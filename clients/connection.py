@@ -2,7 +2,7 @@
 
 Rules: knows no socket, thread or clock of its own. Bytes go in by `receive`, and come out of `outbox`.
 Everything that may have to wait is a generator ("steps"): it yields whenever only news from the daemon can help, and
-returns its result. A driver (client.py, aio.py) runs the steps and waits between them. Streams are in channel.py.
+returns its result. A driver (client.py, aio.py) runs the steps and waits between them. Streams are in stream_state.py.
 """
 
 import logging
@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from clients import errors
-from clients.channel import Channel, Steps
-from clients.errors import GlowdError
-from daemon import wire
-from daemon.wire import Audio, Flushed, Message, Played
+from glowd.clients import errors
+from glowd.clients.errors import GlowdError
+from glowd.clients.stream_state import Channel, Steps
+from glowd.daemon import wire
+from glowd.daemon.wire import Audio, Flushed, Message, Played
 
 Heard = Audio | Played | Flushed
 

@@ -1,6 +1,6 @@
 """What can go wrong for a client, as exceptions. A number from the daemon becomes the class of its hundred."""
 
-from daemon.wire import Code, Error
+from glowd.daemon.wire import Code, Error
 
 
 class GlowdError(Exception):

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from daemon.config import Config, ConfigError, Voice, load
-from daemon.places import addresses, claim, prepare_run_dir, run_dir
-from daemon.role import config_arguments, setup_logging
-from daemon.supervisor import RoleSpec, StartError, Supervisor
+from glowd.daemon.config import Config, ConfigError, Voice, load
+from glowd.daemon.runtime.role import config_arguments, setup_logging
+from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
+from glowd.daemon.runtime.supervisor import RoleSpec, StartError, Supervisor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def role_arguments(arguments: argparse.Namespace) -> list[str]:
 
 def examine(config: Config, command: str, as_json: bool) -> int:
     """`glowd doctor` and `glowd check`: print what was found; returns the exit status."""
-    from daemon import doctor  # here, because the running daemon needs none of what it imports
+    from glowd.daemon import doctor  # here, because the running daemon needs none of what it imports
 
     findings = list(doctor.doctor(config) if command == "doctor" else doctor.check(config))
     status = int(any(finding.state == "missing" for finding in findings))
@@ -89,7 +89,7 @@ def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[li
     def spec(name: str, role: str, *more: str) -> RoleSpec:
         # -P: a file in the working directory must not take the place of a module.
         return RoleSpec(
-            name, (sys.executable, "-P", "-m", f"daemon.{role}", "--run-dir", str(directory), *more, *arguments)
+            name, (sys.executable, "-P", "-m", f"glowd.daemon.{role}", "--run-dir", str(directory), *more, *arguments)
         )
 
     engines = [spec(f"engine:{name}", "engine", "--engine", name) for name in config.engines]

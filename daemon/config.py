@@ -1,7 +1,7 @@
 """Settings of the daemon: config.toml, strictly read into frozen dataclasses.
 
 Rules: a key that is not known, a value of the wrong type or out of range is a ConfigError that names the key, the value
-and what is allowed (strict.py sees to it). Each dataclass is one table of config.toml; parts of a role are handed the
+and what is allowed (config_reader.py sees to it). Each dataclass is one table of config.toml; parts of a role are handed the
 table they need, never the whole. Every setting is explained in config.toml and only there; a test compares the two.
 Hyper-parameters of a network are not settings: they live in its checkpoint.
 
@@ -17,7 +17,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from daemon.strict import EMBEDDED, PATH_KEYS, ConfigError, absolute, as_table, fill, refuse_unknown, setting
+from glowd.daemon.config_reader import (
+    EMBEDDED,
+    PATH_KEYS,
+    ConfigError,
+    absolute,
+    as_table,
+    fill,
+    refuse_unknown,
+    setting,
+)
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 LOG_LEVELS = ("debug", "info", "warning", "error")

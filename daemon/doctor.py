@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.config import Config, ConfigError, Speaker, WaveGlowVoice
-from daemon.device import DeviceError, PortAudioOutput
-from daemon.placement import usable_cores
-from daemon.places import addresses, is_busy, prepare_run_dir, run_dir
+from glowd.daemon.config import Config, ConfigError, Speaker, WaveGlowVoice
+from glowd.daemon.gateway.placement import usable_cores
+from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
+from glowd.daemon.speaker.device import DeviceError, PortAudioOutput
 
 MIN_LIBZMQ = (4, 3, 5)
 """Earlier ones have known holes in their security."""
@@ -207,7 +207,7 @@ def private_directory(directory: Path) -> Finding:
 
 def checkpoint(name: str, voice: WaveGlowVoice) -> Finding:
     """The header of a voice's checkpoint."""
-    from flow.checkpoint import CheckpointError, read_header
+    from glowd.flow.checkpoint import CheckpointError, read_header
 
     try:
         config, _ = read_header(voice.checkpoint)

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with the weights, the voice's geometry and its card inside.
 
 The metadata holds `glowd_format` (a version: 2, since voices may have a source; files of version 1 are read as ever), `kind`
-(see kinds.py; WaveGlow where there is none), `config` (that kind's config as JSON) and `card` (free JSON about data, training
+(see registry.py; WaveGlow where there is none), `config` (that kind's config as JSON) and `card` (free JSON about data, training
 and measurements). Nothing in such a file can execute. Weights may be stored in float16; they are used in float32.
 
 `load` and `read_header` take the voices that the daemon can serve; `load_any` and `read_any_header` take every kind.
@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flow.network.kinds import Config, Network, build, config_from_dict, kind_of
-from flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.network.registry import Config, Network, build, config_from_dict, kind_of
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 
 FORMAT_VERSION = 2
 READABLE = (1, 2)

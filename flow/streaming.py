@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flow.inversion.graphs import StepRunner
-from flow.inversion.inverter import Inverter
-from flow.latents import NoiseTable, first_phase
-from flow.mel import Floats
-from flow.network.waveglow import WaveGlow
-from flow.vocoder import BEGINNING, Origin, Stream, Vocoder
+from glowd.flow.inversion.inverter import Inverter
+from glowd.flow.inversion.runner import StepRunner
+from glowd.flow.latents import NoiseTable, first_phase
+from glowd.flow.mel import Floats
+from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 

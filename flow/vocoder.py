@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flow.mel import Floats, MelFormat
+from glowd.flow.mel import Floats, MelFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""One value, or one row, at a time (numba): what stands between the products of compiled.py.
+"""One value, or one row, at a time (numba): what stands between the products of numba_backend.py.
 
 Written out so that loops over them become vectors, which calls of a mathematical library would not.
 """
 
 import numpy as np
 
-from flow.inversion.tiles import Array, jit
+from glowd.flow.inversion.tiles import Array, jit
 
 
 @jit

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flow.inversion.state import State
-from flow.network.conditioning import Linear
-from flow.network.coupling import WN
-from flow.network.squeeze import mdct_basis
-from flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
+from glowd.flow.inversion.state import State
+from glowd.flow.network.conditioning import Linear
+from glowd.flow.network.coupling import WN
+from glowd.flow.network.squeeze import mdct_basis
+from glowd.flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 
 
 @dataclass(frozen=True, slots=True)

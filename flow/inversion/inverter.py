@@ -1,7 +1,7 @@
 """Inversion of a WaveGlow as matrix products on [B, S, C] (channels last), with the past of every causal layer in a state.
 
 The definition of the network is waveglow.py; this is the same arithmetic with folded weights (folding.py) in steps: in torch
-(steps.py), compiled (compiled.py) or in Triton (fused.py). Whole utterances, chunks, CPU and CUDA all run `invert`; a whole
+(torch_backend.py), compiled (numba_backend.py) or in Triton (triton_backend.py). Whole utterances, chunks, CPU and CUDA all run `invert`; a whole
 utterance is one large chunk that begins with a fresh state.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flow.inversion.folding import Folded
-from flow.inversion.state import State
-from flow.inversion.steps import Step, TorchStep
-from flow.network.waveglow import WaveGlow
+from glowd.flow.inversion.folding import Folded
+from glowd.flow.inversion.state import State
+from glowd.flow.inversion.torch_backend import Step, TorchStep
+from glowd.flow.network.waveglow import WaveGlow
 
 MAX_WORKSPACES = 64
 BACKENDS = ("auto", "compiled", "torch", "triton")
@@ -32,8 +32,9 @@ class Workspace:
 class Inverter:
     """Inverts a WaveGlow: z and conditioning to audio, chunk by chunk or whole.
 
-    `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see compiled.py), "triton" (on CUDA; see fused.py), or
-    "auto": compiled where that can be, else torch. Auto is never triton, which has not yet been seen to win on a GPU.
+    `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see numba_backend.py), "triton" (on CUDA; see
+    triton_backend.py), or "auto": compiled where that can be, else torch. Auto is never triton, which has not yet
+    been seen to win on a GPU.
     Raises ValueError where the one that was asked for cannot be. `backend` then says which it is, and `why_torch` why.
     """
 
@@ -104,7 +105,7 @@ class Inverter:
         if self.dtype != torch.float32 or not self.config.causal:
             return "only causal voices in float32 are compiled"
         try:
-            import flow.inversion.compiled  # noqa: F401  (numba loads only where it is used)
+            import glowd.flow.inversion.numba_backend  # noqa: F401  (numba loads only where it is used)
         except ImportError as error:
             return f"numba cannot be imported ({error})"
         return ""
@@ -113,7 +114,7 @@ class Inverter:
         if self.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             return f"the device is {self.device}, and Triton's kernels run on CUDA"
         try:
-            import flow.inversion.fused  # noqa: F401  (Triton loads only where it is used)
+            import glowd.flow.inversion.triton_backend  # noqa: F401  (Triton loads only where it is used)
         except ImportError as error:
             return f"Triton cannot be imported ({error})"
         return ""
@@ -122,9 +123,9 @@ class Inverter:
         if self.backend == "torch":
             return lambda state, groups: TorchStep(weights, state, groups)
         if self.backend == "triton":
-            from flow.inversion.fused import TritonStep
+            from glowd.flow.inversion.triton_backend import TritonStep
 
             return lambda state, groups: TritonStep(weights, state, groups)
-        from flow.inversion.compiled import CompiledVoice
+        from glowd.flow.inversion.numba_backend import CompiledVoice
 
         return CompiledVoice(weights).step

@@ -1,4 +1,4 @@
-"""The parts of a step as compiled loops (numba), for all streams of a thread: the same arithmetic as steps.py.
+"""The parts of a step as compiled loops (numba), for all streams of a thread: the same arithmetic as torch_backend.py.
 
 A flow is one call that allocates nothing:
 
@@ -9,12 +9,12 @@ A flow is one call that allocates nothing:
         h      <- h + gated @ residual
 
 Rules: arrays are C-contiguous; everything here is told its memory, so that calls may run side by side without the
-interpreter's lock. Sizes are those of steps.py, F being the frames of a window.
+interpreter's lock. Sizes are those of torch_backend.py, F being the frames of a window.
 """
 
 import numpy as np
 
-from flow.inversion.arithmetic import (
+from glowd.flow.inversion.arithmetic import (
     affine,
     bounded,
     copy,
@@ -26,9 +26,9 @@ from flow.inversion.arithmetic import (
     silu,
     silu64,
     sin_half_turns,
-)  # fmt: skip
-from flow.inversion.tiles import accumulate, jit
-from flow.network.source import SMALLEST
+)
+from glowd.flow.inversion.tiles import accumulate, jit
+from glowd.flow.network.source import SMALLEST
 
 # ------------------------------------------------------------- frames to groups
 

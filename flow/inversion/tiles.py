@@ -1,4 +1,4 @@
-"""Matrix products of few rows in machine code (numba): what compiled.py is made of.
+"""Matrix products of few rows in machine code (numba): what numba_backend.py is made of.
 
 A chunk's products have 4 to 64 rows, and a library packs their weights anew in each call. Here weights are packed once, in
 panels of some vectors of columns, and a product runs in tiles: up to ROWS rows by the columns of a panel, whose sums stay in

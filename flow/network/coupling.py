@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flow.network.bounds import bounded
+from glowd.flow.network.bounds import bounded
 
 
 class Mixing(nn.Module):

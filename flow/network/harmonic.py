@@ -7,8 +7,8 @@ next to the audio, and has `forward`, with its log-determinant, and `inverse` li
 import torch
 from torch import Tensor, nn
 
-from flow.network.bounds import bounded
-from flow.network.coupling import WN
+from glowd.flow.network.bounds import bounded
+from glowd.flow.network.coupling import WN
 
 
 class HarmonicLayer(nn.Module):

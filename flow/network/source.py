@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flow.network.pitch import PitchConfig
+from glowd.flow.network.pitch import PitchConfig
 
 SMALLEST = 1e-6
 """Half a phase (in radians) below this is this: there the sums have reached their limits, K and 0."""

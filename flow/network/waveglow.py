@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flow.mel import MelFormat
-from flow.network.bounds import bounded, limited
-from flow.network.conditioning import Conditioning, FrameEncoder, Upsampler
-from flow.network.coupling import WN, Coupling, Mixing
-from flow.network.harmonic import HarmonicLayer
-from flow.network.pitch import PitchNetwork
-from flow.network.source import Source, SourceConfig, free_running, pulses
-from flow.network.squeeze import SQUEEZES
+from glowd.flow.mel import MelFormat
+from glowd.flow.network.bounds import bounded, limited
+from glowd.flow.network.conditioning import Conditioning, FrameEncoder, Upsampler
+from glowd.flow.network.coupling import WN, Coupling, Mixing
+from glowd.flow.network.harmonic import HarmonicLayer
+from glowd.flow.network.pitch import PitchNetwork
+from glowd.flow.network.source import Source, SourceConfig, free_running, pulses
+from glowd.flow.network.squeeze import SQUEEZES
 
 MEL_SCALE_MIDDLE = 3.0
 """What a bounded mel scale is bounded around, in nats: speech's own lies between -1 and 7."""

@@ -3,7 +3,7 @@
 Every sample is drawn from a Gaussian (Ping et al. 2018, ClariNet, arXiv:1807.07281) that the network computes from all
 samples before it and from the mel. Two known changes make it train in minutes instead of days:
 
-- What it models is the excitation that linear prediction from the mel leaves over (LP-WaveNet; see prediction.py).
+- What it models is the excitation that linear prediction from the mel leaves over (LP-WaveNet; see linear_prediction.py).
 - It steps by groups of G samples. Inside a group each sample's mean adds a linear function of the group's earlier
   excitations, so the factorisation over samples, and with it the likelihood, stays exact; G = 1 is the plain WaveNet.
 
@@ -11,7 +11,7 @@ samples before it and from the mel. Two known changes make it train in minutes i
           -> sum of skips -> ReLU, 1x1, ReLU, 1x1 -> mean, log-scale, taps inside the group
 
 Symbols: B batch, M mel bins, L mel frames, T = L * hop samples, G group size, S = T / G steps, C channels, N slices (the
-quarters, say, of a frame, over which conditioning and linear prediction are constant). Speech from it: generation.py.
+quarters, say, of a frame, over which conditioning and linear prediction are constant). Speech from it: wavenet_sampling.py.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flow.mel import MelFormat
-from flow.network.conditioning import FrameEncoder
-from flow.network.prediction import Predictor
+from glowd.flow.mel import MelFormat
+from glowd.flow.network.conditioning import FrameEncoder
+from glowd.flow.network.linear_prediction import Predictor
 
 LEAST_LOG_SCALE = -7.0
 """Of a sample's Gaussian over the expected excitation: -61 dB; what is more certain than this is silence."""

@@ -13,7 +13,7 @@ and put back on the grid of 16 bits. Rules: tensors in, tensors out; chance come
 import torch
 from torch import Tensor
 
-from flow.mel import MelFormat
+from glowd.flow.mel import MelFormat
 
 LEVEL_DB = (-24.0, 6.0)
 TILT_DB = (-4.0, 4.0)

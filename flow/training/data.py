@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flow.mel import Floats, MelFormat, log_mel
-from flow.training import augment
-from flow.training.torchmel import log_mel as log_mel_of
+from glowd.flow.mel import Floats, MelFormat, log_mel
+from glowd.flow.training import augment
+from glowd.flow.training.torch_mel import log_mel as log_mel_of
 
 SUFFIXES = (".flac", ".wav")
 FULL_SCALE = 32768

@@ -1,6 +1,6 @@
 """One training run on several processes, a device each: the same numbers as one process with the whole batch.
 
-    torchrun --nproc-per-node 4 -m flow.lab train ...
+    torchrun --nproc-per-node 4 -m glowd.flow.cli train ...
 
 Every process draws the random numbers of the whole batch and takes its own share of them, so a run may go on with another
 number of processes. DistributedDataParallel (Li et al. 2020, arXiv:2006.15704) averages the gradients; what else could
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flow.training.recipe import TrainError
+from glowd.flow.training.settings import TrainError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flow.mel import MelFormat
-from flow.network.kinds import Network
-from flow.network.waveglow import WaveGlow
-from flow.training.data import ALL
-from flow.training.recipe import Settings, TrainError
-from flow.training.spectral import WINDOWS, energy_distance, mel_error
+from glowd.flow.mel import MelFormat
+from glowd.flow.network.registry import Network
+from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.training.data import ALL
+from glowd.flow.training.settings import Settings, TrainError
+from glowd.flow.training.spectral import WINDOWS, energy_distance, mel_error
 
 VALIDATION_SEED = 1
 

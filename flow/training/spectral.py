@@ -30,8 +30,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flow.mel import MelFormat
-from flow.training.torchmel import log_mel
+from glowd.flow.mel import MelFormat
+from glowd.flow.training.torch_mel import log_mel
 
 WINDOWS = (128, 256, 512, 1024, 2048)
 """Samples of the Hann windows; each hops a quarter of itself."""

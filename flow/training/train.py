@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from flow.mel import Floats
-from flow.network.kinds import Config, Network, build, kind_of
-from flow.training.data import Clips, Segments, fixed_segments
-from flow.training.distributed import ALONE, World
-from flow.training.interrupt import Interrupt
-from flow.training.muon import Muon
-from flow.training.objective import Latents, Objective, validation_distance
-from flow.training.picture import can_draw, curve_png
-from flow.training.recipe import MUON_RATIO, Settings, TrainError, wants_bf16
-from flow.training.runfiles import Point, RunFolder, thinned
-from flow.training.sentences import speak
+from glowd.flow.mel import Floats
+from glowd.flow.network.registry import Config, Network, build, kind_of
+from glowd.flow.training.data import Clips, Segments, fixed_segments
+from glowd.flow.training.distributed import ALONE, World
+from glowd.flow.training.interrupt import Interrupt
+from glowd.flow.training.muon import Muon
+from glowd.flow.training.objective import Latents, Objective, validation_distance
+from glowd.flow.training.plot import can_draw, curve_png
+from glowd.flow.training.run_folder import Point, RunFolder, thinned
+from glowd.flow.training.samples import speak
+from glowd.flow.training.settings import MUON_RATIO, Settings, TrainError, wants_bf16
 
 WATCH_EVERY_ON_CUDA = 10
 """Steps between two looks at the loss: each look waits for the device."""

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flow.checkpoint import load
-from flow.inversion.folding import Folded
-from flow.mel import Floats
-from flow.network.waveglow import WaveGlow
-from flow.speed import WARM_UP, calls
-from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
-from flow.vocoder import render
+from glowd.flow.checkpoint import load
+from glowd.flow.inversion.folding import Folded
+from glowd.flow.mel import Floats
+from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
+from glowd.flow.timing import WARM_UP, calls
+from glowd.flow.vocoder import render
 from tests.bench.network import device_name
 from tests.bench.ratios import waveglow_256
 from tests.bench.report import Result, percentiles_ms

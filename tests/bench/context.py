@@ -1,4 +1,4 @@
-"""What truncated context costs voices that are not causal: error against look-ahead (flow/context.py).
+"""What truncated context costs voices that are not causal: error against look-ahead (flow/evaluation/context_curve.py).
 
 No trained non-causal voice ships with glowd. Two stand in for one: the embedded weights read as if they were non-causal, whose
 taps have a trained voice's magnitudes (what it says is no speech, but far context fades as in a trained network); and
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import torch
 
-from flow.checkpoint import load
-from flow.context import LOOK_AHEADS, context_curve
-from flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
+from glowd.flow.checkpoint import load
+from glowd.flow.evaluation.context_curve import LOOK_AHEADS, context_curve
+from glowd.flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 from tests.bench.report import Result, cpu_name
 from tests.e2e.running import speech
 

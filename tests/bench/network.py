@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from flow.checkpoint import load
-from flow.latents import NoiseTable, first_phase
-from flow.mel import Floats
-from flow.network.waveglow import WaveGlow, WaveGlowConfig
-from flow.phase.rtisi import RtisiVocoder
-from flow.speed import WARM_UP, some_mel, step_times
-from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
-from flow.vocoder import Vocoder, drain, render
+from glowd.flow.checkpoint import load
+from glowd.flow.latents import NoiseTable, first_phase
+from glowd.flow.mel import Floats
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.phase_recovery.rtisi import RtisiVocoder
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from glowd.flow.timing import WARM_UP, some_mel, step_times
+from glowd.flow.vocoder import Vocoder, drain, render
 from tests.bench.report import Result, cpu_name, percentiles_ms
 from tests.e2e.running import speech
 

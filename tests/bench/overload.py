@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clients import errors
-from daemon import wire
-from daemon.wire import Code
-from flow.mel import Floats
+from glowd.clients import errors
+from glowd.daemon import wire
+from glowd.daemon.wire import Code
+from glowd.flow.mel import Floats
 from tests.bench.report import Result, cpu_name, percentiles_ms
 from tests.bench.service import CHUNK_FRAMES, FRAME_S, utterance
 from tests.e2e.running import Daemon, running_daemon, speech

@@ -11,11 +11,11 @@ from functools import partial
 import numpy as np
 import torch
 
-from flow.checkpoint import load
-from flow.mel import Floats
-from flow.network.waveglow import WaveGlow
-from flow.speed import some_mel
-from flow.streaming import ExactVocoder
+from glowd.flow.checkpoint import load
+from glowd.flow.mel import Floats
+from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.streaming import ExactVocoder
+from glowd.flow.timing import some_mel
 from tests.bench.network import device_name
 from tests.bench.report import Result, percentiles_ms
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from flow.checkpoint import load
-from flow.latents import NoiseTable, first_phase
-from flow.mel import Floats
-from flow.network.waveglow import WaveGlow, WaveGlowConfig
-from flow.speed import some_mel
-from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
-from flow.vocoder import drain, render
+from glowd.flow.checkpoint import load
+from glowd.flow.latents import NoiseTable, first_phase
+from glowd.flow.mel import Floats
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from glowd.flow.timing import some_mel
+from glowd.flow.vocoder import drain, render
 from tests.bench.network import device_name
 from tests.bench.published import in_turns
 from tests.bench.report import Result

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clients import Client
-from daemon import wire
-from flow.mel import Floats
+from glowd.clients import Client
+from glowd.daemon import wire
+from glowd.flow.mel import Floats
 from tests.bench.report import Result, cpu_name, percentiles_ms
 from tests.e2e.running import Daemon, rss_bytes, running_daemon, speech
 
@@ -125,7 +125,8 @@ def memory(daemon: Daemon) -> Iterator[Result]:
         goal = "<= 120" if role in ("gateway", "speaker") else ""
         yield Result(f"memory of the {role}", rss_bytes(pid) / 1e6, "MB", cpu_name(), {}, goal)
     code = (
-        "import sys, clients; clients.Client; print('torch' in sys.modules, open('/proc/self/statm').read().split()[1])"
+        "import sys; from glowd.clients import Client; "
+        "print('torch' in sys.modules, open('/proc/self/statm').read().split()[1])"
     )
     torch_loaded, rss_pages = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from tests.bench import plots, report
 from tests.bench.__main__ import PARTS, main
 from tests.bench.backends import floors

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import zmq
 
-from daemon import wire
-from daemon.wire import Code, Message
+from glowd.daemon import wire
+from glowd.daemon.wire import Code, Message
 from tests.patience import WAIT_S
 
 HOP, RATE_HZ = 256, 22050

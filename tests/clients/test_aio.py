@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import AsyncClient, errors
-from clients.aio import AsyncStream
-from daemon import wire
+from glowd.clients import AsyncClient, errors
+from glowd.clients.aio import AsyncStream
+from glowd.daemon import wire
 from tests.clients.fake import HOP, FakeDaemon
 from tests.clients.test_client import mel, refuse_once
 from tests.patience import WAIT_S

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients import Client, errors, sockets
-from clients.client import Stream
-from daemon import wire
-from daemon.wire import Code
+from glowd.clients import Client, errors, transport
+from glowd.clients.client import Stream
+from glowd.daemon import wire
+from glowd.daemon.wire import Code
 from tests.clients.fake import HOP, FakeDaemon
 from tests.patience import WAIT_S, Stalls, repeated_after_stalls
 
@@ -309,7 +309,7 @@ def test_a_stream_that_opens_too_late_is_given_back(fake: FakeDaemon) -> None:
 
 
 def test_the_heartbeat_goes_on_after_a_session_error(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "PING_EVERY_S", 0.02)
+    monkeypatch.setattr(transport, "PING_EVERY_S", 0.02)
     with Client(fake.endpoint) as glow:
         glow.open("s", sinks=["null"])
         fake.wait_for(lambda: fake.pings > 0)
@@ -321,8 +321,8 @@ def test_the_heartbeat_goes_on_after_a_session_error(fake: FakeDaemon, monkeypat
 
 @repeated_after_stalls
 def test_a_daemon_that_hangs_is_gone_after_a_while(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "PING_EVERY_S", 0.02)
-    monkeypatch.setattr(sockets, "SILENCE_S", 0.2)
+    monkeypatch.setattr(transport, "PING_EVERY_S", 0.02)
+    monkeypatch.setattr(transport, "SILENCE_S", 0.2)
     with Client(fake.endpoint) as glow:
         stream = glow.open("s", sinks=["null"])
         time.sleep(0.5)

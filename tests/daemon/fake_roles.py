@@ -1,4 +1,4 @@
-"""An engine and a speaker for tests of the gateway: threads that speak link.py, fast and exactly predictable.
+"""An engine and a speaker for tests of the gateway: threads that speak ipc.py, fast and exactly predictable.
 
 The engine's samples depend on the seed, on the absolute index, and on the frames of a short history, as a network's do:
 an engine that starts in the middle gives wrong samples until it has seen that history, and right ones from there on.
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import zmq
 
-from daemon import link
-from daemon.message import Array, Message
+from glowd.daemon import ipc
+from glowd.daemon.wire.fields import Array, Message
 
 HOP, BINS, RATE, HISTORY, LEAD, LOOK_AHEAD = 256, 80, 22_050, 4, 2, 1
 FORMAT = {"rate_hz": RATE, "n_fft": 1024, "hop": HOP, "win": 1024, "n_mels": BINS, "fmin_hz": 0.0, "fmax_hz": 8000.0}
@@ -68,12 +68,12 @@ class FakeRole:
                     told_s = time.monotonic()
                     self._say(self.hello())
                 if self._socket.poll(5):
-                    self.take(link.decode(self._socket.recv_multipart()))
+                    self.take(ipc.decode(self._socket.recv_multipart()))
                 self.turn()
             self._socket.close()
 
     def _say(self, message: Message) -> None:
-        self._socket.send_multipart(link.encode(message))
+        self._socket.send_multipart(ipc.encode(message))
 
     def hello(self) -> Message:
         raise NotImplementedError
@@ -106,7 +106,7 @@ class FakeEngine(FakeRole):
         self.identity, self.device, self.capacity = f"engine:{engine}".encode(), device, capacity
         self.refuses = False
         self.streams: dict[int, Rendering] = {}
-        self.starts: list[link.Start] = []
+        self.starts: list[ipc.Start] = []
         self.hold = threading.Event()
         self._failure, self._fails_at_start = "", True
         super().__init__(run_dir)
@@ -123,28 +123,28 @@ class FakeEngine(FakeRole):
         }  # fmt: skip
         if self.refuses:
             degraded = {"level": 3, "refuses": True, "reason": "all its chunks are late"}
-            self._say(link.Load(stats={"level": 3, "degraded": degraded}))
-        return link.Ready(voice="glow", info=info, instance=self.instance, device=self.device)
+            self._say(ipc.Load(stats={"level": 3, "degraded": degraded}))
+        return ipc.Ready(voice="glow", info=info, instance=self.instance, device=self.device)
 
     def take(self, message: Message) -> None:
         match message:
-            case link.Frames() if self._failure and (message.first_frame == 0 or not self._fails_at_start):
-                self._say(link.Failed(key=message.key, text=self._failure))
+            case ipc.Frames() if self._failure and (message.first_frame == 0 or not self._fails_at_start):
+                self._say(ipc.Failed(key=message.key, text=self._failure))
                 self._failure = ""
                 del self.streams[message.key]
-            case link.Start():
+            case ipc.Start():
                 self.starts.append(message)
                 first = message.first_frame - message.lead_frames
                 self.streams[message.key] = Rendering(message.seed, first, done=message.lead_frames)
-            case link.Frames() if stream := self.streams.get(message.key):
+            case ipc.Frames() if stream := self.streams.get(message.key):
                 assert message.first_frame == stream.first_frame + len(stream.mel)
                 stream.mel = np.concatenate([stream.mel, message.mel])
                 stream.stamps = (message.t_client_ns, message.t_gateway_ns, time.monotonic_ns())
-            case link.Finish() if stream := self.streams.get(message.key):
+            case ipc.Finish() if stream := self.streams.get(message.key):
                 stream.ended = True
-            case link.Drop():
+            case ipc.Drop():
                 self.streams.pop(message.key, None)
-            case link.DropAll():
+            case ipc.DropAll():
                 self.streams.clear()
         self.turn()
 
@@ -165,7 +165,7 @@ class FakeEngine(FakeRole):
         stream.done = end
         client_ns, gateway_ns, engine_ns = stream.stamps
         self._say(
-            link.Pcm(
+            ipc.Pcm(
                 key, first, len(audio), last, stream.first_frame + end, client_ns, gateway_ns, engine_ns,
                 max(start_ns, engine_ns), time.monotonic_ns(), 1, audio,
             )
@@ -199,27 +199,27 @@ class FakeSpeaker(FakeRole):
 
     def hello(self) -> Message:
         if not self.device:
-            return link.DeviceGone(text="this machine offers no sound device", instance=self.instance)
-        return link.DeviceReady(name="fake", rate_hz=RATE, latency_ms=20, instance=self.instance)
+            return ipc.DeviceGone(text="this machine offers no sound device", instance=self.instance)
+        return ipc.DeviceReady(name="fake", rate_hz=RATE, latency_ms=20, instance=self.instance)
 
     def take(self, message: Message) -> None:
         match message:
-            case link.Attach():
+            case ipc.Attach():
                 self.tracks[message.key] = Track(message.first_sample)
                 self.heard[message.key] = self.heard.get(message.key, np.zeros(0, np.float32))[: message.first_sample]
-            case link.Pcm() if track := self.tracks.get(message.key):
+            case ipc.Pcm() if track := self.tracks.get(message.key):
                 assert message.first_sample == track.at + len(track.audio) and not track.ended
                 track.audio, track.ended = np.concatenate([track.audio, message.audio]), message.last
-            case link.Pause() | link.Resume() if track := self.tracks.get(message.key):
-                track.paused = isinstance(message, link.Pause)
-            case link.Flush() if track := self.tracks.get(message.key):
+            case ipc.Pause() | ipc.Resume() if track := self.tracks.get(message.key):
+                track.paused = isinstance(message, ipc.Pause)
+            case ipc.Flush() if track := self.tracks.get(message.key):
                 self._play(message.key, track, min(message.fade_samples, len(track.audio)), tell=False)
                 del self.tracks[message.key]
-                self._say(link.Flushed(key=message.key, last_sample_played=track.at - 1, dropped=len(track.audio)))
-            case link.Detach():
+                self._say(ipc.Flushed(key=message.key, last_sample_played=track.at - 1, dropped=len(track.audio)))
+            case ipc.Detach():
                 self.tracks.pop(message.key, None)
                 self.detached.append(message.key)
-            case link.DetachAll():
+            case ipc.DetachAll():
                 self.tracks.clear()
 
     def turn(self) -> None:
@@ -239,6 +239,6 @@ class FakeSpeaker(FakeRole):
             return
         if track.ended and not len(track.audio):
             del self.tracks[key]
-            self._say(link.Played(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
+            self._say(ipc.Played(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
         elif samples:
-            self._say(link.Position(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
+            self._say(ipc.Position(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))

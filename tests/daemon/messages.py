@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from daemon import wire
-from daemon.message import Message
+from glowd.daemon import wire
+from glowd.daemon.wire.fields import Message
 
 MEL_3 = np.linspace(-11.5, 2.0, 240, dtype=np.float32).reshape(3, 80)
 FORMAT = {"rate_hz": 22050, "n_fft": 1024, "hop": 256, "win": 1024, "n_mels": 80, "fmin_hz": 0.0, "fmax_hz": 8000.0}

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from daemon import app
-from daemon.config import Config, load
-from daemon.places import addresses, claim, prepare_run_dir
-from daemon.supervisor import RoleSpec
+from glowd.daemon import app
+from glowd.daemon.config import Config, load
+from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir
+from glowd.daemon.runtime.supervisor import RoleSpec
 from tests.patience import WAIT_S
 
 READY_THEN_WAIT = (
@@ -35,7 +35,7 @@ def test_stages_are_the_gateway_an_engine_for_each_voice_and_the_speaker() -> No
         ["gateway"], ["engine:glow", "engine:rtisi", "engine:griffin-lim"], ["speaker"],
     ]  # fmt: skip
     assert stages[1][2].command == (
-        sys.executable, "-P", "-m", "daemon.engine", "--run-dir", "/r", "--engine", "griffin-lim",
+        sys.executable, "-P", "-m", "glowd.daemon.engine", "--run-dir", "/r", "--engine", "griffin-lim",
         "--set", "log.level=debug",
     )  # fmt: skip
 
@@ -145,13 +145,13 @@ def test_check_names_a_checkpoint_that_is_missing(tmp_path: Path, capsys: pytest
 
 
 def test_version_is_the_packages() -> None:
-    said = subprocess.run([sys.executable, "-m", "daemon.app", "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-m", "glowd.daemon.app", "--version"], capture_output=True, text=True, check=True
+    )
     assert said.stdout == "glowd 0.1.0\n"
 
 
 def test_the_supervisor_loads_neither_torch_nor_sockets_nor_sound() -> None:
-    script = (
-        "import sys, daemon.app; print([m for m in ('torch', 'sounddevice', 'zmq', 'librosa') if m in sys.modules])"
-    )
+    script = "import sys, glowd.daemon.app; print([m for m in ('torch', 'sounddevice', 'zmq', 'librosa') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"

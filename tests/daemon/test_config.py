@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Config, ConfigError, GriffinLimVoice, RtisiVoice, WaveGlowVoice, load
+from glowd.daemon.config import Config, ConfigError, GriffinLimVoice, RtisiVoice, WaveGlowVoice, load
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config.toml"

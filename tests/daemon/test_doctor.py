@@ -11,9 +11,9 @@ import pytest
 import torch
 import zmq
 
-from daemon import doctor
-from daemon.config import Speaker, WaveGlowVoice, load
-from daemon.device import NO_PORTAUDIO, DeviceError, PortAudioOutput
+from glowd.daemon import doctor
+from glowd.daemon.config import Speaker, WaveGlowVoice, load
+from glowd.daemon.speaker.device import NO_PORTAUDIO, DeviceError, PortAudioOutput
 
 
 def only(program: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from clients import Client
-from flow.mel import Floats, log_mel
+from glowd.clients import Client
+from glowd.flow.mel import Floats, log_mel
 from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 SENTENCE = ROOT / "clients" / "demo_sentence.flac"
+ROLES = "glowd.daemon."
 PATIENT = (
     "server.role_wait_s=300", "supervisor.ready_timeout_s=300", "supervisor.watchdog_s=60", "supervisor.grace_s=60",
 )  # fmt: skip
@@ -49,7 +50,7 @@ class Daemon:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 words = (entry / "cmdline").read_bytes().decode().split("\0")
                 if str(self.run_dir) in words:
-                    module = next(word for word in words if word.startswith("daemon.")).removeprefix("daemon.")
+                    module = next(word for word in words if word.startswith(ROLES)).removeprefix(ROLES)
                     engine = words[words.index("--engine") + 1] if "--engine" in words else ""
                     pids[f"{module} {engine}".strip()] = int(entry.name)
         return pids
@@ -71,7 +72,7 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
     """Start glowd with config.toml and `--set` overrides in a run directory of its own; stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="glowd-") as name:
         run_dir = Path(name) / "run"
-        command = [sys.executable, "-m", "daemon.app", "run", "--config", str(ROOT / "config.toml")]
+        command = [sys.executable, "-m", "glowd.daemon.app", "run", "--config", str(ROOT / "config.toml")]
         command += [word for setting in (*PATIENT, *settings) for word in ("--set", setting)]
         process = subprocess.Popen(
             command,

@@ -10,11 +10,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from daemon import wire
-from flow.checkpoint import load
-from flow.mel import Floats
-from flow.streaming import ExactVocoder
-from flow.vocoder import render
+from glowd.daemon import wire
+from glowd.flow.checkpoint import load
+from glowd.flow.mel import Floats
+from glowd.flow.streaming import ExactVocoder
+from glowd.flow.vocoder import render
 from tests.e2e.running import Daemon, rss_bytes, running_daemon, samples_of, speech
 from tests.patience import WAIT_S, until
 

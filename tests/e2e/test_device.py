@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from daemon import wire
-from flow.mel import Floats
+from glowd.daemon import wire
+from glowd.flow.mel import Floats
 from tests.e2e.running import Daemon, running_daemon, samples_of, speech
 from tests.patience import WAIT_S, repeated_after_stalls, until
 from tests.pulse import PulseServer

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients import Client
-from daemon import wire
-from flow.checkpoint import load
-from flow.mel import Floats
-from flow.streaming import ExactVocoder
-from flow.vocoder import render
+from glowd.clients import Client
+from glowd.daemon import wire
+from glowd.flow.checkpoint import load
+from glowd.flow.mel import Floats
+from glowd.flow.streaming import ExactVocoder
+from glowd.flow.vocoder import render
 from tests.e2e.running import Daemon, running_daemon, samples_of, speech
 from tests.patience import WAIT_S, repeated_after_stalls, until
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flow.checkpoint import load
-from flow.context import whole
-from flow.judging import live
+from glowd.flow.checkpoint import load
+from glowd.flow.evaluation import live
+from glowd.flow.evaluation.context_curve import whole
 from tests.e2e.running import speech
 
 

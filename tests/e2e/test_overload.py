@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from clients import Client, errors
-from daemon import wire
-from daemon.wire import Code
+from glowd.clients import Client, errors
+from glowd.daemon import wire
+from glowd.daemon.wire import Code
 from tests.e2e.running import Daemon, running_daemon, speech
 from tests.patience import WAIT_S
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from daemon import wire
-from flow.mel import Floats
-from flow.phase.rtisi import RtisiVocoder
-from flow.vocoder import render
+from glowd.daemon import wire
+from glowd.flow.mel import Floats
+from glowd.flow.phase_recovery.rtisi import RtisiVocoder
+from glowd.flow.vocoder import render
 from tests.e2e.running import ROOT, SENTENCE, Daemon, running_daemon, samples_of, speech
 from tests.patience import WAIT_S, until
 
@@ -91,7 +91,8 @@ def test_an_engine_that_is_killed_costs_no_sample(daemon: Daemon) -> None:
 
 
 def glowctl(daemon: Daemon, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "clients.glowctl", "--endpoint", daemon.endpoint, "--timeout", str(WAIT_S), *words]
+    glowctl = [sys.executable, "-m", "glowd.clients.cli.glowctl"]
+    command = [*glowctl, "--endpoint", daemon.endpoint, "--timeout", str(WAIT_S), *words]
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

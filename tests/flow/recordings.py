@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from flow.mel import Floats
+from glowd.flow.mel import Floats
 
 
 def voice_like(seconds: float, seed: int, rate_hz: int = 22050) -> Floats:

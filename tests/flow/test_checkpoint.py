@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from flow.checkpoint import EMBEDDED, CheckpointError, load, read_header, save
+from glowd.flow.checkpoint import EMBEDDED, CheckpointError, load, read_header, save
 from tests.flow.voices import random_voice, sourced, tiny
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow.mel import MelFormat, MelStream, filter_bank, log_mel
+from glowd.flow.mel import MelFormat, MelStream, filter_bank, log_mel
 
 
 def speechlike(samples: int, seed: int = 0) -> np.ndarray:

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from flow.network.bounds import limited
-from flow.network.pitch import PitchConfig, PitchNetwork
-from flow.network.source import Source, SourceConfig, free_running, pulses
-from flow.network.waveglow import WaveGlowConfig
+from glowd.flow.network.bounds import limited
+from glowd.flow.network.pitch import PitchConfig, PitchNetwork
+from glowd.flow.network.source import Source, SourceConfig, free_running, pulses
+from glowd.flow.network.waveglow import WaveGlowConfig
 from tests.flow.voices import random_voice, sourced
 
 HOP, RATE_HZ = 256, 22050

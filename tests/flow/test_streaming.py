@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow.checkpoint import load
-from flow.inversion.graphs import StepRunner
-from flow.latents import TABLE_SAMPLES, NoiseTable, first_phase
-from flow.network.waveglow import WaveGlow, WaveGlowConfig
-from flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
-from flow.vocoder import Origin, Stream, Vocoder, drain, render
+from glowd.flow.checkpoint import load
+from glowd.flow.inversion.runner import StepRunner
+from glowd.flow.latents import TABLE_SAMPLES, NoiseTable, first_phase
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
+from glowd.flow.vocoder import Origin, Stream, Vocoder, drain, render
 from tests.e2e.running import speech
 from tests.flow.voices import random_voice, sourced, tiny
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from flow.network.pitch import PitchConfig
-from flow.network.source import SourceConfig
-from flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
+from glowd.flow.network.pitch import PitchConfig
+from glowd.flow.network.source import SourceConfig
+from glowd.flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 
 VECTORS = Path(__file__).parent / "data" / "seed_vectors.safetensors"
 SMALL: dict[str, Any] = dict(flows=5, early_every=2, early_size=16, layers=3, channels=16, cond_channels=12)
@@ -46,6 +46,6 @@ def random_voice(config: WaveGlowConfig, seed: int = 0) -> WaveGlow:
 def hide_numba(patch: pytest.MonkeyPatch) -> None:
     """Until the patch is undone, numba is not there, nor what was imported with it."""
     for name in ("arithmetic", "compiled", "loops", "tiles"):
-        patch.delitem(sys.modules, f"flow.inversion.{name}", raising=False)
-        patch.delattr(f"flow.inversion.{name}", raising=False)
+        patch.delitem(sys.modules, f"glowd.flow.inversion.{name}", raising=False)
+        patch.delattr(f"glowd.flow.inversion.{name}", raising=False)
     patch.setitem(sys.modules, "numba", None)

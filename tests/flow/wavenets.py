@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from flow.mel import log_mel
-from flow.network.wavenet import WaveNet, WaveNetConfig
+from glowd.flow.mel import log_mel
+from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
 from tests.flow.recordings import voice_like
 
 SMALL: dict[str, Any] = dict(group=8, stacks=2, layers=3, channels=12, skip_channels=16, cond_channels=10)

@@ -1,0 +1,137 @@
+"""How many live streams a voice can keep up with on this machine: measured at the engine's start.
+
+Rules: no socket, no torch. A call that serves n streams takes T(n). At real-time pace each stream needs one chunk in the
+time of a chunk, so a round over all streams, in calls of at most `max_batch`, may take no longer than that. The capacity
+is the largest number of streams whose round takes at most SHARE of it: the rest is for what a machine does besides.
+
+Where one thread does all the work, T(n) is the processor's time that it takes, not that of a clock on the wall: how much
+of the machine other programs take while the daemon starts says nothing about later. When they do, overload.py helps.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from glowd.flow.timing import calls, frames_per_call
+from glowd.flow.vocoder import Vocoder
+
+SHARE = 0.5
+"""Of the time of a chunk: what a round of calls may take. At 0.7, measured, streams at full capacity had underruns: gateway
+and speaker need the machine as well, and streams that are not in step wait for a round that has just begun."""
+REPEATS = 4
+LIMIT_S = 6.0
+"""The measurement ends after this time, with what it has found by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Streams at once, and why: measured, or set by the configuration (then the times are None)."""
+
+    streams: int
+    measured: bool
+    chunk_ms: float | None = None
+    """The time that a chunk sounds."""
+    alone_ms: float | None = None
+    """A call for one stream; None if it took too long to be measured."""
+    round_ms: float | None = None
+    """The calls for all `streams`; None as above."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Ready` carries it."""
+        return {
+            "streams": self.streams,
+            "measured": self.measured,
+            "share": SHARE if self.measured else None,
+            "chunk_ms": _rounded(self.chunk_ms),
+            "alone_ms": _rounded(self.alone_ms),
+            "round_ms": _rounded(self.round_ms),
+        }
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 2)
+
+
+Clock = Callable[[], float]
+
+
+def device_of(vocoder: Vocoder) -> str:
+    """Where a voice runs: cpu, or cuda:N."""
+    return str(getattr(vocoder, "device", "cpu"))
+
+
+def works_alone(vocoder: Vocoder, threads: int) -> bool:
+    """Whether the thread that calls the voice does all its work: it waits neither for other threads nor for a GPU."""
+    return threads == 1 and device_of(vocoder) == "cpu"
+
+
+def find(
+    vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
+) -> Capacity | None:
+    """What is set (`max_streams` above 0), else what is measured; None for a voice without live streams.
+
+    A voice that is heard only when its utterance has ended has no pace to keep. One that is too slow even for a single
+    stream still serves one: a file does not mind. `clock_s`: time.thread_time for a voice that works alone.
+    """
+    if max_streams:
+        return Capacity(max_streams, measured=False)
+    if vocoder.whole_utterance:
+        return None
+    until_s = time.monotonic() + LIMIT_S
+    frames = frames_per_call(vocoder, chunk_frames)
+    chunk_s = frames * vocoder.hop / vocoder.rate_hz
+    step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s))
+    streams = max(1, streams_within(step_s, SHARE * chunk_s, max_batch))
+    return Capacity(streams, True, 1000 * chunk_s, _ms(step_s(1)), _ms(round_s(step_s, streams, max_batch)))
+
+
+def _ms(seconds: float) -> float | None:
+    return 1000 * seconds if math.isfinite(seconds) else None
+
+
+def fastest_s(vocoder: Vocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
+    """Seconds of the fastest of REPEATS steady calls; infinite if there was none before `until_s` (monotonic clock).
+
+    The fastest, because what makes a call slower than that is other work, for which there is SHARE.
+    """
+    fastest, steady = math.inf, 0
+    with contextlib.closing(calls(vocoder, frames, batch, clock_s)) as timed:  # type: ignore[type-var]
+        while steady < REPEATS and time.monotonic() < until_s:
+            call = next(timed)
+            if call.steady:
+                fastest, steady = min(fastest, call.seconds), steady + 1
+    return fastest
+
+
+def streams_within(step_s: Callable[[int], float], budget_s: float, max_batch: int) -> int:
+    """The most streams that a round of calls serves within `budget_s`; 0 if not even one.
+
+    `step_s(n)`: seconds of a call for n streams, which does not fall with n.
+    """
+    batch = _largest(step_s, budget_s, max_batch)
+    if batch < max_batch:
+        return batch
+    full = int(budget_s / step_s(max_batch)) if step_s(max_batch) else 1
+    return full * max_batch + _largest(step_s, budget_s - full * step_s(max_batch), max_batch - 1)
+
+
+def _largest(step_s: Callable[[int], float], budget_s: float, limit: int) -> int:
+    """The largest n up to `limit` with step_s(n) within the budget: by doubling, then by bisection."""
+    fits, size = 0, 1
+    while size <= limit and step_s(size) <= budget_s:
+        fits, size = size, 2 * size
+    too_many = min(size, limit + 1)
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        fits, too_many = (middle, too_many) if step_s(middle) <= budget_s else (fits, middle)
+    return fits
+
+
+def round_s(step_s: Callable[[int], float], streams: int, max_batch: int) -> float:
+    """Seconds of the calls that serve each of `streams` once."""
+    full, rest = divmod(streams, max_batch)
+    return (full * step_s(max_batch) if full else 0.0) + (step_s(rest) if rest else 0.0)

@@ -1,0 +1,6 @@
+"""`python -m glowd.daemon.gateway`: the gateway role."""
+
+from glowd.daemon.gateway.process import main
+
+if __name__ == "__main__":
+    main()

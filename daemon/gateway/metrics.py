@@ -1,0 +1,192 @@
+"""What is measured of every stream, and the snapshot that `glowctl top` and `glowctl status` show.
+
+Rules: no socket, no clock. What was not measured is None, never a good-looking zero.
+
+A snapshot is a map:
+
+| key | meaning |
+|---|---|
+| `t_ns` | daemon's monotonic clock |
+| `state` | `ready`, `degraded` (a role is missing, or a voice falls behind), `stopping` |
+| `uptime_s` | since the gateway started |
+| `clients`, `max_streams` | connected clients; streams admitted at most |
+| `roles` | name -> {`alive`, `rss_bytes`, `age_s` since last heard of}; of the gateway `turn_ms`, the longest turn of its loop |
+| `voices` | name -> as below |
+| `streams` | name -> as below |
+
+A voice:
+
+| key | meaning |
+|---|---|
+| `ready`, `default` | whether an engine of it is there; whether it is the voice of streams that name none |
+| `open`, `max_streams` | streams open, speaking or not, and admitted at most; None: no limit but the daemon's |
+| `capacity` | where `max_streams` comes from: see daemon/engine/capacity.py; None as above |
+| `engines` | name -> `device`, and all of this of one engine (but `default`, `engines`); above, they are `combined` |
+| `streams`, `busy`, `batches_per_s`, `audio_per_s` | utterances in the engine's hands, share of time in the network, ... |
+| `stolen` | share of the time in the network in which the processor ran something else; None where that is not known |
+| `late` | share of the chunks of the last second that were late: daemon/engine/scheduler.py; None if there were none |
+| `level`, `degraded` | 0 is normal; above it also the map of Overload.describe (daemon/engine/overload.py), None at 0 |
+
+A stream:
+
+| key | meaning |
+|---|---|
+| `client`, `state`, `voice`, `engine`, `sinks`, `generation` | what it is and does, and where |
+| `frames_in`, `queue_frames`, `credit_frames` | frames received, waiting for the network, and still granted |
+| `made_samples`, `delivered_samples` | rendered, and out of every sink |
+| `ttfa_ms` | first frames at the gateway -> first sample offered to the sinks, newest generation |
+| `rtf` | network time over audio time; streams in one batch share its time |
+| `batch` | mean number of streams in its calls to the network |
+| `stages` | name -> {`p50_ms`, `p99_ms`, `mean_ms`, `count`}, see STAGES; their means add up to `total` |
+| `underruns` | {`client`, `engine`, `missing_samples`}: who was late |
+"""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glowd.daemon import ipc
+
+STAGES = {
+    "client": "client sent -> gateway received",
+    "transport": "gateway received -> engine received",
+    "wait": "engine received -> network began",
+    "network": "network began -> network done",
+    "return": "network done -> gateway sent to the sinks",
+    "device": "gateway sent -> sounds at the device",
+}
+WINDOW = 512
+"""Chunks over which percentiles are taken."""
+FOREIGN_CLOCK_NS = 60_000_000_000
+"""A client whose frames seem to have travelled for longer, or backwards in time, has another machine's clock."""
+
+
+def stamps_of(pcm: ipc.Pcm, now_ns: int) -> dict[str, int]:
+    """The stages that samples have passed, by name, for the client; a time that is not known is left out."""
+    stamps = {
+        "client": pcm.t_client_ns,
+        "gateway_in": pcm.t_gateway_ns,
+        "engine_in": pcm.t_engine_ns,
+        "net_start": pcm.t_start_ns,
+        "net_end": pcm.t_end_ns,
+        "gateway_out": now_ns,
+    }
+    return {name: at for name, at in stamps.items() if at}
+
+
+def rss_bytes() -> int | None:
+    """Resident memory of this process; None where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+SUMS, MEANS, WORST = ("streams", "batches_per_s", "audio_per_s"), ("busy", "stolen"), ("late", "level")
+LOAD = (*SUMS, *MEANS, *WORST, "degraded")
+"""What a voice's part of a snapshot has from its engines."""
+
+
+def combined(loads: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the engines of a voice do, as of one: sums, means of shares, and of lateness the worst."""
+
+    def known(key: str) -> list[Any]:
+        return [load[key] for load in loads if load.get(key) is not None]
+
+    figures = {
+        **{key: sum(known(key)) if known(key) else None for key in SUMS},
+        **{key: sum(known(key)) / len(known(key)) if known(key) else None for key in MEANS},
+        **{key: max(known(key), default=None) for key in WORST},
+    }
+    return figures | {"degraded": max(known("degraded"), key=lambda degraded: degraded["level"], default=None)}
+
+
+class Window:
+    """The newest WINDOW durations. A ring, because the gateway's loop waits while a snapshot is drawn."""
+
+    def __init__(self) -> None:
+        self._ring, self._count = np.zeros(WINDOW, np.int64), 0
+
+    def append(self, duration_ns: int) -> None:
+        """Add one, forget the oldest."""
+        self._ring[self._count % WINDOW] = duration_ns
+        self._count += 1
+
+    def spread(self) -> dict[str, float] | None:
+        """Percentiles (nearest rank) and mean in milliseconds, and the count; None if nothing was measured."""
+        held = min(self._count, WINDOW)
+        if not held:
+            return None
+        ordered = np.sort(self._ring[:held])
+        rank = {q: float(ordered[min(held - 1, held * q // 100)]) / 1e6 for q in (50, 99)}
+        return {"p50_ms": rank[50], "p99_ms": rank[99], "mean_ms": float(ordered.mean()) / 1e6, "count": held}
+
+
+class Meter:
+    """Figures of one stream. Owner: its session."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        self.ttfa_ns: deque[int] = deque(maxlen=WINDOW)
+        self.underruns = {"client": 0, "engine": 0, "missing_samples": 0}
+        self._stages = {stage: Window() for stage in STAGES}
+        self._network_ns = self._samples = self._calls = self._batch = 0
+        self._first_frames_ns: int | None = None
+        self._spoke = False
+        self._offered: deque[tuple[int, int]] = deque(maxlen=WINDOW)
+
+    def begin(self) -> None:
+        """A generation begins."""
+        self._first_frames_ns, self._spoke = None, False
+        self._offered.clear()
+
+    def frames(self, now_ns: int) -> None:
+        """Frames arrived."""
+        if self._first_frames_ns is None:
+            self._first_frames_ns = now_ns
+
+    def rendered(self, pcm: ipc.Pcm, fresh_samples: int, now_ns: int) -> None:
+        """Samples are being offered to the sinks."""
+        if not fresh_samples or not pcm.t_gateway_ns:
+            return
+        if not self._spoke and self._first_frames_ns is not None:
+            self._spoke = True
+            self.ttfa_ns.append(now_ns - self._first_frames_ns)
+        self._network_ns += (pcm.t_end_ns - pcm.t_start_ns) // max(1, pcm.batch)
+        self._samples += fresh_samples
+        self._calls, self._batch = self._calls + 1, self._batch + pcm.batch
+        if pcm.t_client_ns and 0 <= (travelled_ns := pcm.t_gateway_ns - pcm.t_client_ns) < FOREIGN_CLOCK_NS:
+            self._stages["client"].append(travelled_ns)
+        self._stages["transport"].append(pcm.t_engine_ns - pcm.t_gateway_ns)
+        self._stages["wait"].append(pcm.t_start_ns - pcm.t_engine_ns)
+        self._stages["network"].append(pcm.t_end_ns - pcm.t_start_ns)
+        self._stages["return"].append(now_ns - pcm.t_end_ns)
+        self._offered.append((pcm.first_sample, now_ns))
+
+    def heard(self, position: ipc.Position) -> None:
+        """The device says when a sample sounds: so do the pieces before it."""
+        while self._offered and self._offered[0][0] <= position.samples:
+            first_sample, offered_ns = self._offered.popleft()
+            sounds_ns = position.t_dac_ns - (position.samples - first_sample) * 1_000_000_000 // self.rate_hz
+            self._stages["device"].append(sounds_ns - offered_ns)
+
+    def underrun(self, cause: str, missing_samples: int) -> None:
+        """The device missed samples because `cause` (client or engine) was late."""
+        self.underruns[cause] += 1
+        self.underruns["missing_samples"] += missing_samples
+
+    def snapshot(self) -> dict[str, Any]:
+        """The measured part of a stream's entry."""
+        stages = {name: window.spread() for name, window in self._stages.items()}
+        means = [stage["mean_ms"] for stage in stages.values() if stage is not None]
+        return {
+            "ttfa_ms": self.ttfa_ns[-1] / 1e6 if self.ttfa_ns else None,
+            "rtf": self._network_ns / 1e9 / (self._samples / self.rate_hz) if self._samples else None,
+            "batch": self._batch / self._calls if self._calls else None,
+            "stages": stages | {"total": {"mean_ms": sum(means)} if means else None},
+            "underruns": dict(self.underruns),
+        }

@@ -1,0 +1,106 @@
+"""Where the daemon keeps its sockets: the run directory, the addresses in it, and whether another daemon has them.
+
+Rules: paths, permissions and locks only; nothing here speaks ZeroMQ. The directory is private (0700), because whoever
+can write into it can take the place of a role: one that is another user's, or open to others, is refused, not repaired.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from glowd.daemon.config import MAX_SOCKET_PATH_BYTES, ConfigError, Server
+from glowd.daemon.wire import default_run_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """What the gateway binds, as ZeroMQ endpoints."""
+
+    clients: str
+    telemetry: str
+    engine: str
+    speaker: str
+
+
+def run_dir(server: Server) -> Path:
+    """The run directory of a configuration; it need not exist yet."""
+    return Path(server.run_dir) if server.run_dir else default_run_dir()
+
+
+def addresses(server: Server, directory: Path) -> Addresses:
+    """The addresses of a configuration whose run directory is `directory`."""
+    return Addresses(
+        clients=server.endpoint or f"ipc://{directory}/glowd.ipc",
+        telemetry=server.telemetry or f"ipc://{directory}/top.ipc",
+        engine=f"ipc://{directory}/engine.ipc",
+        speaker=f"ipc://{directory}/speaker.ipc",
+    )
+
+
+def prepare_run_dir(directory: Path) -> None:
+    """Make the run directory, mode 0700. Raises ConfigError where it cannot be private."""
+    if len(os.fsencode(directory / "speaker.ipc")) > MAX_SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"the run directory's path is too long for local sockets ({MAX_SOCKET_PATH_BYTES} bytes with the file): "
+            f"{directory}; set server.run_dir or GLOWD_RUN_DIR to a shorter one"
+        )
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise ConfigError(f"cannot make the run directory {directory}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ConfigError(f"the run directory {directory} is not a directory of this user's; set server.run_dir to one")
+    if found.st_mode & 0o077:
+        raise ConfigError(f"the run directory {directory} is open to other users; close it: chmod 700 {directory}")
+
+
+@contextlib.contextmanager
+def claim(directory: Path, found: Addresses) -> Iterator[None]:
+    """Hold the run directory for this process. Raises ConfigError if another daemon has it or an address of ours.
+
+    ZeroMQ takes a local socket's file from whoever listens there, without a word: so this must be asked before it binds.
+    """
+    with (directory / "glowd.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise ConfigError(
+                f"another glowd (process {lock.read().strip() or 'unknown'}) already runs in {directory}; stop it, "
+                "or give this one a directory of its own: GLOWD_RUN_DIR=/some/dir or --set server.run_dir=/some/dir"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        refuse_busy(found)
+        yield
+
+
+def refuse_busy(found: Addresses) -> None:
+    """Raises ConfigError if somebody listens at an address where clients will look for us."""
+    for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
+        if is_busy(address):
+            raise ConfigError(f"another program already listens at {address}; stop it, or choose another {setting}")
+
+
+def is_busy(address: str) -> bool:
+    """Whether somebody accepts connections at ipc://PATH or tcp://HOST:PORT."""
+    scheme, _, place = address.partition("://")
+    try:
+        if scheme == "ipc":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1.0)
+                probe.connect(place)
+        else:
+            host, _, port = place.rpartition(":")
+            host = "127.0.0.1" if host in ("*", "0.0.0.0") else host.strip("[]")
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The speaker role: the mixer and the sound device."""

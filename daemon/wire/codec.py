@@ -1,0 +1,190 @@
+"""Messages to bytes and back, within bounds.
+
+Rules of this file: no I/O, no session state, no particular message; numpy and msgpack only.
+On the wire: one msgpack map (key "type" and the fields), then the raw little-endian array of the payload field, if any.
+
+Decoding is total: any bytes give a Message or raise WireError, in bounded time and memory.
+WireError is the peer's fault and carries a number; LocalError is ours: we built a message that breaks its own rules.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from glowd.daemon.wire.fields import NAME, Array, Code, Message, Payload
+
+DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2")}
+
+
+class WireError(Exception):
+    """The peer's fault. `stream` names the stream it concerns, "" if none could be read."""
+
+    def __init__(self, code: Code, text: str, stream: str = "") -> None:
+        super().__init__(f"{int(code)} {code.name}: {text}")
+        self.code, self.text, self.stream = code, text, stream
+
+
+class LocalError(Exception):
+    """Our own fault: a message was built that its own declaration does not allow."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What one message may cost the reader. `max_str_bytes` also bounds keys."""
+
+    max_message_bytes: int = 1 << 20
+    max_parts: int = 2
+    max_chunk_frames: int = 512
+    max_header_bytes: int = 8192
+    max_map_len: int = 64
+    max_array_len: int = 64
+    max_str_bytes: int = 2048
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Codec:
+    """Encodes and decodes one family of messages."""
+
+    def __init__(self, messages: Iterable[type[Message]]) -> None:
+        self.types: Mapping[str, type[Message]] = {cls.TYPE: cls for cls in messages}
+
+    def encode(self, msg: Message) -> list[bytes]:
+        """The parts of a multipart message. Raises LocalError when `msg` breaks its own declaration."""
+        header = msg.header()
+        try:
+            if self.types.get(msg.TYPE) is not type(msg):
+                raise WireError(Code.UNKNOWN_TYPE, f"{msg.TYPE} does not belong to this protocol")
+            check_fields(type(msg), header)
+            head = msgpack.packb({"type": msg.TYPE, **header})
+            return [head] if msg.PAYLOAD is None else [head, pack_payload(msg, *msg.PAYLOAD)]
+        except (WireError, ValueError, OverflowError) as fault:
+            raise LocalError(f"cannot send {msg.TYPE}: {fault}") from fault
+
+    def decode(self, parts: Sequence[Any], limits: Limits = DEFAULT_LIMITS) -> Message:
+        """The message in `parts` (bytes-like). Raises WireError, and nothing else, whatever the bytes are.
+
+        The payload may be a read-only view of the bytes that were given.
+        """
+        header = read_header(parts, limits)
+        stream = header.get("stream")
+        stream = stream if type(stream) is str and NAME.fullmatch(stream) else ""
+        try:
+            return self._build(header, parts[1:], limits)
+        except WireError as fault:
+            raise WireError(fault.code, fault.text, stream) from None
+
+    def _build(self, header: dict[str, Any], rest: Sequence[Any], limits: Limits) -> Message:
+        kind = header.get("type")
+        cls = self.types.get(kind) if type(kind) is str else None
+        if cls is None:
+            raise WireError(Code.UNKNOWN_TYPE, f"type {show(kind)}; known: {', '.join(self.types)}")
+        known = {key: header[key] for key in cls.FIELDS if key in header}
+        check_fields(cls, known)
+        msg = cls(**known)
+        if len(rest) != (cls.PAYLOAD is not None):
+            raise WireError(Code.MALFORMED, f"{kind} has {len(rest)} payload parts, not {1 - len(rest)}")
+        if cls.PAYLOAD is not None:
+            object.__setattr__(msg, cls.PAYLOAD[0], unpack_payload(msg, cls.PAYLOAD[1], rest[0], limits))
+        return msg
+
+
+def check_fields(cls: type[Message], header: Mapping[str, Any]) -> None:
+    """Refuse missing fields and values outside their declaration."""
+    missing = sorted(cls.REQUIRED - header.keys())
+    if missing:
+        raise WireError(Code.BAD_FIELD, f"{cls.TYPE} lacks {', '.join(missing)}")
+    for key, value in header.items():
+        spec = cls.FIELDS[key]
+        if not spec.accepts(value):
+            raise WireError(spec.code, f"{cls.TYPE}.{key} is {show(value)}; allowed: {spec.allowed}")
+
+
+def show(value: Any) -> str:
+    """A short, harmless picture of a value a peer sent."""
+    scalars = (type(None), bool, int, float, str)
+    if type(value) in scalars or (type(value) is list and all(type(item) in scalars for item in value[:9])):
+        return repr(value[:9] if type(value) is list else value)[:60]
+    return f"a {type(value).__name__}"
+
+
+def read_header(parts: Sequence[Any], limits: Limits) -> dict[str, Any]:
+    """The header map, read within the limits."""
+    sizes = [memoryview(part).nbytes for part in parts]
+    if not sizes:
+        raise WireError(Code.MALFORMED, "a message without parts")
+    for size, limit, what in (
+        (len(sizes), limits.max_parts, "parts"),
+        (sizes[0], limits.max_header_bytes, "header bytes"),
+        (sum(sizes), limits.max_message_bytes, "bytes"),
+    ):
+        if size > limit:
+            raise WireError(Code.TOO_LARGE, f"a message of {size} {what}; at most {limit}")
+    return unpack_map(parts[0], limits)
+
+
+def unpack_map(data: Any, limits: Limits) -> dict[str, Any]:
+    try:
+        header = msgpack.unpackb(
+            data, raw=False, strict_map_key=True, object_pairs_hook=unique_map, max_bin_len=0, max_ext_len=0,
+            max_str_len=limits.max_str_bytes, max_array_len=limits.max_array_len, max_map_len=limits.max_map_len,
+        )  # fmt: skip
+    except (ValueError, OverflowError, msgpack.UnpackException) as fault:
+        raise WireError(Code.MALFORMED, f"the header is no msgpack map within the limits: {fault}"[:300]) from None
+    if type(header) is not dict:
+        raise WireError(Code.MALFORMED, f"the header is {show(header)}, not a map")
+    return header
+
+
+def unique_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key appears twice")
+    return made
+
+
+def payload_shape(msg: Message, payload: Payload) -> tuple[int, ...]:
+    return tuple(axis if isinstance(axis, int) else getattr(msg, axis) for axis in payload.shape)
+
+
+def payload_dtype(msg: Message, payload: Payload) -> np.dtype[Any]:
+    return DTYPES[payload.dtype if payload.dtype in DTYPES else getattr(msg, payload.dtype)]
+
+
+def pack_payload(msg: Message, key: str, payload: Payload) -> bytes:
+    values = np.asarray(getattr(msg, key), np.float32)
+    if values.shape != (shape := payload_shape(msg, payload)):
+        raise WireError(Code.BAD_SHAPE, f"{msg.TYPE}.{key} has shape {values.shape}; the header says {shape}")
+    check_values(values, payload, msg.TYPE)
+    return values.astype(payload_dtype(msg, payload)).tobytes()
+
+
+def unpack_payload(msg: Message, payload: Payload, data: Any, limits: Limits) -> Array:
+    """The payload as float32, after its type, shape and size were found to agree."""
+    shape, dtype = payload_shape(msg, payload), payload_dtype(msg, payload)
+    if payload.chunked and shape[0] > limits.max_chunk_frames:
+        raise WireError(Code.TOO_LARGE, f"{shape[0]} frames in one message; at most {limits.max_chunk_frames}")
+    expected, nbytes = math.prod(shape) * dtype.itemsize, memoryview(data).nbytes
+    if nbytes != expected:
+        raise WireError(Code.BAD_SHAPE, f"{msg.TYPE} payload of {nbytes} bytes; {list(shape)} {dtype} needs {expected}")
+    raw = np.frombuffer(data, dtype) if nbytes else np.empty(0, dtype)
+    values = raw.reshape(shape).astype(np.float32, copy=False)
+    check_values(values, payload, msg.TYPE)
+    return values
+
+
+def check_values(values: Array, payload: Payload, kind: str) -> None:
+    if payload.low is None or payload.high is None or not values.size:
+        return
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise WireError(Code.NOT_FINITE, f"{kind} payload holds NaN or Inf, first at index {row}")
+    low, high = float(values.min()), float(values.max())
+    if low < payload.low or high > payload.high:
+        allowed = f"{payload.low:g}..{payload.high:g}"
+        raise WireError(Code.OUT_OF_RANGE, f"{kind} payload reaches from {low:g} to {high:g}; allowed: {allowed}")

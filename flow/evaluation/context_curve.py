@@ -1,0 +1,81 @@
+"""What truncating the context of a non-causal voice costs: error against look-ahead, measured on a checkpoint.
+
+Each row streams the same frames with the same latents as one whole-utterance inversion and compares the samples.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from glowd.flow.mel import Floats
+from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from glowd.flow.vocoder import Vocoder, render
+
+LOOK_AHEADS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One plan and what it costs."""
+
+    look_ahead_frames: int
+    context_frames: int
+    latency_ms: float
+    """Look-ahead in time: how long a frame waits for its future."""
+    recompute: float
+    """Frames computed per frame rendered."""
+    snr_db: float
+    """Whole-utterance power over the power of the difference; infinite if there is none."""
+    max_error: float
+
+
+def receptive_frames(voice: WaveGlow) -> int:
+    """Frames on one side that can reach a sample at all."""
+    return -(-voice.config.reach_groups // voice.config.groups_per_frame) + voice.encoder.past_frames
+
+
+def whole(
+    voice: WaveGlow, mel: Floats, seed: int = 0, sigma: float | None = None, device: torch.device | str = "cpu"
+) -> Floats:
+    """Whole-utterance inversion of mel [L, M] with the latents of `seed` -> samples [L * hop]. `sigma` None: the voice's."""
+    if voice.config.causal:
+        return render(ExactVocoder(voice, device, slots=1), mel, seed, len(mel), sigma)
+    rim = receptive_frames(voice)
+    vocoder = OverlapVocoder(voice, ChunkPlan(len(mel), rim, rim, 0), device)
+    return render(vocoder, mel, seed, len(mel), sigma)
+
+
+def context_curve(
+    voice: WaveGlow, mel: Floats, look_aheads: Sequence[int] = LOOK_AHEADS, chunk_frames: int = 8, seed: int = 0
+) -> Iterator[Row]:
+    """Rows of the error-versus-context curve for mel [L, M], context three times the look-ahead, then the full field."""
+    reference = whole(voice, mel, seed)
+    hop = voice.config.mel.hop
+    if voice.config.causal:
+        yield _row(ExactVocoder(voice, slots=1), mel, reference, seed, voice.encoder.look_ahead_frames, 0, chunk_frames)
+        return
+    full = receptive_frames(voice)
+    for look_ahead in [n for n in look_aheads if n < full] + [full]:
+        context = min(3 * look_ahead, full)
+        plan = ChunkPlan(chunk_frames, context, look_ahead, min(hop, (look_ahead - 1) * hop))
+        yield _row(OverlapVocoder(voice, plan), mel, reference, seed, look_ahead, context, chunk_frames)
+
+
+def _row(
+    vocoder: Vocoder, mel: Floats, reference: Floats, seed: int, look_ahead: int, context: int, chunk_frames: int
+) -> Row:
+    difference = render(vocoder, mel, seed, chunk_frames) - reference
+    power = float(np.square(difference, dtype=np.float64).mean())
+    snr_db = 10 * np.log10(float(np.square(reference, dtype=np.float64).mean()) / power) if power else np.inf
+    rim = 0 if isinstance(vocoder, ExactVocoder) else context + look_ahead
+    return Row(
+        look_ahead_frames=look_ahead,
+        context_frames=context,
+        latency_ms=1000 * look_ahead * vocoder.hop / vocoder.rate_hz,
+        recompute=(chunk_frames + rim) / chunk_frames,
+        snr_db=float(snr_db),
+        max_error=float(np.abs(difference).max()),
+    )

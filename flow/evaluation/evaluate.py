@@ -1,0 +1,219 @@
+"""Measuring systems on recordings: every clip, system and seed is one job of a pool of processes, every metric one figure.
+
+Rules: jobs and figures are plain data; what they mean is in metrics.py, how they look in scores.py. A clip that cannot be
+used, or a metric that says nothing about a render, is never fatal and never silent: it is named with the reason.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from glowd.flow.evaluation import metrics
+from glowd.flow.evaluation.metrics import MetricError, Pitch
+from glowd.flow.evaluation.systems import REAL, System, build
+from glowd.flow.mel import Floats, MelFormat, log_mel
+from glowd.flow.training.data import DataError, find_recordings, read_audio
+
+
+class EvaluateError(ValueError):
+    """An evaluation that cannot start or cannot go on. The text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording cut to whole frames, and its mel."""
+
+    path: Path
+    audio: Floats  # [L * hop]
+    mel: Floats  # [L, M]
+    rate_hz: int
+
+    @cached_property
+    def pitch(self) -> Pitch:
+        """Its pitch, which every system is compared with."""
+        return metrics.pitch(self.audio, self.rate_hz)
+
+
+def read_clip(path: Path, format: MelFormat) -> Clip:
+    """Read a recording. Raises DataError if it cannot be read, and MetricError if it is silent or too short to judge."""
+    audio = read_audio(path, format.rate_hz)
+    metrics.require_sound(audio, format.rate_hz, str(path))
+    frames = len(audio) // format.hop
+    audio = audio[: frames * format.hop]
+    return Clip(path, audio, log_mel(audio, format)[:frames], format.rate_hz)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One render to be measured."""
+
+    set: str
+    path: Path
+    system: System
+    seed: int
+    format: MelFormat
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one job gave."""
+
+    job: Job
+    values: dict[str, float]
+    """Figures by metric; one that could not be taken is absent."""
+    comb_db: list[float]
+    """Level of each tooth of the comb."""
+    problems: list[str] = field(default_factory=list)
+    """Why what is absent is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A clip that could not be used."""
+
+    job: Job
+    text: str
+
+
+# ---- one job
+
+
+def judge(
+    clip: Clip, samples: Floats, format: MelFormat, group: int
+) -> tuple[dict[str, float], list[float], list[str]]:
+    """Samples [L * hop] against the clip they should sound like -> values, comb, problems (as in `Measured`).
+
+    Judged is what a listener hears: a render that diverged counts as the noise that it is.
+    """
+    problems: list[str] = []
+    rate_hz = format.rate_hz
+    overload = metrics.overloaded(samples)
+    if overload:
+        problems.append(f"diverged: peak {np.abs(samples).max():.3g}, full scale is 1")
+    samples = metrics.as_heard(samples)
+    try:
+        metrics.require_sound(samples, rate_hz, "what was rendered")
+    except MetricError as error:
+        return {"overload": float(overload)}, [], [*problems, str(error)]
+    mel = log_mel(samples, format)[: len(clip.mel)]
+    pitch = metrics.pitch(samples, rate_hz)
+    take: dict[str, Callable[[], float]] = {
+        "pesq": lambda: metrics.pesq_wb(clip.audio, samples, rate_hz),
+        "stoi": lambda: metrics.stoi(clip.audio, samples, rate_hz),
+        "estoi": lambda: metrics.stoi(clip.audio, samples, rate_hz, extended=True),
+        "mel_mae": lambda: metrics.mel_mae(clip.mel, mel),
+        "mcd_db": lambda: metrics.mel_cepstral_distortion_db(clip.mel, mel),
+        "mrstft": lambda: metrics.multi_resolution_stft(clip.audio, samples),
+        "f0_cents": lambda: metrics.f0_rmse_cents(clip.pitch, pitch),
+        "voicing_f1": lambda: metrics.voicing_f1(clip.pitch, pitch),
+        "periodicity": lambda: metrics.periodicity_rmse(clip.pitch, pitch),
+    }
+    values = {"overload": float(overload)}
+    for name, metric in take.items():
+        try:
+            values[name] = metric()
+        except MetricError as error:
+            problems.append(f"{name}: {error}")
+    try:
+        comb = metrics.comb_levels_db(samples, group).tolist()
+    except MetricError as error:
+        comb = []
+        problems.append(f"comb: {error}")
+    return values, comb, problems
+
+
+def measure(job: Job) -> Measured | Problem:
+    """Render and judge. Every error that a recording can cause comes back as a Problem."""
+    try:
+        return sound(job)[0]
+    except (DataError, MetricError) as error:
+        return Problem(job, str(error))
+
+
+def sound(job: Job) -> tuple[Measured, Floats]:
+    """The same with the samples [L * hop]. Raises DataError or MetricError for a clip that cannot be used."""
+    clip = _clip(job.path, job.format)
+    if job.system.kind == REAL:
+        return Measured(job, *judge(clip, clip.audio, job.format, job.group)), clip.audio
+    renderer = _ready(job.system, job.format)
+    began_s = time.process_time()
+    samples = renderer(clip.mel, job.seed)
+    seconds = time.process_time() - began_s
+    values, comb, problems = judge(clip, samples, job.format, job.group)
+    values["rtf"] = seconds / (len(clip.audio) / job.format.rate_hz)
+    if job.system.offline:
+        whole = _ready(job.system.offline, job.format)(clip.mel, job.seed)
+        values["streamed_difference"] = metrics.difference_max(metrics.as_heard(whole), metrics.as_heard(samples))
+    return Measured(job, values, comb, problems), metrics.as_heard(samples)
+
+
+@lru_cache(maxsize=4)
+def _clip(path: Path, format: MelFormat) -> Clip:
+    return read_clip(path, format)
+
+
+@lru_cache(maxsize=64)
+def _ready(system: System, format: MelFormat) -> Callable[[Floats, int], Floats]:
+    """Built, and run once, so that what only the first call pays is in no figure."""
+    renderer = build(system, format)
+    renderer(np.full((8, format.n_mels), -5.0, np.float32), 0)
+    return renderer
+
+
+# ---- all jobs
+
+
+def plan(
+    folders: Sequence[Path], systems: Sequence[System], seeds: int, most: int, made: tuple[MelFormat, int]
+) -> list[Job]:
+    """Jobs for the first `most` clips (0: all) of each folder, clip by clip. Raises DataError for an empty folder."""
+    sets = {folder.name or str(folder): find_recordings(folder)[: most or None] for folder in folders}
+    if len(sets) < len(folders):
+        raise EvaluateError("two data folders have the same name; give folders whose last parts differ")
+    return [
+        Job(name, path, system, seed, *made)
+        for name, paths in sets.items()
+        for path in paths
+        for system in systems
+        for seed in range(seeds if system.seeded else 1)
+    ]
+
+
+def _start_worker() -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    torch.set_num_threads(1)
+
+
+Result = TypeVar("Result")
+
+
+def run(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[Result]:
+    """Work in so many processes of one thread each; results in the order they come. Raises EvaluateError if one dies."""
+    # Threads of BLAS and OpenMP are settled when a library loads, so the workers inherit it.
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker)
+    try:
+        waiting: list[Future[Result]] = [pool.submit(work, job) for job in jobs]
+        for done in as_completed(waiting):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise EvaluateError("a worker process died (out of memory?); try fewer with --jobs") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+        os.environ.pop("OMP_NUM_THREADS")
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before

@@ -1,0 +1,211 @@
+"""How far samples are from a recording: each metric a pure function of signals, with its source.
+
+Rules: numpy in, a float out; knows no network, file or table. A reference and what is judged have the same length and
+rate, and no alignment is sought: a vocoder that shifts its speech in time is wrong. What a metric says nothing about
+(silence, too short a clip, no voiced frame) raises MetricError instead of giving a number that looks like one.
+The libraries are the optional dependencies `eval`; each is imported when it is first needed.
+"""
+
+import importlib
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glowd.flow.mel import Floats
+
+LIBRARIES = ("pesq", "pystoi", "auraloss", "librosa")
+MIN_S = 0.5
+"""Below this PESQ and STOI have too few frames to mean anything."""
+SILENT_RMS = 1e-4
+FMIN_HZ, FMAX_HZ = 65.0, 600.0
+"""Range of the pitch search: low men's to high women's voices."""
+OVERLOAD = 2.0
+"""Peak, full scale = 1, beyond which a network has diverged rather than spoken too loud."""
+MCD_ORDER = 13
+COMB_BINS = 4096
+COMB_NEAR, COMB_FAR = 3, 10
+"""Bins around a tooth that are its neighbours: beyond the main lobe of a Hann window, and not much further."""
+
+
+class MetricError(ValueError):
+    """A metric that cannot be taken. The text says of what, and why."""
+
+
+def library(name: str) -> Any:
+    """One of LIBRARIES. Raises MetricError with the command that installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MetricError(
+            f"judging voices needs {name}, which is missing; install it, in glowd's folder: pip install -e '.[eval]'"
+        ) from error
+
+
+def require_sound(samples: Floats, rate_hz: int, who: str = "the signal") -> None:
+    """Raises MetricError if samples [T] are too short, silent, or not finite."""
+    if len(samples) < MIN_S * rate_hz:
+        raise MetricError(f"{who} is too short: {len(samples) / rate_hz:.2f} s; needed: at least {MIN_S} s")
+    if not np.isfinite(samples).all():
+        raise MetricError(f"{who} holds NaN or infinite samples")
+    rms = float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
+    if rms < SILENT_RMS:
+        raise MetricError(f"{who} is silent: RMS {rms:.2g}; needed: at least {SILENT_RMS:g}")
+
+
+def as_heard(samples: Floats) -> Floats:
+    """Samples [T] as a loudspeaker plays them: cut at full scale, silence where there is no number."""
+    heard: Floats = np.nan_to_num(samples, nan=0.0).clip(-1, 1).astype(np.float32)
+    return heard
+
+
+def overloaded(samples: Floats) -> bool:
+    """Whether samples [T] are not finite or go 6 dB beyond full scale: a flow that diverged on a mel it does not know."""
+    return not bool((np.abs(samples) <= OVERLOAD).all())
+
+
+# ---- perceived quality and intelligibility
+
+
+def pesq_wb(reference: Floats, samples: Floats, rate_hz: int) -> float:
+    """PESQ, wide band: MOS-LQO, 1.04 (bad) to 4.64, of samples [T] against a reference [T] (ITU-T P.862.2, at 16 kHz)."""
+    import soxr
+
+    pesq, wide_hz = library("pesq"), 16000
+    pair = [np.asarray(soxr.resample(x, rate_hz, wide_hz, quality="VHQ")) for x in (reference, samples)]
+    try:
+        return float(pesq.pesq(wide_hz, *pair, "wb"))
+    except (pesq.PesqError, ValueError) as error:
+        raise MetricError(f"PESQ finds nothing to judge: {error}") from error
+
+
+def stoi(reference: Floats, samples: Floats, rate_hz: int, extended: bool = False) -> float:
+    """Short-time objective intelligibility, at most 1, of samples [T] against a reference [T].
+
+    Taal, Hendriks, Heusdens, Jensen 2011; `extended`: ESTOI, Jensen & Taal 2016. Raises MetricError where fewer than 30 of
+    its frames hold speech.
+    """
+    pystoi = library("pystoi")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(pystoi.stoi(reference, samples, rate_hz, extended=extended))
+        except RuntimeWarning as warning:
+            raise MetricError("STOI needs 30 frames (0.4 s) of speech, and finds fewer") from warning
+
+
+# ---- spectra
+
+
+def mel_mae(reference: Floats, mel: Floats) -> float:
+    """Mean absolute difference of log-mels [L, M], in nats of magnitude."""
+    return float(np.abs(reference - mel).mean())
+
+
+def mel_cepstral_distortion_db(reference: Floats, mel: Floats) -> float:
+    """MCD of log-mels [L, M]: (10 / ln 10) sqrt(2 sum of squared differences of cepstral coefficients 1 to 13), mean over L.
+
+    Kubichek 1993; the cepstrum is the cosine transform of log-mel bands (Davis & Mermelstein 1980), so with all
+    coefficients it would be the RMS difference of the spectra in dB, their mean levels apart. No time warping.
+    """
+    from scipy.fft import dct
+
+    bands = reference.shape[1]
+    difference = dct((reference - mel).astype(np.float64), axis=1)[:, 1 : MCD_ORDER + 1] / bands
+    return float((10 / np.log(10) * np.sqrt(2 * np.square(difference).sum(1))).mean())
+
+
+def multi_resolution_stft(reference: Floats, samples: Floats) -> float:
+    """Spectral convergence plus log-magnitude difference (nats) of samples [T], mean of three resolutions.
+
+    Yamamoto, Song, Kim 2020 (Parallel WaveGAN), as in auraloss: windows of 240, 600, 1200 in FFTs of 512, 1024, 2048.
+    """
+    import torch
+
+    auraloss = library("auraloss")
+    pair = [torch.from_numpy(np.ascontiguousarray(x, np.float32))[None, None] for x in (samples, reference)]
+    with torch.no_grad():
+        return float(auraloss.freq.MultiResolutionSTFTLoss()(*pair))
+
+
+# ---- pitch
+
+
+@dataclass(frozen=True, slots=True)
+class Pitch:
+    """What pYIN hears in L frames."""
+
+    hz: NDArray[np.float64]
+    """[L], NaN where unvoiced."""
+    periodicity: NDArray[np.float64]
+    """[L], the probability that a frame is voiced."""
+
+    @property
+    def voiced(self) -> NDArray[np.bool_]:
+        """[L]."""
+        return np.isfinite(self.hz)
+
+
+def pitch(samples: Floats, rate_hz: int, hop: int = 256) -> Pitch:
+    """Pitch of samples [T] by probabilistic YIN (Mauch & Dixon 2014) in librosa, 65 to 600 Hz, a frame for each hop."""
+    frame = 2 ** round(np.log2(rate_hz / 21.5))
+    hz, _, periodicity = library("librosa").pyin(
+        samples, fmin=FMIN_HZ, fmax=FMAX_HZ, sr=rate_hz, frame_length=frame, hop_length=hop
+    )
+    return Pitch(hz, periodicity)
+
+
+def f0_rmse_cents(reference: Pitch, other: Pitch) -> float:
+    """RMS difference of F0 in cents (1200 to an octave), over frames that are voiced in both (Morrison et al. 2022, CARGAN)."""
+    both = reference.voiced & other.voiced
+    if not both.any():
+        raise MetricError("no frame is voiced in both signals")
+    return float(np.sqrt(np.square(1200 * np.log2(other.hz[both] / reference.hz[both])).mean()))
+
+
+def voicing_f1(reference: Pitch, other: Pitch) -> float:
+    """F1, 0 to 1, of the decision voiced or unvoiced, the reference taken as the truth (Morrison et al. 2022, CARGAN)."""
+    said = int(reference.voiced.sum()) + int(other.voiced.sum())
+    if not said:
+        raise MetricError("no frame of either signal is voiced")
+    return 2 * int((reference.voiced & other.voiced).sum()) / said
+
+
+def periodicity_rmse(reference: Pitch, other: Pitch) -> float:
+    """RMS difference, 0 to 1, of periodicity over all frames (Morrison et al. 2022, CARGAN, with pYIN's in place of CREPE's)."""
+    return float(np.sqrt(np.square(reference.periodicity - other.periodicity).mean()))
+
+
+# ---- artefacts of the network
+
+
+def comb_levels_db(samples: Floats, group: int) -> NDArray[np.float64]:
+    """How far each multiple of rate / group below Nyquist stands out of its neighbours, in samples [T] -> [group / 2 - 1].
+
+    A flow that makes `group` samples at a time can leave tones there: the model bias of WaveGlow (Prenger et al. 2018,
+    whose code subtracts it). The difference of mean levels in dB: of the bin of a Hann-windowed FFT at the multiple, and of
+    those 3 to 10 bins around it. Levels are averaged over time in dB, so a tone that sounds in the pauses is not hidden
+    by loud speech; a smooth spectrum gives 0 whatever its level. Raises MetricError if T is less than one window.
+    """
+    spacing = -(-COMB_BINS // group)
+    window = spacing * group
+    if len(samples) < window:
+        raise MetricError(f"the comb needs {window} samples; got {len(samples)}")
+    frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), window)[:: window // 2]
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(window + 1)[:-1])))
+    level_db = 10 * np.log10(power + 1e-20)
+    teeth = np.arange(1, group // 2) * spacing
+    far = min(COMB_FAR, spacing // 2)
+    around = np.array([offset for near in range(COMB_NEAR, far + 1) for offset in (-near, near)])
+    neighbours = level_db[:, teeth[:, None] + around].mean(-1)
+    levels: NDArray[np.float64] = (level_db[:, teeth] - neighbours).mean(0)
+    return levels
+
+
+def difference_max(one: Floats, other: Floats) -> float:
+    """Largest difference between two renders [T] of one utterance, full scale = 1. Raises MetricError if lengths differ."""
+    if len(one) != len(other):
+        raise MetricError(f"two renders of one utterance have {len(one)} and {len(other)} samples")
+    return float(np.abs(one - other).max())

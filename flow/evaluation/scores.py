@@ -1,0 +1,203 @@
+"""What measurements add up to: a row for each system and set of clips, as lines for a terminal, as JSON and as CSV.
+
+Rules: no signal and no network here. A row's mean is over clips and seeds; its spread is the standard deviation, over
+seeds, of the mean over clips, so it says how far another seed would move the figure. What was not measured is absent.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from glowd.flow.evaluation.evaluate import Measured, Problem
+from glowd.flow.evaluation.systems import REAL
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A metric as it stands in a table."""
+
+    key: str
+    heading: str
+    form: str
+    text: str
+    """What it is, and which way is better."""
+    goal: float | None = None
+    higher_is_better: bool = False
+
+    def cell(self, value: float | None) -> str:
+        """A figure as text."""
+        return ABSENT if value is None else format(value, self.form)
+
+    def shortfall(self, value: float) -> float:
+        """How far a value is from the goal; 0 where it is reached."""
+        assert self.goal is not None
+        return max(0.0, self.goal - value if self.higher_is_better else value - self.goal)
+
+
+COLUMNS = [
+    Column("pesq", "PESQ", ".2f", "PESQ wide band, 1.04 to 4.64, higher is better", 3.0, True),
+    Column("stoi", "STOI", ".3f", "short-time objective intelligibility, to 1, higher is better", 0.95, True),
+    Column("estoi", "ESTOI", ".3f", "extended STOI, to 1, higher is better"),
+    Column("mel_mae", "mel MAE", ".3f", "mean absolute log-mel difference, nats, lower is better"),
+    Column("mcd_db", "MCD dB", ".2f", "mel-cepstral distortion, dB, lower is better"),
+    Column("mrstft", "MR-STFT", ".2f", "multi-resolution STFT distance, lower is better"),
+    Column("f0_cents", "F0 cents", ".0f", "RMS difference of F0, cents, lower is better"),
+    Column("voicing_f1", "V/UV F1", ".3f", "F1 of voiced or unvoiced, to 1, higher is better"),
+    Column("periodicity", "period.", ".3f", "RMS difference of periodicity, lower is better"),
+    Column(
+        "comb_db", "comb dB", ".2f", "level at multiples of fs/G against neighbours, dB, mean of all, 0 is best", 1.0
+    ),
+    Column("comb_worst_db", "worst", ".2f", "the same, of the multiple that stands out most"),
+    Column("streamed_difference", "streamed", ".0e", "largest difference between streamed and offline, full scale = 1"),
+    Column("overload", "diverged", ".0%", "share of renders that go 6 dB or more beyond full scale, judged as noise"),
+    Column("rtf", "RTF", ".2f", "CPU time of one thread over audio time, lower is better"),
+]
+COMB, WORST, STREAMED = "comb_db", "comb_worst_db", "streamed_difference"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system on one set of clips."""
+
+    set: str
+    system: str
+    clips: int
+    seeds: int
+    mean: dict[str, float]
+    spread: dict[str, float]
+    """Absent where there was one seed only."""
+
+
+def rows(results: Iterable[Measured | Problem]) -> list[Row]:
+    """A row for each set and system. Sets and systems come in the order of the jobs."""
+    found: dict[tuple[str, str], list[Measured]] = {}
+    for one in results:
+        if isinstance(one, Measured):
+            found.setdefault((one.job.set, one.job.system.name), []).append(one)
+    return [_row(set, system, measured) for (set, system), measured in found.items()]
+
+
+def _row(set: str, system: str, measured: list[Measured]) -> Row:
+    seeds = sorted({one.job.seed for one in measured})
+    by_seed = [_means([one for one in measured if one.job.seed == seed]) for seed in seeds]
+    mean = _means(measured)
+    spread: dict[str, float] = {}
+    for key in mean:
+        if len(values := [means[key] for means in by_seed if key in means]) > 1:
+            spread[key] = float(np.std(values, ddof=1))
+    return Row(set, system, len({one.job.path for one in measured}), len(seeds), mean, spread)
+
+
+def _means(measured: list[Measured]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for one in measured:
+        for key, value in one.values.items():
+            values.setdefault(key, []).append(value)
+    means = {key: float(max(found) if key == STREAMED else np.mean(found)) for key, found in values.items()}
+    # Tones of the network stand at the same place in every clip, so teeth are averaged first and compared then.
+    if combs := [one.comb_db for one in measured if one.comb_db]:
+        teeth = np.mean(combs, axis=0)
+        means |= {COMB: float(teeth.mean()), WORST: float(teeth.max())}
+    return means
+
+
+# ---- for people
+
+
+def table(found: Sequence[Row]) -> list[str]:
+    """Lines: a table for each set, the spread over seeds under each row, and how far the goals are."""
+    width = max([len(row.system) for row in found] + [len("standard deviation")]) + 2
+    heading = " " * width + "".join(column.heading.rjust(9) for column in COLUMNS)
+    lines: list[str] = []
+    for set in dict.fromkeys(row.set for row in found):
+        inside = [row for row in found if row.set == set]
+        lines += ["", f"{set}: {max(row.clips for row in inside)} clips", heading]
+        for row in inside:
+            lines.append(row.system.ljust(width) + _cells(row.mean))
+            if row.spread:
+                lines.append(f"  +/- of {row.seeds} seeds".ljust(width) + _cells(row.spread))
+        lines += ["", *goal_lines(inside)]
+    return lines
+
+
+def _cells(values: dict[str, float]) -> str:
+    return "".join(column.cell(values.get(column.key)).rjust(9) for column in COLUMNS)
+
+
+def goal_lines(found: Sequence[Row]) -> list[str]:
+    """How far each system is from each goal, a line for each system but real audio."""
+    lines = []
+    for row in found:
+        if row.system == REAL:
+            continue
+        said = []
+        for column in COLUMNS:
+            if column.goal is None or column.key not in row.mean:
+                continue
+            sign = ">=" if column.higher_is_better else "<="
+            short = column.shortfall(row.mean[column.key])
+            verdict = f"missed by {short:{column.form}}" if short else "reached"
+            said.append(f"{column.heading} {sign} {column.goal:g} {verdict}")
+        lines.append(f"goal, {row.system}: {'; '.join(said)}")
+    return lines
+
+
+# ---- for programs
+
+
+def as_dict(found: Sequence[Row], results: Sequence[Measured | Problem], made: dict[str, Any]) -> dict[str, Any]:
+    """Everything, for `--json`: how it was made, the goals, rows, and each measurement."""
+    goals = {column.key: column.goal for column in COLUMNS if column.goal is not None}
+    return {
+        "made": made,
+        "goals": goals,
+        "rows": [asdict(row) for row in found],
+        "measurements": [
+            {**_of(one), "values": one.values, "problems": one.problems} for one in results if isinstance(one, Measured)
+        ],
+        "skipped": skipped(results),
+    }
+
+
+def read_rows(document: dict[str, Any]) -> list[Row]:
+    """The rows of such a document. Raises ValueError if it is none."""
+    try:
+        return [Row(**row) for row in document["rows"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no result of `glowlab evaluate --json`: {error}") from error
+
+
+def as_csv(results: Sequence[Measured | Problem]) -> str:
+    """One line for each clip, system and seed, for `--csv`."""
+    keys = [column.key for column in COLUMNS if column.key not in (COMB, WORST)]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["set", "clip", "system", "seed", *keys, COMB])
+    for one in results:
+        if isinstance(one, Measured):
+            comb = float(np.mean(one.comb_db)) if one.comb_db else ""
+            writer.writerow([*_of(one).values(), *(one.values.get(key, "") for key in keys), comb])
+    return text.getvalue()
+
+
+def _of(one: Measured) -> dict[str, Any]:
+    return {"set": one.job.set, "clip": one.job.path.name, "system": one.job.system.name, "seed": one.job.seed}
+
+
+def skipped(results: Iterable[Measured | Problem]) -> list[str]:
+    """Clips that could not be used and metrics that could not be taken, each said once."""
+    said = []
+    for one in results:
+        if isinstance(one, Problem):
+            said.append(one.text)
+        else:
+            said += [
+                f"{one.job.path.name}, {one.job.system.name}, seed {one.job.seed}: {text}" for text in one.problems
+            ]
+    return list(dict.fromkeys(said))

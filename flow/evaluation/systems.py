@@ -1,0 +1,109 @@
+"""The systems that are compared: each has a name and turns a mel into samples. Real audio is the one that needs no mel.
+
+Rules: a `System` is plain data, so that it travels to worker processes, which `build` it there. A new engine of sound is
+one line in VOCODERS; a new kind of network is one entry in `of_checkpoint`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+from glowd.flow import checkpoint
+from glowd.flow.evaluation.context_curve import whole
+from glowd.flow.mel import Floats, MelFormat
+from glowd.flow.network.registry import Network
+from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
+from glowd.flow.network.wavenet_sampling import render as generate
+from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
+from glowd.flow.phase_recovery.rtisi import RtisiVocoder
+from glowd.flow.streaming import ChunkPlan, stream_vocoder
+from glowd.flow.vocoder import Vocoder, render
+
+Renderer = Callable[[Floats, int], Floats]
+"""Mel [L, M] and a seed to samples [L * hop]."""
+
+REAL, GRIFFIN_LIM, RTISI_LA = "Real audio", "Griffin-Lim", "RTISI-LA"
+WAVENET, WAVEGLOW, STREAMED = "WaveNet", "WaveGlow", "WaveGlow streamed"
+VOCODERS: dict[str, Callable[[MelFormat], Vocoder]] = {GRIFFIN_LIM: GriffinLimVocoder, RTISI_LA: RtisiVocoder}
+"""Engines without a network, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What to render with. Hashable, and small to send to another process."""
+
+    kind: str
+    """REAL, a name in VOCODERS, or the kind of a checkpoint."""
+    checkpoint: str = ""
+    title: str = ""
+    """What tells two checkpoints of one kind apart."""
+    sigma: float | None = None
+    """Spread of the latents; None where there are none, or for the voice's own."""
+    chunk_frames: int = 4
+    """Frames in a chunk of a streamed system."""
+
+    @property
+    def name(self) -> str:
+        """For tables: unique among the systems of one comparison."""
+        parts = [self.kind, self.title and f"({self.title})", "" if self.sigma is None else f"sigma {self.sigma:g}"]
+        return " ".join(part for part in parts if part)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed is another signal."""
+        return self.kind != REAL
+
+    @property
+    def offline(self) -> "System | None":
+        """The system that renders the same latents as a whole, for one that streams."""
+        return replace(self, kind=WAVEGLOW) if self.kind == STREAMED else None
+
+
+def classical() -> list[System]:
+    """The systems that need no checkpoint, real audio among them."""
+    return [System(REAL), *(System(name) for name in VOCODERS)]
+
+
+def of_checkpoint(path: str, sigmas: list[float], chunk_frames: int, title: str = "") -> list[System]:
+    """The systems of a checkpoint: a WaveGlow offline at each sigma and streamed at its own, or a WaveNet at its own
+    temperature. Raises CheckpointError."""
+    config = checkpoint.read_any_header(path)[0]
+    if isinstance(config, WaveNetConfig):
+        return [System(WAVENET, path, title)]
+    own = config.sigma
+    offline = [System(WAVEGLOW, path, title, sigma) for sigma in sigmas or [own]]
+    return [*offline, System(STREAMED, path, title, own, chunk_frames)]
+
+
+def format_of(systems: list[System]) -> MelFormat:
+    """The mel format of all of them. Raises ValueError if two checkpoints have different ones."""
+    found = {s.checkpoint: checkpoint.read_any_header(s.checkpoint)[0].mel for s in systems if s.checkpoint}
+    if len(set(found.values())) > 1:
+        raise ValueError(f"{' and '.join(found)} have different mel formats; compare them apart")
+    return next(iter(found.values()), MelFormat())
+
+
+def group_of(systems: list[System]) -> int:
+    """G of the first network among them, whose comb is looked for in every system; 64 if there is none."""
+    return next((checkpoint.read_header(s.checkpoint)[0].group for s in systems if s.kind == WAVEGLOW), 64)
+
+
+@cache
+def _network(path: str) -> Network:
+    return checkpoint.load_any(path)
+
+
+@cache
+def build(system: System, format: MelFormat) -> Renderer:
+    """Load what it takes to render; once in each process. REAL cannot be built: its samples are the recording's."""
+    if system.kind in VOCODERS:
+        vocoder = VOCODERS[system.kind](format)
+        return lambda mel, seed: render(vocoder, mel, seed)
+    voice = _network(system.checkpoint)
+    if isinstance(voice, WaveNet):
+        return lambda mel, seed: generate(voice, [mel], seed)[0]
+    if system.kind == WAVEGLOW:
+        return lambda mel, seed: whole(voice, mel, seed, system.sigma)
+    assert system.kind == STREAMED, system
+    streaming = stream_vocoder(voice, ChunkPlan(), slots=1)
+    return lambda mel, seed: render(streaming, mel, seed, system.chunk_frames, system.sigma)

@@ -1,0 +1,233 @@
+"""Published WaveGlow checkpoints to glowd's own: names, layouts and weight norm are translated, numbers are kept.
+
+Rules: files are read with ptfile, so nothing in them runs. The geometry is read off the shapes of the weights; what a
+file says about itself (`config`, attributes of a pickled module) must agree with them.
+
+Read are NVIDIA/waveglow's pickled modules and state dicts of any age, DeepLearningExamples' {'state_dict', 'config'}:
+
+    published name (weights folded)                  here
+    upsample                                         encoder.upsample
+    convinv.K.conv [C, C, 1]                         flows.K.mixing [C, C]
+    WN.K.start, end                                  flows.K.coupling.wn.start, end
+    WN.K.in_layers.I                                 flows.K.coupling.wn.conv.I
+    WN.K.res_skip_layers.I                           flows.K.coupling.wn.res_skip.I
+      before Nov 2018: res_layers.I + skip_layers.I  (rows of both; the last layer has skip alone)
+    WN.K.cond_layer                                  flows.K.coupling.wn.cond
+      before Aug 2019: cond_layers.I                 (rows of all)
+
+A weight w = g * v / |v| is stored as weight_g, weight_v, or as parametrizations.weight.original0, original1, or folded.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glowd.flow import checkpoint
+from glowd.flow.checkpoint import CheckpointError
+from glowd.flow.importing.nvidia_layouts import Weights, check, count, geometry, our_name
+from glowd.flow.network.waveglow import WaveGlowConfig
+from glowd.flow.torchfile.reader import Array, Opaque, read_pt
+
+_MARK = re.compile(r"(.*?)WN\.0\.start\.")
+_NORM_PARTS = {
+    ".weight_g": ".weight_v",
+    ".parametrizations.weight.original0": ".parametrizations.weight.original1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What was found in a file: the weights by their names there, and what it says of itself."""
+
+    weights: Weights
+    hints: Mapping[str, Any]
+    iteration: int | None = None
+
+
+def import_checkpoint(path: str | Path) -> tuple[WaveGlowConfig, dict[str, Tensor]]:
+    """Geometry and float32 state dict (as WaveGlow(config) expects it) of a published checkpoint.
+
+    Raises CheckpointError if it is not a WaveGlow that can be read, ptfile's UnsafeCheckpoint or CheckpointFileError if
+    the file is hostile or damaged, OSError if it cannot be opened. Every text names the file.
+    """
+    config, state, _ = _import(path)
+    return config, state
+
+
+def convert(source: str | Path, target: str | Path, half: bool = False) -> WaveGlowConfig:
+    """`import_checkpoint`, then write a glowd checkpoint to `target`; its card names the file it came from."""
+    config, state, iteration = _import(source)
+    card = {"imported_from": {"file": Path(source).name, "sha256": _sha256(Path(source)), "iteration": iteration}}
+    checkpoint.save(Path(target), config, state, card, half)
+    return config
+
+
+def _import(path: str | Path) -> tuple[WaveGlowConfig, dict[str, Tensor], int | None]:
+    content = read_pt(path)
+    try:
+        source = _find(content)
+        weights = _with_fused_layers(_without_weight_norm(_without_prefix(source.weights)))
+        config = geometry(weights, source.hints)
+        check(weights, config, source.hints)
+        state = {our_name(name): _tensor(name, value) for name, value in weights.items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be imported: {error}") from error
+    return config, state, source.iteration
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Finding the weights in what a file holds.
+
+
+def _find(content: Any) -> _Source:
+    iteration = content.get("iteration") if isinstance(content, dict) else None
+    for candidate in _candidates(content):
+        weights = _module_weights(candidate) if isinstance(candidate, Opaque) else _arrays(candidate)
+        if any(_MARK.match(name) for name in weights):
+            hints = _module_hints(candidate) if isinstance(candidate, Opaque) else _config(content)
+            return _Source(weights, hints, iteration if isinstance(iteration, int) else None)
+    raise ValueError(
+        "it holds no WaveGlow; expected a pickled module, a state_dict, or a dict with one of these as 'model' or "
+        f"'state_dict', with weights such as WN.0.start.weight; found {_summary(content)}"
+    )
+
+
+def _candidates(content: Any) -> Iterator[Any]:
+    if isinstance(content, Opaque):
+        yield content
+    if isinstance(content, dict):
+        yield from (content[key] for key in ("model", "state_dict", "waveglow", "generator") if key in content)
+        yield content
+
+
+def _summary(content: Any) -> str:
+    if isinstance(content, dict):
+        names = [str(key)[:60] for key in list(content)[:6] if isinstance(key, str | int)]
+        return f"a dict of {len(content)} with the keys {', '.join(names)}"
+    return f"{content.module}.{content.name}" if isinstance(content, Opaque) else f"a {type(content).__name__}"
+
+
+def _config(content: Any) -> Mapping[str, Any]:
+    config = content.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def _arrays(table: Any) -> Weights:
+    entries = table.items() if isinstance(table, dict) else ()
+    return {name: value for name, value in entries if isinstance(name, str) and isinstance(value, np.ndarray)}
+
+
+def _attributes(module: Opaque) -> dict[str, Any]:
+    return module.state if isinstance(module.state, dict) else {}
+
+
+def _children(module: Opaque) -> dict[str, Opaque]:
+    children = _attributes(module).get("_modules")
+    return {str(k): v for k, v in children.items() if isinstance(v, Opaque)} if isinstance(children, dict) else {}
+
+
+def _module_weights(root: Opaque) -> Weights:
+    """The state dict of a pickled module tree. Attributes that are no parameters, such as W_inverse, are left out."""
+    weights: Weights = {}
+    waiting, seen = [("", root)], set[int]()
+    while waiting:
+        prefix, module = waiting.pop()
+        if module.module.partition(".")[0] == "glow_old":
+            raise ValueError("glow_old.WaveGlow is another network (its couplings alternate between the halves)")
+        seen.add(id(module))
+        for table in ("_parameters", "_buffers"):
+            weights |= {prefix + name: value for name, value in _arrays(_attributes(module).get(table)).items()}
+        waiting += [(f"{prefix}{name}.", child) for name, child in _children(module).items() if id(child) not in seen]
+    return weights
+
+
+def _module_hints(module: Opaque) -> Mapping[str, Any]:
+    """The module's own n_flows etc., and the stride of its upsampling, which no shape shows."""
+    while "WN" not in (children := _children(module)):
+        if "module" not in children:
+            return {}
+        module = children["module"]
+    stride = _attributes(children["upsample"]).get("stride") if "upsample" in children else None
+    return _attributes(module) | ({"hop": stride[0]} if isinstance(stride, tuple) and stride else {})
+
+
+# From the names and layouts of a file to the published ones.
+
+
+def _without_prefix(weights: Weights) -> Weights:
+    """Names without what a wrapper put in front (`module.`, `waveglow.`), and without kept inverses."""
+    prefix = next(match[1] for name in weights if (match := _MARK.match(name)))
+    return {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix) and not name.endswith((".W_inverse", ".inv_conv.weight"))
+    }
+
+
+def _without_weight_norm(weights: Weights) -> Weights:
+    folded = dict(weights)
+    for name in weights:
+        for gain_part, direction_part in _NORM_PARTS.items():
+            if name.endswith(gain_part):
+                layer = name.removesuffix(gain_part)
+                if layer + direction_part not in weights:
+                    raise ValueError(f"{layer + direction_part} is missing beside {name}")
+                folded[layer + ".weight"] = _normed(name, folded.pop(name), folded.pop(layer + direction_part))
+    return folded
+
+
+def _normed(name: str, gain: Array, direction: Array) -> Array:
+    if gain.shape != (len(direction), *[1] * (direction.ndim - 1)):
+        raise ValueError(f"{name} has shape {list(gain.shape)}; its direction has {list(direction.shape)}")
+    direction = direction.astype(np.float32)
+    norm = np.sqrt(np.square(direction).sum(axis=tuple(range(1, direction.ndim)), keepdims=True))
+    weight: Array = direction * (gain.astype(np.float32) / norm)
+    return weight
+
+
+def _with_fused_layers(weights: Weights) -> Weights:
+    """Layers of older files joined as the published network has had them since."""
+    for flow in range(count(weights, r"WN\.(\d+)\.")):
+        for part in ("weight", "bias"):
+            _fuse_cond(weights, f"WN.{flow}.", part)
+            _fuse_res_skip(weights, f"WN.{flow}.", part)
+    return weights
+
+
+def _fuse_cond(weights: Weights, wn: str, part: str) -> None:
+    if layers := count(weights, rf"{wn}cond_layers\.(\d+)\.{part}"):
+        rows = [_take(weights, f"{wn}cond_layers.{i}.{part}") for i in range(layers)]
+        weights[f"{wn}cond_layer.{part}"] = np.concatenate(rows)
+
+
+def _fuse_res_skip(weights: Weights, wn: str, part: str) -> None:
+    layers = count(weights, rf"{wn}skip_layers\.(\d+)\.{part}")
+    for i in range(layers):
+        rows = [_take(weights, f"{wn}res_layers.{i}.{part}")] if i < layers - 1 else []
+        rows.append(_take(weights, f"{wn}skip_layers.{i}.{part}"))
+        weights[f"{wn}res_skip_layers.{i}.{part}"] = np.concatenate(rows)
+
+
+def _take(weights: Weights, name: str) -> Array:
+    if name not in weights:
+        raise ValueError(f"{name} is missing")
+    return weights.pop(name)
+
+
+def _tensor(name: str, value: Array) -> Tensor:
+    # A copy only of what still lies in the file: a folded weight is already ours.
+    value = np.require(value, np.float32, ["C", "W"])
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} holds NaN or infinite weights")
+    return torch.from_numpy(value[:, :, 0].copy() if name.startswith("convinv.") else value)

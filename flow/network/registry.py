@@ -1,0 +1,31 @@
+"""The kinds of network that the trainer trains and a checkpoint may hold, by the names that checkpoints give them.
+
+A kind is a frozen config (`to_dict`, `from_dict`, `mel`) and a module made from it that has `nll(audio, mel, autocast)`.
+"""
+
+from typing import Any
+
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
+
+Config = WaveGlowConfig | WaveNetConfig
+Network = WaveGlow | WaveNet
+
+CONFIGS: dict[str, type[WaveGlowConfig] | type[WaveNetConfig]] = {"waveglow": WaveGlowConfig, "wavenet": WaveNetConfig}
+
+
+def kind_of(config: Config) -> str:
+    """The name of a config's kind."""
+    return next(kind for kind, cls in CONFIGS.items() if type(config) is cls)
+
+
+def config_from_dict(kind: str, table: dict[str, Any]) -> Config:
+    """The inverse of `to_dict` and `kind_of`. Raises ValueError for an unknown kind or key, or an impossible value."""
+    if kind not in CONFIGS:
+        raise ValueError(f"unknown kind of network {kind!r}; known: {', '.join(CONFIGS)}")
+    return CONFIGS[kind].from_dict(table)
+
+
+def build(config: Config) -> Network:
+    """A network of that geometry, with random weights."""
+    return WaveGlow(config) if isinstance(config, WaveGlowConfig) else WaveNet(config)

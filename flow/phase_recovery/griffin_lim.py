@@ -1,0 +1,81 @@
+"""Griffin-Lim behind the vocoder interface: no network, the classical way back from a mel, and every voice's yardstick.
+
+Rules: no torch; librosa is imported when something is first rendered. The phase is found by going back and forth between
+signal and spectrogram (Griffin & Lim 1984; with momentum, Perraudin, Balazs & Soendergaard 2013), which needs the whole
+utterance: a stream renders nothing before `end`, then everything in its first step, and hands it out after that.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from glowd.flow.mel import Floats, MelFormat
+from glowd.flow.phase_recovery.mel_inversion import MelInversion
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
+
+
+class GriffinLimStream(Stream):
+    """A stream that keeps all its frames, and, once they were rendered, the samples not yet handed out."""
+
+    samples: Floats | None = None
+
+
+class GriffinLimVocoder(Vocoder):
+    """Mel to magnitudes as in mel_inversion.py, to samples by `iterations` rounds. The seed is the first phase."""
+
+    look_ahead_frames = 0
+    history_frames = 2**31 - 1
+    latency_samples = 0
+    whole_utterance = True
+    sigma = 0.0
+
+    def __init__(self, format: MelFormat | None = None, name: str = "griffin-lim", iterations: int = 60) -> None:
+        self.format, self.name, self.iterations = format or MelFormat(), name, iterations
+        self._inversion = MelInversion(self.format)
+
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> GriffinLimStream:
+        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a first frame other than 0."""
+        if origin.frame != 0:
+            raise ValueError(f"{self.name} renders whole utterances: the first frame must be 0, not {origin.frame}")
+        return GriffinLimStream(seed, self.sigma, self.format.n_mels, keep_frames=None)
+
+    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+        """See Vocoder."""
+        if not stream.ended or stream.done:
+            return None
+        return min(limit, stream.frames_in - stream.frames_done)
+
+    def key(self, stream: Stream, frames: int) -> Hashable:
+        """See Vocoder. One stream at a time: nothing is gained by making one wait for another's utterance."""
+        return id(stream)
+
+    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+        """See Vocoder."""
+        return [self._next(stream, frames) for stream in streams]
+
+    def _next(self, stream: Stream, frames: int) -> Floats:
+        assert isinstance(stream, GriffinLimStream)
+        if stream.samples is None:
+            stream.samples = self.invert(stream.frames(0, stream.frames_in), stream.seed)
+        begin = stream.frames_done * self.hop
+        samples = stream.samples[begin : begin + frames * self.hop]
+        stream.rendered(frames, len(samples))
+        return samples
+
+    def invert(self, mel: Floats, seed: int) -> Floats:
+        """Log-mel [L, M] -> samples [L * hop]."""
+        import librosa
+
+        # L centred frames cover (L - 1) * hop samples: the last frame is repeated for the rest. A spectrogram shorter
+        # than its own window would be padded with silence instead.
+        frames = max(len(mel) + 1, self.format.n_fft // self.hop + 1)
+        magnitudes = self._inversion(np.pad(mel, ((0, frames - len(mel)), (0, 0)), mode="edge"))
+        samples: Floats = librosa.griffinlim(
+            magnitudes.T,
+            n_iter=self.iterations,
+            hop_length=self.hop,
+            win_length=self.format.win,
+            n_fft=self.format.n_fft,
+            random_state=np.random.default_rng(seed % 2**64),
+        )
+        return samples[: len(mel) * self.hop]

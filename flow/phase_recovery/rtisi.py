@@ -1,0 +1,152 @@
+"""Live Griffin-Lim behind the vocoder interface: clear speech, frame by frame, from no network at all.
+
+Rules: numpy and scipy, no torch. A frame's phase is settled while the next ones arrive, and then never touched again:
+real-time iterative spectrogram inversion with look-ahead, RTISI-LA (Zhu, Beauregard & Wyse 2007, "Real-Time Signal
+Estimation From Modified Short-Time Fourier Transform Magnitude Spectra", IEEE TASLP 15(5)). What a stream says is a
+function of its frames and its seed alone, to the last bit: neither chunks nor other streams in a call change it.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import scipy.fft
+
+from glowd.flow.mel import Floats, MelFormat, hann_window
+from glowd.flow.phase_recovery.mel_inversion import MelInversion
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
+
+TINY = np.float32(1e-20)
+MIN_WEIGHT = np.float32(1e-3)
+"""Window energy below which a sample is not scaled up any further."""
+
+
+class RtisiStream(Stream):
+    """A stream, and what its next frame is joined to. Arrays are replaced, never written into.
+
+    With S = hop, Q = n_fft / hop and K = 1 + look-ahead:
+    """
+
+    settled: Floats
+    """[Q - 1, S]: the part of the settled frames that is still to be added to."""
+    tentative: Floats
+    """[K, n_fft]: windowed samples of the frames whose phase is still moving, oldest first; the last is about to enter."""
+    magnitudes: Floats
+    """[K, n_fft / 2 + 1]: those of the last K frames that entered."""
+
+
+class RtisiVocoder(Vocoder):
+    """RTISI-LA. One tick takes in one frame, moves the phases of the newest K, and settles the oldest of them:
+
+        settled frames     ... [ f-1 ]
+        tentative                  [  f  ]              <- settled at the end of this tick
+                                       [ f+1 ] ...      <- look_ahead_frames of these
+        samples of frame   ...... f-Q/2 | complete: every frame over them is settled
+
+    In each iteration all tentative frames are analysed out of the sum of everything, and keep the phase they find but
+    not the magnitude. That sum is not divided by the sum of windows, so towards the newest frame, which nothing follows
+    yet, it falls off: the newest frame's analysis window is in effect an asymmetric one that trusts its settled past. (The
+    paper's asymmetric window mirrors that fall, and sounds no better here.) A frame enters as silence, so its first
+    phase is the one its predecessors predict by overlap. Samples are divided by the sum of squared windows on their way
+    out; before the first frame there is silence, after the last one it is repeated.
+    """
+
+    latency_samples = 0
+    # The phase of a frame rests on all frames before it, so only a stream that begins anew goes on exactly.
+    history_frames = 2**31 - 1
+    sigma = 0.0
+
+    def __init__(
+        self, format: MelFormat | None = None, name: str = "rtisi", look_ahead_frames: int = 2, iterations: int = 16
+    ) -> None:
+        """`look_ahead_frames` beyond those over a sample; `iterations` per frame. Raises ValueError for what cannot be."""
+        self.format, self.name, self.iterations = format or MelFormat(), name, iterations
+        if look_ahead_frames < 0 or iterations < 1:
+            raise ValueError(
+                f"{name}: look_ahead_frames is {look_ahead_frames} and iterations {iterations}; allowed: at least 0 and 1"
+            )
+        if self.format.n_fft % (2 * self.hop):
+            raise ValueError(
+                f"{name}: hop is {self.hop} and n_fft {self.format.n_fft}; allowed: a hop that divides half of n_fft"
+            )
+        self.overlap = self.format.n_fft // self.hop
+        self._reach = self.overlap // 2  # frames after a frame whose windows cover its samples
+        self._tentative_frames = 1 + look_ahead_frames
+        self.look_ahead_frames = look_ahead_frames + self._reach
+        self._window = hann_window(self.format)
+        self._weights = np.maximum((self._window**2).reshape(self.overlap, self.hop).sum(axis=0), MIN_WEIGHT)
+        self._blocks = np.arange(self._tentative_frames)[:, None] + np.arange(self.overlap)
+        self._inversion = MelInversion(self.format)
+
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> RtisiStream:
+        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a first frame other than 0."""
+        if origin.frame != 0:
+            raise ValueError(f"{self.name} goes on from a whole past: the first frame must be 0, not {origin.frame}")
+        stream = RtisiStream(seed, self.sigma, self.format.n_mels)
+        stream.tentative = np.zeros((self._tentative_frames, self.format.n_fft), np.float32)
+        # The first frame has no past to take its phase from: it enters as noise, of which only the phase is kept.
+        noise = np.random.default_rng(seed % 2**64).standard_normal(self.format.n_fft)
+        stream.tentative[-1] = noise.astype(np.float32) * self._window
+        stream.settled = np.zeros((self.overlap - 1, self.hop), np.float32)
+        stream.magnitudes = np.zeros((self._tentative_frames, self.format.n_fft // 2 + 1), np.float32)
+        return stream
+
+    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+        """See Vocoder."""
+        held_back = 0 if stream.ended else self.look_ahead_frames
+        ready = min(limit, stream.frames_in - held_back - stream.frames_done)
+        return ready if ready > 0 else None
+
+    def key(self, stream: Stream, frames: int) -> Hashable:
+        """See Vocoder. A first step takes the look-ahead in as well."""
+        return frames, stream.frames_done == 0
+
+    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+        """See Vocoder."""
+        batch = [stream for stream in streams if isinstance(stream, RtisiStream)]
+        taken_in = 0 if batch[0].frames_done == 0 else self.look_ahead_frames
+        coming = self._coming(batch, taken_in, frames + self.look_ahead_frames)
+        settled, tentative, magnitudes = (
+            np.stack([getattr(stream, name) for stream in batch]) for name in ("settled", "tentative", "magnitudes")
+        )
+        blocks = []
+        for tick in range(coming.shape[1]):
+            magnitudes = np.concatenate([magnitudes[:, 1:], coming[:, tick, None]], axis=1)
+            tentative = self._iterate(settled, tentative, magnitudes)
+            total = self._overlap_add(settled, tentative[:, :1])
+            blocks.append(total[:, 0])
+            settled = total[:, 1:]
+            tentative = np.concatenate([tentative[:, 1:], np.zeros_like(tentative[:, :1])], axis=1)
+        for row, stream in enumerate(batch):
+            stream.settled, stream.tentative, stream.magnitudes = settled[row], tentative[row], magnitudes[row]
+        return [self._take(stream, row) for stream, row in zip(batch, np.stack(blocks[-frames:], axis=1))]
+
+    def _coming(self, streams: Sequence[RtisiStream], begin: int, end: int) -> Floats:
+        """Magnitudes [B, end - begin, F] of frames that far after those rendered; a stream's last frame is repeated."""
+        mels = [s.frames(s.frames_done, s.frames_in) for s in streams]
+        window = np.concatenate([mel[np.minimum(np.arange(begin, end), len(mel) - 1)] for mel in mels])
+        return self._inversion(window).reshape(len(streams), end - begin, -1)
+
+    def _iterate(self, settled: Floats, tentative: Floats, magnitudes: Floats) -> Floats:
+        """The tentative frames [B, K, n_fft] with phases that fit each other and the settled past better."""
+        for _ in range(self.iterations):
+            signal = self._overlap_add(settled, tentative)
+            views = signal[:, self._blocks].reshape(tentative.shape)
+            spectra = scipy.fft.rfft(views * self._window)
+            spectra *= magnitudes / np.maximum(np.abs(spectra), TINY)
+            tentative = scipy.fft.irfft(spectra, self.format.n_fft) * self._window
+        return tentative
+
+    def _overlap_add(self, settled: Floats, frames: Floats) -> Floats:
+        """Settled parts [B, Q - 1, S] and n frames [B, n, n_fft] from there on -> their sum [B, n + Q - 1, S]."""
+        batch, count, _ = frames.shape
+        total = np.zeros((batch, count + self.overlap - 1, self.hop), np.float32)
+        total[:, : self.overlap - 1] = settled
+        parts = frames.reshape(batch, count, self.overlap, self.hop)
+        for part in range(self.overlap):
+            total[:, part : part + count] += parts[:, :, part]
+        return total
+
+    def _take(self, stream: RtisiStream, blocks: Floats) -> Floats:
+        samples = (blocks / self._weights).reshape(-1)
+        stream.rendered(len(blocks), len(samples))
+        return samples

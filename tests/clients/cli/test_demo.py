@@ -1,0 +1,61 @@
+"""The demonstration: its measurements against the fake daemon, its words when something is wrong."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from glowd.clients import transport
+from glowd.clients.cli import demo
+from glowd.clients.cli.mel_sources import mel_of_file
+from glowd.clients.errors import GlowdError
+from glowd.daemon import wire
+from glowd.flow.mel import MelFormat
+from tests.clients.fake import HOP, FakeDaemon
+from tests.clients.snapshots import SNAPSHOT
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(chunks: Iterator[Any], mel_format: MelFormat) -> Iterator[Any]:
+        return chunks
+
+    monkeypatch.setattr(demo, "at_speaking_pace", at_once)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_sentence_is_spoken_and_measured(fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "stream_name", lambda client, number: client)
+    fake.snapshot = {"streams": {"demo": copy.deepcopy(SNAPSHOT["streams"]["talk"])}}
+    report = "\n".join(demo.speak(fake.endpoint, tmp_path / "demo.wav"))
+    frames = len(mel_of_file(demo.SENTENCE, MelFormat()))
+    assert sum(m.frames for m in fake.of_type(wire.Mel)) == frames
+    assert soundfile.info(tmp_path / "demo.wav").frames == frames * HOP
+    assert fake.of_type(wire.Open)[0].sinks == ["socket", "device"]
+    for words in (f"{frames} frames ->", "61.4", "0.310", "network", "1.25", "9.50"):
+        assert words in report
+    assert [line.split() for line in report.splitlines() if "  device  " in line] == [["device", "-", "-"]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([], "0 samples came back; 4 are exactly right"),
+        ([np.ones(5, np.float32)], "5 samples"),
+        ([np.zeros(4, np.float32)], "silence"),
+    ],
+)
+def test_a_wrong_result_is_no_success(parts: list[Any], words: str) -> None:
+    with pytest.raises(GlowdError, match=words):
+        demo.check(demo.Hearing(parts), 4)
+
+
+def test_a_daemon_that_does_not_start_is_told_with_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.toml").write_text("[server]\nmax_streems = 1\n")
+    assert demo.main(["--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "x.wav")]) == 1
+    said = capfd.readouterr().err
+    assert "glowd did not start" in said and "max_streems" in said and not (tmp_path / "x.wav").exists()

@@ -1,0 +1,242 @@
+"""glowctl as a process, against the fake daemon: what it does, what it says, how it ends."""
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import soundfile
+import zmq
+
+from glowd.daemon import wire
+from tests.clients.fake import HOP, FakeDaemon
+from tests.clients.snapshots import SNAPSHOT
+from tests.patience import WAIT_S, until
+
+ROOT = Path(__file__).parents[3]
+started: list["subprocess.Popen[str]"] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """What a test that failed has left running is ended."""
+    yield
+    for process in started:
+        process.kill()
+        process.wait()
+    started.clear()
+
+
+def start(endpoint: str, *words: str, **more: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "glowd.clients.cli.glowctl", "--endpoint", endpoint, *words]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    started.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
+    return started[-1]
+
+
+def glowctl(endpoint: str, *words: str, said: str | None = None) -> tuple[int, str, str]:
+    process = start(endpoint, *words)
+    out, err = process.communicate(said, timeout=WAIT_S)
+    assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def mel_file(tmp_path: Path) -> Path:
+    np.save(tmp_path / "m.npy", np.full((50, 80), -4, np.float32))
+    return tmp_path / "m.npy"
+
+
+@pytest.fixture
+def telemetry(socket_dir: Path) -> Iterator[str]:
+    endpoint, stop = f"ipc://{socket_dir}/top.ipc", threading.Event()
+    context = zmq.Context()
+
+    def publish() -> None:
+        publisher = context.socket(zmq.PUB)
+        publisher.bind(endpoint)
+        while not stop.wait(0.05):
+            publisher.send(msgpack.packb(SNAPSHOT))
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    yield endpoint
+    stop.set()
+    thread.join()
+    context.destroy(linger=0)
+
+
+def test_send_speaks_a_file_and_writes_what_it_heard(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+    words = ["--voice", "glow", "--seed", "7", "--stream", "s", "--chunk", "8", "--out", str(tmp_path / "o.wav")]
+    code, _, err = glowctl(fake.endpoint, "send", str(mel_file), *words)
+    assert code == 0 and f"{50 * HOP} samples" in err
+    assert soundfile.info(tmp_path / "o.wav").frames == 50 * HOP
+    opened = fake.of_type(wire.Open)[0]
+    assert (opened.stream, opened.voice, opened.seed, opened.sinks) == ("s", "glow", 7, ["socket"])
+    assert [m.frames for m in fake.of_type(wire.Mel)] == [8] * 6 + [2]
+    assert fake.received[-2:] == [wire.Close("s"), wire.Bye()]
+
+
+def test_sinks_are_repeatable_and_the_device_is_the_default(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+    assert glowctl(fake.endpoint, "send", str(mel_file))[0] == 0
+    sinks = ["--sink", "null", "--sink", "file:x", "--out", str(tmp_path / "o.wav")]
+    assert glowctl(fake.endpoint, "send", str(mel_file), *sinks)[0] == 0
+    assert [o.sinks for o in fake.of_type(wire.Open)] == [["device"], ["null", "file:x", "socket"]]
+
+
+def test_the_pace_of_speech(fake: FakeDaemon, mel_file: Path) -> None:
+    words = ("--sink", "null", "--pace", "realtime", "--chunk", "4")
+    assert glowctl(fake.endpoint, "send", str(mel_file), *words)[0] == 0
+    sent_ns = [m.t_client_ns for m in fake.of_type(wire.Mel)]
+    # A stall makes one pause long and those after it short; most are what they are meant to be.
+    assert len(sent_ns) == 13 and np.median(np.diff(sent_ns)) / 1e9 == pytest.approx(4 * HOP / 22050, rel=0.3)
+
+
+@pytest.mark.parametrize("text", ["hello you", "-"])
+def test_say_speaks_a_text(fake: FakeDaemon, text: str) -> None:
+    code, _, err = glowctl(fake.endpoint, "say", "--sink", "null", "--", text, said="hello from a pipe")
+    assert (code, err) == (0, "")
+    frames = sum(m.frames for m in fake.of_type(wire.Mel))
+    assert fake.of_type(wire.End)[0].total_frames == frames > 20
+
+
+def test_listen_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+    process = start(fake.endpoint, "listen", "--once", "--out", str(tmp_path / "heard.wav"))
+    fake.wait_for(lambda: bool(fake.listeners))
+    assert glowctl(fake.endpoint, "send", str(mel_file), "--sink", "null")[0] == 0
+    assert process.communicate(timeout=WAIT_S) == ("", "") and process.returncode == 0
+    assert soundfile.info(tmp_path / "heard.wav").frames == 50 * HOP
+
+
+def test_status_as_text_and_json(fake: FakeDaemon) -> None:
+    fake.snapshot = SNAPSHOT
+    code, out, _ = glowctl(fake.endpoint, "status")
+    assert code == 0 and "talk" in out and "0.31" in out
+    assert json.loads(glowctl(fake.endpoint, "status", "--json")[1]) == SNAPSHOT
+
+
+def test_flush_stops_a_stream_of_another_client(fake: FakeDaemon, mel_file: Path) -> None:
+    fake.snapshot = {"streams": {"s": {"generation": 0}}}
+    np.save(mel_file, np.zeros((10_000, 80), np.float32))
+    speaker = start(fake.endpoint, "send", str(mel_file), "--sink", "null", "--stream", "s", "--pace", "realtime")
+    fake.wait_for(lambda: bool(fake.of_type(wire.Mel)))
+    assert glowctl(fake.endpoint, "flush", "s", "--fade", "30")[:2] == (0, "last sample played 99, 1000 dropped\n")
+    assert fake.of_type(wire.Flush) == [wire.Flush("s", 0, 30)]
+    assert speaker.communicate(timeout=WAIT_S)[1] == "glowctl: stream s was flushed by another client\n"
+    assert speaker.returncode == 1
+    code, _, err = glowctl(fake.endpoint, "flush", "nobody")
+    assert (code, err) == (1, "glowctl: there is no stream nobody; open now: s\n")
+
+
+def test_top_in_batch_and_json(telemetry: str) -> None:
+    code, out, _ = glowctl("", "top", "--telemetry", telemetry, "--batch", "-n", "2")
+    assert code == 0 and out.count("glowd ready") == 2 and "61" in out
+    code, out, _ = glowctl("", "top", "--telemetry", telemetry, "--json", "-n", "3")
+    assert code == 0 and [json.loads(line) for line in out.splitlines()] == [SNAPSHOT] * 3
+
+
+def test_top_on_a_terminal_is_left_with_q(telemetry: str) -> None:
+    ours, theirs = pty.openpty()
+    terminal = {"COLUMNS": "140", "LINES": "30", "TERM": "xterm", **os.environ}
+    process = start("", "top", "--telemetry", telemetry, stdin=theirs, stdout=theirs, env=terminal)
+    os.close(theirs)
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):  # at its end a terminal fails
+            while piece := os.read(ours, 65536):
+                shown.append(piece)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    until(lambda: all(words in b"".join(shown) for words in (b"0.31", b"1.2/9.5")), "a full screen")
+    os.write(ours, b"q")
+    assert process.wait(WAIT_S) == 0
+    assert process.stderr is not None and process.stderr.read() == ""
+    process.stderr.close()
+    watcher.join()
+    os.close(ours)
+
+
+def test_output_into_a_closed_pipe_is_no_fault(telemetry: str) -> None:
+    process = start("", "top", "--telemetry", telemetry, "--batch")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(WAIT_S) == 0 and process.stderr.read() == ""
+
+
+def test_ctrl_c_flushes(fake: FakeDaemon, mel_file: Path) -> None:
+    np.save(mel_file, np.zeros((10_000, 80), np.float32))  # two minutes of speech
+    process = start(fake.endpoint, "send", str(mel_file), "--sink", "null", "--pace", "realtime", "--chunk", "2")
+    fake.wait_for(lambda: bool(fake.of_type(wire.Mel)))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert fake.of_type(wire.Flush) and not fake.of_type(wire.End)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["send", "none.wav"], 2, "none.wav: no such file"),
+        (["send", "pyproject.toml"], 2, "known: .wav"),
+        (["say", " "], 2, "no text"),
+        (["say", "x", "--espeak-voice", "klingon-x"], 2, "klingon-x"),
+        (["say", "x", "--sink", "loud"], 2, "open.sinks is ['loud']"),
+        (["say", "x", "--voice", "bass"], 1, "no voice bass is ready; there is: glow"),
+        (["say", "x", "--chunk", "0"], 2, "at least 1"),
+        (["--timeout", "nan", "status"], 2, "no number of seconds"),
+        (["sing"], 2, "invalid choice"),
+        (["top", "--telemetry", "nonsense"], 1, "cannot connect to nonsense"),
+    ],
+)
+def test_errors_are_words_and_a_status(fake: FakeDaemon, words: list[str], code: int, said: str) -> None:
+    got, out, err = glowctl(fake.endpoint, *words)
+    assert (got, out) == (code, "") and said in err
+    assert len(err.splitlines()) == 1 or err.startswith("usage:")
+
+
+def test_no_daemon_is_one_line(socket_dir: Path) -> None:
+    for words in (["status"], ["top", "--telemetry", f"ipc://{socket_dir}/t.ipc", "-n", "1"]):
+        code, _, err = glowctl(f"ipc://{socket_dir}/none.ipc", "--timeout", "0.2", *words)
+        assert code == 1 and "start one with: glowd --config config.toml" in err and len(err.splitlines()) == 1
+
+
+HEAVY = ("torch", "librosa", "numba", "scipy", "sounddevice", "soundfile", "rich")
+
+
+@pytest.mark.parametrize("module", ["", ".client", ".aio", ".cli.glowctl", ".cli.demo"])
+def test_importing_a_client_is_light(module: str) -> None:
+    code = (
+        f"import sys, glowd.clients{module}; from glowd.clients import Client; print({{*{HEAVY}}} & {{*sys.modules}})"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set()\n"
+
+
+def test_a_saved_mel_needs_no_librosa(mel_file: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from glowd.clients.cli.mel_sources import mel_of_file
+from glowd.flow.mel import MelFormat
+assert mel_of_file(Path({str(mel_file)!r}), MelFormat()).shape == (50, 80)
+print([m for m in {HEAVY} if m in sys.modules])"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
+
+
+def test_clients_has_no_other_names() -> None:
+    from glowd import clients
+
+    with pytest.raises(AttributeError, match="it has: AsyncClient, Client, GlowdError"):
+        clients.Klient  # noqa: B018

@@ -1,0 +1,114 @@
+"""The sound device goes away in the middle of a word, and comes back."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from glowd.daemon import ipc
+from tests.daemon.speaker.signals import RATE, find, speechlike
+from tests.daemon.speaker.speaker_rig import SpeakerRig, pcm, speaker
+from tests.patience import WAIT_S, Stalls, repeated_after_stalls
+from tests.pulse import PulseServer
+
+PREFILL = 1323
+
+
+def start_playing(rig: SpeakerRig, seconds: int = 8) -> np.ndarray:
+    source = speechlike(seconds * RATE)
+    rig.wait(ipc.DeviceReady)
+    rig.send(ipc.Attach(key=1, prefill_samples=PREFILL), pcm(1, 0, source, last=True))
+    rig.wait(ipc.Position, 1, count=6)
+    rig.forget()
+    rig.wait(ipc.Position, 1)
+    return source
+
+
+def noticed(rig: SpeakerRig, loss: Callable[[], None]) -> None:
+    """The speaker says within half a second that the device is gone; a stall of the machine is no fault of its."""
+    with Stalls() as stalls:
+        loss()
+        lost_ns = time.monotonic_ns()
+        took_s = (rig.arrival_ns(rig.wait(ipc.DeviceGone)) - lost_ns) / 1e9
+    assert took_s < 0.5 + stalls.lost_s
+
+
+@repeated_after_stalls
+def test_a_sink_that_is_removed_and_comes_back(own_pulse: PulseServer) -> None:
+    own_pulse.restart("glow")
+    with speaker(own_pulse.env, "speaker.device=pulse") as rig:
+        source = start_playing(rig)
+        noticed(rig, lambda: own_pulse.remove_sink("glow"))
+        assert "pulse" in rig.wait(ipc.DeviceGone).text
+        stopped = rig.all(ipc.Position, 1)[-1].samples
+        rig.forget()
+        own_pulse.add_sink("glow")
+        with own_pulse.record("glow") as heard:
+            rig.wait(ipc.DeviceReady)
+            rig.wait(ipc.Position, 1, count=12)
+        again = rig.all(ipc.Position, 1)[0].samples
+        assert 0 <= again - stopped <= RATE // 10
+    recorded = heard.samples()
+    audible = recorded[np.flatnonzero(recorded)[0] :][:8000]
+    begin = find(audible[300:], source)
+    assert np.abs(source[begin : begin + 7700] - audible[300:]).max() <= 2 / 32768
+    if (
+        len(recorded) > 12_000 and not recorded[0]
+    ):  # the recorder was there first: sound went on exactly where it stopped
+        assert begin - 300 == pytest.approx(again, abs=2)
+
+
+@repeated_after_stalls
+def test_a_server_that_dies_and_comes_back(own_pulse: PulseServer) -> None:
+    own_pulse.restart("glow")
+    with speaker(own_pulse.env, "speaker.device=pulse") as rig:
+        start_playing(rig)
+        noticed(rig, own_pulse.kill)
+        rig.send(ipc.Pause(key=1), ipc.Resume(key=1))
+        stopped = rig.all(ipc.Position, 1)[-1].samples
+        rig.forget()
+        own_pulse.start()
+        own_pulse.add_sink("glow")
+        rig.wait(ipc.DeviceReady)
+        assert 0 <= rig.wait(ipc.Position, 1).samples - stopped <= RATE // 10
+        assert rig.process.poll() is None
+
+
+@repeated_after_stalls
+def test_a_sink_that_takes_no_sound_for_a_while(own_pulse: PulseServer) -> None:
+    own_pulse.restart("glow")
+    with speaker(own_pulse.env, "speaker.device=pulse") as rig:
+        source = start_playing(rig)
+        noticed(rig, lambda: own_pulse.suspend("glow", True))
+        rig.send(ipc.Flush(key=1, fade_samples=300))
+        flushed = rig.wait(ipc.Flushed, 1)
+        assert flushed.last_sample_played + 1 + flushed.dropped == len(source)
+        rig.forget()
+        own_pulse.suspend("glow", False)
+        rig.wait(ipc.DeviceReady)
+        rig.send(ipc.Attach(key=2), pcm(2, 0, source[:RATE], last=True))
+        assert rig.wait(ipc.Played, 2).samples == RATE
+        rig.forget()
+        own_pulse.suspend("glow", True)
+        rig.wait(ipc.DeviceGone)
+        assert rig.process.stdin  # and a device that hangs does not keep the process from ending
+        rig.process.stdin.close()
+        rig.process.wait(timeout=WAIT_S)
+
+
+def test_without_any_device_the_process_stays_and_says_how_to_get_one(own_pulse: PulseServer) -> None:
+    own_pulse.kill()
+    with speaker(own_pulse.env) as rig:
+        assert "libasound2-plugins" in rig.status["ready"]["warning"]
+        assert "PulseAudio or PipeWire" in rig.wait(ipc.DeviceGone).text
+        rig.wait(ipc.DeviceGone, count=2)
+        own_pulse.start()
+        own_pulse.add_sink("glow")
+        rig.wait(ipc.DeviceReady)
+
+
+def test_a_device_that_does_not_exist_is_named_with_those_that_do(pulse: PulseServer) -> None:
+    with speaker(pulse.env, "speaker.device=kazoo") as rig:
+        text = rig.wait(ipc.DeviceGone).text
+        assert "speaker.device = 'kazoo'" in text and "0 'pulse'" in text

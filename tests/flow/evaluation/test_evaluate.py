@@ -1,0 +1,249 @@
+"""`glowlab evaluate` as a user runs it, and what measurements add up to."""
+
+import csv
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from glowd.flow import checkpoint
+from glowd.flow.cli import main
+from glowd.flow.evaluation import metrics, scores
+from glowd.flow.evaluation.cli import systems_of
+from glowd.flow.evaluation.evaluate import EvaluateError, Job, Measured, Problem, judge, measure, plan, read_clip, run
+from glowd.flow.evaluation.systems import (
+    GRIFFIN_LIM,
+    REAL,
+    RTISI_LA,
+    STREAMED,
+    WAVEGLOW,
+    WAVENET,
+    System,
+    build,
+    format_of,
+    group_of,
+    of_checkpoint,
+)
+from glowd.flow.mel import MelFormat
+from glowd.flow.network.wavenet_sampling import render as generate
+from tests.flow.recordings import voice_like, write_recordings
+from tests.flow.voices import random_voice, tiny
+from tests.flow.wavenets import small
+
+FORMAT = MelFormat()
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a causal voice, one that is not, recordings, and two files that cannot be judged."""
+    root = tmp_path_factory.mktemp("evaluate")
+    for name, causal in (("causal", True), ("blind", False)):
+        voice = random_voice(tiny(causal=causal))
+        checkpoint.save(root / f"{name}.safetensors", voice.config, voice.state_dict(), {"name": name})
+    write_recordings(root / "talk", 2, seconds=1.2)
+    soundfile.write(root / "talk" / "silent.flac", np.zeros(22050, np.float32), 22050)
+    soundfile.write(root / "talk" / "tiny.flac", voice_like(0.2, 0), 22050)
+    return root
+
+
+def test_evaluate_end_to_end(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, sheet = tmp_path / "out.json", tmp_path / "out.csv"
+    argv = [
+        "evaluate",
+        str(room / "causal.safetensors"),
+        "--data",
+        str(room / "talk"),
+        "--seeds",
+        "2",
+        "--sigma",
+        "0.5",
+    ]
+    assert main([*argv, "--jobs", "2", "--json", str(out), "--csv", str(sheet)]) == 0
+    text = capsys.readouterr().out
+    assert "talk: 2 clips" in text and "+/- of 2 seeds" in text
+    assert text.count("silent.flac is silent") == text.count("tiny.flac is too short: 0.20 s") == 1
+    document = json.loads(out.read_text())
+    rows = {row.system: row for row in scores.read_rows(document)}
+    assert list(rows) == [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.5", f"{STREAMED} sigma 0.8"]
+    assert rows[REAL].mean["stoi"] == pytest.approx(1) and rows[REAL].spread == {}
+    assert rows[GRIFFIN_LIM].mean["mel_mae"] < rows[f"{WAVEGLOW} sigma 0.5"].mean["mel_mae"]
+    assert rows[f"{STREAMED} sigma 0.8"].mean["streamed_difference"] <= 1e-5
+    assert all(row.clips == 2 and row.mean["rtf"] > 0 for name, row in rows.items() if name != REAL)
+    assert f"goal, {GRIFFIN_LIM}: PESQ >= 3 " in text and document["made"]["command"]
+    with sheet.open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(document["measurements"]) == 2 * (1 + 4 * 2)
+    own = [line for line in lines if line["system"] == GRIFFIN_LIM]
+    assert np.mean([float(line["stoi"]) for line in own]) == pytest.approx(rows[GRIFFIN_LIM].mean["stoi"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data", "talk", "--seeds", "0"], "--seeds is 0; allowed: at least 1"),
+        (["--data", "talk", "--sigma", "3"], "--sigma is 3; allowed: 0 to 2"),
+        (["--data", "none"], "none does not exist"),
+        (["--data", "talk", "--json", "none/out.json"], "none/out.json cannot be written: there is no folder none"),
+        (["--data", "talk", "talk"], "the same name"),
+        (["causal.safetensors", "./causal.safetensors", "--data", "talk"], "two checkpoints have the same file name"),
+    ],
+)
+def test_mistakes_are_one_line(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    monkeypatch.chdir(room)
+    assert main(["evaluate", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("glowlab: ") and error.count("\n") == 1 and said in error, error
+
+
+def test_nothing_to_measure_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "silent.flac", np.zeros(22050, np.float32), 22050)
+    assert main(["evaluate", "--data", str(tmp_path), "--jobs", "1", "--seeds", "1", "--sigma", "1"]) == 2
+    assert "nothing could be measured" in capsys.readouterr().err
+
+
+def test_a_missing_library_is_told_before_the_work(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metrics, "LIBRARIES", ("pystoi", "no_such_library"))
+    assert main(["evaluate", "--data", str(room / "talk")]) == 2
+    assert "needs no_such_library, which is missing; install it" in capsys.readouterr().err
+
+
+def test_a_voice_that_is_not_causal_streams_within_its_plan(room: Path) -> None:
+    systems = of_checkpoint(str(room / "blind.safetensors"), [], 4)
+    assert [system.kind for system in systems] == [WAVEGLOW, STREAMED]
+    mel = read_clip(room / "talk" / "clip0.flac", FORMAT).mel[:40]
+    whole, streamed = (build(system, format_of(systems))(mel, 1) for system in systems)
+    assert whole.shape == streamed.shape == (40 * 256,)
+    assert 0 < metrics.difference_max(whole, streamed) < 1
+
+
+def test_a_wavenet_is_a_checkpoint_like_any_other(room: Path, tmp_path: Path) -> None:
+    network = small()
+    checkpoint.save(tmp_path / "net.safetensors", network.config, network.state_dict())
+    systems = of_checkpoint(str(tmp_path / "net.safetensors"), [0.5, 0.8], 4)
+    assert [(system.kind, system.name) for system in systems] == [(WAVENET, WAVENET)]
+    mel = read_clip(room / "talk" / "clip0.flac", FORMAT).mel[:12]
+    assert np.array_equal(build(systems[0], format_of(systems))(mel, 2), generate(network, [mel], 2)[0])
+
+
+def test_titles_tell_two_checkpoints_of_a_kind_apart(room: Path, tmp_path: Path) -> None:
+    network = small()
+    checkpoint.save(tmp_path / "net.safetensors", network.config, network.state_dict())
+    paths = [str(room / "causal.safetensors"), str(tmp_path / "net.safetensors"), str(room / "blind.safetensors")]
+
+    def names(checkpoints: list[str]) -> list[str]:
+        return [s.name for s in systems_of(Namespace(checkpoints=checkpoints, chunk_frames=4), []) if s.checkpoint]
+
+    assert names(paths[:2]) == ["WaveGlow sigma 0.8", "WaveGlow streamed sigma 0.8", "WaveNet"]
+    assert names(paths[::2])[::2] == ["WaveGlow (causal) sigma 0.8", "WaveGlow (blind) sigma 0.8"]
+
+
+def test_the_comb_is_that_of_the_voice(room: Path) -> None:
+    assert group_of(of_checkpoint(str(room / "causal.safetensors"), [], 4)) == 64
+    assert group_of([System(REAL)]) == 64
+
+
+def test_voices_with_other_mels_are_not_mixed(room: Path, tmp_path: Path) -> None:
+    voice = random_voice(tiny(mel=MelFormat(fmax_hz=7600.0)))
+    checkpoint.save(tmp_path / "other.safetensors", voice.config, voice.state_dict())
+    systems = [System(WAVEGLOW, str(path)) for path in (room / "causal.safetensors", tmp_path / "other.safetensors")]
+    with pytest.raises(ValueError, match="different mel formats; compare them apart"):
+        format_of(systems)
+
+
+def test_a_silent_render_is_reported_not_fatal(room: Path) -> None:
+    clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
+    values, comb, problems = judge(clip, np.zeros_like(clip.audio), FORMAT, 64)
+    assert (values, comb) == ({"overload": 0}, []) and problems == [
+        "what was rendered is silent: RMS 0; needed: at least 0.0001"
+    ]
+
+
+def test_a_render_that_diverged_is_judged_as_it_sounds(room: Path) -> None:
+    clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
+    wild = clip.audio.copy()
+    wild[4000:] *= np.float32(1e30) * np.sign(np.sin(np.arange(len(wild) - 4000))).astype(np.float32)
+    values, _, problems = judge(clip, wild, FORMAT, 64)
+    assert values["overload"] == 1 and problems[0].startswith("diverged: peak ") and values["mel_mae"] > 1
+    assert all(np.isfinite(value) for value in values.values())
+
+
+def test_a_render_without_pitch_lacks_only_its_pitch(room: Path) -> None:
+    clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
+    noise = (0.1 * np.random.default_rng(0).standard_normal(len(clip.audio))).astype(np.float32)
+    values, comb, problems = judge(clip, noise, FORMAT, 64)
+    assert "stoi" in values and len(comb) == 31
+    assert ("f0_cents" in values) != any(problem.startswith("f0_cents: no frame is voiced") for problem in problems)
+
+
+def test_an_unreadable_clip_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "bad.flac").write_text("no sound")
+    found = measure(Job("set", tmp_path / "bad.flac", System(REAL), 0, FORMAT, 64))
+    assert isinstance(found, Problem) and "bad.flac is not a readable recording" in found.text
+
+
+def test_real_audio_has_one_seed_and_clips_are_limited(room: Path) -> None:
+    jobs = plan([room / "talk"], [System(REAL), System(GRIFFIN_LIM)], 3, 2, (FORMAT, 64))
+    assert len(jobs) == 2 * (1 + 3)
+    assert [job.seed for job in jobs[:4]] == [0, 0, 1, 2]
+
+
+def die(job: Job) -> None:
+    os._exit(1)
+
+
+def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(EvaluateError, match=r"a worker process died .* try fewer with --jobs"):
+        list(run(die, [Job("set", Path("x"), System(REAL), 0, FORMAT, 64)], 1))
+
+
+# ---- rows
+
+
+def measured(seed: int, clip: str, system: System = System(WAVEGLOW, "x"), **values: float) -> Measured:
+    return Measured(Job("lj", Path(clip), system, seed, FORMAT, 64), values, [0.0, 2.0 * seed])
+
+
+def test_a_row_is_the_mean_and_the_spread_over_seeds() -> None:
+    (row,) = scores.rows(
+        [
+            measured(0, "a", stoi=0.8, streamed_difference=1e-7),
+            measured(0, "b", stoi=0.6, streamed_difference=3e-7),
+            measured(1, "a", stoi=0.9),
+            measured(1, "b"),
+        ]
+    )
+    assert (row.set, row.system, row.clips, row.seeds) == ("lj", WAVEGLOW, 2, 2)
+    assert row.mean["stoi"] == pytest.approx((0.8 + 0.6 + 0.9) / 3)
+    assert row.spread["stoi"] == pytest.approx(0.2 / np.sqrt(2))  # of 0.7 and 0.9
+    assert row.mean["streamed_difference"] == 3e-7  # the largest, not the mean
+    assert (row.mean["comb_db"], row.mean["comb_worst_db"]) == (
+        0.5,
+        1.0,
+    )  # teeth are averaged before the worst is found
+    assert "streamed_difference" not in row.spread
+
+
+def test_the_distance_to_the_goal_is_said() -> None:
+    rows = scores.rows([measured(0, "a", stoi=0.9, pesq=3.2), measured(0, "a", System(REAL), stoi=1.0)])
+    assert scores.goal_lines(rows) == [
+        "goal, WaveGlow: PESQ >= 3 reached; STOI >= 0.95 missed by 0.050; comb dB <= 1 reached"
+    ]
+
+
+def test_what_was_not_measured_is_absent_from_the_table() -> None:
+    lines = scores.table(scores.rows([measured(0, "a", stoi=0.9)]))
+    row = next(line for line in lines if line.startswith("WaveGlow"))
+    assert row.split()[1:4] == ["-", "0.900", "-"]
+
+
+def test_another_json_is_refused() -> None:
+    with pytest.raises(ValueError, match="no result of `glowlab evaluate --json`"):
+        scores.read_rows({"row": []})

@@ -1,0 +1,246 @@
+"""The page of `glowlab compare`: whole, self-contained, and saying what is missing."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from PIL import Image
+
+from glowd.flow import checkpoint
+from glowd.flow.cli import main
+from glowd.flow.evaluation import listening_page, live, plots, scores
+from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
+from glowd.flow.mel import Floats, log_mel
+from glowd.flow.training.data import DataError
+from tests.flow.recordings import voice_like, write_recordings
+from tests.flow.voices import random_voice, tiny
+
+VOID = {"meta", "img", "input", "br", "link", "hr"}
+CURVE = [[step * 10, step * 36.0, -3 + 1 / (step + 1), -3 + 2 / (step + 1), 0.002] for step in range(30)]
+
+
+class Page(HTMLParser):
+    """A page, read strictly: every element closes what it opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.problems: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        self.problems += [f"{tag} is never closed" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if len(dict(attrs)) < len(attrs):
+            self.problems.append(f"{tag} has an attribute twice")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> closes nothing")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Attributes of every element of a kind."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def content_of(url: str | None) -> bytes:
+    assert url and url.startswith("data:")
+    return base64.b64decode(url.partition(";base64,")[2], validate=True)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A voice with a curve, and two sets of recordings with one bad file."""
+    root = tmp_path_factory.mktemp("compare")
+    voice = random_voice(tiny())
+    card = {"name": "tiny <b>", "licence": "CC0", "curve": CURVE}
+    checkpoint.save(root / "tiny.safetensors", voice.config, voice.state_dict(), card)
+    write_recordings(root / "one", 2, seconds=1.2)
+    write_recordings(root / "two", 1, seconds=1.3, first_seed=7)
+    soundfile.write(root / "two" / "aaa-silent.flac", np.zeros(22050, np.float32), 22050)
+    return root
+
+
+@pytest.fixture(scope="module")
+def text(room: Path) -> str:
+    """A page with two sentences and a clip that cannot be used, without the daemon."""
+    out = room / "page.html"
+    data = ["--data", str(room / "one"), str(room / "two"), "--count", "3"]
+    argv = ["compare", str(room / "tiny.safetensors"), *data, "--out", str(out), "--no-live", "--jobs", "1"]
+    assert main(argv) == 0
+    return out.read_text("utf-8")
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(text: str) -> None:
+    page = Page(text)
+    assert page.problems == []
+    assert "http:" not in text and "https:" not in text and "@import" not in text and "url(" not in text
+    addresses = [attributes.get(key) or "" for _, attributes in page.elements for key in ("src", "href")]
+    assert all(address == "" or address.startswith(("data:", "#")) for address in addresses)
+    assert page.all("script") == [{}] and page.all("link") == []
+    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv"))
+    assert policy and policy.startswith("default-src 'none'")
+
+
+def test_every_sentence_has_every_system_with_player_and_picture(text: str) -> None:
+    page = Page(text)
+    names = [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.8"]
+    players, images = page.all("audio"), page.all("img")
+    assert len(players) == len(images) == 2 * len(names)
+    assert [p["aria-label"] for p in players] == [f"clip{i}, {name}" for i in (0, 1) for name in names]
+    assert all(image["alt"] for image in images)
+    for image in images:
+        assert Image.open(io.BytesIO(content_of(image["src"]))).size == (104, 160)  # 1.2 s in hops, and bands
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for kind in ("aria-controls", "aria-labelledby"):
+        assert {attributes[kind] for _, attributes in page.elements if kind in attributes} <= set(ids)
+    assert all(button.get("type") == "button" for button in page.all("button"))
+
+
+def test_the_sound_on_the_page_is_the_recordings(text: str, room: Path) -> None:
+    real = next(player for player in Page(text).all("audio") if player["aria-label"] == f"clip0, {REAL}")
+    heard, rate_hz = soundfile.read(io.BytesIO(content_of(real["src"])), dtype="float32")
+    source, _ = soundfile.read(room / "one" / "clip0.flac", dtype="float32")
+    wanted = soxr.resample(source[: len(source) // 256 * 256], 22050, rate_hz)
+    assert len(heard) == len(wanted) and np.corrcoef(heard, wanted)[0, 1] > 0.99
+
+
+def test_figures_curve_and_origin_are_there(text: str, room: Path) -> None:
+    page = Page(text)
+    said = "".join(page.words)
+    headings = [column.heading for column in scores.COLUMNS if column.key != scores.STREAMED]
+    for words in [*headings, "goal", "licence", "CC0", "glowlab", "commit", "one, 2 clips", "tiny <b>"]:
+        assert words in said, words
+    assert "tiny <b>" not in text  # escaped: a card is not trusted with markup
+    assert re.search(r"commit</dt><dd>([0-9a-f]{40}|unknown)", text)
+    assert checkpoint_digest(room) in text
+    assert [line["class"] for line in page.all("polyline")] == ["train", "validation"]
+    assert "aaa-silent.flac is silent" in said  # what is missing is said
+
+
+def checkpoint_digest(room: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256((room / "tiny.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_blind_test_knows_the_sentences_and_systems(text: str) -> None:
+    found = re.search(r"const CONTENT = (\[.*\]);", text)
+    assert found
+    names = [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.8"]
+    assert json.loads(found[1]) == [["clip0", names], ["clip1", names]]
+    page = Page(text)
+    assert {"toggle", "blind", "hear", "votes", "scores", "copy", "clear"} <= {a.get("id") for _, a in page.elements}
+    assert 'const KEY = "glowd-compare-' in text and "localStorage" in text
+
+
+def test_another_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> None:
+    row = {"set": "far", "system": "X", "clips": 7, "seeds": 3, "mean": {"stoi": 0.96}, "spread": {"stoi": 0.01}}
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({"rows": [row], "made": {"command": "glowlab evaluate --data far"}}))
+    argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip1.flac"), "--no-live"]
+    argv += ["--jobs", "1", "--audio", "flac", "--out", str(tmp_path / "new")]
+    assert main([*argv, "--evaluation", str(result)]) == 0
+    page = (tmp_path / "new" / "compare.html").read_text("utf-8")
+    assert "far, 7 clips" in page and "0.960 ✓<small>±0.010" in page and "glowlab evaluate --data far" in page
+    assert "data:audio/flac;base64," in page and "audio/ogg" not in page
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--count", "0"], "--count is 0; allowed: at least 1"),
+        (["--longest", "0.5"], "no recording is at most 0.5 s long; raise --longest"),
+        (["--evaluation", "none.json"], "none.json"),
+        (["--evaluation", "page.json"], "--evaluation page.json: this is no result of `glowlab evaluate --json`"),
+    ],
+)
+def test_mistakes_are_one_line(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    monkeypatch.chdir(room)
+    (room / "page.json").write_text("{}")
+    assert main(["compare", "tiny.safetensors", "--data", "one", "--out", "no.html", "--no-live", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("glowlab: ") and error.count("\n") == 1 and said in error, error
+    assert not (room / "no.html").exists()
+
+
+def test_sentences_come_from_the_folders_in_turn(room: Path) -> None:
+    assert [path.name for _, path in listening_page.sentences([room / "one", room / "two"], 3, 8)] == [
+        "clip0.flac", "clip1.flac", "aaa-silent.flac",
+    ]  # fmt: skip
+    assert [name for name, _ in listening_page.sentences([room / "two", room / "one" / "clip1.flac"], 3, 8)] == [
+        "two",
+        "two",
+        "one",
+    ]
+    with pytest.raises(DataError, match="does not exist"):
+        listening_page.sentences([room / "none"], 3, 8)
+
+
+def test_a_daemon_that_cannot_start_is_said_on_the_page(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "GLOWD", ("sh", "-c", "echo no glowd here >&2; exit 1"))
+    out = tmp_path / "page.html"
+    argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip0.flac"), "--jobs", "1"]
+    assert main([*argv, "--out", str(out)]) == 0
+    told = "WaveGlow live: the daemon did not become ready; its last words: no glowd here"
+    assert told in capsys.readouterr().out and told in out.read_text("utf-8")
+
+
+# ---- pictures
+
+
+def test_a_spectrogram_is_bright_where_the_tone_is() -> None:
+    t = np.arange(22050) / 22050
+    tone: Floats = (0.5 * np.sin(2 * np.pi * 2000 * t)).astype(np.float32)
+    picture = np.asarray(Image.open(io.BytesIO(plots.spectrogram(tone, 22050))).convert("L"), np.float32)
+    assert picture.shape == (160, 22050 // 256 + 1)
+    row = picture[:, 20:60].mean(1).argmax()
+    level = log_mel(tone, pictures_format())[30].argmax()
+    assert abs((159 - row) - level) <= 1 and picture.max() > 200 and np.median(picture) < 40
+
+
+def pictures_format() -> "plots.MelFormat":
+    return plots.MelFormat(22050, n_fft=2048, win=1024, n_mels=160, fmax_hz=11025.0, log_floor=1e-7)
+
+
+def test_a_quieter_signal_is_darker_on_the_same_scale() -> None:
+    wave = voice_like(1, 0)
+    top = float(plots.spectrum(wave, 22050).max())
+    loud, quiet = (
+        np.asarray(Image.open(io.BytesIO(plots.spectrogram(x, 22050, top))).convert("L"), np.float32)
+        for x in (wave, wave / np.float32(10))
+    )
+    assert quiet.mean() < loud.mean() - 10
+
+
+def test_a_curve_falls_from_left_to_right() -> None:
+    svg = plots.curve(CURVE)
+    lines = re.findall(r'class="(\w+)" points="([^"]+)"', svg)
+    assert [name for name, _ in lines] == ["train", "validation"]
+    points = np.array([[float(v) for v in pair.split(",")] for pair in lines[1][1].split()])
+    assert len(points) == len(CURVE) - 3 and points[0, 1] == plots.TOP  # the steep beginning is left out
+    assert (np.diff(points[:, 0]) > 0).all() and (np.diff(points[:, 1]) >= 0).all()
+    assert "0.3 hours" in svg and plots.curve(CURVE[:1]) == ""

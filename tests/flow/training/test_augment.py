@@ -1,0 +1,90 @@
+"""Changed recordings: on the grid, within full scale, filtered as said, and with the mel that belongs to them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from glowd.flow.mel import MelFormat, log_mel
+from glowd.flow.training import augment
+from glowd.flow.training.data import FULL_SCALE, Segments, load_clips
+from glowd.flow.training.torch_mel import log_mel as torch_log_mel
+from tests.flow.recordings import write_recordings
+
+FORMAT = MelFormat()
+
+
+def noise(batch: int = 4, samples: int = 8192) -> Tensor:
+    """White noise on the 16-bit grid [B, T]."""
+    drawn = 0.1 * torch.randn(batch, samples, generator=torch.Generator().manual_seed(0))
+    return (drawn * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE
+
+
+def chances(
+    level: float = 0.8, tilt: float = 0.5, cuts: float = 0.9, where: float = 0.0, whether: float = 0.0
+) -> Tensor:
+    """The same decisions for four segments; the defaults change nothing but the grid."""
+    return torch.tensor([[whether, level, tilt, cuts, where]]).repeat(4, 1)
+
+
+def band_db(audio: Tensor, low_hz: float, high_hz: float) -> float:
+    power = torch.fft.rfft(audio).abs().square().mean(0)
+    hz = torch.fft.rfftfreq(audio.shape[1], 1 / FORMAT.rate_hz)
+    return 10 * float(power[(hz >= low_hz) & (hz < high_hz)].mean().log10())
+
+
+def test_segments_that_were_not_chosen_stay_as_they_are() -> None:
+    audio = noise()
+    assert augment.coloured(audio, chances(whether=0.5), 0.5, FORMAT) is audio
+    mixed = chances(level=0.2)
+    mixed[1, 0] = 0.9
+    changed = augment.coloured(audio, mixed, 0.5, FORMAT)
+    assert torch.equal(changed[1], audio[1]) and not torch.equal(changed[0], audio[0])
+
+
+@pytest.mark.parametrize(
+    ("decided", "low_hz", "high_hz", "change_db"),
+    [
+        (chances(level=0.2), 100, 10_000, -18.0),  # -24 + 0.2 * 30
+        (chances(tilt=0.0), 480, 520, 4.0),  # -4 dB per octave, one below the pivot
+        (chances(tilt=0.0), 3900, 4100, -8.0),
+        (chances(cuts=0.1), 5000, 10_000, -60.0),  # what the grid leaves of it: at least so far down
+    ],
+)
+def test_level_tilt_and_cut_are_those_decided(decided: Tensor, low_hz: float, high_hz: float, change_db: float) -> None:
+    audio = noise()
+    found = band_db(augment.coloured(audio, decided, 1.0, FORMAT), low_hz, high_hz) - band_db(audio, low_hz, high_hz)
+    assert found < change_db if change_db <= -60 else found == pytest.approx(change_db, abs=0.6)
+
+
+def test_what_is_changed_stays_on_the_grid_and_below_full_scale() -> None:
+    loud = noise() * 4
+    changed = augment.coloured(loud, chances(level=1.0, tilt=1.0), 1.0, FORMAT)
+    assert 0.9 < changed.abs().max() < 1
+    assert torch.equal(changed * FULL_SCALE, (changed * FULL_SCALE).round())
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_mel_in_torch_is_the_front_ends(centred: bool) -> None:
+    audio = noise(2, 4096)
+    expected = np.stack([log_mel(row.numpy()).T for row in audio])
+    inside = slice(None) if centred else slice(2, 15)  # windows of 1024 samples inside 4096
+    assert np.abs(torch_log_mel(audio, FORMAT, centred).numpy() - expected[:, :, inside]).max() < 1e-4
+
+
+def test_changed_segments_come_with_their_own_mel_and_resume(tmp_path: Path) -> None:
+    clips = load_clips(write_recordings(tmp_path / "data"), FORMAT, 4096)
+    segments = Segments(clips, 8, seed=3, colour=0.5)
+    before = segments.state_dict()
+    audio, mel = segments.next()
+    plain, _ = Segments(clips, 8, seed=3).next()
+    changed = [i for i in range(8) if (audio[i] - plain[i]).abs().max() > 2 / FULL_SCALE]
+    assert 0 < len(changed) < 8
+    for i in changed:
+        expected = log_mel(audio[i].numpy()).T[:, 2:14]
+        assert np.abs(mel[i].numpy()[:, 2:14] - expected)[expected > -6].max() < 0.05  # dequantisation noise apart
+    segments.load_state_dict(before)
+    again = segments.next()
+    assert torch.equal(again[0], audio) and torch.equal(again[1], mel)
