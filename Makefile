@@ -41,7 +41,7 @@ $(EVAL): $(STAMP)
 	@touch $@
 
 demo: setup      ## starts a daemon, lets it speak, measures it, writes demo.wav
-	@$(BIN)/python -m clients.demo
+	@$(BIN)/python -m glowd.clients.cli.demo
 
 test: setup $(EVAL)  ## all tests
 	@for tool in pulseaudio espeak-ng sox; do command -v $$tool >/dev/null || missing=1; done; \
@@ -52,11 +52,12 @@ test: setup $(EVAL)  ## all tests
 check: setup     ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p .typecheck && ln -sfn .. .typecheck/glowd
 	$(BIN)/mypy
 
 bench: setup     ## the figures of README.md, measured on this machine; make bench PARTS=network measures a part
 	$(BIN)/python -m tests.bench $(PARTS)
 
 clean:           ## removes what was built and made, .venv too
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.wav
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck demo.wav
 	find flow daemon clients tests -name __pycache__ -prune -exec rm -rf {} +

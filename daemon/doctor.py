@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glowd.daemon.config import Config, ConfigError, Speaker, WaveGlowVoice
-from glowd.daemon.gateway.placement import usable_cores
 from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
+from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.speaker.device import DeviceError, PortAudioOutput
 
 MIN_LIBZMQ = (4, 3, 5)

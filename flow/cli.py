@@ -123,7 +123,7 @@ def _samples(network: "Network", mel: "Floats", args: argparse.Namespace) -> "Fl
         from glowd.flow.network.wavenet_sampling import render as generate
 
         return generate(network, [mel], args.seed, args.sigma)[0]
-    from glowd.flow.evaluation.context_curve import whole
+    from glowd.flow.streaming import whole
     from glowd.flow.training.settings import pick_device
 
     return whole(network, mel, args.seed, args.sigma, pick_device(args.device))

@@ -30,7 +30,7 @@ from glowd.flow.inversion.runner import StepRunner
 from glowd.flow.latents import NoiseTable, first_phase
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
-from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder, render
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -314,3 +314,19 @@ def stream_vocoder(
     if voice.config.causal:
         return ExactVocoder(voice, device, name, max_batch, slots, backend, precision)
     return OverlapVocoder(voice, plan, device, name, max_batch, backend, precision)
+
+
+def receptive_frames(voice: WaveGlow) -> int:
+    """Frames on one side that can reach a sample at all."""
+    return -(-voice.config.reach_groups // voice.config.groups_per_frame) + voice.encoder.past_frames
+
+
+def whole(
+    voice: WaveGlow, mel: Floats, seed: int = 0, sigma: float | None = None, device: torch.device | str = "cpu"
+) -> Floats:
+    """Whole-utterance inversion of mel [L, M] with the latents of `seed` -> samples [L * hop]. `sigma` None: the voice's."""
+    if voice.config.causal:
+        return render(ExactVocoder(voice, device, slots=1), mel, seed, len(mel), sigma)
+    rim = receptive_frames(voice)
+    vocoder = OverlapVocoder(voice, ChunkPlan(len(mel), rim, rim, 0), device)
+    return render(vocoder, mel, seed, len(mel), sigma)

@@ -19,42 +19,52 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 EDGE = re.compile(r"#.*\bedge\b")
 """The comment on an except that may catch everything: at the edge of a process or a thread, where it is logged."""
 
+SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
+"""What the processes of the daemon share."""
+ENGINE = (*SHARED, "daemon.engine")
+
 MAY_IMPORT = {
     "flow": ("flow",),
     "flow/network": ("flow.mel", "flow.latents", "flow.network"),
     "flow/inversion": ("flow.mel", "flow.latents", "flow.network", "flow.inversion"),
-    "flow/phase": ("flow.mel", "flow.vocoder", "flow.phase"),
-    "flow/published": ("flow.mel", "flow.network", "flow.checkpoint", "flow.published"),
+    "flow/phase_recovery": ("flow.mel", "flow.vocoder", "flow.phase_recovery"),
+    "flow/torchfile": ("flow.torchfile",),
+    "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
     "flow/training": ("flow.mel", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
-    "daemon/voices.py": ("daemon", "flow"),
-    "daemon/renderer.py": ("daemon", "flow.vocoder", "flow.speed", "flow.mel"),
-    "daemon/scheduler.py": ("daemon", "flow.vocoder"),
-    "daemon/capacity.py": ("daemon", "flow.vocoder", "flow.speed"),
     "daemon/doctor.py": ("daemon", "flow.checkpoint"),
-    "clients": ("clients", "daemon.wire", "flow.mel", "flow.published.ptfile"),
+    "daemon/wire": ("daemon.wire",),
+    "daemon/ipc.py": ("daemon.wire",),
+    "daemon/runtime": SHARED,
+    "daemon/gateway": (*SHARED, "daemon.gateway"),
+    "daemon/speaker": (*SHARED, "daemon.speaker"),
+    "daemon/engine": ENGINE,
+    "daemon/engine/vocoders.py": (*ENGINE, "flow"),
+    "daemon/engine/renderer.py": (*ENGINE, "flow.vocoder", "flow.timing", "flow.mel"),
+    "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
+    "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
+    "clients": ("clients", "daemon.wire", "flow.mel", "flow.torchfile.reader"),
 }
-"""First-party modules that a room, a part of it or a file may import; the most particular entry holds."""
-WIRE = ("daemon/wire.py", "daemon/codec.py", "daemon/message.py")
-"""The protocol, which clients share: it must stay free of the rest of the daemon."""
-MAY_IMPORT |= dict.fromkeys(WIRE, ("daemon.wire", "daemon.codec", "daemon.message"))
+"""Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
+holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol."""
 
 HEAVY = ("torch", "librosa", "numba", "scipy")
 MUST_NOT_IMPORT = {
     "flow": ("zmq", "msgpack", "sounddevice"),
     "flow/mel.py": ("torch", "zmq", "msgpack", "sounddevice"),
-    "flow/published/ptfile.py": ("torch", "zmq", "msgpack", "sounddevice"),
+    "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
     "daemon": (*HEAVY, "sounddevice"),
-    "daemon/voices.py": ("sounddevice",),
+    "daemon/engine/vocoders.py": ("sounddevice",),
     "daemon/doctor.py": ("sounddevice",),
-    "daemon/device.py": HEAVY,
+    "daemon/speaker/device.py": HEAVY,
+    "daemon/wire": (*HEAVY, "sounddevice", "zmq", "soxr"),
     "clients": ("torch", "sounddevice"),
 }
 """Third-party modules that a room or a file must not import, not even inside a function."""
-MUST_NOT_IMPORT |= dict.fromkeys(WIRE, (*HEAVY, "sounddevice", "zmq", "soxr"))
 
 MAY_PRINT = (
-    "daemon/app.py", "daemon/role.py", "flow/lab.py", "clients/glowctl.py", "clients/top.py", "clients/demo.py",
+    "daemon/app.py", "daemon/runtime/role.py", "flow/cli.py", "clients/cli/glowctl.py", "clients/cli/top.py",
+    "clients/cli/demo.py",
 )  # fmt: skip
 
 
@@ -76,10 +86,14 @@ class Source:
         return next((table[str(place)] for place in (path, *path.parents) if str(place) in table), ())
 
 
+def parsed(*folders: str) -> tuple[Source, ...]:
+    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return tuple(Source(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in paths)
+
+
 @cache
 def sources() -> tuple[Source, ...]:
-    paths = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-    return tuple(Source(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in paths)
+    return parsed(*ROOMS)
 
 
 def inside(name: str, modules: tuple[str, ...]) -> bool:
@@ -87,7 +101,7 @@ def inside(name: str, modules: tuple[str, ...]) -> bool:
 
 
 def imported(source: Source) -> Iterator[str]:
-    """Full names: `from daemon import wire` is daemon.wire, `from daemon.wire import Mel` is daemon.wire.Mel."""
+    """Full names: `from glowd.daemon import wire` is glowd.daemon.wire, `from glowd.daemon.wire import Mel` ends in .Mel."""
     for node in source.nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -97,11 +111,29 @@ def imported(source: Source) -> Iterator[str]:
 
 def wrong_way_imports(source: Source) -> Iterator[str]:
     for name in imported(source):
-        first_party = name.split(".")[0] in ROOMS
-        if first_party and not inside(name, source.rule(MAY_IMPORT)):
+        ours = name.startswith("glowd.")
+        if ours and not inside(name.removeprefix("glowd."), source.rule(MAY_IMPORT)):
             yield f"{source.path} imports {name}"
         if inside(name, source.rule(MUST_NOT_IMPORT)):
             yield f"{source.path} imports {name}"
+
+
+def short_names(source: Source) -> Iterator[str]:
+    """`import daemon` works in this repository's folder only, and there makes a second copy of what glowd.daemon is."""
+    for name in imported(source):
+        if name.split(".")[0] in ROOMS:
+            yield f"{source.path} imports {name}; its name is glowd.{name}"
+
+
+PROGRAM = re.compile(rf"(?:\b(?:from|import|-m) |^)((?:{'|'.join(ROOMS)})(?:\.[a-z_]+)+)(?=$|[ ;,\n])", re.M)
+
+
+def short_names_in_strings(source: Source) -> Iterator[str]:
+    """The same in programs that are strings, and in names of modules for `python -m` or for monkeypatch."""
+    for node in source.nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for name in PROGRAM.findall(node.value):
+                yield f"{source.path}:{node.lineno} names {name}; its name is glowd.{name}"
 
 
 def relative_imports(source: Source) -> Iterator[str]:
@@ -156,14 +188,20 @@ def docstrings_missing(source: Source) -> Iterator[str]:
 
 Rule = Callable[[Source], Iterator[str]]
 RULES: list[Rule] = [
-    wrong_way_imports, relative_imports, files_too_long, functions_too_long, globals_written, prints,
-    broad_excepts, docstrings_missing,
+    wrong_way_imports, short_names, short_names_in_strings, relative_imports, files_too_long, functions_too_long,
+    globals_written, prints, broad_excepts, docstrings_missing,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_repository_keeps_its_rules(rule: Rule) -> None:
     assert [violation for source in sources() for violation in rule(source)] == []
+
+
+@pytest.mark.parametrize("rule", [short_names, short_names_in_strings], ids=lambda rule: rule.__name__)
+def test_the_tests_use_the_names_of_an_installation(rule: Rule) -> None:
+    others = [source for source in parsed("tests") if source.path != "tests/test_architecture.py"]
+    assert [violation for source in others for violation in rule(source)] == []
 
 
 def test_all_three_rooms_were_looked_at() -> None:
@@ -175,7 +213,7 @@ def test_all_three_rooms_were_looked_at() -> None:
 
 def test_the_readme_says_what_is_in_each_file() -> None:
     described = set(re.findall(r"^\| `([\w./-]+\.py)` \| \S", (ROOT / "README.md").read_text("utf-8"), flags=re.M))
-    found = {source.path for source in sources() if not source.path.endswith("__init__.py")}
+    found = {source.path for source in sources() if not source.path.endswith("__.py")}
     assert {path for path in described if path.split("/")[0] in ROOMS} == found
 
 
@@ -185,25 +223,36 @@ LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
 @pytest.mark.parametrize(
     ("rule", "path", "text", "said"),
     [
-        (wrong_way_imports, "flow/mel.py", "from daemon import wire", " imports daemon.wire"),
+        (wrong_way_imports, "flow/mel.py", "from glowd.daemon import wire", " imports glowd.daemon.wire"),
         (wrong_way_imports, "flow/mel.py", "import torch.nn", " imports torch.nn"),
         (wrong_way_imports, "flow/x.py", "import zmq", " imports zmq"),
-        (wrong_way_imports, "daemon/gateway.py", "import flow.mel", " imports flow.mel"),
-        (wrong_way_imports, "flow/network/x.py", "import flow.training.x", " imports flow.training.x"),
-        (wrong_way_imports, "flow/phase/x.py", "from flow.network import x", " imports flow.network.x"),
-        (wrong_way_imports, "daemon/gateway.py", "def f():\n import torch", " imports torch"),
-        (wrong_way_imports, "daemon/mixer.py", "import sounddevice", " imports sounddevice"),
-        (wrong_way_imports, "daemon/wire.py", "from daemon.role import Role", " imports daemon.role.Role"),
-        (wrong_way_imports, "daemon/wire.py", "from zmq import Context", " imports zmq.Context"),
-        (wrong_way_imports, "daemon/doctor.py", "import flow.training.train", " imports flow.training.train"),
-        (wrong_way_imports, "clients/x.py", "from daemon import link", " imports daemon.link"),
-        (wrong_way_imports, "clients/x.py", "from daemon.role import plain", " imports daemon.role.plain"),
+        (wrong_way_imports, "flow/network/x.py", "import glowd.flow.training.x", " imports glowd.flow.training.x"),
+        (wrong_way_imports, "flow/phase_recovery/x.py", "from glowd.flow.network import x", " imports glowd.flow.network.x"),
+        (wrong_way_imports, "flow/torchfile/x.py", "import torch", " imports torch"),
+        (wrong_way_imports, "daemon/gateway/x.py", "import glowd.flow.mel", " imports glowd.flow.mel"),
+        (wrong_way_imports, "daemon/gateway/x.py", "def f():\n import torch", " imports torch"),
+        (wrong_way_imports, "daemon/gateway/x.py", "import glowd.daemon.engine.process", " imports glowd.daemon.engine.process"),
+        (wrong_way_imports, "daemon/engine/x.py", "from glowd.daemon import gateway", " imports glowd.daemon.gateway"),
+        (wrong_way_imports, "daemon/engine/vocoders.py", "from glowd.daemon import speaker", " imports glowd.daemon.speaker"),
+        (wrong_way_imports, "daemon/speaker/x.py", "import glowd.daemon.gateway", " imports glowd.daemon.gateway"),
+        (wrong_way_imports, "daemon/speaker/mixer.py", "import sounddevice", " imports sounddevice"),
+        (wrong_way_imports, "daemon/runtime/x.py", "import glowd.daemon.gateway", " imports glowd.daemon.gateway"),
+        (wrong_way_imports, "daemon/wire/x.py", "from glowd.daemon import ipc", " imports glowd.daemon.ipc"),
+        (wrong_way_imports, "daemon/wire/x.py", "from zmq import Context", " imports zmq.Context"),
+        (wrong_way_imports, "daemon/doctor.py", "import glowd.flow.training.train", " imports glowd.flow.training.train"),
+        (wrong_way_imports, "clients/x.py", "from glowd.daemon import ipc", " imports glowd.daemon.ipc"),
+        (wrong_way_imports, "clients/x.py", "from glowd.daemon.runtime import role", " imports glowd.daemon.runtime.role"),
+        (wrong_way_imports, "clients/x.py", "from glowd.flow import checkpoint", " imports glowd.flow.checkpoint"),
         (wrong_way_imports, "clients/x.py", "import torch", " imports torch"),
+        (short_names, "clients/x.py", "from daemon import wire", " imports daemon.wire; its name is glowd.daemon.wire"),
+        (short_names, "tests/x.py", "def f():\n import clients", " imports clients; its name is glowd.clients"),
+        (short_names_in_strings, "flow/x.py", "['-m', 'flow.cli']", ":1 names flow.cli; its name is glowd.flow.cli"),
+        (short_names_in_strings, "flow/x.py", "'import flow.mel as m'", ":1 names flow.mel; its name is glowd.flow.mel"),
         (relative_imports, "flow/x.py", "from . import mel", ":1 has a relative import"),
         (files_too_long, "flow/x.py", "\n" * 401, " has 401 lines; at most 400"),
         (functions_too_long, "flow/x.py", LONG_FUNCTION, ":1 f has 61 lines; at most 60"),
         (globals_written, "flow/x.py", "def f():\n global a, b", ":2 has a global statement: a, b"),
-        (prints, "daemon/gateway.py", "print(1)", ":1 prints; only command lines do"),
+        (prints, "daemon/gateway/x.py", "print(1)", ":1 prints; only command lines do"),
         (broad_excepts, "flow/x.py", "try: 1\nexcept: 2", ":2 catches everything and is no edge"),
         (broad_excepts, "flow/x.py", "try: 1\nexcept (OSError, Exception): 2", ":2 catches everything and is no edge"),
         (docstrings_missing, "flow/x.py", "x = 1", " does not open with a docstring that states its rules"),
@@ -216,10 +265,12 @@ def test_a_planted_violation_is_named(rule: Rule, path: str, text: str, said: st
 @pytest.mark.parametrize(
     ("rule", "path", "text"),
     [
-        (wrong_way_imports, "daemon/voices.py", "import torch\nfrom flow.vocoder import Vocoder"),
-        (wrong_way_imports, "daemon/device.py", "import sounddevice"),
-        (wrong_way_imports, "clients/x.py", "from daemon import wire\nfrom flow.mel import log_mel"),
+        (wrong_way_imports, "daemon/engine/vocoders.py", "import torch\nfrom glowd.flow.vocoder import Vocoder"),
+        (wrong_way_imports, "daemon/speaker/device.py", "import sounddevice"),
+        (wrong_way_imports, "clients/x.py", "from glowd.daemon import wire\nfrom glowd.flow.mel import log_mel"),
         (wrong_way_imports, "flow/x.py", "import flowers, torch"),
+        (short_names, "flow/x.py", "import flowers, glowd.flow.mel"),
+        (short_names_in_strings, "flow/x.py", "'import glowd.flow.mel; flow.end, of the daemon.'"),
         (files_too_long, "flow/x.py", "\n" * 400),
         (prints, "daemon/app.py", "print(1)"),
         (broad_excepts, "daemon/x.py", "try: 1\nexcept Exception:  # the process's edge\n 2"),

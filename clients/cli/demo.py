@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from glowd.clients.cli import top
+from glowd.clients.cli import tables
 from glowd.clients.cli.audio_output import Timeline, WavFile
 from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file
 from glowd.clients.client import Client, Stream
@@ -137,7 +137,7 @@ def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any
     """The latency table."""
 
     def after(then_ns: int, now_ns: int | None) -> str:
-        return top.ABSENT if now_ns is None else f"{(now_ns - then_ns) / 1e6:.1f}"
+        return tables.ABSENT if now_ns is None else f"{(now_ns - then_ns) / 1e6:.1f}"
 
     def row(name: str, *cells: str) -> str:
         return f"  {name:<44}" + "".join(f"{cell:>9}" for cell in cells)
@@ -145,17 +145,20 @@ def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any
     underruns = figures.get("underruns") if "device" in figures.get("sinks", []) else None
     return [
         row("first frames sent -> first audio here", after(began_ns, hearing.first_ns), "ms"),
-        row("  of it in the daemon", top.cell(figures.get("ttfa_ms"), ".1f"), "ms"),
+        row("  of it in the daemon", tables.cell(figures.get("ttfa_ms"), ".1f"), "ms"),
         row("last frames sent -> last audio here", after(sent_ns, hearing.last_ns), "ms"),
-        row("real-time factor (network / audio time)", top.cell(figures.get("rtf"), ".3f")),
+        row("real-time factor (network / audio time)", tables.cell(figures.get("rtf"), ".3f")),
         row(
             "device underruns by client / by engine",
-            *(top.cell(top.dig(underruns, who)) for who in ("client", "engine")),
+            *(tables.cell(tables.dig(underruns, who)) for who in ("client", "engine")),
         ),
         row("stage, ms", "p50", "p99"),
         *(
-            row(f"  {stage}", *(top.cell(top.dig(figures, "stages", stage, f"{p}_ms"), ".2f") for p in ("p50", "p99")))
-            for stage in top.STAGES
+            row(
+                f"  {stage}",
+                *(tables.cell(tables.dig(figures, "stages", stage, f"{p}_ms"), ".2f") for p in ("p50", "p99")),
+            )
+            for stage in tables.STAGES
         ),
     ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glowd.clients import errors
-from glowd.clients.cli import top
+from glowd.clients.cli import tables, top
 from glowd.clients.cli.audio_output import Timeline, Utterance, WavFile, output
 from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file, speak
 from glowd.clients.client import Client, Stream
@@ -168,7 +168,7 @@ def listen(client: Client, args: argparse.Namespace) -> None:
 
 def status(client: Client, args: argparse.Namespace) -> None:
     state = client.status()
-    print(json.dumps(state.info) if args.json else top.as_text(state.info))
+    print(json.dumps(state.info) if args.json else tables.as_text(state.info))
 
 
 def flush(client: Client, args: argparse.Namespace) -> None:
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(text: str, exit_status: int) -> int:
-    print(f"glowctl: {top.clean(text)}", file=sys.stderr)
+    print(f"glowctl: {tables.clean(text)}", file=sys.stderr)
     return exit_status
 
 

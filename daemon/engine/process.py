@@ -21,8 +21,10 @@ from glowd.daemon.engine import capacity
 from glowd.daemon.engine.renderer import Renderer
 from glowd.daemon.engine.scheduler import Scheduler
 from glowd.daemon.engine.vocoders import build_vocoder, describe, prepare
-from glowd.daemon.runtime.role import Role, set_niceness
+from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import addresses
+from glowd.daemon.runtime.sockets import connect_engine
+from glowd.daemon.runtime.system import set_niceness
 
 TURN_MS = 500
 """Longest sleep of the loop: often enough to be seen alive."""
@@ -69,17 +71,6 @@ def _receive(renderer: Renderer, socket: zmq.Socket[bytes]) -> None:
             renderer.handle(ipc.decode(socket.recv_multipart(zmq.NOBLOCK)))
 
 
-def connect(role: Role) -> zmq.Socket[bytes]:
-    """The DEALER to the gateway. Its queues are bounded by credit, not by message counts."""
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-    socket.setsockopt(zmq.IDENTITY, f"engine:{role.engine}".encode())
-    socket.setsockopt(zmq.SNDHWM, 0)
-    socket.setsockopt(zmq.RCVHWM, 0)
-    socket.setsockopt(zmq.LINGER, 200)
-    socket.connect(addresses(role.config.server, role.run_dir).engine)
-    return socket
-
-
 def main() -> None:
     """Load the voice, warm up, say Ready, serve."""
     with Role.start("engine") as role:
@@ -92,7 +83,7 @@ def main() -> None:
         scheduler = Scheduler(
             vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
         )
-        socket = connect(role)
+        socket = connect_engine(addresses(role.config.server, role.run_dir).engine, role.engine)
         work_ns = time.thread_time_ns if capacity.works_alone(vocoder, settings.threads) else None
         renderer = Renderer(
             vocoder, scheduler, lambda message: socket.send_multipart(ipc.encode(message)), work_ns=work_ns

@@ -13,7 +13,7 @@ import numpy as np
 from glowd.daemon import ipc
 from glowd.daemon.engine.overload import Overload
 from glowd.daemon.engine.scheduler import Arrival, Batch, Entry, Scheduler
-from glowd.daemon.gateway.metrics import rss_bytes
+from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.wire.fields import Message
 from glowd.flow.mel import Floats
 from glowd.flow.timing import frames_per_call

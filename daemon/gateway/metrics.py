@@ -1,51 +1,10 @@
-"""What is measured of every stream, and the snapshot that `glowctl top` and `glowctl status` show.
+"""What is measured of one stream: how long its audio takes from stage to stage, and when the device went short of it.
 
-Rules: no socket, no clock. What was not measured is None, never a good-looking zero.
-
-A snapshot is a map:
-
-| key | meaning |
-|---|---|
-| `t_ns` | daemon's monotonic clock |
-| `state` | `ready`, `degraded` (a role is missing, or a voice falls behind), `stopping` |
-| `uptime_s` | since the gateway started |
-| `clients`, `max_streams` | connected clients; streams admitted at most |
-| `roles` | name -> {`alive`, `rss_bytes`, `age_s` since last heard of}; of the gateway `turn_ms`, the longest turn of its loop |
-| `voices` | name -> as below |
-| `streams` | name -> as below |
-
-A voice:
-
-| key | meaning |
-|---|---|
-| `ready`, `default` | whether an engine of it is there; whether it is the voice of streams that name none |
-| `open`, `max_streams` | streams open, speaking or not, and admitted at most; None: no limit but the daemon's |
-| `capacity` | where `max_streams` comes from: see daemon/engine/capacity.py; None as above |
-| `engines` | name -> `device`, and all of this of one engine (but `default`, `engines`); above, they are `combined` |
-| `streams`, `busy`, `batches_per_s`, `audio_per_s` | utterances in the engine's hands, share of time in the network, ... |
-| `stolen` | share of the time in the network in which the processor ran something else; None where that is not known |
-| `late` | share of the chunks of the last second that were late: daemon/engine/scheduler.py; None if there were none |
-| `level`, `degraded` | 0 is normal; above it also the map of Overload.describe (daemon/engine/overload.py), None at 0 |
-
-A stream:
-
-| key | meaning |
-|---|---|
-| `client`, `state`, `voice`, `engine`, `sinks`, `generation` | what it is and does, and where |
-| `frames_in`, `queue_frames`, `credit_frames` | frames received, waiting for the network, and still granted |
-| `made_samples`, `delivered_samples` | rendered, and out of every sink |
-| `ttfa_ms` | first frames at the gateway -> first sample offered to the sinks, newest generation |
-| `rtf` | network time over audio time; streams in one batch share its time |
-| `batch` | mean number of streams in its calls to the network |
-| `stages` | name -> {`p50_ms`, `p99_ms`, `mean_ms`, `count`}, see STAGES; their means add up to `total` |
-| `underruns` | {`client`, `engine`, `missing_samples`}: who was late |
+Rules: no socket, no clock. What was not measured is None, never a good-looking zero. What the figures mean to those who
+read them is in snapshot.py.
 """
 
-import contextlib
-import os
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,32 +36,6 @@ def stamps_of(pcm: ipc.Pcm, now_ns: int) -> dict[str, int]:
         "gateway_out": now_ns,
     }
     return {name: at for name, at in stamps.items() if at}
-
-
-def rss_bytes() -> int | None:
-    """Resident memory of this process; None where the system does not tell."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return None
-
-
-SUMS, MEANS, WORST = ("streams", "batches_per_s", "audio_per_s"), ("busy", "stolen"), ("late", "level")
-LOAD = (*SUMS, *MEANS, *WORST, "degraded")
-"""What a voice's part of a snapshot has from its engines."""
-
-
-def combined(loads: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the engines of a voice do, as of one: sums, means of shares, and of lateness the worst."""
-
-    def known(key: str) -> list[Any]:
-        return [load[key] for load in loads if load.get(key) is not None]
-
-    figures = {
-        **{key: sum(known(key)) if known(key) else None for key in SUMS},
-        **{key: sum(known(key)) / len(known(key)) if known(key) else None for key in MEANS},
-        **{key: max(known(key), default=None) for key in WORST},
-    }
-    return figures | {"degraded": max(known("degraded"), key=lambda degraded: degraded["level"], default=None)}
 
 
 class Window:

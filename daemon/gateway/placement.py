@@ -14,18 +14,12 @@ utterance has ended has no pace to keep: it neither counts nor is cut. An open s
 speak at any time, and could not be refused then.
 """
 
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from glowd.daemon.gateway.handles import Engine
 from glowd.daemon.wire import Code, WireError
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_of(engine: Engine) -> Fraction:

@@ -16,9 +16,8 @@ import numpy as np
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.metrics import Meter, stamps_of
-from glowd.daemon.gateway.outlets import Outlets
 from glowd.daemon.gateway.replies import Announcer, Outside
-from glowd.daemon.gateway.sinks import DeviceSink, FileSink, NullSink, OwnerSink, Piece, Sink
+from glowd.daemon.gateway.sinks import DeviceSink, FileSink, NullSink, Outlets, OwnerSink, Piece, Sink
 from glowd.daemon.gateway.utterance import Generation, Terms
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message

@@ -18,7 +18,6 @@ A plain loop:                                     asyncio:
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -34,6 +33,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from glowd.daemon.config import Config, ConfigError, load
+from glowd.daemon.runtime.system import set_niceness
 
 ALIVE_EVERY_S = 1.0
 NICENESS = {"speaker": -12, "gateway": -11, "engine": -8}
@@ -80,12 +80,6 @@ def config_arguments() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override: server.max_streams=4"
     )
     return parser
-
-
-def set_niceness(niceness: int) -> None:
-    """Set this process's scheduling priority; without the right to, it stays as it is."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 class Role:

@@ -1,7 +1,8 @@
 """Where the daemon keeps its sockets: the run directory, the addresses in it, and whether another daemon has them.
 
-Rules: paths, permissions and locks only; nothing here speaks ZeroMQ. The directory is private (0700), because whoever
-can write into it can take the place of a role: one that is another user's, or open to others, is refused, not repaired.
+Rules: paths, permissions and locks only; nothing here speaks ZeroMQ (sockets.py does). The directory is private (0700),
+because whoever can write into it can take the place of a role: one that is another user's, or open to others, is refused,
+not repaired.
 """
 
 import contextlib

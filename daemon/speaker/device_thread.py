@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glowd.daemon.runtime.system import hurry
 from glowd.daemon.speaker.device import RATE_HZ, DeviceError, Output
 from glowd.daemon.speaker.track import Samples
 
 log = logging.getLogger("glowd")
 
 RETRY_S, RETRY_MAX_S = 0.2, 5.0
-REALTIME_PRIORITY = 5  # low among the real-time ones: the sound server's
 HEALTHY_S = 2.0  # a device that worked this long is tried again at once
 STALL_S = 0.35
 FILL_S = 5.0  # more silence than this no device swallows
@@ -157,9 +157,3 @@ class Pump:
         self._reports.put(report)
         with contextlib.suppress(BlockingIOError):  # the pipe is full: it is readable anyhow
             os.write(self._waker, b"R")
-
-
-def hurry() -> None:
-    """Have the calling thread served before ordinary ones, where the system lets us; it asks for little and often."""
-    with contextlib.suppress(OSError, AttributeError):  # no right to it, or no such thing here
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))

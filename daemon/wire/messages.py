@@ -5,9 +5,7 @@ it imports numpy, msgpack and the codec beside it, nothing else of ours. Each fi
 else. The words for people are in PROTOCOL.md; the bytes of every message are in tests/daemon/golden/.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +35,7 @@ from glowd.daemon.wire.fields import (
 __all__ = [  # noqa: RUF022 (by kind)
     "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "MEL_HIGH", "MEL_LOW", "NAME", "VERSION",
     "Array", "Code", "Limits",
-    "LocalError", "Message", "WireError", "decode", "default_endpoint", "default_run_dir", "default_telemetry",
-    "encode", "error_for", "mel_message",
+    "LocalError", "Message", "WireError", "decode", "encode", "error_for", "mel_message",
     "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
     "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Pong",
 ]  # fmt: skip
@@ -314,21 +311,3 @@ def mel_message(
 def error_for(fault: WireError, *, fatal: bool = False) -> Error:
     """The message that tells a peer of its fault."""
     return Error(int(fault.code), fault.code.name, fault.text[:1024], fault.stream, fatal=fatal)
-
-
-def default_run_dir() -> Path:
-    """Where the daemon's sockets live: $GLOWD_RUN_DIR, $XDG_RUNTIME_DIR/glowd or /tmp/glowd-<uid>."""
-    if chosen := os.environ.get("GLOWD_RUN_DIR"):
-        return Path(chosen).absolute()
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime, "glowd") if runtime else Path(f"/tmp/glowd-{os.getuid()}")
-
-
-def default_endpoint() -> str:
-    """Where clients find the daemon: $GLOWD_ENDPOINT, else the socket in the run directory."""
-    return os.environ.get("GLOWD_ENDPOINT") or f"ipc://{default_run_dir()}/glowd.ipc"
-
-
-def default_telemetry() -> str:
-    """Where the daemon publishes telemetry: $GLOWD_TELEMETRY, else the socket in the run directory."""
-    return os.environ.get("GLOWD_TELEMETRY") or f"ipc://{default_run_dir()}/top.ipc"

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
-from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, receptive_frames, whole
 from glowd.flow.vocoder import Vocoder, render
 
 LOOK_AHEADS = (1, 2, 4, 8, 16, 32, 64)
@@ -30,22 +29,6 @@ class Row:
     snr_db: float
     """Whole-utterance power over the power of the difference; infinite if there is none."""
     max_error: float
-
-
-def receptive_frames(voice: WaveGlow) -> int:
-    """Frames on one side that can reach a sample at all."""
-    return -(-voice.config.reach_groups // voice.config.groups_per_frame) + voice.encoder.past_frames
-
-
-def whole(
-    voice: WaveGlow, mel: Floats, seed: int = 0, sigma: float | None = None, device: torch.device | str = "cpu"
-) -> Floats:
-    """Whole-utterance inversion of mel [L, M] with the latents of `seed` -> samples [L * hop]. `sigma` None: the voice's."""
-    if voice.config.causal:
-        return render(ExactVocoder(voice, device, slots=1), mel, seed, len(mel), sigma)
-    rim = receptive_frames(voice)
-    vocoder = OverlapVocoder(voice, ChunkPlan(len(mel), rim, rim, 0), device)
-    return render(vocoder, mel, seed, len(mel), sigma)
 
 
 def context_curve(

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from glowd.flow import checkpoint
-from glowd.flow.evaluation.context_curve import whole
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.network.registry import Network
 from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
 from glowd.flow.network.wavenet_sampling import render as generate
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
-from glowd.flow.streaming import ChunkPlan, stream_vocoder
+from glowd.flow.streaming import ChunkPlan, stream_vocoder, whole
 from glowd.flow.vocoder import Vocoder, render
 
 Renderer = Callable[[Floats, int], Floats]

@@ -8,7 +8,7 @@ import pytest
 
 from glowd.flow.checkpoint import load
 from glowd.flow.evaluation import live
-from glowd.flow.evaluation.context_curve import whole
+from glowd.flow.streaming import whole
 from tests.e2e.running import speech
 
 

@@ -13,8 +13,8 @@ import torch
 
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
-from glowd.flow.evaluation.context_curve import whole
 from glowd.flow.mel import log_mel
+from glowd.flow.streaming import whole
 from tests.flow.publishing import Geometry, random_weights
 from tests.flow.recordings import voice_like, write_recordings
 from tests.flow.voices import SMALL, random_voice, tiny

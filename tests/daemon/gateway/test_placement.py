@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.handles import SILENT_NS, Engine
-from glowd.daemon.gateway.placement import Machine, Pool, load_of, usable_cores
+from glowd.daemon.gateway.placement import Machine, Pool, load_of
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from tests.daemon.gateway.session_rig import Rig, phase_at
@@ -269,11 +269,6 @@ def test_equal_engines_differ_by_one_stream_at_most(engines: int, streams: int, 
         assert max(counts) - min(counts) <= 1
     total = sum(len(engine.streams) for engine in pool.engines)
     assert total == min(asked, streams * min(engines, cores)), "all that the machine has is given"
-
-
-def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
-    assert usable_cores() == 3
 
 
 # -------------------------------------------------------------------- an engine dies

@@ -3,8 +3,8 @@
 import pytest
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.admission import check_format
 from glowd.daemon.gateway.handles import SILENT_NS
-from glowd.daemon.gateway.router import check_format
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from tests.daemon.gateway.router_rig import FORMAT, HOP, RATE, Hall, mel
@@ -104,7 +104,7 @@ def test_an_open_that_is_refused_makes_no_stream(hall: Hall, asked: wire.Open, c
     hall.open(b"b", "s")
     error = hall.refused(b"a", asked, fatal=True)
     assert error.code == code and said in error.text and error.stream == asked.stream
-    assert set(hall.desk.sessions) == {"s"} and len(hall.desk.by_key) == 1
+    assert set(hall.desk.streams.sessions) == {"s"} and len(hall.desk.streams.by_key) == 1
 
 
 def test_a_format_is_compared_key_by_key() -> None:
@@ -142,7 +142,7 @@ def test_the_last_stream_is_refused_and_a_closed_one_makes_room() -> None:
     )
     hall.say(b"b", wire.Close("t"))
     hall.open(b"a", "u")
-    assert len(hall.desk.by_key) == 2
+    assert len(hall.desk.streams.by_key) == 2
 
 
 MEASURED = {"streams": 2, "measured": True, "share": 0.7, "chunk_ms": 46.44, "alone_ms": 14.0, "round_ms": 29.96}
@@ -193,7 +193,7 @@ def test_a_voice_that_has_fallen_behind_takes_no_new_streams_and_keeps_those_it_
         "60% of the chunks of 1 s were late, by up to 90 ms; try again in some seconds"
     )
     hall.say(b"a", mel("s"))
-    assert hall.desk.sessions["s"].generation.frames_in == 4
+    assert hall.desk.streams.sessions["s"].generation.frames_in == 4
     hall.engines["glow"].handle(ipc.Load({"level": 0, "degraded": None}), hall.now_ns)
     hall.open(b"a", "u")
 
@@ -204,8 +204,8 @@ def test_keys_are_never_used_twice(hall: Hall) -> None:
         hall.open(b"a", "s")
         for generation in range(3):
             hall.say(b"a", mel("s", generation=generation))
-            keys |= set(hall.desk.by_key)
+            keys |= set(hall.desk.streams.by_key)
             hall.say(b"a", wire.Flush("s", generation))
         hall.say(b"a", wire.Close("s"))
-        assert hall.desk.by_key == {}
+        assert hall.desk.streams.by_key == {}
     assert len(keys) == 9

@@ -53,7 +53,7 @@ def test_a_stream_obeys_its_own_client_only(hall: Hall, message: Message) -> Non
     hall.open(b"a", "s")
     error = hall.refused(b"b", message)
     assert (error.code, error.text) == (Code.UNKNOWN_STREAM, "this client has no stream 's'")
-    assert hall.to_engine == [] and "s" in hall.desk.sessions
+    assert hall.to_engine == [] and "s" in hall.desk.streams.sessions
 
 
 def test_anybody_may_interrupt_and_its_own_client_hears_of_it(hall: Hall) -> None:
@@ -76,14 +76,14 @@ def test_a_mel_that_cannot_be_decoded_is_its_streams_refusal(hall: Hall) -> None
     last, *_ = hall.say_parts(b"a", bad_mel("s", 1, 4, 99))
     assert isinstance(last, wire.Error) and last.fatal and last.code == Code.OUT_OF_RANGE
     hall.say(b"a", mel("s", generation=1))
-    assert hall.desk.sessions["s"].generation.frames_in == 4
+    assert hall.desk.streams.sessions["s"].generation.frames_in == 4
 
 
 def test_somebody_elses_bad_mel_is_not_held_against_a_stream(hall: Hall) -> None:
     hall.open(b"a", "s")
     for _ in range(20):
         assert hall.refused(b"b", bad_mel("s", 0, 0, float("inf"))).expected_frame == -1
-    assert hall.said(b"a", wire.Error) == [] and hall.desk.sessions["s"].generation.refusals == 0
+    assert hall.said(b"a", wire.Error) == [] and hall.desk.streams.sessions["s"].generation.refusals == 0
 
 
 @pytest.mark.parametrize("parts", [[], [b""], [b"\xc1"], [b"\x81\xa4type\xa5shout"], [b"\x80", b"", b""]])
@@ -108,7 +108,7 @@ def test_no_bytes_break_the_desk_or_touch_anothers_stream(messages: list[list[by
     hall.tick()
     hall.say(b"b", mel("s"))
     assert hall.said(b"b", wire.Error) == []
-    assert hall.desk.sessions["s"].generation.frames_in == 4
+    assert hall.desk.streams.sessions["s"].generation.frames_in == 4
 
 
 # ------------------------------------------------------------------- departures
@@ -120,7 +120,7 @@ def test_a_client_that_leaves_takes_its_streams_with_it(hall: Hall) -> None:
     hall.say(b"a", mel("s"))
     (key,) = {message.key for message in hall.to_engine if isinstance(message, ipc.Start)}
     hall.say(b"a", wire.Bye())
-    assert set(hall.desk.sessions) == {"t"} and set(hall.desk.peers) == {b"b"}
+    assert set(hall.desk.streams.sessions) == {"t"} and set(hall.desk.peers) == {b"b"}
     assert ipc.Drop(key) in hall.to_engine and ipc.Detach(key) in hall.to_speaker
     hall.open(b"b", "s")
 
@@ -130,7 +130,7 @@ def test_a_client_whose_connection_is_gone_is_noticed_when_something_is_sent(hal
     hall.gone.add(b"a")
     hall.say(b"a", mel("s"))
     hall.tick()
-    assert hall.desk.sessions == {} and set(hall.desk.peers) == {b"b"}
+    assert hall.desk.streams.sessions == {} and set(hall.desk.peers) == {b"b"}
 
 
 def test_a_silent_client_is_told_that_its_time_is_up() -> None:
@@ -142,7 +142,7 @@ def test_a_silent_client_is_told_that_its_time_is_up() -> None:
     hall.tick(0.2)
     (error,) = hall.said(b"a", wire.Error)
     assert error.code == Code.IDLE_TIMEOUT and error.fatal and error.text == "nothing was heard for 10 s"
-    assert set(hall.desk.peers) == {b"b"} and hall.desk.sessions == {}
+    assert set(hall.desk.peers) == {b"b"} and hall.desk.streams.sessions == {}
 
 
 def test_a_client_that_does_not_read_waits_alone(hall: Hall) -> None:
@@ -162,7 +162,7 @@ def test_a_client_that_never_reads_is_given_up(hall: Hall) -> None:
     for _ in range(5000):
         hall.say(b"a", wire.Ping(1))
     hall.tick()
-    assert set(hall.desk.peers) == {b"b"} and hall.desk.sessions == {}
+    assert set(hall.desk.peers) == {b"b"} and hall.desk.streams.sessions == {}
 
 
 def test_stopping_ends_what_runs_and_tells_everybody(hall: Hall) -> None:
@@ -205,12 +205,12 @@ def test_whatever_clients_say_the_books_are_in_order(events: list[tuple[bytes, M
             case wire.Message():
                 hall.say(who, event)
         desk = hall.desk
-        assert len(desk.peers) <= 2 and len(desk.sessions) <= 1
-        assert desk.owners.keys() == desk.sessions.keys()
-        assert all(owner in desk.peers.values() for owner in desk.owners.values())
-        assert sorted(map(id, desk.by_key.values())) == sorted(map(id, desk.sessions.values()))
+        assert len(desk.peers) <= 2 and len(desk.streams.sessions) <= 1
+        assert desk.streams.owners.keys() == desk.streams.sessions.keys()
+        assert all(owner in desk.peers.values() for owner in desk.streams.owners.values())
+        assert sorted(map(id, desk.streams.by_key.values())) == sorted(map(id, desk.streams.sessions.values()))
     hall.tick(3600)
-    assert not (hall.desk.peers or hall.desk.sessions or hall.desk.owners or hall.desk.by_key)
+    assert not (hall.desk.peers or hall.desk.streams.sessions or hall.desk.streams.owners or hall.desk.streams.by_key)
     begun = {message.key for message in hall.to_engine if isinstance(message, ipc.Start)}
     assert begun <= {message.key for message in hall.to_engine if isinstance(message, ipc.Drop | ipc.Finish)}
 

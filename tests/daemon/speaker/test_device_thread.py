@@ -1,6 +1,5 @@
 """The pump and the speaker's loop with a device that fails when it is told to."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +12,15 @@ import pytest
 import zmq
 
 from glowd.daemon import ipc
+from glowd.daemon.runtime.sockets import connect_speaker
 from glowd.daemon.speaker import device_thread
 from glowd.daemon.speaker import process as speaker
-from glowd.daemon.speaker.device import RATE_HZ, FakeOutput
+from glowd.daemon.speaker.clock import DeviceClock
+from glowd.daemon.speaker.device import RATE_HZ
 from glowd.daemon.speaker.device_thread import Lost, Opened, Pump, Report, Wrote
-from glowd.daemon.speaker.process import DeviceClock, Speaker, connect
+from glowd.daemon.speaker.playback import Speaker
 from glowd.daemon.wire.fields import Message
+from tests.daemon.speaker.fake_output import FakeOutput
 from tests.daemon.speaker.signals import noise
 from tests.daemon.speaker.speaker_rig import pcm
 from tests.patience import WAIT_S, Stalls
@@ -35,7 +37,7 @@ class Loop:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(f"ipc://{run_dir}/speaker.ipc")
         self.pump = Pump(self.output, BLOCK)
-        self.link = connect(run_dir)
+        self.link = connect_speaker(f"ipc://{run_dir}/speaker.ipc")
         self.speaker = Speaker(self.link, self.pump, BLOCK)
         self.said: list[Message] = []
         self.pump.start()
@@ -217,6 +219,7 @@ def test_silence_is_written_in_larger_blocks_while_nobody_plays(loop: Loop) -> N
 
 def test_a_mix_that_is_too_loud_is_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
+    loop.until(lambda: loop.all(ipc.DeviceReady))  # before that nobody may be connected, and what is sent is lost
     loop.send(ipc.Attach(key=1, gain_db=24.0), pcm(1, 0, noise(2000), last=True))
     loop.until(lambda: "the mix was too loud in" in caplog.text)
 
@@ -230,11 +233,3 @@ def test_the_clock_follows_slowly_and_jumps_at_once() -> None:
     assert clock.correct(2000, clock.ns(2000) + 100_000_000) == 2205
     assert clock.correct(2000, clock.ns(2000)) == 0
     assert clock.correct(2000, clock.ns(2000) + 5_000_000, dry=True) == 110
-
-
-def test_only_this_thread_is_hurried() -> None:
-    before = os.sched_getscheduler(0)
-    hurried = threading.Thread(target=device_thread.hurry)
-    hurried.start()
-    hurried.join()
-    assert os.sched_getscheduler(0) == before

@@ -1,0 +1,101 @@
+"""The ZeroMQ sockets between the daemon's processes, and those that clients connect to: how each is set up.
+
+Rules: options, binding and connecting only; no message is sent or read here. Every option of the daemon's sockets is here,
+and its reason. The gateway binds, because clients and roles come and go; engines and the speaker connect.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import zmq
+
+from glowd.daemon.runtime.rundir import is_busy
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
+
+UNBOUNDED = 0
+CLIENT_QUEUE = 256
+"""Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
+
+
+def bind_role(context: Context, endpoint: str) -> Socket:
+    """The gateway's ROUTER for engines, or for the speaker. Raises OSError naming the endpoint if it is taken."""
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a role that was restarted takes its old identity over
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    _queues(socket, UNBOUNDED, linger_ms=200)
+    return _bind(socket, endpoint)
+
+
+def bind_clients(context: Context, endpoint: str, max_message_bytes: int) -> Socket:
+    """The gateway's ROUTER for clients. Raises OSError naming the endpoint if it is taken."""
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    # No HEARTBEAT_IVL: libzmq 4.3.5 aborts the process when it beats for a client that has gone while more than RCVHWM
+    # of its messages waited to be read. Clients ping, and those that are silent for idle_timeout_s are closed.
+    _queues(socket, CLIENT_QUEUE, linger_ms=500)
+    return _bind(socket, endpoint)
+
+
+def bind_telemetry(context: Context, endpoint: str) -> Socket:
+    """The gateway's XPUB for those who watch. Raises OSError naming the endpoint if it is taken."""
+    socket = context.socket(zmq.XPUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, so that they can be counted
+    return _bind(socket, endpoint)
+
+
+def connect_engine(endpoint: str, name: str) -> Socket:
+    """An engine's DEALER to the gateway. What waits for a gateway that is away is sent when it is back."""
+    socket: Socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.IDENTITY, f"engine:{name}".encode())
+    _queues(socket, UNBOUNDED, linger_ms=200)
+    socket.connect(endpoint)
+    return socket
+
+
+def connect_speaker(endpoint: str) -> Socket:
+    """The speaker's DEALER to the gateway. Nothing waits for a gateway that is away: what was heard then is past."""
+    socket: Socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.IDENTITY, b"speaker")
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    _queues(socket, UNBOUNDED, linger_ms=0)
+    socket.connect(endpoint)
+    return socket
+
+
+def _queues(socket: Socket, messages: int, linger_ms: int) -> None:
+    """Bound both queues, UNBOUNDED where credit bounds what is sent; on closing, wait `linger_ms` for what is unsent."""
+    socket.setsockopt(zmq.SNDHWM, messages)
+    socket.setsockopt(zmq.RCVHWM, messages)
+    socket.setsockopt(zmq.LINGER, linger_ms)
+
+
+def _bind(socket: Socket, endpoint: str) -> Socket:
+    """Bind, privately for ipc. Raises OSError naming the endpoint if it is taken."""
+    if is_busy(endpoint):  # ZeroMQ would take a local socket away from whoever listens there
+        raise OSError(f"cannot listen on {endpoint}: another program does; is another glowd running?")
+    try:
+        with _private_umask():
+            socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise OSError(f"cannot listen on {endpoint}: {error.strerror}; is another glowd running?") from error
+    if endpoint.startswith("ipc://"):
+        Path(endpoint.removeprefix("ipc://")).chmod(stat.S_IRUSR | stat.S_IWUSR)
+    return socket
+
+
+@contextlib.contextmanager
+def _private_umask() -> Iterator[None]:
+    old = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(old)
