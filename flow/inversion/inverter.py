@@ -1,8 +1,8 @@
 """Inversion of a WaveGlow as matrix products on [B, S, C] (channels last), with the past of every causal layer in a state.
 
 The definition of the network is waveglow.py; this is the same arithmetic with folded weights (folding.py) in steps: in torch
-(torch_backend.py), compiled (numba_backend.py) or in Triton (triton_backend.py). Whole utterances, chunks, CPU and CUDA all run `invert`; a whole
-utterance is one large chunk that begins with a fresh state.
+(torch_backend.py), compiled (numba_backend.py) or in Triton (triton_backend.py). Whole utterances, chunks, CPU and CUDA all
+run `invert`; a whole utterance is one large chunk that begins with a fresh state.
 """
 
 import os

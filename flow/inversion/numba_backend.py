@@ -1,4 +1,4 @@
-"""A step in compiled loops (loops.py), for causal voices in float32 on a CPU.
+"""A step in compiled loops (numba_loops.py), for causal voices in float32 on a CPU.
 
 Run one by one, as a library's calls, a chunk's products take as long to be called as to be computed. Here a step is some
 thirty calls, each of which does its part of the work for all streams of a thread.
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glowd.flow.inversion import loops
+from glowd.flow.inversion import numba_loops as loops
 from glowd.flow.inversion.folding import Folded, WNWeights
+from glowd.flow.inversion.numba_matmul import LANES, Array, packed
 from glowd.flow.inversion.state import State
-from glowd.flow.inversion.tiles import LANES, Array, packed
 from glowd.flow.network.waveglow import MEL_SCALE_MIDDLE
 
 

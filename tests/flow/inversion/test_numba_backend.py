@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from glowd.flow.checkpoint import load
-from glowd.flow.inversion import arithmetic, tiles
+from glowd.flow.inversion import numba_math, numba_matmul
 from glowd.flow.inversion.inverter import Inverter
 from glowd.flow.network.pitch import PitchConfig
 from glowd.flow.network.source import SourceConfig
@@ -99,19 +99,19 @@ def test_weights_that_halves_hold_give_the_same_bits(rows: int, columns: int) ->
     """They are kept as halves, which is a matter of memory alone; sums do not depend on the rows beside them."""
     torch.manual_seed(columns)
     weights, a = torch.randn(40, columns).half().float(), torch.randn(rows, 48).numpy()
-    halves, floats = tiles.packed(weights), tiles.packed(weights + 2**-20)
-    assert halves.dtype == (np.uint16 if columns % 16 == 0 and tiles.HALVES else np.float32)
+    halves, floats = numba_matmul.packed(weights), numba_matmul.packed(weights + 2**-20)
+    assert halves.dtype == (np.uint16 if columns % 16 == 0 and numba_matmul.HALVES else np.float32)
     assert floats.dtype == np.float32
-    whole = tiles.packed(weights).view(np.float16).astype(np.float32) if halves.dtype == np.uint16 else halves
+    whole = numba_matmul.packed(weights).view(np.float16).astype(np.float32) if halves.dtype == np.uint16 else halves
     found, expected, alone = (np.ones((rows, columns + 3), np.float32) for _ in range(3))
-    tiles.accumulate(a, 5, halves, 2, 30, found, 3)
-    tiles.accumulate(a, 5, whole, 2, 30, expected, 3)
+    numba_matmul.accumulate(a, 5, halves, 2, 30, found, 3)
+    numba_matmul.accumulate(a, 5, whole, 2, 30, expected, 3)
     for row in range(rows):
-        tiles.accumulate(a[row : row + 1], 5, halves, 2, 30, alone[row : row + 1], 3)
+        numba_matmul.accumulate(a[row : row + 1], 5, halves, 2, 30, alone[row : row + 1], 3)
     assert np.array_equal(found, expected) and np.array_equal(found, alone) and (found[:, :3] == 1).all()
     np.testing.assert_allclose(found[:, 3:], 1 + a[:, 5:35] @ weights[2:32].numpy(), rtol=1e-5, atol=1e-5)
     double = np.ones((rows, columns))
-    tiles.accumulate(a.astype(np.float64), 5, tiles.packed(weights, [16]), 2, 30, double, 0)
+    numba_matmul.accumulate(a.astype(np.float64), 5, numba_matmul.packed(weights, [16]), 2, 30, double, 0)
     exact = 1 + a[:, 5:35].astype(np.float64) @ weights[2:32].double().numpy()
     np.testing.assert_allclose(double, exact, rtol=1e-13, atol=1e-13)
 
@@ -132,7 +132,7 @@ def test_its_exponential_is_that_of_numpy() -> None:
     @numba.njit
     def each(values: Any, results: Any) -> None:
         for i in range(len(values)):
-            results[i] = arithmetic.exp(values[i])
+            results[i] = numba_math.exp(values[i])
 
     values = np.linspace(-86, 86, 100_001, dtype=np.float32)
     results = np.zeros_like(values)
@@ -147,7 +147,7 @@ def test_its_exponential_in_float64_is_that_of_numpy() -> None:
     @numba.njit
     def each(values: Any, results: Any) -> None:
         for i in range(len(values)):
-            results[i] = arithmetic.exp64(values[i])
+            results[i] = numba_math.exp64(values[i])
 
     values = np.linspace(-699, 699, 100_001)
     results = np.zeros_like(values)
@@ -159,7 +159,7 @@ def test_its_sine_is_that_of_numpy() -> None:
     @numba.njit
     def each(values: Any, results: Any) -> None:
         for i in range(len(values)):
-            results[i] = arithmetic.sin_half_turns(values[i])
+            results[i] = numba_math.sin_half_turns(values[i])
 
     values = np.linspace(-90, 90, 100_001, dtype=np.float32)
     results = np.zeros_like(values)

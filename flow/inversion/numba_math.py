@@ -5,7 +5,7 @@ Written out so that loops over them become vectors, which calls of a mathematica
 
 import numpy as np
 
-from glowd.flow.inversion.tiles import Array, jit
+from glowd.flow.inversion.numba_matmul import Array, jit
 
 
 @jit

@@ -14,7 +14,7 @@ interpreter's lock. Sizes are those of torch_backend.py, F being the frames of a
 
 import numpy as np
 
-from glowd.flow.inversion.arithmetic import (
+from glowd.flow.inversion.numba_math import (
     affine,
     bounded,
     copy,
@@ -27,7 +27,7 @@ from glowd.flow.inversion.arithmetic import (
     silu64,
     sin_half_turns,
 )
-from glowd.flow.inversion.tiles import accumulate, jit
+from glowd.flow.inversion.numba_matmul import accumulate, jit
 from glowd.flow.network.source import SMALLEST
 
 # ------------------------------------------------------------- frames to groups
