@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from glowd.flow.checkpoint import load
 from glowd.flow.inversion.runner import StepRunner
@@ -16,7 +17,7 @@ from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
 from glowd.flow.vocoder import Origin, Stream, Vocoder, drain, render
 from tests.e2e.running import speech
-from tests.flow.voices import random_voice, sourced, tiny
+from tests.flow.voices import DATA, random_voice, sourced, tiny
 
 torch.set_num_threads(1)
 TOLERANCE = 1e-5
@@ -106,6 +107,18 @@ def test_how_a_stream_with_a_source_is_cut_and_batched_changes_no_bit(backend: s
         advance(vocoder, streams, parts)
     for i, whole in enumerate(alone):
         assert np.array_equal(np.concatenate(parts[i]), whole), i
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("version", [1, 2])
+def test_kept_voices_stream_what_they_streamed(version: int, backend: str) -> None:
+    voice, vectors = (
+        load(DATA / f"format_{version}.safetensors"),
+        load_file(DATA / f"format_{version}_vectors.safetensors"),
+    )
+    mel = vectors["mel"][0].T.contiguous().numpy()
+    audio = render(ExactVocoder(voice, slots=1, backend=backend), mel, 7, 3)
+    np.testing.assert_allclose(audio, vectors["streamed_seed_7"].numpy(), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", [0, 4])

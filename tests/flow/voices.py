@@ -11,7 +11,8 @@ from glowd.flow.network.pitch import PitchConfig
 from glowd.flow.network.source import SourceConfig
 from glowd.flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 
-VECTORS = Path(__file__).parent / "data" / "seed_vectors.safetensors"
+DATA = Path(__file__).parent / "data"
+"""Small voices as files, and what they say."""
 SMALL: dict[str, Any] = dict(flows=5, early_every=2, early_size=16, layers=3, channels=16, cond_channels=12)
 
 

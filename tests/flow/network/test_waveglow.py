@@ -1,4 +1,4 @@
-"""The network: invertible with the log-determinant it claims, for every kind of voice, and equal to the seed's definition."""
+"""The network: invertible with the log-determinant it claims, for every kind of voice, and equal to what it was."""
 
 from itertools import product
 from typing import Any
@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from glowd.flow.checkpoint import EMBEDDED, load
+from glowd.flow.checkpoint import load
 from glowd.flow.network.conditioning import FrameEncoder, Upsampler
 from glowd.flow.network.coupling import WN, Coupling, Mixing
 from glowd.flow.network.harmonic import HarmonicLayer
 from glowd.flow.network.squeeze import LappedSqueeze, PolyphaseSqueeze
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from tests.flow.voices import SMALL, VECTORS, random_voice, tiny
+from tests.flow.voices import DATA, SMALL, random_voice, sourced, tiny
 
 KINDS = list(product(("lapped", "polyphase"), (True, False), ("frames", "upsample"), (True, False)))
 
@@ -89,8 +89,9 @@ def test_log_det_of_the_whole_network() -> None:
     assert torch.allclose(torch.linalg.slogdet(jacobian)[1], voice(audio, mel)[1][0], atol=1e-2)
 
 
-def test_causal_inverse_never_looks_ahead() -> None:
-    voice = random_voice(tiny(causal=True))
+@pytest.mark.parametrize("config", [tiny(causal=True), sourced()])
+def test_causal_inverse_never_looks_ahead(config: WaveGlowConfig) -> None:
+    voice = random_voice(config)
     z, mel = torch.randn(1, 64, 41), torch.randn(1, 80, 10) - 5.6
     with torch.no_grad():
         before = voice.inverse(z, mel)
@@ -101,15 +102,23 @@ def test_causal_inverse_never_looks_ahead() -> None:
     assert not torch.allclose(before[:, 23 * 64 :], after[:, 23 * 64 :])
 
 
-def test_the_seed_vectors() -> None:
-    """The shipped arithmetic is the one the embedded voice was defined with: vectors made by its own reference."""
-    vectors, voice = load_file(VECTORS), load(EMBEDDED)
+@pytest.mark.parametrize("version", [1, 2])
+def test_kept_voices_say_what_they_said(version: int) -> None:
+    """Vectors of a small voice without a source, by the code before sources; of one with, by code that agreed with its model."""
+    voice, vectors = (
+        load(DATA / f"format_{version}.safetensors"),
+        load_file(DATA / f"format_{version}_vectors.safetensors"),
+    )
+    source = voice.free_source(vectors["mel"], vectors.get("offset"))
     with torch.no_grad():
-        assert torch.allclose(voice.inverse(vectors["z"], vectors["mel"]), vectors["audio"], atol=1e-4)
-        # Of recorded speech: the audio of a voice that was trained on its samples holds its z to a few digits only.
-        z, log_det = voice(vectors["speech"], vectors["speech_mel"])
-        assert torch.allclose(z, vectors["z_of_speech"], atol=1e-4)
-        assert torch.allclose(log_det, vectors["log_det"], rtol=1e-4)
+        audio = voice.inverse(vectors["z"], vectors["mel"], source=source)
+        z, log_det = voice(vectors["speech"], vectors["mel"], source=source)
+    torch.testing.assert_close(audio, vectors["audio"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(z, vectors["z_of_speech"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(log_det, vectors["log_det"], atol=0, rtol=1e-4)
+    if source is not None:
+        torch.testing.assert_close(source.phase, vectors["phase"], atol=1e-9, rtol=0)
+        torch.testing.assert_close(source.voicing, vectors["voicing"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("frames", [FrameEncoder(80, 12, 4, 1, -5.6, 2.1), Upsampler(80, 256, 8, 1024)])
