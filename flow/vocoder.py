@@ -6,11 +6,27 @@ and scratch memory, and renders any number of streams in one call. Offline rende
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from glowd.flow.mel import Floats, MelFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stream begins: at frame 0, or in the middle, to go on with what another one began."""
+
+    frame: int = 0
+    """The first one to be rendered, absolute."""
+    lead_frames: int = 0
+    """Frames before it, which are pushed first and only looked at."""
+    phase: float | None = None
+    """Of the source at that frame, in cycles, as `Stream.phase` had it; None: where the seed begins."""
+
+
+BEGINNING = Origin()
 
 
 class Stream:
@@ -19,14 +35,20 @@ class Stream:
     Keeps the frames that a later chunk may still read (`keep_frames` before the first one not yet rendered; None: all).
     """
 
-    def __init__(self, seed: int, sigma: float, n_mels: int, first_frame: int = 0, keep_frames: int | None = 0) -> None:
-        self.seed, self.sigma, self.first_frame = seed, sigma, first_frame
-        self.frames_in = self.frames_done = first_frame
+    phase = 0.0
+    """Of its source where `frames_done` stands, in cycles; 0 without one."""
+
+    def __init__(
+        self, seed: int, sigma: float, n_mels: int, origin: Origin = BEGINNING, keep_frames: int | None = 0
+    ) -> None:
+        self.seed, self.sigma = seed, sigma
+        self.first_frame = self.frames_done = origin.frame
+        self.first_in = self.frames_in = origin.frame - origin.lead_frames
         self.samples_out = 0
         self.ended = False
         self._keep_frames = keep_frames
         self._mel = np.zeros((0, n_mels), np.float32)
-        self._mel_begin = first_frame
+        self._mel_begin = self.first_in
 
     def push(self, mel: Floats) -> None:
         """Append frames [n, M]. Raises ValueError on a wrong shape or after `end`."""
@@ -72,7 +94,9 @@ class Vocoder(ABC, Generic[StreamT]):
     look_ahead_frames: int
     """Frames after a frame that must have arrived before it can be rendered."""
     history_frames: int
-    """A stream that is re-opened this many frames early continues exactly as if it had never stopped."""
+    """A stream re-opened this many frames early, where one of its steps ended, continues exactly as if it had never stopped."""
+    lead_frames = 0
+    """Frames before the first rendered one that it must then be given: the past that its windows read."""
     latency_samples: int
     """Samples of a rendered frame that come out only with the next one."""
     run_in_frames = 0
@@ -82,8 +106,8 @@ class Vocoder(ABC, Generic[StreamT]):
     sigma: float
 
     @abstractmethod
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> StreamT:
-        """A new stream whose latents are those of `seed`, beginning at an absolute frame."""
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> StreamT:
+        """A new stream whose latents, and where there is a source its phase at frame 0, are those of `seed`."""
 
     @abstractmethod
     def ready_frames(self, stream: StreamT, limit: int) -> int | None:

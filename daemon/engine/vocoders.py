@@ -99,5 +99,6 @@ def describe(vocoder: AnyVocoder, default: bool, found: Capacity | None) -> Voic
         whole_utterance=vocoder.whole_utterance,
         default=default,
         history_frames=vocoder.history_frames,
+        lead_frames=vocoder.lead_frames,
         capacity=found,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.phase_recovery.mel_inversion import MelInversion
-from glowd.flow.vocoder import Stream, Vocoder
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 
 class GriffinLimStream(Stream):
@@ -33,10 +33,10 @@ class GriffinLimVocoder(Vocoder[GriffinLimStream]):
         self.format, self.name, self.iterations = format or MelFormat(), name, iterations
         self._inversion = MelInversion(self.format)
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> GriffinLimStream:
-        """See Vocoder; `sigma` has no effect. Raises ValueError for a `first_frame` other than 0."""
-        if first_frame != 0:
-            raise ValueError(f"{self.name}: first_frame is {first_frame}; allowed: 0, as it renders whole utterances")
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> GriffinLimStream:
+        """See Vocoder; `sigma` has no effect. Raises ValueError for an origin other than frame 0."""
+        if origin.frame != 0:
+            raise ValueError(f"{self.name}: first_frame is {origin.frame}; allowed: 0, as it renders whole utterances")
         return GriffinLimStream(seed, self.sigma, self.format.n_mels, keep_frames=None)
 
     def ready_frames(self, stream: GriffinLimStream, limit: int) -> int | None:

@@ -13,7 +13,7 @@ import scipy.fft
 
 from glowd.flow.mel import Floats, MelFormat, hann_window
 from glowd.flow.phase_recovery.mel_inversion import MelInversion
-from glowd.flow.vocoder import Stream, Vocoder
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 TINY = np.float32(1e-20)
 MIN_WEIGHT = np.float32(1e-3)
@@ -77,11 +77,11 @@ class RtisiVocoder(Vocoder[RtisiStream]):
         self._blocks = np.arange(self._tentative_frames)[:, None] + np.arange(self.overlap)
         self._inversion = MelInversion(self.format)
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> RtisiStream:
-        """See Vocoder; `sigma` has no effect. Raises ValueError for a `first_frame` other than 0."""
-        if first_frame != 0:
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> RtisiStream:
+        """See Vocoder; `sigma` has no effect. Raises ValueError for an origin other than frame 0."""
+        if origin.frame != 0:
             raise ValueError(
-                f"{self.name}: first_frame is {first_frame}; allowed: 0, as a frame depends on all before it"
+                f"{self.name}: first_frame is {origin.frame}; allowed: 0, as a frame depends on all before it"
             )
         stream = RtisiStream(seed, self.sigma, self.format.n_mels)
         stream.tentative = np.zeros((self._tentative_frames, self.format.n_fft), np.float32)

@@ -9,7 +9,7 @@ import pytest
 from glowd.flow.mel import Floats
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from glowd.flow.timing import calls, frames_per_call, speed, step_times
-from glowd.flow.vocoder import Stream
+from glowd.flow.vocoder import BEGINNING, Origin, Stream
 from tests.fakes.vocoder import FakeVocoder
 from tests.harness.voices import random_voice, tiny
 
@@ -21,9 +21,9 @@ class Clocked(FakeVocoder):
         super().__init__()
         self.now_s, self.steps, self.now_open = 0.0, 0, 0
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> Stream:
         self.now_open += 1
-        return super().open(seed, first_frame, sigma)
+        return super().open(seed, origin, sigma)
 
     def close(self, stream: Stream) -> None:
         self.now_open -= 1

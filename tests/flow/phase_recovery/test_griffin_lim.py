@@ -11,7 +11,7 @@ import pytest
 from glowd.flow.mel import Floats, MelFormat, log_mel
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.mel_inversion import MelInversion
-from glowd.flow.vocoder import drain, render
+from glowd.flow.vocoder import Origin, drain, render
 
 FAST = GriffinLimVocoder(iterations=4)
 
@@ -94,7 +94,7 @@ def test_other_mel_format_is_used() -> None:
 def test_properties_are_those_of_whole_utterances() -> None:
     assert FAST.whole_utterance and (FAST.look_ahead_frames, FAST.latency_samples) == (0, 0)
     with pytest.raises(ValueError, match="first_frame is 7; allowed: 0"):
-        FAST.open(first_frame=7)
+        FAST.open(origin=Origin(7))
 
 
 def test_import_needs_no_torch() -> None:

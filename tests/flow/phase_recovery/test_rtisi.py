@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from glowd.flow.mel import Floats, MelFormat, log_mel
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
-from glowd.flow.vocoder import drain, render
+from glowd.flow.vocoder import Origin, drain, render
 from tests.harness.mels import speech
 
 MEL = speech()[100:160]
@@ -139,7 +139,7 @@ def test_other_mel_format_is_used() -> None:
 
 def test_impossible_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="first_frame is 7; allowed: 0"):
-        VOICE.open(first_frame=7)
+        VOICE.open(origin=Origin(7))
     with pytest.raises(ValueError, match=r"hop is 300 and n_fft 1024; allowed: a hop that divides half of n_fft"):
         RtisiVocoder(MelFormat(hop=300))
     with pytest.raises(ValueError, match="look_ahead_frames is -1 and iterations 4; allowed: at least 0 and 1"):
