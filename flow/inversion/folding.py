@@ -83,7 +83,7 @@ class Folded:
         with torch.no_grad():
             self.encoder = [self._linear(linear) for linear in voice.encoder.linears()]
             self.scale = [] if voice.scale is None else [self._linear(linear) for linear in _minus_scale(voice.scale)]
-            self.pitch = None if pitch is None else copy.deepcopy(pitch).to(device).double()
+            self.pitch = None if pitch is None else copy.deepcopy(pitch).to(device).double().requires_grad_(False)
             self.basis = mdct_basis(voice.config.group).to(device)
             wns = [flow.coupling.wn for flow in flows] + ([] if voice.harmonic is None else [voice.harmonic.wn])
             folded = [_FoldedWN(wn, voice.config.source_rows) for wn in wns]

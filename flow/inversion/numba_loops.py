@@ -17,6 +17,7 @@ import numpy as np
 from glowd.flow.inversion.numba_math import (
     affine,
     bounded,
+    clear,
     copy,
     exp,
     fill,
@@ -134,29 +135,25 @@ def _pulses(logit, turn, f0_hz, top_hz, most, hop, p, q):  # type: ignore[no-unt
 
 
 @jit
-def _squeeze(blocks, basis, rows, column):  # type: ignore[no-untyped-def]
-    """Blocks of a pulse train [S + 1, G] -> its bands [S, G] at `column` of rows: lapped windows of two blocks each."""
-    group = blocks.shape[1]
-    accumulate(blocks[:-1], 0, basis, 0, group, rows, column)
-    accumulate(blocks[1:], 0, basis, group, group, rows, column)
-
-
-@jit
 def drive(  # type: ignore[no-untyped-def]
     log_f0, logit, phase, before, blocks, turn, f0_hz, rows, basis, rate_hz, hop, top_hz, most
 ):
-    """The source of one stream: pitches [n + 1] -> rows [S, 2G]; its phase [1] and last block `before` [2, G] move on."""
-    group, samples = blocks.shape[2], len(turn)
+    """The source of one stream: pitches [n + 1] -> rows [S, 2G]; its phase [1] and last block `before` [2, G] move on.
+
+    blocks: [2, S + 1, G], the block before and those of S groups; behind the last frame is silence.
+    """
+    group, groups = blocks.shape[2], len(turn) // blocks.shape[2]
     phase[0] = _turns(log_f0, phase[0], rate_hz, hop, turn, f0_hz)
-    p, q = blocks[0].reshape(-1)[group:], blocks[1].reshape(-1)[group:]
-    p[samples:] = 0  # behind the last frame is silence
-    q[samples:] = 0
-    _pulses(logit, turn, f0_hz, top_hz, most, hop, p, q)
-    rows[:] = 0
+    p, q = blocks[0, 1:], blocks[1, 1:]
+    _pulses(logit, turn, f0_hz, top_hz, most, hop, p.reshape(-1), q.reshape(-1))
+    clear(p[groups:])
+    clear(q[groups:])
+    clear(rows)
     for train in range(2):
-        blocks[train, 0] = before[train]
-        _squeeze(blocks[train], basis, rows, train * group)
-        before[train] = blocks[train, -1]
+        copy(before[train : train + 1], blocks[train, :1])
+        accumulate(blocks[train, :-1], 0, basis, 0, group, rows, train * group)
+        accumulate(blocks[train, 1:], 0, basis, group, group, rows, train * group)
+        copy(blocks[train, -1:], before[train : train + 1])
 
 
 # ----------------------------------------------------------------------- a WN
@@ -205,7 +202,7 @@ def flow(wn, unmix, x, cond, source, past, first, at, bound, windows, gates, gat
         fill(ends, wn.end_bias)
         accumulate(gated[b], 0, wn.end, 0, gated.shape[2], ends, 0)
         affine(x[b], first, ends, n, bound)
-        ends[:] = 0
+        clear(ends)
         accumulate(x[b], first, unmix, 0, n, ends, 0)
         for s in range(x.shape[1]):
             row = x[b, s, first:]
@@ -242,7 +239,7 @@ def overlap_add(x, basis, tail, both, audio):  # type: ignore[no-untyped-def]
     """Lapped groups [B, S, G] -> audio [B, S, G], one group late; keeps the new tail [B, G]."""
     group = x.shape[2]
     for b in range(len(x)):
-        both[:] = 0
+        clear(both)
         accumulate(x[b], 0, basis, 0, group, both, 0)
         for s in range(x.shape[1]):
             out, first, second = audio[b, s], both[s], tail[b] if s == 0 else both[s - 1, group:]

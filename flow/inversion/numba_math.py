@@ -141,6 +141,14 @@ def copy(source: Array, into: Array) -> None:
 
 
 @jit
+def clear(rows: Array) -> None:
+    """rows <- 0."""
+    for s in range(len(rows)):
+        for c in range(rows.shape[1]):
+            rows[s, c] = 0
+
+
+@jit
 def fill(into: Array, row: Array) -> None:
     """Every row's first columns <- row."""
     for s in range(len(into)):
