@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from glowd.clients.cli.audio_output import Timeline, WavFile
 from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file
 from glowd.clients.client import Client, Stream
 from glowd.clients.errors import GlowdError
+from glowd.daemon import wire
 from glowd.daemon.wire import Array
 from glowd.flow.mel import MelFormat
 
@@ -112,7 +113,7 @@ def speak(endpoint: str, out: Path) -> list[str]:
             sent_ns = time.monotonic_ns()
             stream.wait_played()
             listener.join()
-            figures = client.status().info["streams"][stream.name]
+            figures = wire.Snapshot.from_map(client.status().info).streams[stream.name]
             audio = check(hearing, len(mel) * stream.hop)
             with WavFile(out, stream.rate_hz) as file:
                 file.write(audio)
@@ -133,7 +134,7 @@ def check(hearing: Hearing, samples: int) -> Array:
     return audio
 
 
-def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any]) -> list[str]:
+def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: wire.StreamSnapshot) -> list[str]:
     """The latency table."""
 
     def after(then_ns: int, now_ns: int | None) -> str:
@@ -142,23 +143,22 @@ def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any
     def row(name: str, *cells: str) -> str:
         return f"  {name:<44}" + "".join(f"{cell:>9}" for cell in cells)
 
-    underruns = figures.get("underruns") if "device" in figures.get("sinks", []) else None
+    underruns = figures.underruns if "device" in figures.sinks else wire.Underruns()
+    times = {stage: figures.stages.times.get(stage, wire.StageTimes()) for stage in wire.STAGES}
     return [
         row("first frames sent -> first audio here", after(began_ns, hearing.first_ns), "ms"),
-        row("  of it in the daemon", tables.cell(figures.get("ttfa_ms"), ".1f"), "ms"),
+        row("  of it in the daemon", tables.cell(figures.ttfa_ms, ".1f"), "ms"),
         row("last frames sent -> last audio here", after(sent_ns, hearing.last_ns), "ms"),
-        row("real-time factor (network / audio time)", tables.cell(figures.get("rtf"), ".3f")),
+        row("real-time factor (network / audio time)", tables.cell(figures.rtf, ".3f")),
         row(
             "device underruns by client / by engine",
-            *(tables.cell(tables.dig(underruns, who)) for who in ("client", "engine")),
+            tables.cell(underruns.client),
+            tables.cell(underruns.engine),
         ),
         row("stage, ms", "p50", "p99"),
         *(
-            row(
-                f"  {stage}",
-                *(tables.cell(tables.dig(figures, "stages", stage, f"{p}_ms"), ".2f") for p in ("p50", "p99")),
-            )
-            for stage in tables.STAGES
+            row(f"  {stage}", tables.cell(took.p50_ms, ".2f"), tables.cell(took.p99_ms, ".2f"))
+            for stage, took in times.items()
         ),
     ]
 

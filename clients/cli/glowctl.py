@@ -168,16 +168,16 @@ def listen(client: Client, args: argparse.Namespace) -> None:
 
 def status(client: Client, args: argparse.Namespace) -> None:
     state = client.status()
-    print(json.dumps(state.info) if args.json else tables.as_text(state.info))
+    print(json.dumps(state.info) if args.json else tables.as_text(wire.Snapshot.from_map(state.info)))
 
 
 def flush(client: Client, args: argparse.Namespace) -> None:
-    streams = client.status().info.get("streams", {})
+    streams = wire.Snapshot.from_map(client.status().info).streams
     if args.stream not in streams:
         names = ", ".join(streams) or "none"
         raise errors.StreamError(f"there is no stream {args.stream}; open now: {names}", wire.Code.UNKNOWN_STREAM)
     with client.listen(args.stream) as listener:
-        ending = listener.flush(streams[args.stream].get("generation", 0), args.fade)
+        ending = listener.flush(streams[args.stream].generation or 0, args.fade)
     match ending:
         case wire.Flushed():
             print(f"last sample played {ending.last_sample_played}, {ending.dropped_samples} dropped")

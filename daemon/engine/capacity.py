@@ -12,10 +12,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
+from glowd.daemon.wire.telemetry import Capacity
 from glowd.flow.timing import calls, frames_per_call
 from glowd.flow.vocoder import Vocoder
 
@@ -25,35 +24,6 @@ and speaker need the machine as well, and streams that are not in step wait for 
 REPEATS = 4
 LIMIT_S = 6.0
 """The measurement ends after this time, with what it has found by then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """Streams at once, and why: measured, or set by the configuration (then the times are None)."""
-
-    streams: int
-    measured: bool
-    chunk_ms: float | None = None
-    """The time that a chunk sounds."""
-    alone_ms: float | None = None
-    """A call for one stream; None if it took too long to be measured."""
-    round_ms: float | None = None
-    """The calls for all `streams`; None as above."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `Ready` carries it."""
-        return {
-            "streams": self.streams,
-            "measured": self.measured,
-            "share": SHARE if self.measured else None,
-            "chunk_ms": _rounded(self.chunk_ms),
-            "alone_ms": _rounded(self.alone_ms),
-            "round_ms": _rounded(self.round_ms),
-        }
-
-
-def _rounded(ms: float | None) -> float | None:
-    return None if ms is None else round(ms, 2)
 
 
 Clock = Callable[[], float]
@@ -78,7 +48,7 @@ def find(
     stream still serves one: a file does not mind. `clock_s`: time.thread_time for a voice that works alone.
     """
     if max_streams:
-        return Capacity(max_streams, measured=False)
+        return Capacity(streams=max_streams, measured=False)
     if vocoder.whole_utterance:
         return None
     until_s = time.monotonic() + LIMIT_S
@@ -86,11 +56,18 @@ def find(
     chunk_s = frames * vocoder.hop / vocoder.rate_hz
     step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s))
     streams = max(1, streams_within(step_s, SHARE * chunk_s, max_batch))
-    return Capacity(streams, True, 1000 * chunk_s, _ms(step_s(1)), _ms(round_s(step_s, streams, max_batch)))
+    return Capacity(
+        streams=streams,
+        measured=True,
+        share=SHARE,
+        chunk_ms=_ms(chunk_s),
+        alone_ms=_ms(step_s(1)),
+        round_ms=_ms(round_s(step_s, streams, max_batch)),
+    )
 
 
 def _ms(seconds: float) -> float | None:
-    return 1000 * seconds if math.isfinite(seconds) else None
+    return round(1000 * seconds, 2) if math.isfinite(seconds) else None
 
 
 def fastest_s(vocoder: Vocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:

@@ -13,7 +13,7 @@ time that a step down was too early, so that a lasting load is met by a lasting 
 So steps up are at least SETTLE apart, a step down is at least HOLD after any other, and calm always ends at level 0.
 """
 
-from typing import Any
+from glowd.daemon.wire.telemetry import Degradation
 
 PERIOD_NS = 1_000_000_000
 SETTLE_NS = 2 * PERIOD_NS
@@ -89,15 +89,15 @@ class Overload:
         refuses = ", no new streams" if self.refuses else ""
         return f"overload level {self.level}: chunks of {self.chunk_frames} frames{refuses}, because {self.reason}"
 
-    def describe(self) -> dict[str, Any] | None:
+    def describe(self) -> Degradation | None:
         """For telemetry; None at level 0."""
         if not self.level:
             return None
-        return {
-            "level": self.level,
-            "last_level": self.last_level,
-            "chunk_frames": self.chunk_frames,
-            "refuses": self.refuses,
-            "since_ns": self.since_ns,
-            "reason": self.reason,
-        }
+        return Degradation(
+            level=self.level,
+            last_level=self.last_level,
+            chunk_frames=self.chunk_frames,
+            refuses=self.refuses,
+            since_ns=self.since_ns,
+            reason=self.reason,
+        )

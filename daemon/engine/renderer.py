@@ -167,17 +167,17 @@ class Renderer:
         if now_ns - self._reported_ns < LOAD_EVERY_NS and not self._has_news:
             return None
         seconds = max(1, now_ns - self._reported_ns) / 1e9
-        stats = {
-            "streams": len(self.entries),
-            "busy": round(self._busy_ns / 1e9 / seconds, 4),
-            "stolen": round(1 - self._worked_ns / self._busy_ns, 4) if self._work_ns and self._busy_ns else None,
-            "batches_per_s": round(self._batches / seconds, 2),
-            "audio_per_s": round(self._rendered / self.vocoder.rate_hz / seconds, 4),
-            "rss_bytes": rss_bytes(),
-            "late": None if self.overload is None else self.overload.late_share,
-            "level": None if self.overload is None else self.overload.level,
-            "degraded": None if self.overload is None else self.overload.describe(),
-        }
+        stats = ipc.EngineLoad(
+            streams=len(self.entries),
+            busy=round(self._busy_ns / 1e9 / seconds, 4),
+            stolen=round(1 - self._worked_ns / self._busy_ns, 4) if self._work_ns and self._busy_ns else None,
+            batches_per_s=round(self._batches / seconds, 2),
+            audio_per_s=round(self._rendered / self.vocoder.rate_hz / seconds, 4),
+            rss_bytes=rss_bytes(),
+            late=None if self.overload is None else self.overload.late_share,
+            level=None if self.overload is None else self.overload.level,
+            degraded=None if self.overload is None else self.overload.describe(),
+        )
         self._busy_ns = self._worked_ns = self._batches = self._rendered = 0
         self._reported_ns, self._has_news = now_ns, False
         return ipc.Load(stats=stats)

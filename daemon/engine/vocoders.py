@@ -5,10 +5,10 @@ Rules: no socket. What is heavy is imported when the voice needs it: only a Wave
 
 import logging
 import time
-from typing import Any
 
 from glowd.daemon.config import EngineSpec, GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
 from glowd.daemon.engine import capacity
+from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 from glowd.flow.vocoder import Vocoder
 
 SPARE_SLOTS = 8
@@ -73,7 +73,7 @@ def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int)
     return vocoder
 
 
-def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Capacity | None:
+def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> Capacity | None:
     """Find the voice's capacity (capacity.find), then warm up for what can come within it."""
     batch = min(settings.max_batch, max_streams)
     clock_s = time.thread_time if capacity.works_alone(vocoder, settings.threads) else time.perf_counter
@@ -86,19 +86,18 @@ def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Cap
     return found
 
 
-def describe(vocoder: Vocoder, default: bool, found: capacity.Capacity | None) -> dict[str, Any]:
+def describe(vocoder: Vocoder, default: bool, found: Capacity | None) -> VoiceInfo:
     """The voice as `welcome` and the gateway know it."""
-    return {
-        "name": vocoder.name,
-        "rate_hz": vocoder.rate_hz,
-        "hop": vocoder.hop,
-        "format": vocoder.format.to_dict(),
-        "look_ahead_frames": vocoder.look_ahead_frames,
-        "latency_ms": round(
-            1000 * (vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples) / vocoder.rate_hz, 2
-        ),
-        "whole_utterance": vocoder.whole_utterance,
-        "default": default,
-        "history_frames": vocoder.history_frames,
-        "capacity": None if found is None else found.to_dict(),
-    }
+    latency_samples = vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples
+    return VoiceInfo(
+        name=vocoder.name,
+        rate_hz=vocoder.rate_hz,
+        hop=vocoder.hop,
+        format=vocoder.format.to_dict(),
+        look_ahead_frames=vocoder.look_ahead_frames,
+        latency_ms=round(1000 * latency_samples / vocoder.rate_hz, 2),
+        whole_utterance=vocoder.whole_utterance,
+        default=default,
+        history_frames=vocoder.history_frames,
+        capacity=found,
+    )

@@ -46,7 +46,7 @@ class Admission:
         if voice not in self._pools:
             raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; known: {', '.join(self._pools)}")
         engine = self._pools[voice].require(now_ns)
-        check_format(asked.format, engine.info["format"], voice)
+        check_format(asked.format, engine.info.format, voice)
         if "device" in asked.sinks:
             self._speaker.require(now_ns)
         session = engine.streams[asked.stream] = self._session(peer, asked, engine)
@@ -64,23 +64,23 @@ class Admission:
             new_key=self._streams.new_key,
             recordings=self._recordings,
         )
-        rate_hz: int = engine.info["rate_hz"]
+        rate_hz = engine.info.rate_hz
         return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), terms, outside)
 
     def _terms(self, engine: Engine, prefill_ms: float) -> Terms:
         info, chunk_frames = engine.info, self._voices[engine.voice].max_chunk_frames  # as large as overload makes it
-        frames_per_ms = info["rate_hz"] / (1000 * info["hop"])
+        frames_per_ms = info.rate_hz / (1000 * info.hop)
         # With less credit than engine and device wait for, all three would wait for one another for ever.
         cushion_frames = math.ceil((prefill_ms + DEVICE_SLACK_MS) * frames_per_ms)
-        needed = info["look_ahead_frames"] + chunk_frames + cushion_frames + CREDIT_STEP_FRAMES
+        needed = info.look_ahead_frames + chunk_frames + cushion_frames + CREDIT_STEP_FRAMES
         return Terms(
-            hop=info["hop"],
-            bins=info["format"]["n_mels"],
+            hop=info.hop,
+            bins=info.bins,
             window_frames=max(needed, int(self._server.credit_ms * frames_per_ms)),
-            max_frames=self._server.max_utterance_s * info["rate_hz"] // info["hop"],
-            history_frames=info["history_frames"],
-            look_ahead_frames=info["look_ahead_frames"],
-            whole_utterance=info["whole_utterance"],
+            max_frames=self._server.max_utterance_s * info.rate_hz // info.hop,
+            history_frames=info.history_frames,
+            look_ahead_frames=info.look_ahead_frames,
+            whole_utterance=info.whole_utterance,
         )
 
 

@@ -7,12 +7,12 @@ decided in placement.py.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from glowd.daemon import ipc
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 
 SILENT_NS = 3_000_000_000
 """A role not heard of for so long is not there."""
@@ -25,8 +25,8 @@ class Engine:
         """`send` tells whether there was somebody to take the message."""
         self.name, self.voice, self._send, self._wait_ns = name, voice, send, int(1e9 * wait_s)
         self.streams: dict[str, Session] = {}
-        self.info: dict[str, Any] = {}
-        self.load: dict[str, Any] = {}
+        self._info: VoiceInfo | None = None
+        self.load: ipc.EngineLoad | None = None
         self.device, self.threads = "", 1
         self.instance = -1
         self.heard_ns: int | None = None
@@ -39,7 +39,7 @@ class Engine:
         """
         if self.heard_ns is None or not self._reached:
             return False
-        return bool(self.info.get("whole_utterance")) or now_ns - self.heard_ns < SILENT_NS
+        return self.whole_utterance or now_ns - self.heard_ns < SILENT_NS
 
     def send(self, message: Message) -> None:
         """Tell it; one that is not there is told everything when it is back."""
@@ -52,26 +52,42 @@ class Engine:
     def handle(self, message: Message, now_ns: int) -> None:
         """A message of the engine about itself."""
         self.heard(now_ns)
-        if isinstance(message, ipc.Load):
+        if isinstance(message, ipc.Load) and isinstance(message.stats, ipc.EngineLoad):
             self.load = message.stats
         if isinstance(message, ipc.Ready) and message.instance != self.instance:
-            self.instance, self.info, self.load = message.instance, message.info, {}
+            self.instance, self._info, self.load = message.instance, message.info, None
             self.device, self.threads = message.device, message.threads
             self.send(ipc.DropAll())
             for session in self.streams.values():
                 session.engine_back()
 
     @property
+    def info(self) -> VoiceInfo:
+        """Its voice. Raises LookupError before it has said what that is."""
+        if self._info is None:
+            raise LookupError(f"engine {self.name} has not said yet what its voice is; ask only if it is there")
+        return self._info
+
+    @property
+    def whole_utterance(self) -> bool:
+        """Whether its voice is heard only when its utterance has ended."""
+        return self._info is not None and self._info.whole_utterance
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What limits its streams; None if nothing does."""
+        return None if self._info is None else self._info.capacity
+
+    @property
     def max_streams(self) -> int | None:
         """Streams it can serve; None if it sets no limit."""
-        capacity = self.info.get("capacity")
-        return capacity["streams"] if capacity else None
+        return None if self.capacity is None else self.capacity.streams
 
     @property
     def overload(self) -> str:
         """Why it takes no new streams until it has caught up; "" if it does."""
-        degraded = self.load.get("degraded")
-        return degraded["reason"] if degraded and degraded["refuses"] else ""
+        degraded = None if self.load is None else self.load.degraded
+        return degraded.reason if degraded and degraded.refuses else ""
 
     def tick(self, now_ns: int) -> None:
         """Give up streams that have waited too long."""
@@ -88,7 +104,7 @@ class Speaker:
     def __init__(self, send: Callable[[Message], object], enabled: bool, wait_s: float) -> None:
         self.send, self._wait_ns = send, int(1e9 * wait_s)
         self.device: ipc.DeviceReady | None = None
-        self.load: dict[str, Any] = {}
+        self.load: ipc.SpeakerLoad | None = None
         self.why_not = (
             "the speaker has not started yet" if enabled else "[speaker] enabled is false in the configuration"
         )
@@ -111,8 +127,8 @@ class Speaker:
         """A message of the speaker about itself."""
         self.heard_ns = now_ns
         match message:
-            case ipc.Load():
-                self.load = message.stats
+            case ipc.Load(stats=ipc.SpeakerLoad() as load):
+                self.load = load
             case ipc.DeviceReady():
                 self.device, self._gone_ns = message, None
                 self._met(message.instance, sessions)

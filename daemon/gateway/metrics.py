@@ -5,20 +5,12 @@ read them is in snapshot.py.
 """
 
 from collections import deque
-from typing import Any
 
 import numpy as np
 
 from glowd.daemon import ipc
+from glowd.daemon.wire.telemetry import STAGES, Stages, StageTimes, Underruns
 
-STAGES = {
-    "client": "client sent -> gateway received",
-    "transport": "gateway received -> engine received",
-    "wait": "engine received -> network began",
-    "network": "network began -> network done",
-    "return": "network done -> gateway sent to the sinks",
-    "device": "gateway sent -> sounds at the device",
-}
 WINDOW = 512
 """Chunks over which percentiles are taken."""
 FOREIGN_CLOCK_NS = 60_000_000_000
@@ -49,14 +41,14 @@ class Window:
         self._ring[self._count % WINDOW] = duration_ns
         self._count += 1
 
-    def spread(self) -> dict[str, float] | None:
-        """Percentiles (nearest rank) and mean in milliseconds, and the count; None if nothing was measured."""
+    def spread(self) -> StageTimes | None:
+        """Percentiles (nearest rank) and mean; None if nothing was measured."""
         held = min(self._count, WINDOW)
         if not held:
             return None
         ordered = np.sort(self._ring[:held])
         rank = {q: float(ordered[min(held - 1, held * q // 100)]) / 1e6 for q in (50, 99)}
-        return {"p50_ms": rank[50], "p99_ms": rank[99], "mean_ms": float(ordered.mean()) / 1e6, "count": held}
+        return StageTimes(p50_ms=rank[50], p99_ms=rank[99], mean_ms=float(ordered.mean()) / 1e6, count=held)
 
 
 class Meter:
@@ -64,8 +56,9 @@ class Meter:
 
     def __init__(self, rate_hz: int) -> None:
         self.rate_hz = rate_hz
-        self.ttfa_ns: deque[int] = deque(maxlen=WINDOW)
-        self.underruns = {"client": 0, "engine": 0, "missing_samples": 0}
+        self._ttfa_ns: deque[int] = deque(maxlen=WINDOW)
+        self._underruns = {"client": 0, "engine": 0}
+        self._missing_samples = 0
         self._stages = {stage: Window() for stage in STAGES}
         self._network_ns = self._samples = self._calls = self._batch = 0
         self._first_frames_ns: int | None = None
@@ -88,7 +81,7 @@ class Meter:
             return
         if not self._spoke and self._first_frames_ns is not None:
             self._spoke = True
-            self.ttfa_ns.append(now_ns - self._first_frames_ns)
+            self._ttfa_ns.append(now_ns - self._first_frames_ns)
         self._network_ns += (pcm.t_end_ns - pcm.t_start_ns) // max(1, pcm.batch)
         self._samples += fresh_samples
         self._calls, self._batch = self._calls + 1, self._batch + pcm.batch
@@ -109,17 +102,32 @@ class Meter:
 
     def underrun(self, cause: str, missing_samples: int) -> None:
         """The device missed samples because `cause` (client or engine) was late."""
-        self.underruns[cause] += 1
-        self.underruns["missing_samples"] += missing_samples
+        self._underruns[cause] += 1
+        self._missing_samples += missing_samples
 
-    def snapshot(self) -> dict[str, Any]:
-        """The measured part of a stream's entry."""
-        stages = {name: window.spread() for name, window in self._stages.items()}
-        means = [stage["mean_ms"] for stage in stages.values() if stage is not None]
-        return {
-            "ttfa_ms": self.ttfa_ns[-1] / 1e6 if self.ttfa_ns else None,
-            "rtf": self._network_ns / 1e9 / (self._samples / self.rate_hz) if self._samples else None,
-            "batch": self._batch / self._calls if self._calls else None,
-            "stages": stages | {"total": {"mean_ms": sum(means)} if means else None},
-            "underruns": dict(self.underruns),
-        }
+    @property
+    def ttfa_ms(self) -> float | None:
+        """Of the newest generation that has audio: from its first frames to its first samples."""
+        return self._ttfa_ns[-1] / 1e6 if self._ttfa_ns else None
+
+    @property
+    def rtf(self) -> float | None:
+        """Time in the network over the time that the audio lasts."""
+        return self._network_ns / 1e9 / (self._samples / self.rate_hz) if self._samples else None
+
+    @property
+    def batch(self) -> float | None:
+        """The mean number of streams in a call to the network."""
+        return self._batch / self._calls if self._calls else None
+
+    @property
+    def stages(self) -> Stages:
+        """The times of the stages that were measured."""
+        times = {name: spread for name, window in self._stages.items() if (spread := window.spread())}
+        means = [spread.mean_ms for spread in times.values() if spread.mean_ms is not None]
+        return Stages(times=times, mean_sum_ms=sum(means) if means else None)
+
+    @property
+    def underruns(self) -> Underruns:
+        """How often the device went short, and by whose fault."""
+        return Underruns(**self._underruns, missing_samples=self._missing_samples)

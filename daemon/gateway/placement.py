@@ -14,17 +14,19 @@ utterance has ended has no pace to keep: it neither counts nor is cut. An open s
 speak at any time, and could not be refused then.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from glowd.daemon.gateway.handles import Engine
 from glowd.daemon.wire import Code, WireError
+from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 
 
 def load_of(engine: Engine) -> Fraction:
     """The share of its capacity that is taken; 0 for an engine that has no pace to keep."""
-    if engine.max_streams is None or engine.info.get("whole_utterance"):
+    if engine.max_streams is None or engine.whole_utterance:
         return Fraction(0)
     return Fraction(len(engine.streams), engine.max_streams)
 
@@ -58,10 +60,10 @@ class Machine:
 
     def refusal(self, engine: Engine, left: Left) -> Refusal | None:
         """Why one more stream would be too much for what it runs on."""
-        capacity = engine.info.get("capacity")
-        if not capacity or not capacity["measured"]:
+        capacity = engine.capacity
+        if capacity is None or not capacity.measured:
             return None
-        if left[engine.device] >= Fraction(self.weight(engine), capacity["streams"]):
+        if left[engine.device] >= Fraction(self.weight(engine), capacity.streams):
             return None
         shared = f"the {self.cores} cores" if engine.device == "cpu" else engine.device
         others = [one for one in self.engines if one is not engine and one.device == engine.device and load_of(one)]
@@ -82,18 +84,18 @@ class Pool:
         """The engines that are there."""
         return [engine for engine in self.engines if engine.there(now_ns)]
 
-    def capacity(self, now_ns: int) -> dict[str, Any] | None:
+    def capacity(self, now_ns: int) -> Capacity | None:
         """What the engines that are there can serve in all, with the times of the slowest; None without a limit."""
-        found = [capacity for engine in self.living(now_ns) if (capacity := engine.info.get("capacity"))]
+        found = [engine.capacity for engine in self.living(now_ns) if engine.capacity]
         if not found:
             return None
-        slowest: dict[str, Any] = max(found, key=lambda capacity: capacity["round_ms"] or 0)
-        return slowest | {"streams": sum(capacity["streams"] for capacity in found)}
+        slowest = max(found, key=lambda capacity: capacity.round_ms or 0)
+        return dataclasses.replace(slowest, streams=sum(capacity.streams for capacity in found))
 
-    def info(self, now_ns: int) -> dict[str, Any] | None:
+    def info(self, now_ns: int) -> VoiceInfo | None:
         """The voice as `welcome` has it; None while no engine is there."""
         living = self.living(now_ns)
-        return living[0].info | {"capacity": self.capacity(now_ns)} if living else None
+        return dataclasses.replace(living[0].info, capacity=self.capacity(now_ns)) if living else None
 
     # ---------------------------------------------------------------- placement
 
@@ -148,7 +150,7 @@ class Pool:
             return f"voice {self.voice!r} is {refusals[living[0].name].reason}; {remedies}"
         reasons = [f"{name} is {refusal.reason}" for name, refusal in refusals.items()]
         reasons += [f"{engine.name} is not running now" for engine in self.engines if engine not in living]
-        limit = f" of {capacity['streams']}" if capacity else ""
+        limit = f" of {capacity.streams}" if capacity else ""
         open_streams = sum(len(engine.streams) for engine in living)
         return (
             f"voice {self.voice!r} is at capacity: {open_streams}{limit} streams are open in its engines; {remedies} "
@@ -157,9 +159,8 @@ class Pool:
 
     def _refusal(self, engine: Engine, left: Left) -> Refusal | None:
         """Why an engine that is there takes no stream now; None if it does."""
-        most = engine.max_streams
-        if most is not None and len(engine.streams) >= most:
-            return _full(engine, engine.info["capacity"])
+        if engine.capacity and len(engine.streams) >= engine.capacity.streams:
+            return _full(engine, engine.capacity)
         if reason := engine.overload:
             return Refusal(
                 f"overloaded and takes no new streams now ({len(engine.streams)} are open): {reason}",
@@ -172,14 +173,14 @@ def _count(engine: Engine) -> str:
     return f"{len(engine.streams)} of {engine.max_streams} streams"
 
 
-def _full(engine: Engine, capacity: dict[str, Any]) -> Refusal:
+def _full(engine: Engine, capacity: Capacity) -> Refusal:
     setting = f"voices.{engine.voice}.max_streams"
-    if not capacity["measured"]:
+    if not capacity.measured:
         return Refusal(
             f"at capacity: {_count(engine)} are open, the most allowed ({setting})", "close one, or try again later"
         )
-    took = "" if capacity["round_ms"] is None else (
-        f", with {capacity['round_ms']:.1f} ms of work for {capacity['chunk_ms']:.1f} ms of sound"
+    took = "" if capacity.round_ms is None or capacity.chunk_ms is None else (
+        f", with {capacity.round_ms:.1f} ms of work for {capacity.chunk_ms:.1f} ms of sound"
     )  # fmt: skip
     return Refusal(
         f"at capacity: {_count(engine)} are open, as many as this machine was measured to keep up with{took}",

@@ -166,7 +166,7 @@ class Gateway:
                 self._watchers += 1 if self._telemetry.recv(zmq.NOBLOCK)[:1] == b"\x01" else -1
         if self._watchers > 0:
             with contextlib.suppress(zmq.Again):
-                self._telemetry.send(msgpack.packb(self.snapshots.take()[1]), zmq.NOBLOCK)
+                self._telemetry.send(msgpack.packb(self.snapshots.take().to_map()), zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the sockets; what was said last still goes out, within their linger."""

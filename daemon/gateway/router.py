@@ -7,7 +7,6 @@ and to nobody else.
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from glowd.daemon import wire
 from glowd.daemon.config import Config, Server
@@ -18,6 +17,7 @@ from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.streams import Streams
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.telemetry import Snapshot
 
 SERVER = "glowd"
 MEL_FAULTS = {Code.BAD_SHAPE, Code.NOT_FINITE, Code.OUT_OF_RANGE, Code.TOO_LARGE}
@@ -37,7 +37,7 @@ class Desk:
         self.peers: dict[bytes, Peer] = {}
         self.streams = Streams(pools, self.peers)
         self._admission = Admission(config, pools, speaker, self.streams)
-        self.snapshot: Callable[[], tuple[str, dict[str, Any]]] = lambda: ("ready", {})
+        self.snapshot: Callable[[], Snapshot] = lambda: Snapshot(state="ready")
         self._try_send = try_send
 
     # ------------------------------------------------------------------ messages
@@ -84,7 +84,7 @@ class Desk:
             wire.Welcome(
                 version=wire.VERSION,
                 server=SERVER,
-                voices=[info for pool in self.pools.values() if (info := pool.info(now_ns))],
+                voices=[info.to_map() for pool in self.pools.values() if (info := pool.info(now_ns))],
                 sinks=[*sinks, "socket", "file", "null"],
                 limits={
                     "max_message_bytes": self.server.max_message_bytes,
@@ -104,8 +104,8 @@ class Desk:
             case wire.Ping():
                 peer.send(wire.Pong(t_client_ns=message.t_client_ns, t_daemon_ns=now_ns))
             case wire.Status():
-                state, info = self.snapshot()
-                peer.send(wire.State(stream="", state=state, info=info))
+                found = self.snapshot()
+                peer.send(wire.State(stream="", state=found.state, info=found.to_map()))
             case wire.Listen():
                 peer.listen(message.stream)
             case wire.Unlisten():

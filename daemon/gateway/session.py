@@ -9,7 +9,7 @@ numbered error here.
     speaker: Attach, Pcm, ...     <-           <-  speaker: Position, Underrun, Played, Flushed
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -347,16 +347,3 @@ class Session:
     def _wind_up(self) -> None:
         self._drop_from_engine()
         self.outlets.close()
-
-    def describe(self) -> Iterator[tuple[str, object]]:
-        """What telemetry shows of the stream, beside the meter's figures."""
-        generation = self.generation
-        yield "state", self.state
-        yield "voice", self.voice
-        yield "sinks", list(self.asked.sinks)
-        yield "generation", generation.number
-        yield "frames_in", generation.frames_in
-        yield "queue_frames", generation.frames_in - generation.samples_made // self.terms.hop
-        yield "credit_frames", generation.granted_frames - generation.frames_in
-        yield "made_samples", generation.samples_made
-        yield "delivered_samples", self.delivered_samples

@@ -183,7 +183,8 @@ class Speaker:
         if now_s < self._tell_at_s:
             return
         self._tell_at_s = now_s + TELL_EVERY_S
-        self._send(ipc.Load(stats={"rss_bytes": rss_bytes(), "limited_samples": self.mixer.limited_samples}))
+        load = ipc.SpeakerLoad(rss_bytes=rss_bytes(), limited_samples=self.mixer.limited_samples)
+        self._send(ipc.Load(stats=load))
         self._log_faults()
         if self.device:
             self._send(

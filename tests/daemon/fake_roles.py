@@ -8,13 +8,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zmq
 
 from glowd.daemon import ipc
 from glowd.daemon.wire.fields import Array, Message
+from glowd.daemon.wire.telemetry import Capacity, Degradation, VoiceInfo
 
 HOP, BINS, RATE, HISTORY, LOOK_AHEAD = 256, 80, 22_050, 4, 1
 FORMAT = {"rate_hz": RATE, "n_fft": 1024, "hop": HOP, "win": 1024, "n_mels": BINS, "fmin_hz": 0.0, "fmax_hz": 8000.0}
@@ -102,7 +102,9 @@ class FakeEngine(FakeRole):
 
     name = "engine"
 
-    def __init__(self, run_dir: Path, engine: str = "glow", device: str = "cpu", capacity: Any = None) -> None:
+    def __init__(
+        self, run_dir: Path, engine: str = "glow", device: str = "cpu", capacity: Capacity | None = None
+    ) -> None:
         self.identity, self.device, self.capacity = f"engine:{engine}".encode(), device, capacity
         self.refuses = False
         self.streams: dict[int, Rendering] = {}
@@ -116,14 +118,13 @@ class FakeEngine(FakeRole):
         self._failure, self._fails_at_start = text, at_start
 
     def hello(self) -> Message:
-        info = {
-            "name": "glow", "rate_hz": RATE, "hop": HOP, "format": FORMAT, "look_ahead_frames": LOOK_AHEAD,
-            "latency_ms": 12.0, "whole_utterance": False, "default": True, "history_frames": HISTORY,
-            "capacity": self.capacity,
-        }  # fmt: skip
+        info = VoiceInfo(
+            name="glow", rate_hz=RATE, hop=HOP, format=FORMAT, look_ahead_frames=LOOK_AHEAD, latency_ms=12.0,
+            whole_utterance=False, default=True, history_frames=HISTORY, capacity=self.capacity,
+        )  # fmt: skip
         if self.refuses:
-            degraded = {"level": 3, "refuses": True, "reason": "all its chunks are late"}
-            self._say(ipc.Load(stats={"level": 3, "degraded": degraded}))
+            degraded = Degradation(level=3, refuses=True, reason="all its chunks are late")
+            self._say(ipc.Load(ipc.EngineLoad(streams=len(self.streams), busy=1.0, level=3, degraded=degraded)))
         return ipc.Ready(voice="glow", info=info, instance=self.instance, device=self.device)
 
     def take(self, message: Message) -> None:

@@ -77,8 +77,8 @@ def messages(draw: st.DrawFn) -> Message:
             if not cls.FIELDS[item.name].accepts(values[item.name]):  # a narrower range than the type's
                 values[item.name] = getattr(next(m for m in EXAMPLES if type(m) is cls), item.name)
     if cls.PAYLOAD is not None:
-        shape = tuple(values[str(axis)] for axis in cls.PAYLOAD[1].shape)
-        values[cls.PAYLOAD[0]] = draw(
+        shape = tuple(values[str(axis)] for axis in cls.PAYLOAD.shape)
+        values[cls.PAYLOAD.name] = draw(
             st.floats(-20, 20, width=32).map(lambda v: np.full(shape, v, np.float32) * np.float32(0.5))
         )
     return cls(**values)

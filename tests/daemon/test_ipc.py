@@ -11,7 +11,7 @@ from glowd.daemon import ipc, wire
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.codec import LocalError
 from glowd.daemon.wire.fields import Message
-from tests.daemon.gateway.router_rig import Hall, mel
+from tests.daemon.gateway.router_rig import Hall, mel, voice_info
 
 KEY, NS = 1_760_000_000_000_000, 9_000_000_000_000_000
 """Keys count microseconds since 1970; clocks count nanoseconds."""
@@ -23,10 +23,11 @@ EXAMPLES: list[Message] = [
     ipc.Finish(KEY),
     ipc.Drop(KEY),
     ipc.DropAll(),
-    ipc.Ready("glow", {"hop": 256, "format": {"n_mels": 80}, "whole_utterance": False}, 7, "cuda:1", 2),
+    ipc.Ready("glow", voice_info(), 7, "cuda:1", 2),
     ipc.Pcm(KEY, 10_240, 7, True, 45, NS, NS + 1, NS + 2, NS + 3, NS + 4, 2, AUDIO),
     ipc.Failed(KEY, "RuntimeError: no memory"),
-    ipc.Load({"busy": 0.5, "rss_bytes": None}),
+    ipc.Load(ipc.EngineLoad(streams=1, busy=0.5)),
+    ipc.Load(ipc.SpeakerLoad(limited_samples=3)),
     ipc.Attach(KEY, -6.0, 2205, 10_240),
     ipc.Pause(KEY),
     ipc.Resume(KEY),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowd.daemon.engine import capacity
+from glowd.daemon.wire.telemetry import Capacity
 from glowd.flow.mel import Floats
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.vocoder import Stream
@@ -64,7 +65,7 @@ class Slow(Toy):
         self.now_s += self.fixed_s + self.each_s * len(streams)
         return super().step(streams, frames)
 
-    def capacity(self, chunk_frames: int = 4, max_batch: int = 16) -> capacity.Capacity | None:
+    def capacity(self, chunk_frames: int = 4, max_batch: int = 16) -> Capacity | None:
         return capacity.find(self, 0, chunk_frames, max_batch, lambda: self.now_s)
 
 
@@ -72,7 +73,7 @@ def test_a_voice_of_known_speed_is_measured_and_leaves_nothing_open() -> None:
     slow = Slow(0.004, 0.004)  # 4.8 streams fit into half of 46.4 ms
     found = slow.capacity()
     assert found is not None
-    assert found.to_dict() == {
+    assert found.to_map() == {
         "streams": 4, "measured": True, "share": 0.5, "chunk_ms": 46.44, "alone_ms": 8.0, "round_ms": 20.0
     }  # fmt: skip
     assert slow.now_open == 0
@@ -108,6 +109,6 @@ def test_time_that_others_take_is_not_the_voices() -> None:
 
 
 def test_what_is_configured_is_not_measured_and_griffin_lim_has_no_pace() -> None:
-    assert capacity.find(Slow(9, 9), 5, 4, 16) == capacity.Capacity(5, measured=False)
+    assert capacity.find(Slow(9, 9), 5, 4, 16) == Capacity(streams=5, measured=False)
     assert capacity.find(GriffinLimVocoder(), 0, 4, 16) is None
-    assert capacity.find(GriffinLimVocoder(), 2, 4, 16) == capacity.Capacity(2, measured=False)
+    assert capacity.find(GriffinLimVocoder(), 2, 4, 16) == Capacity(streams=2, measured=False)

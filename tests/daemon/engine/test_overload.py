@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowd.daemon.engine.overload import HOLD_NS, MAX_HOLD_NS, PERIOD_NS, SETTLE_NS, Overload
+from glowd.daemon.wire.telemetry import Degradation
 
 S = 1_000_000_000
 STEP_NS = S // 4
@@ -57,10 +58,10 @@ def test_it_says_what_is_wrong_and_since_when() -> None:
     assert overload.describe() is None and overload.late_share is None
     ((at_ns, _),) = run(overload, 0, SETTLE_NS, late=0.6)
     assert overload.late_share == pytest.approx(0.6)
-    assert overload.describe() == {
-        "level": 1, "last_level": 3, "chunk_frames": 8, "refuses": False, "since_ns": at_ns,
-        "reason": "60% of the chunks of 1 s were late, by up to 5 ms",
-    }  # fmt: skip
+    reason = "60% of the chunks of 1 s were late, by up to 5 ms"
+    assert overload.describe() == Degradation(
+        level=1, last_level=3, chunk_frames=8, refuses=False, since_ns=at_ns, reason=reason
+    )
 
 
 def test_a_stall_is_no_overload_and_an_idle_engine_is_calm() -> None:

@@ -78,12 +78,13 @@ class Rig:
         self.next_ns[key] += MESSAGE_NS
 
     @property
-    def loads(self) -> list[dict[str, object]]:
-        return [message.stats for message in self.said if isinstance(message, ipc.Load)]
+    def loads(self) -> list[ipc.EngineLoad]:
+        reports = [message.stats for message in self.said if isinstance(message, ipc.Load)]
+        return [report for report in reports if isinstance(report, ipc.EngineLoad)]
 
     def levels(self) -> list[object]:
         """The levels that were reported, each once for every time it began."""
-        levels = [load["level"] for load in self.loads]
+        levels = [load.level for load in self.loads]
         return [level for before, level in zip([None, *levels], levels) if level != before]
 
 
@@ -106,21 +107,21 @@ def test_it_warms_up_for_what_can_come(set_to: int, most: int, batch: int) -> No
     voice, settings = Warmed(), WaveGlowVoice(max_streams=set_to, max_batch=12, max_chunk_frames=16)
     found = prepare(voice, settings, most)
     assert voice.warm == [(1, 16), (batch, 16)]
-    assert found is not None and describe(voice, True, found)["capacity"]["streams"] == set_to
-    assert describe(voice, True, None)["capacity"] is None
+    assert found is not None and describe(voice, True, found).capacity == found
+    assert found.streams == set_to and describe(voice, True, None).capacity is None
 
 
 def test_what_was_measured_is_what_is_told() -> None:
     found = prepare(Warmed(), WaveGlowVoice(), 16)
-    assert found is not None and found.measured and describe(Toy(), False, found)["capacity"] == found.to_dict()
+    assert found is not None and found.measured and describe(Toy(), False, found).capacity == found
 
 
 def test_within_its_capacity_nothing_is_late() -> None:
     """70 % of the time in the network, as admission allows, and streams that come at all moments."""
     rig = Rig(Machine(call_ms=8, frame_ms=0.6), streams=10)  # 8 + 10 * 4 * 0.6 = 32 ms of 46.4
     rig.run(30)
-    assert rig.levels() == [0] and all(load["late"] in (None, 0.0) for load in rig.loads)
-    assert 0.5 < float(str(rig.loads[-1]["busy"])) <= 1
+    assert rig.levels() == [0] and all(load.late in (None, 0.0) for load in rig.loads)
+    assert 0.5 < rig.loads[-1].busy <= 1
 
 
 def test_stolen_time_makes_chunks_grow_until_pace_is_kept_again() -> None:
@@ -130,12 +131,11 @@ def test_stolen_time_makes_chunks_grow_until_pace_is_kept_again() -> None:
     machine.stolen = 2.0  # 56 ms for chunks of 4, 64 of 93 for chunks of 8
     rig.run(25)
     assert rig.levels()[:2] == [0, 1] and 2 not in rig.levels()
-    degraded = next(load["degraded"] for load in rig.loads if load["degraded"])
-    assert isinstance(degraded, dict)
-    assert degraded["chunk_frames"] == 8 and not degraded["refuses"] and "chunks of 1 s were late" in degraded["reason"]
+    degraded = next(load.degraded for load in rig.loads if load.degraded)
+    assert degraded.chunk_frames == 8 and not degraded.refuses and "chunks of 1 s were late" in degraded.reason
     machine.stolen = 1.0
     rig.run(120)
-    assert rig.levels()[-1] == 0 and rig.loads[-1]["degraded"] is None
+    assert rig.levels()[-1] == 0 and rig.loads[-1].degraded is None
     assert rig.renderer.scheduler.chunk_frames == 4 and rig.renderer.scheduler.max_wait_ns == 60 * MS
 
 
@@ -146,8 +146,8 @@ def test_when_no_chunk_is_large_enough_new_streams_are_refused_and_a_change_is_t
     machine.stolen = 12.0
     rig.run(40)
     assert rig.levels() == [0, 1, 2, 3]
-    refusing = next(load["degraded"] for load in rig.loads if load["level"] == 3)
-    assert isinstance(refusing, dict) and refusing["refuses"] and refusing["chunk_frames"] == 16
+    refusing = next(load.degraded for load in rig.loads if load.level == 3)
+    assert refusing and refusing.refuses and refusing.chunk_frames == 16
     machine.stolen = 1.0
     began_ns = machine.now_ns
     rig.run(90)
@@ -178,11 +178,11 @@ def test_a_client_far_ahead_or_far_behind_makes_nothing_late() -> None:
     rig.run(10)
     rig.next_ns[0] += 5 * S  # the client stalls
     rig.run(10)
-    assert rig.levels() == [0] and all(load["late"] in (None, 0.0) for load in rig.loads)
+    assert rig.levels() == [0] and all(load.late in (None, 0.0) for load in rig.loads)
     rig.renderer.handle(ipc.Finish(key=0))  # and its end comes long after its last frame
     rig.next_ns[0] = 2**62
     rig.run(3)
-    assert all(load["late"] in (None, 0.0) for load in rig.loads) and not rig.renderer.entries
+    assert all(load.late in (None, 0.0) for load in rig.loads) and not rig.renderer.entries
 
 
 def test_a_voice_with_one_size_of_chunk_goes_straight_to_refusing() -> None:
@@ -204,7 +204,7 @@ def test_a_voice_heard_only_at_its_end_has_no_pace_to_keep() -> None:
     rig = Rig(machine, streams=4)
     rig.run(10)
     assert rig.renderer.overload is None
-    assert {(load["level"], load["late"], load["degraded"]) for load in rig.loads} == {(None, None, None)}
+    assert {(load.level, load.late, load.degraded) for load in rig.loads} == {(None, None, None)}
 
 
 def test_a_report_a_second_tells_what_was_done() -> None:
@@ -213,12 +213,12 @@ def test_a_report_a_second_tells_what_was_done() -> None:
     times = len(rig.loads)
     assert 9 <= times <= 10 and LOAD_EVERY_NS == S
     last = rig.loads[-1]
-    assert last["streams"] == 1 and last["audio_per_s"] == pytest.approx(1, abs=0.06)
-    assert last["busy"] == pytest.approx(10 / 46.4, abs=0.02) and last["batches_per_s"] == pytest.approx(21.5, abs=1)
-    assert last["stolen"] == 0
+    assert last.streams == 1 and last.audio_per_s == pytest.approx(1, abs=0.06)
+    assert last.busy == pytest.approx(10 / 46.4, abs=0.02) and last.batches_per_s == pytest.approx(21.5, abs=1)
+    assert last.stolen == 0
     rig.machine.stolen = 2.0
     rig.run(3)
-    assert rig.loads[-1]["stolen"] == pytest.approx(0.5, abs=0.01)
+    assert rig.loads[-1].stolen == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_stream_that_cannot_go_on_is_reported_and_the_others_are_not_touched() -> None:

@@ -1,5 +1,6 @@
 """A desk with two voices behind it, clients that are lists of messages, and no socket."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from glowd.daemon.gateway.placement import Machine, Pool
 from glowd.daemon.gateway.router import Desk
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.telemetry import VoiceInfo
 
 HOP, BINS, RATE = 256, 80, 22_050
 FORMAT = {"rate_hz": RATE, "hop": HOP, "n_mels": BINS, "fmax_hz": 8000.0}
@@ -50,12 +52,9 @@ class Hall:
 
     def ready(self, voice: str, **changes: Any) -> None:
         """The engine of a voice says that it is there, in a new life."""
-        info = {
-            "name": voice, "rate_hz": RATE, "hop": HOP, "format": FORMAT, "look_ahead_frames": 0, "latency_ms": 1.0,
-            "whole_utterance": False, "default": voice == "glow", "history_frames": 4,
-        }  # fmt: skip
         self.lives += 1
-        self.engines[voice].handle(ipc.Ready(voice, info | changes, self.lives), self.now_ns)
+        info = voice_info(voice, **changes)
+        self.engines[voice].handle(ipc.Ready(voice, info, self.lives), self.now_ns)
 
     def say(self, who: bytes, *messages: Message) -> list[Message]:
         """A client's messages, and all that it is told at once."""
@@ -90,6 +89,15 @@ class Hall:
 
     def said(self, who: bytes, kind: type[M]) -> list[M]:
         return [message for message in self.mail.get(who, []) if isinstance(message, kind)]
+
+
+def voice_info(name: str = "glow", **changes: Any) -> VoiceInfo:
+    """What an engine says of its voice."""
+    info = VoiceInfo(
+        name=name, rate_hz=RATE, hop=HOP, format=FORMAT, look_ahead_frames=0, latency_ms=1.0, whole_utterance=False,
+        default=name == "glow", history_frames=4,
+    )  # fmt: skip
+    return dataclasses.replace(info, **changes)
 
 
 def by_wire(where: list[Message]) -> Callable[[Message], bool]:

@@ -10,6 +10,7 @@ import pytest
 
 from glowd.daemon import wire
 from glowd.daemon.wire import Code
+from glowd.daemon.wire.telemetry import Capacity
 from tests.daemon.fake_roles import FakeEngine, frames
 from tests.daemon.gateway.gateway_rig import GatewayRig, Utterance, running_gateway
 from tests.patience import repeated_after_stalls
@@ -24,12 +25,12 @@ class House(GatewayRig):
 
     engines: dict[str, FakeEngine]
 
-    def start(self, name: str, device: str = "cpu", capacity: Any = None) -> None:
+    def start(self, name: str, device: str = "cpu", capacity: Capacity | None = None) -> None:
         """A new life of an engine; returns when the gateway has met it."""
         if name in self.engines:
             self.engines[name].crash()
         self.engines[name] = FakeEngine(self.run_dir, name, device, capacity)
-        met = {"ready": True, "device": device, "capacity": capacity}
+        met = {"ready": True, "device": device, "capacity": capacity and capacity.to_map()}
         self.when(f"{name} met", lambda info: {key: of(info, name)[key] for key in met} == met)
 
     def speak(self, go: threading.Event) -> list[Utterance]:
@@ -86,7 +87,7 @@ def test_streams_go_to_the_engine_with_the_most_room() -> None:
 def test_the_sum_of_their_capacities_is_told_and_kept() -> None:
     with three_engines() as house:
         for name, streams in zip(NAMES, (1, 2, 1)):
-            house.start(name, capacity={"streams": streams, "measured": False, "round_ms": None})
+            house.start(name, capacity=Capacity(streams=streams, measured=False))
         client = house.client()
         assert client.welcome.voices[0]["capacity"]["streams"] == client.status()["voices"]["glow"]["max_streams"] == 4
         for number in range(4):
@@ -102,7 +103,7 @@ def test_the_sum_of_their_capacities_is_told_and_kept() -> None:
 @repeated_after_stalls
 def test_engines_on_one_gpu_share_it() -> None:
     with three_engines() as house:
-        measured = {"streams": 4, "measured": True, "share": 0.5, "chunk_ms": 46.4, "alone_ms": 5.0, "round_ms": 20.0}
+        measured = Capacity(streams=4, measured=True, share=0.5, chunk_ms=46.4, alone_ms=5.0, round_ms=20.0)
         for name, device in zip(NAMES, ("cuda:0", "cuda:0", "cuda:1")):
             house.start(name, device=device, capacity=measured)
         client = house.client()

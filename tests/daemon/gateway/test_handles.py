@@ -6,13 +6,13 @@ from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.handles import SILENT_NS, Engine, Speaker
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
-from tests.daemon.gateway.router_rig import by_wire
+from tests.daemon.gateway.router_rig import by_wire, voice_info
 from tests.daemon.gateway.session_rig import HOP, Rig
 
 NOW_NS = 1_000_000_000_000
 WAIT_S = 15
 LOST_NS = WAIT_S * 1_000_000_000
-INFO = {"name": "glow", "hop": HOP}
+INFO, LOAD = voice_info(), ipc.EngineLoad(streams=1, busy=0.5)
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_an_engine_is_there_while_it_is_heard_of(engine: Engine) -> None:
     engine.handle(ipc.Ready("glow", INFO, 1, "cuda:1", 2), NOW_NS)
     assert engine.info == INFO and (engine.device, engine.threads) == ("cuda:1", 2)
     assert engine.there(NOW_NS + SILENT_NS - 1) and not engine.there(NOW_NS + SILENT_NS)
-    engine.handle(ipc.Load({"busy": 0.5}), NOW_NS + SILENT_NS)
-    assert engine.there(NOW_NS + SILENT_NS) and engine.load == {"busy": 0.5}
+    engine.handle(ipc.Load(LOAD), NOW_NS + SILENT_NS)
+    assert engine.there(NOW_NS + SILENT_NS) and engine.load == LOAD
     engine.handle(ipc.Ready("glow", INFO, 2), NOW_NS + SILENT_NS)
-    assert engine.load == {}, "what its former life did says nothing about this one"
+    assert engine.load is None, "what its former life did says nothing about this one"
 
 
 def test_an_engine_that_cannot_be_told_anything_is_gone_until_it_says_something() -> None:
@@ -99,7 +99,7 @@ def test_an_engine_that_renders_whole_utterances_may_be_silent_for_as_long_as_a_
     rig = Rig("null")
     rig.send(4)
     engine.streams["s"] = rig.session
-    engine.handle(ipc.Ready("slow", INFO | {"whole_utterance": True}, 1), NOW_NS)
+    engine.handle(ipc.Ready("slow", voice_info("slow", whole_utterance=True), 1), NOW_NS)
     engine.tick(NOW_NS + 2 * LOST_NS)
     assert engine.there(NOW_NS + 2 * LOST_NS) and errors(rig) == []
     reached = False

@@ -13,16 +13,22 @@ from glowd.daemon.gateway.handles import SILENT_NS, Engine
 from glowd.daemon.gateway.placement import Machine, Pool, load_of
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.telemetry import Capacity, Degradation
+from tests.daemon.gateway.router_rig import voice_info
 from tests.daemon.gateway.session_rig import Rig
 from tests.patience import WAIT_S
 
 NOW_NS = 1_000_000_000_000
 LOST_NS = WAIT_S * 1_000_000_000
-TIMES = {"share": 0.5, "chunk_ms": 46.44, "alone_ms": 8.0}
 
 
-def capacity(streams: int, measured: bool = True, round_ms: float = 20.0) -> dict[str, Any]:
-    return {"streams": streams, "measured": measured, **TIMES, "round_ms": round_ms}
+def capacity(streams: int, measured: bool = True, round_ms: float = 20.0) -> Capacity:
+    return Capacity(streams=streams, measured=measured, share=0.5, chunk_ms=46.44, alone_ms=8.0, round_ms=round_ms)
+
+
+def overloaded(refuses: bool) -> ipc.Load:
+    degraded = Degradation(level=3, refuses=refuses, reason="60% of the chunks of 1 s were late")
+    return ipc.Load(ipc.EngineLoad(streams=0, busy=1.0, level=3, degraded=degraded))
 
 
 class Place:
@@ -62,7 +68,7 @@ class Place:
         whole: bool = False,
     ) -> None:
         found = capacity(streams) if isinstance(streams, int) else streams
-        info = {"name": engine.voice, "capacity": found, "whole_utterance": whole}
+        info = voice_info(engine.voice, capacity=found, whole_utterance=whole)
         engine.handle(ipc.Ready(engine.voice, info, instance, device, threads), self.now_ns)
 
     def open(self, pool: Pool, count: int = 1) -> list[str]:
@@ -120,8 +126,7 @@ def test_engines_without_a_capacity_share_the_streams_and_never_refuse(place: Pl
 
 def test_an_engine_that_is_overloaded_is_passed_over(place: Place) -> None:
     pool = place.add("glow/0", "glow/1")
-    degraded = {"level": 3, "refuses": True, "reason": "60% of the chunks of 1 s were late"}
-    pool.engines[0].handle(ipc.Load({"degraded": degraded}), NOW_NS)
+    pool.engines[0].handle(overloaded(refuses=True), NOW_NS)
     assert place.open(pool, 4) == ["glow/1"] * 4
     assert place.refused(pool) == (
         "voice 'glow' is at capacity: 4 of 8 streams are open in its engines; try again in some seconds; close one, try "
@@ -129,7 +134,7 @@ def test_an_engine_that_is_overloaded_is_passed_over(place: Place) -> None:
         "(0 are open): 60% of the chunks of 1 s were late; glow/1 is at capacity: 4 of 4 streams are open, as many as this "
         "machine was measured to keep up with, with 20.0 ms of work for 46.4 ms of sound)"
     )
-    pool.engines[0].handle(ipc.Load({"degraded": degraded | {"refuses": False}}), NOW_NS)
+    pool.engines[0].handle(overloaded(refuses=False), NOW_NS)
     assert place.open(pool) == ["glow/0"], "one that only makes larger chunks still takes streams"
 
 
@@ -146,7 +151,7 @@ def test_an_engine_that_is_not_there_is_passed_over_and_named(place: Place) -> N
 def test_a_voice_is_told_once_with_the_sum_and_the_slowest_times(place: Place) -> None:
     pool = place.add("glow/0", "glow/1", streams=5)
     place.ready(pool.engines[0], streams=capacity(3, round_ms=22.0), instance=2)
-    assert pool.info(NOW_NS) == {"name": "glow", "whole_utterance": False, "capacity": capacity(8, round_ms=22.0)}
+    assert pool.info(NOW_NS) == voice_info("glow", capacity=capacity(8, round_ms=22.0))
     assert pool.info(NOW_NS + SILENT_NS) is None
 
 

@@ -1,5 +1,7 @@
 """The front desk: who is admitted, and what the others are told."""
 
+import dataclasses
+
 import pytest
 
 from glowd.daemon import ipc, wire
@@ -7,6 +9,7 @@ from glowd.daemon.gateway.admission import check_format
 from glowd.daemon.gateway.handles import SILENT_NS
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.telemetry import Capacity, Degradation, Snapshot
 from tests.daemon.gateway.router_rig import FORMAT, HOP, RATE, Hall, mel
 
 
@@ -59,9 +62,10 @@ def test_there_is_room_for_so_many_clients_and_a_place_is_free_at_once() -> None
 
 
 def test_ping_and_status_are_answered(hall: Hall) -> None:
-    hall.desk.snapshot = lambda: ("degraded", {"clients": 2})
+    found = Snapshot(state="degraded", clients=2)
+    hall.desk.snapshot = lambda: found
     assert hall.say(b"a", wire.Ping(7)) == [wire.Pong(7, hall.now_ns)]
-    assert hall.say(b"a", wire.Status()) == [wire.State("", "degraded", {"clients": 2})]
+    assert hall.say(b"a", wire.Status()) == [wire.State("", "degraded", found.to_map())]
 
 
 # ------------------------------------------------------------------- admission
@@ -145,7 +149,7 @@ def test_the_last_stream_is_refused_and_a_closed_one_makes_room() -> None:
     assert len(hall.desk.streams.by_key) == 2
 
 
-MEASURED = {"streams": 2, "measured": True, "share": 0.7, "chunk_ms": 46.44, "alone_ms": 14.0, "round_ms": 29.96}
+MEASURED = Capacity(streams=2, measured=True, share=0.7, chunk_ms=46.44, alone_ms=14.0, round_ms=29.96)
 
 
 def test_a_voice_at_its_measured_capacity_refuses_with_the_numbers_and_the_remedy() -> None:
@@ -154,7 +158,7 @@ def test_a_voice_at_its_measured_capacity_refuses_with_the_numbers_and_the_remed
     hall.ready("slow", capacity=None)
     (welcome,) = hall.say(b"a", wire.Hello("a"))
     assert isinstance(welcome, wire.Welcome)
-    assert [voice["capacity"] for voice in welcome.voices] == [MEASURED, None]
+    assert [voice["capacity"] for voice in welcome.voices] == [MEASURED.to_map(), None]
     hall.open(b"a", "s")
     hall.open(b"a", "t")
     hall.say(b"a", mel("s"), wire.Pause("s"))  # paused or idle, a stream may speak at any time
@@ -172,7 +176,7 @@ def test_a_voice_at_its_measured_capacity_refuses_with_the_numbers_and_the_remed
 def test_a_configured_number_is_said_to_be_one() -> None:
     hall = Hall()
     hall.hello(b"a")
-    hall.ready("glow", capacity=dict.fromkeys(MEASURED) | {"streams": 1, "measured": False})
+    hall.ready("glow", capacity=Capacity(streams=1, measured=False))
     hall.open(b"a", "s")
     assert hall.refused(b"a", wire.Open("t", sinks=["null"]), fatal=True).text == (
         "voice 'glow' is at capacity: 1 of 1 streams are open, the most allowed (voices.glow.max_streams); "
@@ -181,12 +185,13 @@ def test_a_configured_number_is_said_to_be_one() -> None:
 
 
 def test_a_voice_that_has_fallen_behind_takes_no_new_streams_and_keeps_those_it_has(hall: Hall) -> None:
-    degraded = {"level": 2, "refuses": False, "reason": "60% of the chunks of 1 s were late, by up to 90 ms"}
-    load = {"level": 2, "degraded": degraded}
+    degraded = Degradation(level=2, refuses=False, reason="60% of the chunks of 1 s were late, by up to 90 ms")
+    load = ipc.EngineLoad(streams=1, busy=1.0, level=2, degraded=degraded)
+    refusing = dataclasses.replace(load, degraded=dataclasses.replace(degraded, refuses=True))
     hall.open(b"a", "s")
     hall.engines["glow"].handle(ipc.Load(load), hall.now_ns)
     hall.open(b"a", "t")
-    hall.engines["glow"].handle(ipc.Load(load | {"degraded": degraded | {"refuses": True}}), hall.now_ns)
+    hall.engines["glow"].handle(ipc.Load(refusing), hall.now_ns)
     error = hall.refused(b"a", wire.Open("u", sinks=["null"]), fatal=True)
     assert error.code == Code.AT_CAPACITY and error.text == (
         "voice 'glow' is overloaded and takes no new streams now (2 are open): "
@@ -194,7 +199,7 @@ def test_a_voice_that_has_fallen_behind_takes_no_new_streams_and_keeps_those_it_
     )
     hall.say(b"a", mel("s"))
     assert hall.desk.streams.sessions["s"].generation.frames_in == 4
-    hall.engines["glow"].handle(ipc.Load({"level": 0, "degraded": None}), hall.now_ns)
+    hall.engines["glow"].handle(ipc.Load(dataclasses.replace(load, level=0, degraded=None)), hall.now_ns)
     hall.open(b"a", "u")
 
 

@@ -11,6 +11,7 @@ from glowd.daemon.gateway.session import ENGINE_SLACK_NS, MAX_PIECE_SAMPLES
 from glowd.daemon.gateway.sinks import FileSink, Piece
 from glowd.daemon.gateway.utterance import MAX_REFUSALS
 from glowd.daemon.wire import Code, WireError
+from glowd.daemon.wire.telemetry import Underruns
 from tests.daemon.gateway.session_rig import HOP, TERMS, Rig, mel, signal
 
 
@@ -409,7 +410,9 @@ def test_an_underrun_is_the_engines_if_the_frames_were_there_in_time(late_ns: in
     rig.send(10)
     rig.render(4)
     rig.session.underrun(ipc.Underrun(rig.key, 4 * HOP, 3, rig.now_ns + late_ns))
-    assert rig.session.meter.underruns == {"client": 0, "engine": 0, "missing_samples": 3} | {cause: 1}
+    assert rig.session.meter.underruns == dataclasses.replace(
+        Underruns(client=0, engine=0, missing_samples=3), **{cause: 1}
+    )
 
 
 def test_an_underrun_without_frames_is_the_clients_and_is_counted_in_the_ending() -> None:
@@ -417,7 +420,7 @@ def test_an_underrun_without_frames_is_the_clients_and_is_counted_in_the_ending(
     rig.send(4)
     rig.render(3)
     rig.session.underrun(ipc.Underrun(rig.key, 4 * HOP, 3, rig.now_ns + 10**9))
-    assert rig.session.meter.underruns["client"] == 1
+    assert rig.session.meter.underruns.client == 1
     rig.end()
     rig.render(1, last=True)
     rig.played(4 * HOP)
@@ -511,7 +514,7 @@ def test_the_time_to_first_audio_begins_anew_with_each_utterance() -> None:
         rig.now_ns += waited_ms * 1_000_000
         rig.end()
         rig.render(4, last=True)
-        assert rig.session.meter.snapshot()["ttfa_ms"] == waited_ms
+        assert rig.session.meter.ttfa_ms == waited_ms
 
 
 def test_nothing_is_heard_after_a_sink_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

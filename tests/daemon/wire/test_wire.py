@@ -125,7 +125,8 @@ def test_a_truncated_message_is_refused(msg: Message) -> None:
     [
         ([], Code.MALFORMED, "without parts"),
         (raw(type="mel", stream="s1") * 3, Code.TOO_LARGE, "3 parts"),
-        ([*raw(type="ping"), b"x"], Code.MALFORMED, "payload parts"),
+        ([*raw(type="ping"), b"x"], Code.MALFORMED, "ping has 1 payload parts; expected 0"),
+        (raw_mel()[:1], Code.MALFORMED, "mel has 0 payload parts; expected 1"),
         ([msgpack.packb([1, 2])], Code.MALFORMED, "not a map"),
         ([msgpack.packb({1: 2})], Code.MALFORMED, "map"),
         ([msgpack.packb({b"type": "ping"})], Code.MALFORMED, "limits"),
