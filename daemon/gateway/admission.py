@@ -5,12 +5,12 @@ Rules: no socket, time is passed in. A refusal is a WireError that says what is 
 
 import math
 from pathlib import Path
-from typing import Any
 
 from glowd.daemon import wire
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.connections import Peer
 from glowd.daemon.gateway.handles import Engine, Speaker
+from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.replies import Outside
 from glowd.daemon.gateway.session import Session
@@ -46,15 +46,15 @@ class Admission:
         if voice not in self._pools:
             raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; known: {', '.join(self._pools)}")
         engine = self._pools[voice].require(now_ns)
-        check_format(asked.format, engine.info.format, voice)
+        intake = MelIntake(asked.format, engine.info.format, voice)
         if "device" in asked.sinks:
             self._speaker.require(now_ns)
-        session = engine.streams[asked.stream] = self._session(peer, asked, engine)
+        session = engine.streams[asked.stream] = self._session(peer, asked, engine, intake)
         return session
 
-    def _session(self, peer: Peer, asked: wire.Open, engine: Engine) -> Session:
+    def _session(self, peer: Peer, asked: wire.Open, engine: Engine, intake: MelIntake) -> Session:
         prefill_ms = asked.prefill_ms if asked.prefill_ms >= 0 else self._default_prefill_ms
-        terms = self._terms(engine, prefill_ms if "device" in asked.sinks else 0)
+        terms = self._terms(engine, intake.bins, prefill_ms if "device" in asked.sinks else 0)
         outside = Outside(
             to_owner=peer.send,
             try_owner=peer.try_send,
@@ -65,9 +65,9 @@ class Admission:
             recordings=self._recordings,
         )
         rate_hz = engine.info.rate_hz
-        return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), terms, outside)
+        return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), terms, outside, intake)
 
-    def _terms(self, engine: Engine, prefill_ms: float) -> Terms:
+    def _terms(self, engine: Engine, bins: int, prefill_ms: float) -> Terms:
         info, chunk_frames = engine.info, self._voices[engine.voice].max_chunk_frames  # as large as overload makes it
         frames_per_ms = info.rate_hz / (1000 * info.hop)
         # With less credit than engine and device wait for, all three would wait for one another for ever.
@@ -75,20 +75,10 @@ class Admission:
         needed = info.look_ahead_frames + chunk_frames + cushion_frames + CREDIT_STEP_FRAMES
         return Terms(
             hop=info.hop,
-            bins=info.bins,
+            bins=bins,
             window_frames=max(needed, int(self._server.credit_ms * frames_per_ms)),
             max_frames=self._server.max_utterance_s * info.rate_hz // info.hop,
             history_frames=info.history_frames,
             look_ahead_frames=info.look_ahead_frames,
             whole_utterance=info.whole_utterance,
         )
-
-
-def check_format(asked: dict[str, Any], own: dict[str, Any], voice: str) -> None:
-    """Raises WireError if a mel format that a client states is not the voice's, with the keys that differ."""
-    different = [key for key, value in asked.items() if key not in own or own[key] != value]
-    if different:
-        wrong = ", ".join(
-            f"{key} = {asked[key]!r} (voice: {own.get(key, 'no such key')!r})" for key in sorted(different)
-        )
-        raise WireError(Code.WRONG_FORMAT, f"mel format differs from voice {voice!r} in {wrong}; the voice's: {own}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glowd.daemon import wire
+from glowd.daemon.gateway.mel_intake import Notice
 from glowd.daemon.gateway.sinks import Piece
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
@@ -54,6 +55,11 @@ class Announcer:
     def fault(self, generation: int, fault: WireError, expected_frame: int = -1) -> None:
         """Something the client did was refused; the generation goes on."""
         self._outside.to_owner(self._error(generation, fault, False, expected_frame))
+
+    def warning(self, generation: int, notice: Notice) -> None:
+        """Something that the client should know; everything goes on."""
+        code, text, first_frame = notice
+        self._outside.to_owner(wire.Warning(int(code), code.name, text[:1024], self._stream, generation, first_frame))
 
     def failed(self, generation: int, fault: WireError) -> None:
         """An ending: it cannot go on."""

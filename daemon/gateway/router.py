@@ -68,9 +68,10 @@ class Desk:
     def _greet(self, identity: bytes, message: Message, now_ns: int) -> None:
         if not isinstance(message, wire.Hello):
             raise WireError(Code.NO_HELLO, f"the first message must be hello, not {message.TYPE}")
-        if not message.min_version <= wire.VERSION <= message.max_version:
+        if message.min_version > wire.VERSION or message.max_version < wire.OLDEST_VERSION:
             text = (
-                f"the client speaks versions {message.min_version}..{message.max_version}, glowd speaks {wire.VERSION}"
+                f"the client speaks versions {message.min_version}..{message.max_version}, "
+                f"glowd speaks {wire.OLDEST_VERSION}..{wire.VERSION}"
             )
             raise WireError(Code.BAD_VERSION, text)
         if len(self.peers) >= self.server.max_clients:
@@ -80,9 +81,10 @@ class Desk:
 
     def _welcome(self, peer: Peer, hello: wire.Hello, now_ns: int) -> None:
         sinks = ["device"] if self.speaker.there(now_ns) else []
+        peer.version = max(peer.version, min(wire.VERSION, hello.max_version))
         peer.send(
             wire.Welcome(
-                version=wire.VERSION,
+                version=peer.version,
                 server=SERVER,
                 voices=[info.to_map() for pool in self.pools.values() if (info := pool.info(now_ns))],
                 sinks=[*sinks, "socket", "file", "null"],
@@ -167,6 +169,7 @@ class Desk:
                 credit_frames=session.generation.granted_frames,
             )
         )
+        session.opened()
 
     # ---------------------------------------------------------------- departures
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.mel_intake import MelIntake, Notice
 from glowd.daemon.gateway.metrics import Meter, stamps_of
 from glowd.daemon.gateway.replies import Announcer, Outside
 from glowd.daemon.gateway.sinks import DeviceSink, FileSink, NullSink, Outlets, OwnerSink, Piece, Sink
@@ -31,11 +32,13 @@ class Session:
     """One stream of one client."""
 
     def __init__(
-        self, asked: wire.Open, voice: str, rate_hz: int, prefill_samples: int, terms: Terms, outside: Outside
-    ):
+        self, asked: wire.Open, voice: str, rate_hz: int, prefill_samples: int, terms: Terms, outside: Outside,
+        intake: MelIntake,
+    ):  # fmt: skip
         self.name, self.asked, self.voice, self.rate_hz, self.terms = asked.stream, asked, voice, rate_hz, terms
         self.outside, self.prefill_samples = outside, prefill_samples
         self.gain_db, self.paused, self.closed, self.flushing = asked.gain_db, False, False, False
+        self.intake = intake
         self.meter = Meter(rate_hz)
         self.outlets = Outlets()
         self.begun = self.interrupted = False
@@ -43,17 +46,22 @@ class Session:
         self._announcer = Announcer(self.name, rate_hz, outside)
         self.generation = Generation(0, outside.new_key(self), terms)
 
+    def opened(self) -> None:
+        """The client has been told that the stream is open."""
+        for notice in self.intake.notices:
+            self._announcer.warning(self.generation.number, notice)
+
     # ------------------------------------------------------------ from the client
 
     def mel(self, message: wire.Mel, now_ns: int) -> None:
         """Frames of the client, into the timeline and on to the engine."""
         try:
             self._check_running(message.generation)
-            chunk = self.generation.take(message, now_ns)
+            chunk = self.generation.take(message, now_ns, self.intake.convert)
         except WireError as fault:
             self.refuse_mel(fault, message)
             return
-        if not self._begin():
+        if not self._begin() or not self._pass(self.intake.judge(chunk.mel)):
             return
         self.meter.frames(now_ns)
         self.outside.to_engine(chunk.message(self.generation.key))
@@ -79,7 +87,7 @@ class Session:
         except WireError as fault:
             self._tell_unless_interrupted(fault)
             return
-        if not self._begin():
+        if not self._begin() or not self._pass(self.intake.finish()):
             return
         if self.generation.frames_in:
             self.outside.to_engine(ipc.Finish(key=self.generation.key))
@@ -283,6 +291,15 @@ class Session:
         if not (self.interrupted and self.flushing):
             self._announcer.fault(self.generation.number, fault)
 
+    def _pass(self, notices: list[Notice]) -> bool:
+        """Tell what is suspicious of the frames; False if the stream is strict, and the generation has failed by it."""
+        for notice in notices:
+            if self.intake.strict:
+                self.fail(Code.UNLIKELY_MEL, f"{notice.text} (the stream is strict)")
+                return False
+            self._announcer.warning(self.generation.number, notice)
+        return True
+
     def _begin(self) -> bool:
         """Open sinks and engine state at a generation's first message; False if that failed (and was told)."""
         if self.begun:
@@ -295,6 +312,7 @@ class Session:
             self.fail(fault.code, fault.text)
             return False
         self._underruns = 0
+        self.intake.begin()
         self._announcer.begin()
         self.meter.begin()
         self._start(0)

@@ -8,6 +8,7 @@ gaps; the frames an engine that starts anew would need are held, and no others.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from glowd.daemon import ipc, wire
@@ -60,6 +61,11 @@ class Chunk:
         )
 
 
+def as_sent(mel: wire.Mel) -> Array:
+    """The frames, not converted."""
+    return mel.payload
+
+
 class Generation:
     """Counters and kept frames of one generation. Owner: its session."""
 
@@ -74,10 +80,12 @@ class Generation:
 
     # --------------------------------------------------------------- frames in
 
-    def take(self, mel: wire.Mel, now_ns: int) -> Chunk:
-        """Accept the next frames. Raises WireError (nothing is used then)."""
+    def take(self, mel: wire.Mel, now_ns: int, convert: Callable[[wire.Mel], Array] = as_sent) -> Chunk:
+        """Accept the next frames, converted to the voice's. Raises WireError (nothing is used then)."""
         if mel.bins != self.terms.bins:
-            raise WireError(Code.BAD_SHAPE, f"mel has {mel.bins} bins, the voice wants {self.terms.bins}", mel.stream)
+            raise WireError(
+                Code.BAD_SHAPE, f"mel has {mel.bins} bins; this stream's have {self.terms.bins}", mel.stream
+            )
         if self.ended:
             raise WireError(Code.WRONG_STATE, f"mel after end of generation {self.number}", mel.stream)
         if (mel.seq, mel.first_frame) != (self.next_seq, self.frames_in):
@@ -96,7 +104,7 @@ class Generation:
                 f"{mel.frames} frames with credit for {self.granted_frames - self.frames_in}",
                 mel.stream,
             )
-        chunk = Chunk(self.frames_in, mel.payload, mel.t_client_ns, now_ns)
+        chunk = Chunk(self.frames_in, convert(mel), mel.t_client_ns, now_ns)
         self._held.append(chunk)
         self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
         return chunk

@@ -51,8 +51,8 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """What differs, in words: "fmax_hz 11025 (voice: 8000)"."""
-        return ", ".join(f"{key} {_shown(theirs)} (voice: {_shown(own)})" for key, theirs, own in self.differing)
+        """What differs, in words: "fmax_hz = 11025 (voice: 8000)"."""
+        return ", ".join(f"{key} = {_shown(theirs)} (voice: {_shown(own)})" for key, theirs, own in self.differing)
 
 
 def _shown(value: Any) -> str:

@@ -8,12 +8,14 @@ from typing import TypeVar
 import numpy as np
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.replies import Outside
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.utterance import Terms
 from glowd.daemon.wire.fields import Array, Message
 
 HOP, BINS, RATE = 4, 3, 1000
+FORMAT = {"rate_hz": RATE, "hop": HOP, "n_fft": 16, "win": 16, "n_mels": BINS, "fmax_hz": 500.0}
 TERMS = Terms(
     hop=HOP, bins=BINS, window_frames=20, max_frames=200, history_frames=5, look_ahead_frames=1, whole_utterance=False
 )
@@ -41,7 +43,7 @@ class Rig:
         self.owner_reads = True
         self.now_ns, self._key = 1_000_000_000, 100
         asked = wire.Open("s", sinks=list(sinks), seed=9)
-        self.session = Session(asked, "glow", RATE, 8, terms, self._outside(directory))
+        self.session = Session(asked, "glow", RATE, 8, terms, self._outside(directory), MelIntake({}, FORMAT, "glow"))
         self._seq = self._sent = self._made = 0
 
     def _outside(self, directory: Path) -> Outside:

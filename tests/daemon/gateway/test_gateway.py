@@ -142,12 +142,12 @@ OPENS: dict[str, tuple[Code, wire.Open, str]] = {
     "wrong format": (
         Code.WRONG_FORMAT,
         wire.Open("t", format=FORMAT | {"hop": 200, "fmax_hz": 11025.0}, sinks=["null"]),
-        "fmax_hz = 11025.0 (voice: 8000.0), hop = 200 (voice: 256); the voice's: ",
+        "in hop = 200 (voice: 256), fmax_hz = 11025 (voice: 8000); no conversion can mend that",
     ),
     "unknown key": (
         Code.WRONG_FORMAT,
-        wire.Open("t", format={"log": 10}, sinks=["null"]),
-        "log = 10 (voice: 'no such key')",
+        wire.Open("t", format={"bits": 16}, sinks=["null"]),
+        "unknown mel format key 'bits'; known: preset, rate_hz",
     ),
     "unknown voice": (Code.UNKNOWN_VOICE, wire.Open("t", "bass"), "there is no voice 'bass'; known: glow"),
     "a name in use": (Code.STREAM_EXISTS, wire.Open("s"), "a stream 's' is open already"),
@@ -199,7 +199,7 @@ def test_one_client_too_many_is_refused_and_one_that_leaves_makes_room(rig: Gate
     [
         (wire.Status(), Code.NO_HELLO),
         (wire.Open("s"), Code.NO_HELLO),
-        (wire.Hello("x", 2, 9), Code.BAD_VERSION),
+        (wire.Hello("x", 3, 9), Code.BAD_VERSION),
     ],
 )
 def test_who_does_not_say_hello_properly_gets_no_further(rig: GatewayRig, message: wire.Message, code: Code) -> None:

@@ -33,7 +33,7 @@ def made(one: Generation, frames: int) -> None:
         (mel(2, 5, 2), Code.GAP, "seq 2"),
         (mel(1, 5, 16), Code.OVER_CREDIT, "16 frames with credit for 15"),
         (mel(1, 5, 300), Code.TOO_LONG, "305 frames; an utterance may have 200"),
-        (mel(1, 5, 2, bins=2), Code.BAD_SHAPE, "2 bins, the voice wants 3"),
+        (mel(1, 5, 2, bins=2), Code.BAD_SHAPE, "2 bins; this stream's have 3"),
     ],
 )
 def test_only_the_next_frames_within_credit_are_taken(message: wire.Mel, code: Code, said: str) -> None:

@@ -113,19 +113,19 @@ def refusal(stated: dict[str, Any]) -> str:
 
 def test_another_rate_is_refused_with_every_difference() -> None:
     said = refusal({"preset": "cosyvoice2", "allow_approximate": True})
-    assert "rate_hz 24000 (voice: 22050)" in said and "hop 480 (voice: 256)" in said and "n_fft 1920" in said
+    assert "rate_hz = 24000 (voice: 22050)" in said and "hop = 480 (voice: 256)" in said and "n_fft = 1920" in said
     assert "voice trained for this format" in said
 
 
 def test_other_bands_are_refused_unless_it_is_allowed() -> None:
     said = refusal({"preset": "indextts2"})
-    assert "fmax_hz 11025 (voice: 8000)" in said and "allow_approximate" in said and "dB" in said
+    assert "fmax_hz = 11025 (voice: 8000)" in said and "allow_approximate" in said and "dB" in said
     stated = read_statement({"preset": "indextts2", "allow_approximate": True}, VOICE)
     assert require_usable(stated, VOICE, "glow").fit is Fit.APPROXIMATE
 
 
 def test_a_higher_floor_is_no_exact_conversion() -> None:
-    assert "log_floor 0.001 (voice: 1e-05)" in refusal({"log_floor": 1e-3})
+    assert "log_floor = 0.001 (voice: 1e-05)" in refusal({"log_floor": 1e-3})
 
 
 def test_z_scores_without_statistics_are_refused() -> None:
