@@ -1,1 +1,1 @@
-"""Published checkpoints: files read without running anything in them, and translated to our own."""
+"""Published checkpoints, translated to our own."""
