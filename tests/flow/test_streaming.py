@@ -15,8 +15,8 @@ from glowd.flow.latents import TABLE_SAMPLES, NoiseTable
 from glowd.flow.network.waveglow import WaveGlow
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
 from glowd.flow.vocoder import Stream, Vocoder, drain, render
-from tests.e2e.running import speech
 from tests.flow.voices import random_voice, tiny
+from tests.harness.mels import speech
 
 torch.set_num_threads(1)
 TOLERANCE = 1e-5

@@ -5,8 +5,8 @@ import numpy as np
 from glowd.flow.checkpoint import load
 from glowd.flow.evaluation.context_curve import context_curve
 from glowd.flow.streaming import receptive_frames
-from tests.e2e.running import speech
 from tests.flow.voices import random_voice, tiny
+from tests.harness.mels import speech
 
 
 def mel(frames: int) -> np.ndarray:

@@ -8,8 +8,8 @@ import pytest
 
 from glowd.flow.evaluation import metrics
 from glowd.flow.mel import Floats, log_mel
-from tests.e2e.running import SENTENCE
 from tests.flow.recordings import voice_like
+from tests.harness.mels import SENTENCE
 
 RATE_HZ = 22050
 

@@ -6,7 +6,7 @@ import pytest
 
 from glowd.flow.mel import Floats, MelFormat, filter_bank
 from glowd.flow.phase_recovery.mel_inversion import MelInversion
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 MEL = speech()[::7]
 

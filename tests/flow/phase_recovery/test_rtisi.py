@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from glowd.flow.mel import Floats, MelFormat, log_mel
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 from glowd.flow.vocoder import drain, render
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 MEL = speech()[100:160]
 VOICE = RtisiVocoder()

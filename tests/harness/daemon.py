@@ -10,20 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
 from glowd.clients import Client
-from glowd.flow.mel import Floats, log_mel
 from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
-SENTENCE = ROOT / "clients" / "demo_sentence.flac"
 ROLES = "glowd.daemon."
 PATIENT = (
     "server.role_wait_s=300", "supervisor.ready_timeout_s=300", "supervisor.watchdog_s=60", "supervisor.grace_s=60",
 )  # fmt: skip
-"""A slow machine is no reason to start a role anew, or to give up a stream whose engine starts."""
+"""On a slow machine no role is restarted, and no stream is given up while its engine starts."""
 
 
 @dataclass
@@ -54,12 +49,6 @@ class Daemon:
                     engine = words[words.index("--engine") + 1] if "--engine" in words else ""
                     pids[f"{module} {engine}".strip()] = int(entry.name)
         return pids
-
-
-def speech() -> Floats:
-    """Frames [L, M] of the bundled recording."""
-    audio, _ = soundfile.read(SENTENCE, dtype="float32")
-    return log_mel(audio)
 
 
 def rss_bytes(pid: int) -> int:
@@ -107,8 +96,3 @@ def _read(daemon: Daemon, ready: threading.Event) -> None:
         if line.startswith("glowd ready"):
             ready.set()
     ready.set()
-
-
-def samples_of(pieces: list[Floats]) -> Floats:
-    """One array of many pieces."""
-    return np.concatenate([np.zeros(0, np.float32), *pieces])
