@@ -35,7 +35,7 @@ from glowd.daemon.wire.fields import (
 
 __all__ = [  # noqa: RUF022 (by kind)
     "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "MEL_HIGH", "MEL_LOW", "NAME", "OLDEST_VERSION",
-    "VERSION", "Array", "Code", "Limits", "WarningCode", "since",
+    "STATED_HIGH", "STATED_LOW", "VERSION", "Array", "Code", "Limits", "WarningCode", "since",
     "LocalError", "Message", "WireError", "decode", "encode", "error_for", "mel_message",
     "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
     "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",

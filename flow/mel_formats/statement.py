@@ -14,6 +14,25 @@ from glowd.flow.mel_formats.presets import preset, preset_for
 FLAGS = ("strict", "allow_approximate")
 
 
+Format = str | Mapping[str, Any] | MelDescription | None
+"""How a program names a format: a preset, keys of `open.format`, a description, or nothing: the voice's own."""
+
+
+def statement_map(format: Format, *, strict: bool = False, allow_approximate: bool = False) -> dict[str, Any]:
+    """The map of `open.format` that says this."""
+    match format:
+        case None:
+            stated: dict[str, Any] = {}
+        case str():
+            stated = {"preset": format}
+        case MelDescription():
+            stated = format.stated()
+        case _:
+            stated = dict(format)
+    flags = {"strict": strict, "allow_approximate": allow_approximate}
+    return stated | {name: True for name, wanted in flags.items() if wanted}
+
+
 class FormatError(ValueError):
     """The mels that are stated cannot be used with this voice."""
 
