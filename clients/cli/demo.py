@@ -7,19 +7,12 @@ frames are sent at the pace of speech, as a synthesizer sends them. The number o
 """
 
 import argparse
-import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -28,13 +21,13 @@ from glowd.clients.cli.audio_output import Timeline, WavFile
 from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file
 from glowd.clients.client import Client, Stream
 from glowd.clients.errors import GlowdError
+from glowd.clients.launch import launch
 from glowd.daemon import wire
 from glowd.daemon.wire import Array
 from glowd.flow.mel import MelFormat
 
 SENTENCE = Path(__file__).parents[1] / "demo_sentence.flac"
 CHUNK_FRAMES = 8
-STOP_S = 15.0
 SILENT_RMS = 1e-3
 
 
@@ -53,47 +46,6 @@ class Received:
             self.last_ns = time.monotonic_ns()
             self.first_ns = self.first_ns or self.last_ns
             timeline.add(chunk)
-
-
-@contextmanager
-def running_daemon(config: Path) -> Iterator[str]:
-    """A daemon with this configuration; yields its endpoint. Raises GlowdError if it does not start or not stop well."""
-    with tempfile.TemporaryDirectory(prefix="glowd-demo-") as directory:
-        log = Path(directory, "log")
-        command = [sys.executable, "-m", "glowd.daemon.app", "run", "--config", str(config)]
-        environment = {**os.environ, "GLOWD_RUN_DIR": str(Path(directory, "run"))}
-        with log.open("wb") as logged:
-            daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=logged, text=True, env=environment)
-        assert daemon.stdout is not None, "it is a pipe"
-        try:
-            yield endpoint_of(daemon.stdout, log)
-        finally:
-            stop(daemon, log)
-
-
-def endpoint_of(output: IO[str], log: Path) -> str:
-    """Wait for the line that says ready. Raises GlowdError with the log's end if it does not come."""
-    for line in output:
-        if found := re.match(r"glowd ready .*?endpoint=(\S+)", line):
-            return found[1]
-    raise GlowdError("glowd did not start; its log ends so:\n" + tail(log))
-
-
-def stop(daemon: "subprocess.Popen[str]", log: Path) -> None:
-    daemon.send_signal(signal.SIGTERM)
-    try:
-        status = daemon.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        status = daemon.wait()
-    assert daemon.stdout is not None, "it is a pipe"
-    daemon.stdout.close()
-    if status and sys.exc_info()[0] is None:
-        raise GlowdError(f"glowd ended with status {status}; its log ends so:\n" + tail(log))
-
-
-def tail(log: Path, count: int = 12) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
 
 
 def speak(endpoint: str, out: Path) -> list[str]:
@@ -172,9 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         print("starting glowd ...", flush=True)
-        with running_daemon(args.config) as endpoint:
+        with launch("run", "--config", str(args.config)) as daemon:
             print("speaking ...", flush=True)
-            lines = speak(endpoint, args.out)
+            lines = speak(daemon.endpoint, args.out)
         print("\n".join(lines))
     except (GlowdError, SourceError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)

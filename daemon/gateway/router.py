@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from glowd.daemon import wire
-from glowd.daemon.config import Config, Server
+from glowd.daemon.config import Config, ServerSettings
 from glowd.daemon.gateway.admission import Admission
 from glowd.daemon.gateway.connections import Peer, TrySend
 from glowd.daemon.gateway.handles import Speaker
@@ -29,7 +29,7 @@ class Desk:
     """Peers, and what they ask for. Owner: the gateway's only thread."""
 
     def __init__(self, config: Config, pools: dict[str, Pool], speaker: Speaker, try_send: TrySend) -> None:
-        self.server: Server = config.server
+        self.server: ServerSettings = config.server
         self.pools, self.speaker = pools, speaker
         self.limits = wire.Limits(
             max_message_bytes=config.server.max_message_bytes, max_chunk_frames=config.server.max_chunk_frames

@@ -134,7 +134,7 @@ def listen_live(
     return found
 
 
-def _speak(daemon: live.Daemon, job: Job, offline: Floats) -> Heard:
+def _speak(daemon: live.Speaking, job: Job, offline: Floats) -> Heard:
     clip = read_clip(job.path, job.format)
     samples = daemon.speak(clip.mel, job.format.rate_hz, job.seed)
     values, comb, problems = judge(clip, samples, job.format, job.group)

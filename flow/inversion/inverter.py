@@ -20,11 +20,11 @@ from glowd.flow.inversion.folding import Folded
 from glowd.flow.inversion.torch_backend import FlowsStep, State, TorchStep
 from glowd.flow.network.conditioning import Linear
 from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.options import BACKENDS
 
 MAX_WORKSPACES = 64
 FEW_ROWS = 4
 """Products of fewer rows run in another kernel, whose sums have another order; the couplings amplify that tenfold."""
-BACKENDS = ("auto", "compiled", "torch", "triton")
 
 
 @dataclass(frozen=True, slots=True)

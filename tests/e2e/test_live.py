@@ -1,6 +1,5 @@
 """`glowlab compare` speaks through a daemon of its own, as a user would."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ def test_live_speech_equals_offline_rendering() -> None:
 
 def test_missing_checkpoint_raises_with_the_daemons_log(tmp_path: Path) -> None:
     with (
-        pytest.raises(live.LiveError, match=r"the daemon did not become ready; its last words: .*none\.safetensors"),
+        pytest.raises(live.LiveError, match=r"(?s)glowd did not become ready; its log ends with:.*none\.safetensors"),
         live.running(str(tmp_path / "none.safetensors")),
     ):
         pass
@@ -32,7 +31,7 @@ def test_missing_checkpoint_raises_with_the_daemons_log(tmp_path: Path) -> None:
 
 def test_failed_glowctl_raises_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "ANSWER_S", 1)  # nobody will answer
-    daemon = live.Daemon(f"ipc://{tmp_path}/nobody.ipc", tmp_path, dict(os.environ))
+    daemon = live.Speaking(f"ipc://{tmp_path}/nobody.ipc", tmp_path)
     with pytest.raises(live.LiveError, match="glowctl send ended with status 1"):
         daemon.speak(np.zeros((4, 80), np.float32), 22050, 0)
 

@@ -10,11 +10,11 @@ from glowd.flow.mel import Floats
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from glowd.flow.timing import calls, frames_per_call, speed, step_times
 from glowd.flow.vocoder import Stream
-from tests.daemon.engine.test_scheduler import Toy
+from tests.fakes.vocoder import FakeVocoder
 from tests.flow.voices import random_voice, tiny
 
 
-class Clocked(Toy):
+class Clocked(FakeVocoder):
     """Its first three calls are of a kind of their own and cheap; then each takes 0.1 s, and every tenth 1 s."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def test_a_speed_is_that_of_its_steady_calls(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("wrong", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_nothing_is_not_measured(wrong: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"(frames|streams|runs) is 0; allowed: at least 1"):
-        speed(Toy(), *wrong)
+        speed(FakeVocoder(), *wrong)
 
 
 def test_real_voices_of_both_kinds_run_in_steady_chunks() -> None:

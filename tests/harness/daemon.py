@@ -3,14 +3,11 @@
 import contextlib
 import os
 import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.clients import Client
+from glowd.clients import Client, launch
 from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
@@ -21,18 +18,26 @@ PATIENT = (
 """On a slow machine no role is restarted, and no stream is given up while its engine starts."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Daemon:
-    """A started glowd: its process, where it listens, and what it said."""
+    """A glowd that is ready."""
 
-    process: subprocess.Popen[str]
-    run_dir: Path
-    output: list[str] = field(default_factory=list)
+    launched: launch.Daemon
+
+    @property
+    def process(self) -> "subprocess.Popen[str]":
+        """The supervisor's process."""
+        return self.launched.process
 
     @property
     def endpoint(self) -> str:
         """Where clients connect."""
-        return f"ipc://{self.run_dir}/glowd.ipc"
+        return self.launched.endpoint
+
+    @property
+    def run_dir(self) -> Path:
+        """Where its sockets are."""
+        return self.launched.run_dir
 
     def client(self, name: str = "test") -> Client:
         """A connected client."""
@@ -58,41 +63,8 @@ def rss_bytes(pid: int) -> int:
 
 @contextlib.contextmanager
 def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: float = 5 * WAIT_S) -> Iterator[Daemon]:
-    """Start glowd with config.toml and `--set` overrides in a run directory of its own; stop it at the end."""
-    with tempfile.TemporaryDirectory(prefix="glowd-") as name:
-        run_dir = Path(name) / "run"
-        command = [sys.executable, "-m", "glowd.daemon.app", "run", "--config", str(ROOT / "config.toml")]
-        command += [word for setting in (*PATIENT, *settings) for word in ("--set", setting)]
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | (env or {}) | {"GLOWD_RUN_DIR": str(run_dir)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        daemon, ready = Daemon(process, run_dir), threading.Event()
-        reader = threading.Thread(target=_read, args=(daemon, ready), daemon=True)
-        reader.start()
-        try:
-            if not ready.wait(ready_s) or process.poll() is not None:
-                raise AssertionError("glowd did not become ready:\n" + "".join(daemon.output))
-            yield daemon
-        finally:
-            process.terminate()
-            try:
-                process.wait(2 * WAIT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-            finally:
-                reader.join(WAIT_S)
-
-
-def _read(daemon: Daemon, ready: threading.Event) -> None:
-    assert daemon.process.stdout is not None
-    for line in daemon.process.stdout:
-        daemon.output.append(line)
-        if line.startswith("glowd ready"):
-            ready.set()
-    ready.set()
+    """glowd with config.toml and `--set` overrides, in a run directory of its own; it is stopped at the end."""
+    arguments = [word for setting in (*PATIENT, *settings) for word in ("--set", setting)]
+    config = ("run", "--config", str(ROOT / "config.toml"))
+    with launch.launch(*config, *arguments, env=env, cwd=ROOT, ready_s=ready_s, stop_s=2 * WAIT_S) as launched:
+        yield Daemon(launched)

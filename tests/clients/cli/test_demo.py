@@ -58,4 +58,4 @@ def test_failed_start_prints_the_daemons_log(tmp_path: Path, capfd: pytest.Captu
     (tmp_path / "bad.toml").write_text("[server]\nmax_streems = 1\n")
     assert demo.main(["--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "x.wav")]) == 1
     said = capfd.readouterr().err
-    assert "glowd did not start" in said and "max_streems" in said and not (tmp_path / "x.wav").exists()
+    assert "glowd did not become ready" in said and "max_streems" in said and not (tmp_path / "x.wav").exists()

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.config import load
+from glowd.daemon.config_reader import load
 from glowd.daemon.gateway.handles import Engine, Speaker
 from glowd.daemon.gateway.placement import Machine, Pool
 from glowd.daemon.gateway.router import Desk

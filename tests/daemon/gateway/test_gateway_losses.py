@@ -188,7 +188,7 @@ def test_a_second_gateway_does_not_take_the_place_of_a_live_one(setting: str, un
         second = start_gateway(rig.run_dir, *settings)
         said, _ = second.communicate(timeout=WAIT_S)
         (failed,) = (json.loads(line)["failed"] for line in said.splitlines())
-        assert "cannot listen on" in failed and "is another glowd running?" in failed
+        assert "cannot listen on" in failed and "stop it, or use another endpoint" in failed
         assert second.returncode == 1
         rig.client().leave()
 

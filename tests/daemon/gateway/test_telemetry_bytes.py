@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.config import load
+from glowd.daemon.config_reader import load
 from glowd.daemon.gateway import snapshot
 from glowd.daemon.gateway.snapshot import Snapshots
 from glowd.daemon.wire.telemetry import Capacity, Degradation, Snapshot, VoiceInfo

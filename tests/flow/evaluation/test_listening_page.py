@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import soundfile
 import soxr
 from PIL import Image
 
+from glowd.clients.launch import launch
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
 from glowd.flow.evaluation import listening_page, live, plots, scores
@@ -201,11 +203,11 @@ def test_sentences_come_from_the_folders_in_turn(room: Path) -> None:
 def test_a_daemon_that_cannot_start_is_said_on_the_page(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(live, "GLOWD", ("sh", "-c", "echo no glowd here >&2; exit 1"))
+    monkeypatch.setattr(live, "launch", partial(launch, command=("sh", "-c", "echo no glowd here >&2; exit 1")))
     out = tmp_path / "page.html"
     argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip0.flac"), "--jobs", "1"]
     assert main([*argv, "--out", str(out)]) == 0
-    told = "WaveGlow live: the daemon did not become ready; its last words: no glowd here"
+    told = "WaveGlow live: glowd did not become ready; its log ends with:\nno glowd here"
     assert told in capsys.readouterr().out and told in out.read_text("utf-8")
 
 

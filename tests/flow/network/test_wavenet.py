@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from glowd.daemon.config import WaveGlowVoice
-from glowd.daemon.doctor import checkpoint as finding
+from glowd.daemon.config import WaveGlowSettings
+from glowd.daemon.doctor import check_checkpoint as finding
 from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.network.linear_prediction import Predictor, levinson
@@ -117,7 +117,7 @@ def test_a_checkpoint_says_its_kind(tmp_path: Path) -> None:
     for read in (checkpoint.load, checkpoint.read_header):
         with pytest.raises(checkpoint.CheckpointError, match=refused):
             read(path)
-    told = finding("w", WaveGlowVoice(checkpoint=str(path)))
+    told = finding("w", WaveGlowSettings(checkpoint=str(path)))
     assert told.state == "missing" and refused in told.text
 
 

@@ -1,8 +1,8 @@
-"""Signals to send through the speaker, and how to find them again in what was heard."""
+"""Signals to send through the speaker, and how to find them in a recording of it."""
 
 import numpy as np
 
-from glowd.daemon.speaker.track import Samples
+from glowd.daemon.speaker.sample_queue import Samples
 
 RATE = 22050
 
