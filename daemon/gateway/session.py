@@ -61,11 +61,12 @@ class Session:
         except WireError as fault:
             self.refuse_mel(fault, message)
             return
-        if not self._begin() or not self._pass(self.intake.judge(chunk.mel)):
+        if not self._begin():
             return
         self.meter.frames(now_ns)
         self.outside.to_engine(chunk.message(self.generation.key))
-        self.settle()
+        if self._pass(self.intake.judge(chunk.mel)):  # while the engine works
+            self.settle()
 
     def refuse_mel(self, fault: WireError, mel: wire.Mel | None = None) -> None:
         """A mel that cannot be used, or (None) could not even be decoded, is told and uses nothing; the 17th is fatal.
