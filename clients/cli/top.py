@@ -25,7 +25,7 @@ MAX_SNAPSHOT_BYTES = 4 << 20
 
 
 def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any] | None]:
-    """Snapshots as they are published; None when none came for `wait_s`. Raises NotRunning if the first one does not come."""
+    """Snapshots as published maps; None when none came for `wait_s`. Raises NotRunning if the first one does not come."""
     context = zmq.Context()
     try:
         subscriber = context.socket(zmq.SUB)

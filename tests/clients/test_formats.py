@@ -10,7 +10,7 @@ from glowd.clients import AsyncClient, Client
 from glowd.daemon import wire
 from glowd.flow.mel_formats.description import MelDescription
 from tests.fakes.daemon import FakeDaemon
-from tests.harness.mels import noise_mel
+from tests.harness.mels import speech
 
 WARNING = wire.Warning(600, "MEL_SCALE", "values look like log10", "s", 0, 0)
 
@@ -53,7 +53,7 @@ def test_stated_format_has_its_own_bins_and_range(fake: FakeDaemon) -> None:
 
 
 def test_square_mel_follows_the_order_of_the_stream(fake: FakeDaemon) -> None:
-    mel = noise_mel(100)
+    mel = speech()[:100]
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
         stream.send(mel[:20].T)
         stream.send(mel[20:].T)  # 80 bins, 80 frames
@@ -65,7 +65,7 @@ def test_warning_reaches_the_stream_and_the_log(fake: FakeDaemon, caplog: pytest
         assert stream.warnings == []
         fake.send("s", WARNING)
         with caplog.at_level(logging.WARNING, "glowd.client"):
-            stream.send(noise_mel(4))
+            stream.send(speech()[:4])
             stream.wait_played()
         assert stream.warnings == [WARNING]
     assert "stream s: values look like log10 (600 MEL_SCALE)" in caplog.text
@@ -74,7 +74,7 @@ def test_warning_reaches_the_stream_and_the_log(fake: FakeDaemon, caplog: pytest
 async def test_warning_reaches_the_stream_of_an_async_client(fake: FakeDaemon) -> None:
     async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"], format="matcha") as stream:
         fake.send("s", WARNING)
-        await stream.send(noise_mel(4))
+        await stream.send(speech()[:4])
         await stream.wait_played()
         assert stream.warnings == [WARNING]
 
@@ -83,7 +83,7 @@ def test_warning_about_no_stream_is_logged(fake: FakeDaemon, caplog: pytest.LogC
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["null"]) as stream:
         fake.send("s", wire.Warning(622, "SLOW_LISTENER", "audio was dropped", "other"))
         with caplog.at_level(logging.WARNING, "glowd.client"):
-            stream.send(noise_mel(4))
+            stream.send(speech()[:4])
             stream.wait_played()
         assert stream.warnings == []
     assert "audio was dropped (622 SLOW_LISTENER)" in caplog.text

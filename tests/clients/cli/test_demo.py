@@ -54,6 +54,7 @@ def test_wrong_result_raises(parts: list[Any], words: str) -> None:
         demo.check(demo.Received(parts), 4)
 
 
+@pytest.mark.process
 def test_failed_start_prints_the_daemons_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.toml").write_text("[server]\nmax_streems = 1\n")
     assert demo.main(["--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "x.wav")]) == 1

@@ -5,7 +5,7 @@ import pytest
 
 from glowd.clients import errors
 from glowd.clients.cli import tables, top
-from glowd.daemon.wire.telemetry import Snapshot
+from glowd.daemon import wire
 from tests.harness.snapshots import SNAPSHOT
 
 
@@ -16,5 +16,5 @@ def test_other_data_than_telemetry_raises(data: bytes) -> None:
 
 
 def test_styled_table_has_the_text_of_the_plain_one() -> None:
-    for table in tables.tables(Snapshot.from_map(SNAPSHOT)):
+    for table in tables.tables(wire.Snapshot.from_map(SNAPSHOT)):
         assert top.styled(table).plain.splitlines() == tables.layout(table)[1:]
