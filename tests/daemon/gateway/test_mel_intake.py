@@ -100,9 +100,7 @@ def test_a_strict_stream_fails_by_what_others_are_warned_of(harness: RouterHarne
     errors = [message for message in send(harness, "t", sentence / LOG10) if isinstance(message, wire.Error)]
     assert errors[0].code == Code.UNLIKELY_MEL and errors[0].fatal and "log10" in errors[0].text
     send(harness, "s", sentence)
-    assert harness.session("s").state.utterance.frames_in == len(sentence), (
-        "the other stream goes on"
-    )
+    assert harness.session("s").state.utterance.frames_in == len(sentence), "the other stream goes on"
 
 
 def test_a_strict_stream_speaks_what_is_plausible(harness: RouterHarness, sentence: Any) -> None:
