@@ -19,7 +19,7 @@ from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.wire.fields import Message
 from glowd.flow.mel import Floats
 from glowd.flow.timing import frames_per_call
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 LOAD_EVERY_NS = 1_000_000_000
 DIVERGED = 4.0
@@ -44,7 +44,7 @@ class Renderer:
 
     def __init__(
         self,
-        vocoder: Vocoder,
+        vocoder: AnyVocoder,
         scheduler: Scheduler,
         send: Callable[[Message], object],
         clock_ns: Callable[[], int] = time.monotonic_ns,

@@ -14,7 +14,7 @@ from glowd.flow.checkpoint import load
 from glowd.flow.inversion import numba_backend
 from glowd.flow.inversion.inverter import Inverter
 from glowd.flow.network.waveglow import WaveGlow
-from tests.flow.voices import random_voice, tiny
+from tests.harness.voices import random_voice, tiny
 
 TOLERANCE = 1e-5
 

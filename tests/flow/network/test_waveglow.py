@@ -13,7 +13,7 @@ from glowd.flow.network.conditioning import FrameEncoder, Upsampler
 from glowd.flow.network.coupling import WN, Coupling, Mixing
 from glowd.flow.network.squeeze import LappedSqueeze, PolyphaseSqueeze
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from tests.flow.voices import SMALL, VECTORS, random_voice, tiny
+from tests.harness.voices import SMALL, VECTORS, random_voice, tiny
 
 KINDS = list(product(("lapped", "polyphase"), (True, False), ("frames", "upsample"), (True, False)))
 

@@ -1,4 +1,5 @@
-"""What test_triton_backend.py runs in its own process: Triton reads once, at import, whether to interpret its kernels.
+"""Comparisons for test_triton_backend.py, which run in a process of their own: Triton reads once, at import, whether to
+interpret its kernels.
 
 On a machine with CUDA the same comparisons run on the device.
 """
@@ -20,7 +21,7 @@ from glowd.flow.inversion.triton_backend import TritonStep
 from glowd.flow.streaming import ChunkPlan, stream_vocoder
 from glowd.flow.timing import some_mel
 from glowd.flow.vocoder import render
-from tests.flow.voices import random_voice, tiny
+from tests.harness.voices import random_voice, tiny
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Differences = dict[str, float]
@@ -78,7 +79,7 @@ def rounding(geometry: dict[str, Any], batch: int, chunks: Sequence[int], precis
 
 
 def streamed(geometry: dict[str, Any], frames: int, chunk: int) -> tuple[str, float]:
-    """How a vocoder of backend triton says it runs, and the largest difference of its samples to one of backend torch.
+    """How a vocoder with backend triton describes itself, and the largest difference of its samples from backend torch.
 
     Both run in the static buckets that a CUDA graph replays; on CUDA they are graphs.
     """

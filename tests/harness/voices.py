@@ -1,4 +1,4 @@
-"""Small voices for tests: every kind, with couplings that do something."""
+"""Small voices for tests, of every kind, whose couplings are not the identity."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from glowd.flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 
-VECTORS = Path(__file__).parent / "data" / "seed_vectors.safetensors"
+VECTORS = Path(__file__).parents[1] / "flow" / "data" / "seed_vectors.safetensors"
 SMALL: dict[str, Any] = dict(flows=5, early_every=2, early_size=16, layers=3, channels=16, cond_channels=12)
 
 
