@@ -9,6 +9,7 @@ only where the source phase of the voice is known: where a message with samples 
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,6 +72,11 @@ class MelChunk:
         )
 
 
+def as_sent(mel: wire.Mel) -> Array:
+    """The frames, not converted."""
+    return mel.payload
+
+
 class Utterance:
     """Counters and kept frames of one utterance. Owner: the state of its session."""
 
@@ -91,10 +97,12 @@ class Utterance:
 
     # --------------------------------------------------------------- frames in
 
-    def take(self, mel: wire.Mel, now_ns: int) -> MelChunk:
-        """Accept the next frames. Raises WireError, and then uses none of them."""
+    def take(self, mel: wire.Mel, now_ns: int, convert: Callable[[wire.Mel], Array] = as_sent) -> MelChunk:
+        """Accept the next frames, converted to the voice's. Raises WireError, and then uses none of them."""
         if mel.bins != self.limits.bins:
-            raise WireError(Code.BAD_SHAPE, f"mel has {mel.bins} bins; the voice needs {self.limits.bins}", mel.stream)
+            raise WireError(
+                Code.BAD_SHAPE, f"mel has {mel.bins} bins; this stream's mels have {self.limits.bins}", mel.stream
+            )
         if (mel.seq, mel.first_frame) != (self.next_seq, self.frames_in):
             raise WireError(
                 Code.GAP,
@@ -113,7 +121,7 @@ class Utterance:
                 f"{mel.frames} frames sent with credit for {self.granted_frames - self.frames_in}; wait for more credit",
                 mel.stream,
             )
-        chunk = MelChunk(self.frames_in, mel.payload, mel.t_client_ns, now_ns)
+        chunk = MelChunk(self.frames_in, convert(mel), mel.t_client_ns, now_ns)
         self._kept.append(chunk)
         self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
         return chunk
