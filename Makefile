@@ -1,10 +1,11 @@
-# `make setup && make demo` is all a newcomer needs; `make test` and `make check` are all a change needs.
+# `make demo` is for a new user; `make test` and `make check` are for a change, `make test-fast` while you work on it.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EVAL := $(VENV)/.eval
+TYPED := .typecheck/glowd
 TEST_PACKAGES := pulseaudio libasound2-plugins libportaudio2 espeak-ng sox
 
 # $(call install,PACKAGES,WHAT FOR): with apt-get as root or with a sudo that asks nothing; else one sentence, status 1.
@@ -15,14 +16,14 @@ command -v apt-get >/dev/null && $$become true 2>/dev/null \
 >/dev/null </dev/null; } || { echo "$(2): missing. On Debian or Ubuntu: sudo apt-get install $(1)"; false; }
 endef
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test test-fast check bench clean
 
-help:            ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1  \t/p' $(MAKEFILE_LIST)
+help:            ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /make \1  \t/p' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## everything glowd needs, into .venv; the second time it only looks
+setup: $(STAMP) $(TYPED)  ## install everything glowd needs into .venv; a second run changes nothing
 	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || $(call install,libportaudio2,PortAudio for the sound device) || true
-	@echo "Ready. make demo speaks; $(BIN)/glowd runs the daemon; $(BIN)/glowd doctor says what is missing."
+	@echo "Ready. Try: make demo. The daemon is $(BIN)/glowd; $(BIN)/glowd doctor lists what is missing."
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -33,14 +34,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]' -c constraints.txt </dev/null
 	@touch $@
 
-# PESQ comes as C source, and Triton takes 700 MB. Who only speaks needs neither, nor a compiler, so `setup` leaves them out.
+# mypy looks for glowd.* in this folder (pyproject.toml, mypy_path): the repository is the package, whatever its name.
+$(TYPED):
+	@mkdir -p $(dir $@) && ln -sfn .. $@
+
+# PESQ is C source and needs a compiler; Triton takes 700 MB. The daemon needs neither, so `setup` leaves them out.
 $(EVAL): $(STAMP)
 	@command -v cc >/dev/null && $(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 	  || $(call install,gcc libc6-dev python3-dev,A C compiler for PESQ)
 	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev,eval,triton]' -c constraints.txt </dev/null
 	@touch $@
 
-demo: setup      ## starts a daemon, lets it speak, measures it, writes demo.wav
+demo: setup      ## start a daemon, speak a sentence, print the latencies, write demo.wav
 	@$(BIN)/python -m glowd.clients.cli.demo
 
 test: setup $(EVAL)  ## all tests
@@ -49,15 +54,17 @@ test: setup $(EVAL)  ## all tests
 	  test -z "$$missing" || $(call install,$(TEST_PACKAGES),Programs the tests use)
 	$(BIN)/pytest
 
+test-fast: setup $(EVAL)  ## the tests that need no process, no sound device and no training; lists what it left out
+	$(BIN)/python -m pytest -p tests.left_out -m "not slow and not process and not device"
+
 check: setup     ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p .typecheck && ln -sfn .. .typecheck/glowd
 	$(BIN)/mypy
 
-bench: setup     ## the figures of README.md, measured on this machine; make bench PARTS=network measures a part
+bench: setup     ## measure the figures of README.md on this machine; one part: make bench PARTS=network
 	$(BIN)/python -m tests.bench $(PARTS)
 
-clean:           ## removes what was built and made, .venv too
+clean:           ## remove everything that was built, .venv too
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck demo.wav
 	find flow daemon clients tests -name __pycache__ -prune -exec rm -rf {} +

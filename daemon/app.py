@@ -1,15 +1,14 @@
-"""`glowd`: run the daemon, check a configuration, look at the machine.
+"""`glowd`: run the daemon, check a configuration, check the machine.
 
-Rules: the composition root. It decides what runs and with which arguments; what happens then is in supervisor.py. It
-imports neither torch nor a sound library by itself, so that the supervisor stays small. Exit status: 0 fine, 1 something
-failed or is missing, 2 the configuration or the arguments are wrong.
+Rules: this file decides which roles run, and with which arguments; runtime/supervisor.py runs them. It imports neither
+torch nor a sound library, so that the supervisor stays small. Exit status: 0 success, 1 a failure or something that is
+missing, 2 wrong arguments or settings.
 """
 
 import argparse
 import asyncio
 import importlib.metadata
 import json
-import shlex
 import signal
 import sys
 import time
@@ -17,10 +16,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError, Voice, load
-from glowd.daemon.runtime.role import config_arguments, setup_logging
+from glowd.daemon.config import Config, ConfigError, VoiceSettings
+from glowd.daemon.config_reader import load
+from glowd.daemon.runtime.logs import setup_logging
+from glowd.daemon.runtime.role import config_arguments
+from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
-from glowd.daemon.runtime.supervisor import RoleSpec, StartError, Supervisor
+from glowd.daemon.runtime.supervisor import StartError, Supervisor
+from glowd.daemon.wire import ReadyLine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,10 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="glowd",
         parents=[config_arguments()],
         description="Turns mel-spectrogram frames into speech while they are still arriving.",
-        epilog="Without --config every setting has its default; config.toml lists them all.",
+        epilog="Without --config every setting has its default; config.toml documents every setting.",
     )
-    parser.add_argument("command", nargs="?", default="run", choices=["run", "check", "doctor"])
-    parser.add_argument("--json", action="store_true", help="doctor, check: print JSON")
+    parser.add_argument(
+        "command", nargs="?", default="run", choices=["run", "check", "doctor"],
+        help="run the daemon (default); check the configuration; check this machine",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="with check or doctor: print JSON")
     parser.add_argument("--version", action="version", version=f"glowd {importlib.metadata.version('glowd')}")
     arguments = parser.parse_args(argv)
     try:
@@ -42,20 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2
-    return examine(config, arguments.command, arguments.json)
+    return report(config, arguments.command, arguments.json)
 
 
 def role_arguments(arguments: argparse.Namespace) -> list[str]:
-    """The arguments of `glowd` that each role is given as well."""
+    """The arguments of `glowd` that are passed on to each role."""
     config = ["--config", str(arguments.config.absolute())] if arguments.config else []
     return config + [word for override in arguments.set for word in ("--set", override)]
 
 
-def examine(config: Config, command: str, as_json: bool) -> int:
-    """`glowd doctor` and `glowd check`: print what was found; returns the exit status."""
-    from glowd.daemon import doctor  # here, because the running daemon needs none of what it imports
+def report(config: Config, command: str, as_json: bool) -> int:
+    """`glowd doctor` and `glowd check`: print the findings; returns the exit status."""
+    from glowd.daemon import doctor  # here, because the running daemon does not need its imports
 
-    findings = list(doctor.doctor(config) if command == "doctor" else doctor.check(config))
+    examine = doctor.examine_machine if command == "doctor" else doctor.examine_config
+    findings = list(examine(config))
     status = int(any(finding.state == "missing" for finding in findings))
     if as_json:
         print(json.dumps({"ok": not status, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -70,13 +77,13 @@ def examine(config: Config, command: str, as_json: bool) -> int:
 
 
 def summary(config: Config) -> str:
-    """One line on what a daemon with this configuration would do."""
+    """One line that says what a daemon with this configuration runs."""
     voices = ", ".join(f"{name} ({_engines(voice)})" for name, voice in config.voices.items())
     sound = (config.speaker.device or "the default sound device") if config.speaker.enabled else "no sound device"
     return f"OK: voices {voices}; default {config.default_voice}; {config.server.max_streams} streams; {sound}"
 
 
-def _engines(voice: Voice) -> str:
+def _engines(voice: VoiceSettings) -> str:
     return voice.engine if len(voice.devices) == 1 else f"{voice.engine}, {len(voice.devices)} engines"
 
 
@@ -84,10 +91,10 @@ def _engines(voice: Voice) -> str:
 
 
 def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
-    """What to start, in order: the gateway, the engines of each voice, the speaker."""
+    """The roles in the order of their start: the gateway, the engines of each voice, the speaker."""
 
     def spec(name: str, role: str, *more: str) -> RoleSpec:
-        # -P: a file in the working directory must not take the place of a module.
+        # -P: a file in the working directory must not replace a module.
         return RoleSpec(
             name, (sys.executable, "-P", "-m", f"glowd.daemon.{role}", "--run-dir", str(directory), *more, *arguments)
         )
@@ -112,7 +119,7 @@ def run(config: Config, arguments: Sequence[str]) -> int:
 
 
 async def supervise(config: Config, directory: Path, arguments: Sequence[str]) -> None:
-    """Run all roles; SIGINT and SIGTERM stop them, a second one at once. Raises StartError."""
+    """Run all roles; SIGINT and SIGTERM stop them, a second one kills them. Raises StartError."""
     started_s = time.monotonic()
     supervisor = Supervisor(stages(config, directory, arguments), config.supervisor)
     loop = asyncio.get_running_loop()
@@ -122,17 +129,16 @@ async def supervise(config: Config, directory: Path, arguments: Sequence[str]) -
 
 
 def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: float) -> None:
-    """The line that says that clients may come: words in the form of a shell's, so that programs can read it."""
+    """Print the `glowd ready key=value ...` line, after `seconds` of starting."""
     found = addresses(config.server, directory)
-    device = supervisor.info("speaker").get("device") or "none"
-    facts = {
-        "endpoint": found.clients,
-        "telemetry": found.telemetry,
-        "voices": ",".join(config.voices),
-        "device": str(device),
-        "seconds": f"{seconds:.1f}",
-    }
-    print("glowd ready", *(f"{key}={shlex.quote(value)}" for key, value in facts.items()), flush=True)
+    line = ReadyLine(
+        endpoint=found.clients,
+        telemetry=found.telemetry,
+        voices=tuple(config.voices),
+        device=str(supervisor.info("speaker").get("device") or "none"),
+        seconds=seconds,
+    )
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,195 +1,268 @@
-"""Settings of the daemon: config.toml, strictly read into frozen dataclasses.
+"""The daemon's settings: each declared once, with its default, help and range (flow/options.py).
 
-Rules: a key that is not known, a value of the wrong type or out of range is a ConfigError that names the key, the value
-and what is allowed (config_reader.py sees to it). Each dataclass is one table of config.toml; parts of a role are handed the
-table they need, never the whole. Every setting is explained in config.toml and only there; a test compares the two.
-Hyper-parameters of a network are not settings: they live in its checkpoint.
-
-A relative path is relative to the directory of the file it is written in; without a file, or given by --set, it is
-relative to the working directory. Inside a Config every path is absolute.
+Rules: each dataclass is one table of config.toml; a part of the daemon gets the table it needs, never the whole. A value
+that is not allowed raises OptionError. config.toml documents every setting; a test compares it with the declarations here.
+config_reader.py reads it. Hyper-parameters of a network are not settings: they are in its checkpoint.
 """
 
 import os
 import re
-import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from glowd.daemon.config_reader import (
-    EMBEDDED,
-    PATH_KEYS,
-    ConfigError,
-    absolute,
-    as_table,
-    fill,
-    refuse_unknown,
-    setting,
-)
+from glowd.flow.options import BACKENDS, PRECISIONS, Options, option
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-BACKENDS, PRECISIONS = ("auto", "compiled", "torch", "triton"), ("auto", "float32", "bf16")
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
 MAX_ENGINES = 64
+FRAME_BYTES = 80 * 4
+"""Bytes of a mel frame of 80 bands in float32."""
+EMBEDDED = "embedded"  # the checkpoint that ships with glowd: a word, not a path
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. The text names the key, the value and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class ServerSettings(Options):
     """[server]: the gateway's sockets and limits."""
 
-    endpoint: str = ""
-    telemetry: str = ""
-    run_dir: str = ""
-    allow_remote: bool = False
-    max_clients: int = setting(64, 1, 4096)
-    max_streams: int = setting(16, 1, 1024)
-    max_message_bytes: int = setting(1 << 20, 1 << 14, 1 << 26)
-    max_chunk_frames: int = setting(512, 1, 4096)
-    credit_ms: int = setting(2000, 100, 60_000)
-    max_utterance_s: int = setting(300, 1, 3600)
-    idle_timeout_s: float = setting(60.0, 0.1, 86_400)
-    role_wait_s: float = setting(15.0, 0.1, 3600)
+    endpoint: str = option("", "where clients connect: ipc://PATH or tcp://HOST:PORT; empty: glowd.ipc in run_dir")
+    telemetry: str = option(
+        "", "where `glowctl top` connects: ipc://PATH or tcp://HOST:PORT; empty: top.ipc in run_dir"
+    )
+    run_dir: str = option(
+        "", "private directory of the sockets; empty: $GLOWD_RUN_DIR, else $XDG_RUNTIME_DIR/glowd, else /tmp/glowd-UID"
+    )
+    allow_remote: bool = option(
+        False, "allow addresses that other machines can reach; the wire is neither encrypted nor authenticated"
+    )
+    max_clients: int = option(64, "clients at once; the next one is refused", min=1, max=4096)
+    max_streams: int = option(
+        16, "streams at once, over all clients and voices; the next one is refused", min=1, max=1024
+    )
+    max_message_bytes: int = option(
+        1 << 20, "bytes of one message part; a longer one closes the connection", min=1 << 14, max=1 << 26
+    )
+    max_chunk_frames: int = option(512, "mel frames in one message", min=1, max=4096)
+    credit_ms: int = option(2000, "ms of audio that a client may send ahead of what was delivered", min=100, max=60_000)
+    max_utterance_s: int = option(300, "s of audio in one utterance", min=1, max=3600)
+    idle_timeout_s: float = option(
+        60.0, "s without any message from a client until its streams are closed", min=0.1, max=86_400
+    )
+    role_wait_s: float = option(
+        15.0, "s that streams wait for a lost engine or device to return; the engine of a large voice starts slowly",
+        min=0.1, max=3600,
+    )  # fmt: skip
 
-    def check(self, where: str) -> None:
-        """Raises ConfigError where settings contradict one another; `where` is the table's name."""
-        for key, value in (("endpoint", self.endpoint), ("telemetry", self.telemetry)):
-            _check_endpoint(f"{where}.{key}", value, self.allow_remote)
-        if self.endpoint and self.endpoint == self.telemetry:
-            raise ConfigError(f"{where}.telemetry must differ from {where}.endpoint; both are {self.endpoint!r}")
-        if self.max_chunk_frames * 80 * 4 > self.max_message_bytes:
-            raise ConfigError(
-                f"{where}.max_chunk_frames = {self.max_chunk_frames} does not fit into {where}.max_message_bytes = "
-                f"{self.max_message_bytes}: a frame of 80 bands takes 320 bytes"
-            )
+    def check(self) -> None:
+        """Raises OptionError where settings contradict one another."""
+        for key in ("endpoint", "telemetry"):
+            self._check_address(key, getattr(self, key))
+        if self.endpoint:
+            self.require("telemetry", self.telemetry != self.endpoint, "another address than endpoint")
+        most = self.max_message_bytes // FRAME_BYTES
+        allowed = (
+            f"at most {most}, because max_message_bytes = {self.max_message_bytes} and a frame takes {FRAME_BYTES}"
+        )
+        self.require("max_chunk_frames", self.max_chunk_frames <= most, allowed)
+
+    def _check_address(self, key: str, address: str) -> None:
+        """Refuse an address that ZeroMQ or we would not listen at; "" means the default."""
+        match = re.fullmatch(r"|ipc://(?P<path>.+)|tcp://(?P<host>.+):(?P<port>\d+)", address)
+        is_valid = match and (match["port"] is None or 0 < int(match["port"]) < 65536)
+        self.require(key, bool(is_valid), "ipc://PATH, tcp://HOST:PORT with a port up to 65535, or empty: the default")
+        assert match
+        path_bytes = len(os.fsencode(match["path"] or ""))
+        self.require(key, path_bytes <= MAX_SOCKET_PATH_BYTES, f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes")
+        is_local = match["host"] is None or match["host"] in LOOPBACK
+        self.require(
+            key,
+            is_local or self.allow_remote,
+            "an address of this machine, such as 127.0.0.1, because nothing on the wire is encrypted or authenticated; "
+            "in a network that you trust, set server.allow_remote = true",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Voice:
+class VoiceSettings(Options):
     """What every [voices.NAME] table has. Each of `devices` has an engine process of its own."""
 
     DEVICES: ClassVar[str] = "cpu"
     DEVICE: ClassVar[re.Pattern[str]] = re.compile(r"cpu")
 
-    engine: str = ""
-    default: bool = False
-    devices: tuple[str, ...] = setting(("cpu",), 1, MAX_ENGINES)
-    threads: int = setting(1, 1, 256)
-    max_streams: int = setting(0, 0, 1024)
-    chunk_frames: int = setting(4, 1, 512)
-    max_chunk_frames: int = setting(16, 1, 512)
-    max_batch: int = setting(16, 1, 1024)
-    max_wait_ms: float = setting(60.0, 0, 1000)
+    engine: str = option("", "the kind of voice")
+    default: bool = option(False, "the voice of streams that name none; if no voice is the default, the first one is")
+    devices: tuple[str, ...] = option(
+        ("cpu",), "one engine process for each entry; this kind runs on the CPU only", min=1, max=MAX_ENGINES
+    )
+    threads: int = option(
+        1,
+        "CPU threads of each engine, which share the streams of a step; only waveglow uses more than one",
+        min=1,
+        max=256,
+    )
+    max_streams: int = option(
+        0, "streams at once in each engine; 0: as many as this machine keeps up with, measured at the start",
+        min=0, max=1024,
+    )  # fmt: skip
+    chunk_frames: int = option(
+        4, "mel frames in the smallest step: few give a short latency, many a low load", min=1, max=512
+    )
+    max_chunk_frames: int = option(
+        16,
+        "mel frames in the largest step, used when frames queue up; under overload chunk_frames grows up to it",
+        min=1,
+        max=512,
+    )
+    max_batch: int = option(16, "streams in one step", min=1, max=1024)
+    max_wait_ms: float = option(
+        60.0, "ms that a stream with fewer frames than chunk_frames waits for more", min=0, max=1000
+    )
 
-    def check(self, where: str) -> None:
-        """Raises ConfigError where settings contradict one another; `where` is the table's name."""
-        if self.chunk_frames > self.max_chunk_frames:
-            raise ConfigError(
-                f"{where}.chunk_frames = {self.chunk_frames} is above max_chunk_frames = {self.max_chunk_frames}"
-            )
-        for device in self.devices:
-            if not self.DEVICE.fullmatch(device):
-                raise ConfigError(f"each of {where}.devices must be {self.DEVICES}, got {device!r}")
+    def check(self) -> None:
+        """Raises OptionError where settings contradict one another."""
+        most = self.max_chunk_frames
+        self.require("chunk_frames", self.chunk_frames <= most, f"at most max_chunk_frames = {most}")
+        is_known = all(self.DEVICE.fullmatch(device) for device in self.devices)
+        self.require("devices", is_known, f"a list whose entries are each {self.DEVICES}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaveGlowVoice(Voice):
+class WaveGlowSettings(VoiceSettings):
     """A [voices.NAME] table with engine = "waveglow"."""
 
     DEVICES: ClassVar[str] = "auto, cpu, cuda or cuda:N"
     DEVICE: ClassVar[re.Pattern[str]] = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
 
-    engine: str = "waveglow"
-    checkpoint: str = EMBEDDED
-    devices: tuple[str, ...] = setting(("auto",), 1, MAX_ENGINES)
-    backend: str = setting("auto", among=BACKENDS)
-    precision: str = setting("auto", among=PRECISIONS)
-    sigma: float = setting(-1.0, -1, 2)
-    context_frames: int = setting(24, 0, 512)
-    look_ahead_frames: int = setting(8, 0, 512)
-    crossfade_samples: int = setting(256, 0, 8192)
+    engine: str = option("waveglow", "the kind of voice: waveglow, rtisi-la or griffinlim")
+    checkpoint: str = option(
+        EMBEDDED, 'a .safetensors file written by glowlab, or "embedded": the voice that ships with glowd'
+    )
+    devices: tuple[str, ...] = option(
+        ("auto",), "one engine process for each entry: cpu, cuda:N, cuda (cuda:0), or auto: cuda:0 if there is one, else cpu",
+        min=1, max=MAX_ENGINES,
+    )  # fmt: skip
+    backend: str = option(
+        "auto", "what computes the network: compiled (causal voices on a CPU), torch, triton (CUDA; not yet timed), "
+        "or auto: compiled if possible, else torch", choices=BACKENDS,
+    )  # fmt: skip
+    precision: str = option(
+        "auto",
+        "precision of the convolutions: float32, bf16, or auto: bf16 on CUDA, float32 on a CPU",
+        choices=PRECISIONS,
+    )
+    sigma: float = option(-1.0, "spread of the latent noise, 0 to 2; -1: the checkpoint's own", min=-1, max=2)
+    context_frames: int = option(
+        24, "mel frames of past around each chunk, for non-causal checkpoints only", min=0, max=512
+    )
+    look_ahead_frames: int = option(
+        8, "mel frames of future around each chunk, for non-causal checkpoints only: more latency, less error",
+        min=0, max=512,
+    )  # fmt: skip
+    crossfade_samples: int = option(
+        256, "samples over which two chunks are crossfaded, for non-causal checkpoints only", min=0, max=8192
+    )
 
-    def check(self, where: str) -> None:
-        """Raises ConfigError where settings contradict one another; `where` is the table's name."""
-        Voice.check(self, where)
-        if -1 < self.sigma < 0:
-            raise ConfigError(f"{where}.sigma must be -1 (the checkpoint's own) or 0 to 2, got {self.sigma}")
+    def check(self) -> None:
+        """Raises OptionError where settings contradict one another."""
+        VoiceSettings.check(self)
+        self.require("sigma", self.sigma == -1 or self.sigma >= 0, "-1 (the checkpoint's own) or from 0 to 2")
         on_cuda = any(device.startswith("cuda") for device in self.devices)
-        if self.backend == "compiled" and (on_cuda or self.precision == "bf16"):
-            raise ConfigError(
-                f'{where}.backend = "compiled" runs in float32 on a CPU; {where}.devices is {list(self.devices)} and '
-                f"{where}.precision is {self.precision!r}"
-            )
-        if self.backend == "triton" and "cpu" in self.devices:
-            raise ConfigError(f'{where}.backend = "triton" runs on CUDA; {where}.devices is {list(self.devices)}')
+        self.require(
+            "backend",
+            self.backend != "compiled" or not (on_cuda or self.precision == "bf16"),
+            f"auto or torch with devices = {list(self.devices)} and precision = {self.precision!r}, because compiled "
+            "runs in float32 on a CPU",
+        )
+        self.require(
+            "backend",
+            self.backend != "triton" or "cpu" not in self.devices,
+            f"auto or torch with devices = {list(self.devices)}, because triton runs on CUDA",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GriffinLimVoice(Voice):
-    """A [voices.NAME] table with engine = "griffinlim"."""
-
-    engine: str = "griffinlim"
-    iterations: int = setting(60, 1, 1000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RtisiVoice(Voice):
+class RtisiSettings(VoiceSettings):
     """A [voices.NAME] table with engine = "rtisi-la"."""
 
-    engine: str = "rtisi-la"
-    look_ahead_frames: int = setting(2, 0, 16)
-    iterations: int = setting(16, 1, 200)
+    engine: str = option("rtisi-la", "no network: recovers the phase by iteration while frames arrive; heard live")
+    look_ahead_frames: int = option(
+        2, "mel frames of future that a frame's phase takes into account, besides the 2 that overlap it", min=0, max=16
+    )
+    iterations: int = option(
+        16, "iterations of phase recovery for each frame: more are slower and slightly clearer", min=1, max=200
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speaker:
+class GriffinLimSettings(VoiceSettings):
+    """A [voices.NAME] table with engine = "griffinlim"."""
+
+    engine: str = option(
+        "griffinlim", "no network: recovers the phase by iteration; heard when the utterance has ended"
+    )
+    iterations: int = option(60, "iterations of phase recovery", min=1, max=1000)
+    max_streams: int = option(0, "streams at once in each engine; 0: no limit but server.max_streams", min=0, max=1024)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerSettings(Options):
     """[speaker]: the sound device."""
 
-    enabled: bool = True
-    device: str = ""
-    rate_hz: int = setting(0, 0, 192_000)
-    latency_ms: float = setting(60.0, 1, 2000)
-    block_ms: float = setting(10.0, 1, 200)
-    prefill_ms: float = setting(100.0, 0, 5000)
+    enabled: bool = option(True, "false: no sound device is opened, and streams that ask for it are refused")
+    device: str = option("", "name, part of a name or number of the output device; empty: the system's default")
+    rate_hz: int = option(
+        0,
+        "Hz at which the device is opened; 0: the voices' 22050 if the device can, else its own rate",
+        min=0,
+        max=192_000,
+    )
+    latency_ms: float = option(60.0, "ms of audio between the mixer and the loudspeaker", min=1, max=2000)
+    block_ms: float = option(10.0, "ms of audio mixed at a time", min=1, max=200)
+    prefill_ms: float = option(
+        100.0, "ms of audio collected before a stream starts to play, unless the client sets its own", min=0, max=5000
+    )
 
-    def check(self, where: str) -> None:
-        """Raises ConfigError where settings contradict one another; `where` is the table's name."""
-        if self.block_ms > self.latency_ms:
-            raise ConfigError(f"{where}.block_ms = {self.block_ms} is above {where}.latency_ms = {self.latency_ms}")
-        if 0 < self.rate_hz < 8000:
-            raise ConfigError(f"{where}.rate_hz must be 0 (the device's own) or 8000 to 192000, got {self.rate_hz}")
+    def check(self) -> None:
+        """Raises OptionError where settings contradict one another."""
+        self.require("block_ms", self.block_ms <= self.latency_ms, f"at most latency_ms = {self.latency_ms}")
+        self.require("rate_hz", not 0 < self.rate_hz < 8000, "0 (the device's own) or from 8000 to 192000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
+class FileSettings(Options):
     """[files]: the file sink."""
 
-    directory: str = "recordings"
+    directory: str = option("recordings", "where the file sink writes its WAV files")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Supervisor:
+class SupervisorSettings(Options):
     """[supervisor]: starting, watching and stopping the roles."""
 
-    ready_timeout_s: float = setting(120.0, 0.1, 3600)
-    watchdog_s: float = setting(10.0, 0.5, 3600)
-    grace_s: float = setting(5.0, 0.1, 600)
+    ready_timeout_s: float = option(
+        120.0, "s within which each role must be ready; an engine warms up first", min=0.1, max=3600
+    )
+    watchdog_s: float = option(10.0, "s of silence after which a role is killed and restarted", min=0.5, max=3600)
+    grace_s: float = option(5.0, "s that a role has to stop before it is killed", min=0.1, max=600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class LogSettings(Options):
     """[log]: what goes to standard error."""
 
-    level: str = setting("info", among=LOG_LEVELS)
+    level: str = option(
+        "info", "least severe level that is logged to standard error: debug, info, warning or error", choices=LOG_LEVELS
+    )
 
 
-ENGINES: dict[str, type[Voice]] = {"waveglow": WaveGlowVoice, "rtisi-la": RtisiVoice, "griffinlim": GriffinLimVoice}
-DEFAULT_VOICES: dict[str, dict[str, Any]] = {
-    "glow": {"engine": "waveglow", "default": True},
-    "rtisi": {"engine": "rtisi-la"},
-    "griffin-lim": {"engine": "griffinlim"},
+ENGINES: dict[str, type[VoiceSettings]] = {
+    "waveglow": WaveGlowSettings,
+    "rtisi-la": RtisiSettings,
+    "griffinlim": GriffinLimSettings,
 }
 
 
@@ -211,12 +284,12 @@ class EngineSpec:
 class Config:
     """The whole of config.toml. Only a process's edge holds it; parts are handed their own table."""
 
-    server: Server
-    voices: dict[str, Voice]
-    speaker: Speaker
-    files: Files
-    supervisor: Supervisor
-    log: Log
+    server: ServerSettings
+    voices: dict[str, VoiceSettings]
+    speaker: SpeakerSettings
+    files: FileSettings
+    supervisor: SupervisorSettings
+    log: LogSettings
 
     @property
     def default_voice(self) -> str:
@@ -236,82 +309,3 @@ class Config:
             for number, device in enumerate(settings.devices)
         ]
         return {spec.name: spec for spec in specs}
-
-
-def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Read `path` (None: the defaults), apply `overrides` ("server.max_streams=4"). Raises ConfigError."""
-    tables: dict[str, Any] = {} if path is None else _read(path)
-    tables.setdefault("voices", {name: dict(table) for name, table in DEFAULT_VOICES.items()})
-    for override in overrides:
-        _override(tables, override)
-    base = Path.cwd() if path is None else path.resolve().parent
-    refuse_unknown("", tables, [part.name for part in fields(Config)])
-    return Config(
-        server=fill(Server, tables.get("server", {}), "server", base),
-        voices=_voices(tables["voices"], base),
-        speaker=fill(Speaker, tables.get("speaker", {}), "speaker", base),
-        files=fill(Files, tables.get("files", {}), "files", base),
-        supervisor=fill(Supervisor, tables.get("supervisor", {}), "supervisor", base),
-        log=fill(Log, tables.get("log", {}), "log", base),
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except ValueError as error:  # tomllib.TOMLDecodeError, UnicodeDecodeError
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def _override(tables: dict[str, Any], override: str) -> None:
-    key, _, text = override.partition("=")
-    steps = key.strip().split(".")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is text, so that no shell has to carry quotes
-    if "=" not in override or not all(steps) or (len(steps) == 1 and not isinstance(value, dict)):
-        raise ConfigError(f"--set wants TABLE.KEY=VALUE, such as server.max_streams=4; got {override!r}")
-    if steps[-1] in PATH_KEYS:
-        value = absolute(value, Path.cwd())
-    for step in steps[:-1]:
-        tables = tables.setdefault(step, {})
-        if not isinstance(tables, dict):
-            raise ConfigError(f"--set {override}: {step} is a setting, not a table")
-    tables[steps[-1]] = value
-
-
-def _voices(tables: Any, base: Path) -> dict[str, Voice]:
-    voices: dict[str, Voice] = {}
-    for name, table in as_table("voices", tables).items():
-        where = f"voices.{name}"
-        if not NAME.match(name):
-            raise ConfigError(f"voice name {name!r} must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
-        engine = as_table(where, table).get("engine")
-        if not isinstance(engine, str) or engine not in ENGINES:
-            raise ConfigError(f"{where}.engine must be one of {', '.join(ENGINES)}; got {engine!r}")
-        voices[name] = fill(ENGINES[engine], table, where, base)
-    if not voices:
-        raise ConfigError("no voice is configured; write at least one [voices.NAME] table")
-    defaults = [name for name, voice in voices.items() if voice.default]
-    if len(defaults) > 1:
-        raise ConfigError(f"one voice can be the default; {' and '.join(defaults)} say default = true")
-    return voices
-
-
-def _check_endpoint(where: str, endpoint: str, allow_remote: bool) -> None:
-    """Raises ConfigError for an address that ZeroMQ or we would not listen at; "" means the default."""
-    if not endpoint:
-        return
-    match = re.fullmatch(r"ipc://(?P<path>.+)|tcp://(?P<host>.+):(?P<port>\d+)", endpoint)
-    if not match or (match["port"] and not 0 < int(match["port"]) < 65536):
-        raise ConfigError(f"{where} must be ipc://PATH or tcp://HOST:PORT (or empty: the default), got {endpoint!r}")
-    if match["path"] and len(os.fsencode(match["path"])) > MAX_SOCKET_PATH_BYTES:
-        raise ConfigError(f"{where}: the path of a local socket has at most {MAX_SOCKET_PATH_BYTES} bytes: {endpoint}")
-    if match["host"] and match["host"] not in LOOPBACK and not allow_remote:
-        raise ConfigError(
-            f"{where} = {endpoint} can be reached from other machines, and nothing on the wire is encrypted or "
-            "authenticated; listen at 127.0.0.1, or set server.allow_remote = true in a network you trust"
-        )

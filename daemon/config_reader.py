@@ -1,82 +1,122 @@
-"""Strict reading of TOML tables into frozen dataclasses: the mechanism behind config.py, which has the settings.
+"""Reading config.toml, strictly, into a Config (config.py has the settings).
 
-Rules: knows no setting by name, except which keys are paths. What is not exactly as declared raises ConfigError.
+Rules: knows no setting by name, except which are paths and which kind of voice a table is. A key that is not known, a value
+of the wrong type or out of range is a ConfigError that names the key, the value and what is allowed.
+
+A relative path is relative to the directory of the file it is written in. Without a file, or given by --set, it is
+relative to the working directory. Inside a Config every path is absolute.
 """
 
-import difflib
-from dataclasses import field, fields
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from glowd.daemon.config import (
+    EMBEDDED,
+    ENGINES,
+    Config,
+    ConfigError,
+    FileSettings,
+    LogSettings,
+    ServerSettings,
+    SpeakerSettings,
+    SupervisorSettings,
+    VoiceSettings,
+)
+from glowd.flow.options import OptionError, Options, as_table, refuse_unknown
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 PATH_KEYS = ("run_dir", "checkpoint", "directory")
-EMBEDDED = "embedded"  # the checkpoint that ships with glowd: a word, not a path
+DEFAULT_VOICES: dict[str, dict[str, Any]] = {
+    "glow": {"engine": "waveglow", "default": True},
+    "rtisi": {"engine": "rtisi-la"},
+    "griffin-lim": {"engine": "griffinlim"},
+}
 
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used. The text names the key, the value and what is allowed."""
-
-
-def setting(default: Any, low: float | None = None, high: float | None = None, among: tuple[str, ...] = ()) -> Any:
-    """A field with its allowed range (inclusive; of a list, how many entries) or choices."""
-    return field(default=default, metadata={"low": low, "high": high, "among": among})
+T = TypeVar("T", bound=Options)
 
 
-def absolute(value: Any, base: Path) -> Any:
+def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read `path` (None: the defaults), apply `overrides` ("server.max_streams=4"). Raises ConfigError."""
+    tables: dict[str, Any] = {} if path is None else _read(path)
+    tables.setdefault("voices", {name: dict(table) for name, table in DEFAULT_VOICES.items()})
+    for override in overrides:
+        _override(tables, override)
+    try:
+        return _config(tables, base=Path.cwd() if path is None else path.resolve().parent)
+    except OptionError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _config(tables: dict[str, Any], base: Path) -> Config:
+    """Every table, checked; relative paths are relative to `base`. Raises OptionError, ConfigError."""
+    refuse_unknown(tables, [part.name for part in fields(Config)])
+    return Config(
+        server=_table(ServerSettings, tables.get("server", {}), "server", base),
+        voices=_voices(tables["voices"], base),
+        speaker=_table(SpeakerSettings, tables.get("speaker", {}), "speaker", base),
+        files=_table(FileSettings, tables.get("files", {}), "files", base),
+        supervisor=_table(SupervisorSettings, tables.get("supervisor", {}), "supervisor", base),
+        log=_table(LogSettings, tables.get("log", {}), "log", base),
+    )
+
+
+def _table(cls: type[T], table: Any, where: str, base: Path) -> T:
+    settings = cls.from_dict(table, f"{where}.")
+    paths = {key: _absolute(getattr(settings, key), base) for key in PATH_KEYS if hasattr(settings, key)}
+    return replace(settings, **paths)  # type: ignore[type-var]
+
+
+def _absolute(value: Any, base: Path) -> Any:
     """A path that is relative, made relative to `base`; anything else unchanged."""
     if isinstance(value, str) and value not in ("", EMBEDDED):
         return str(base / Path(value).expanduser())
     return value
 
 
-def fill(cls: type[T], table: Any, where: str, base: Path) -> T:
-    """Build dataclass `cls` from the TOML table named `where`; relative paths are relative to `base`."""
-    kinds = {part.name: part for part in fields(cls)}  # type: ignore[arg-type]
-    refuse_unknown(f"{where}.", as_table(where, table), list(kinds))
-    values = {name: checked(kinds[name], value, f"{where}.{name}") for name, value in table.items()}
-    for name in PATH_KEYS:
-        if name in kinds:
-            values[name] = absolute(values.get(name, kinds[name].default), base)
-    filled = cls(**values)
-    if check := getattr(filled, "check", None):
-        check(where)
-    return filled
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except ValueError as error:  # tomllib.TOMLDecodeError, UnicodeDecodeError
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def as_table(where: str, table: Any) -> dict[str, Any]:
-    """`table` if it is one. Raises ConfigError."""
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where} must be a table, got {table!r}")
-    return table
+def _override(tables: dict[str, Any], override: str) -> None:
+    key, _, text = override.partition("=")
+    steps = key.strip().split(".")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is text, so that the shell needs no quotes
+    if "=" not in override or not all(steps) or (len(steps) == 1 and not isinstance(value, dict)):
+        raise ConfigError(f"--set must be TABLE.KEY=VALUE, such as server.max_streams=4; got {override!r}")
+    if steps[-1] in PATH_KEYS:
+        value = _absolute(value, Path.cwd())
+    for step in steps[:-1]:
+        tables = tables.setdefault(step, {})
+        if not isinstance(tables, dict):
+            raise ConfigError(f"--set {override}: {step} is a setting, not a table; write TABLE.KEY=VALUE")
+    tables[steps[-1]] = value
 
 
-def refuse_unknown(where: str, table: dict[str, Any], known: list[str]) -> None:
-    """Raises ConfigError for the first key of `table` that is not in `known`."""
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {where}{near[0]}?" if near else ""
-            raise ConfigError(f"unknown setting {where}{key}{hint} (known: {', '.join(known)})")
-
-
-def checked(part: Any, value: Any, where: str) -> Any:
-    """`value` in the type of its field, in range. Raises ConfigError."""
-    kind = type(part.default)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if kind is tuple and type(value) is list and all(type(item) is str for item in value):
-        value = tuple(value)
-    if type(value) is not kind:
-        words = {
-            int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes",
-            tuple: "a list of texts in quotes",
-        }  # fmt: skip
-        raise ConfigError(f"{where} must be {words[kind]}, got {value!r}")
-    low, high, among = (part.metadata.get(key) for key in ("low", "high", "among"))
-    if among and value not in among:
-        raise ConfigError(f"{where} must be one of {', '.join(among)}; got {value!r}")
-    size, unit = (len(value), " entries") if kind is tuple else (value, "")
-    if low is not None and not low <= size <= high:
-        raise ConfigError(f"{where} must be {low} to {high}{unit}, got {size}")
-    return value
+def _voices(tables: Any, base: Path) -> dict[str, VoiceSettings]:
+    voices: dict[str, VoiceSettings] = {}
+    for name, table in as_table(tables, "voices.").items():
+        where = f"voices.{name}"
+        if not NAME.match(name):
+            raise ConfigError(f"the name of a voice must be 1 to 64 characters of A-Z a-z 0-9 . _ -; got {name!r}")
+        engine = as_table(table, f"{where}.").get("engine")
+        if not isinstance(engine, str) or engine not in ENGINES:
+            raise ConfigError(f"{where}.engine must be one of {', '.join(ENGINES)}; got {engine!r}")
+        voices[name] = _table(ENGINES[engine], table, where, base)
+    if not voices:
+        raise ConfigError("no voice is configured; write at least one [voices.NAME] table")
+    defaults = [name for name, voice in voices.items() if voice.default]
+    if len(defaults) > 1:
+        raise ConfigError(f"only one voice can be the default; {' and '.join(defaults)} have default = true")
+    return voices

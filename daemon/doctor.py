@@ -1,7 +1,7 @@
-"""`glowd doctor` and `glowd check`: what this machine and this configuration lack, each with the command that mends it.
+"""`glowd doctor` and `glowd check`: what this machine and this configuration lack, each with the command that fixes it.
 
-Rules: looks and never changes anything; imports torch and opens the sound device only inside the finding that is about it.
-"ok" is fine, "note" is worth knowing, "missing" keeps glowd from doing what the configuration asks for.
+Rules: reads and never changes anything. torch is imported, and the sound device opened, only by the check that needs it.
+"ok": nothing to do. "note": worth knowing. "missing": glowd cannot do what the configuration asks for.
 """
 
 import os
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError, Speaker, WaveGlowVoice
+from glowd.daemon.config import Config, ConfigError, SpeakerSettings, WaveGlowSettings
 from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
 from glowd.daemon.runtime.system import usable_cores
-from glowd.daemon.speaker.device import DeviceError, PortAudioOutput
+from glowd.daemon.speaker.device import DeviceError, PortAudioMissing, PortAudioOutput
 
 MIN_LIBZMQ = (4, 3, 5)
-"""Earlier ones have known holes in their security."""
+"""Earlier versions have known security holes."""
 PORTAUDIO = {"apt-get": "libportaudio2", "dnf": "portaudio", "pacman": "portaudio", "brew": "portaudio"}
 ESPEAK = dict.fromkeys(("apt-get", "dnf", "pacman"), "espeak-ng") | {"brew": "espeak"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `remedy` is a command or a setting, "" where none is needed."""
+    """The result of one check. `remedy` is a command or a setting, "" if none is needed."""
 
     name: str
     state: str
@@ -33,37 +33,38 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(config: Config) -> Iterator[Finding]:
-    """Look at the machine, with this configuration in mind."""
-    yield from (
-        python(),
-        torch(config),
-        compiler(config),
-        libzmq(),
-        sound(config.speaker),
-        espeak(),
-        cores(config),
-        real_time(),
-    )
+def examine_machine(config: Config) -> Iterator[Finding]:
+    """Check the machine for what this configuration needs."""
+    yield check_python()
+    yield check_torch(config)
+    yield check_numba(config)
+    yield check_libzmq()
+    yield check_sound(config.speaker)
+    yield check_espeak()
+    yield check_cores(config)
+    yield check_priority()
     for name, voice in config.voices.items():
-        if isinstance(voice, WaveGlowVoice) and voice.backend == "triton":
-            yield kernels(name)
-    yield private_directory(run_dir(config.server))
+        if isinstance(voice, WaveGlowSettings) and voice.backend == "triton":
+            yield check_triton(name)
+    yield check_run_dir(run_dir(config.server))
 
 
-def check(config: Config) -> Iterator[Finding]:
-    """Look at what the configuration names: checkpoints, devices, addresses."""
+def examine_config(config: Config) -> Iterator[Finding]:
+    """Check what the configuration names: checkpoints, the sound device, the run directory, addresses."""
     for name, voice in config.voices.items():
-        if isinstance(voice, WaveGlowVoice):
-            yield checkpoint(name, voice)
+        if isinstance(voice, WaveGlowSettings):
+            yield check_checkpoint(name, voice)
     if config.speaker.device and config.speaker.enabled:
-        yield sound(config.speaker)
-    yield private_directory(directory := run_dir(config.server))
+        yield check_sound(config.speaker)
+    yield check_run_dir(directory := run_dir(config.server))
     found = addresses(config.server, directory)
     for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
         if is_busy(address):
             yield Finding(
-                setting, "missing", f"{address} is taken", f"stop who listens there, or choose another {setting}"
+                setting,
+                "missing",
+                f"{address} is taken",
+                f"stop the program that listens there, or choose another {setting}",
             )
         else:
             yield Finding(setting, "ok", f"{address} is free")
@@ -79,31 +80,31 @@ def install(packages: dict[str, str]) -> str:
     return f"install {next(iter(packages.values()))} with this system's package manager"
 
 
-def python() -> Finding:
+def check_python() -> Finding:
     """The interpreter."""
     return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
-def torch(config: Config) -> Finding:
-    """torch, and CUDA where a voice asks for it."""
+def check_torch(config: Config) -> Finding:
+    """torch, and CUDA if a voice asks for it."""
     try:
         import torch as module
     except (ImportError, OSError) as error:
         return Finding("torch", "missing", f"cannot be imported: {error}", f"{sys.executable} -m pip install torch")
-    there = module.cuda.device_count() if module.cuda.is_available() else 0
-    devices = ", ".join(f"cuda:{number} ({module.cuda.get_device_name(number)})" for number in range(there))
-    absent = [spec for spec in config.engines.values() if spec.cuda is not None and spec.cuda >= there]
+    found = module.cuda.device_count() if module.cuda.is_available() else 0
+    devices = ", ".join(f"cuda:{number} ({module.cuda.get_device_name(number)})" for number in range(found))
+    absent = [spec for spec in config.engines.values() if spec.cuda is not None and spec.cuda >= found]
     if absent:
         asked = ", ".join(f"{spec.device} (voice {spec.voice})" for spec in absent)
-        text = f"{module.__version__} finds {devices or 'no CUDA device'}, and is asked for {asked}"
+        text = f"{module.__version__} finds {devices or 'no CUDA device'}; the configuration asks for {asked}"
         setting = f"--set \"voices.{absent[0].voice}.devices=['auto']\""
         return Finding("torch", "missing", text, f"{setting}, or install the NVIDIA driver and a CUDA build of torch")
     return Finding("torch", "ok", f"{module.__version__}, {devices or 'no CUDA device: voices run on the CPU'}")
 
 
-def compiler(config: Config) -> Finding:
-    """numba, which compiles the network for the CPU."""
-    wanted = [n for n, v in config.voices.items() if isinstance(v, WaveGlowVoice) and v.backend == "compiled"]
+def check_numba(config: Config) -> Finding:
+    """numba, which compiles the network for a CPU."""
+    wanted = [n for n, v in config.voices.items() if isinstance(v, WaveGlowSettings) and v.backend == "compiled"]
     try:
         import numba
     except ImportError as error:
@@ -111,12 +112,12 @@ def compiler(config: Config) -> Finding:
         if wanted:
             text = f'cannot be imported, but voice {wanted[0]} asks for backend = "compiled": {error}'
             return Finding("numba", "missing", text, f"{remedy}, or --set voices.{wanted[0]}.backend=torch")
-        return Finding("numba", "note", f"cannot be imported, voices run in torch, about half as fast: {error}", remedy)
-    return Finding("numba", "ok", f"{numba.__version__}: causal voices are compiled where they run on the CPU")
+        return Finding("numba", "note", f"cannot be imported; voices run in torch, about half as fast: {error}", remedy)
+    return Finding("numba", "ok", f"{numba.__version__}: causal voices on a CPU are compiled")
 
 
-def kernels(name: str) -> Finding:
-    """Triton, and a device for it, which voice `name` asks for."""
+def check_triton(name: str) -> Finding:
+    """Triton and a CUDA device, which voice `name` asks for."""
     remedy = f"--set voices.{name}.backend=auto"
     asks = f'voice {name} asks for backend = "triton"'
     try:
@@ -130,8 +131,8 @@ def kernels(name: str) -> Finding:
     return Finding("triton", "ok", f"{triton.__version__}: {asks}")
 
 
-def libzmq() -> Finding:
-    """The transport's version."""
+def check_libzmq() -> Finding:
+    """The version of libzmq."""
     import zmq
 
     text = f"libzmq {zmq.zmq_version()}, pyzmq {zmq.pyzmq_version()}"
@@ -139,60 +140,60 @@ def libzmq() -> Finding:
         return Finding(
             "libzmq",
             "missing",
-            f"{text}; 4.3.5 is the oldest one that is safe",
+            f"{text}; versions before 4.3.5 have known security holes",
             f"{sys.executable} -m pip install -U pyzmq",
         )
     return Finding("libzmq", "ok", text)
 
 
-def sound(speaker: Speaker) -> Finding:
-    """PortAudio and the configured device: opened and closed, silently."""
+def check_sound(speaker: SpeakerSettings) -> Finding:
+    """PortAudio and the configured device, which is opened and closed without sound."""
     if not speaker.enabled:
         return Finding("sound", "ok", "not used: speaker.enabled = false")
     output = PortAudioOutput(speaker)
     try:
         output.open()
+    except PortAudioMissing as error:
+        return Finding("sound", "missing", error.text, install(PORTAUDIO))
     except DeviceError as error:
-        text, _, remedy = str(error).partition("; ")
-        remedy = install(PORTAUDIO) if "PortAudio library" in text else remedy
-        return Finding("sound", "missing", text, remedy or "choose another device: --set speaker.device=NAME")
+        return Finding("sound", "missing", error.text, error.remedy or "use another device: --set speaker.device=NAME")
     text = f"{output.name} at {output.rate_hz} Hz, latency {output.latency_ms:.0f} ms"
     output.close()
     return Finding("sound", "ok", text)
 
 
-def espeak() -> Finding:
+def check_espeak() -> Finding:
     """The text-to-speech program that `glowctl say` uses as a source of mel frames."""
     if path := shutil.which("espeak-ng"):
         return Finding("espeak-ng", "ok", path)
     return Finding("espeak-ng", "note", "not found; only `glowctl say` needs it", install(ESPEAK))
 
 
-def cores(config: Config) -> Finding:
-    """Whether engines' threads leave a core to the other roles."""
+def check_cores(config: Config) -> Finding:
+    """Whether the engines' threads leave a core to the other roles."""
     have = usable_cores()
     on_cpu = [config.voices[spec.voice] for spec in config.engines.values() if spec.cuda is None]
-    want = sum(voice.threads for voice in on_cpu if isinstance(voice, WaveGlowVoice))
-    text = f"{have} cores, load {os.getloadavg()[0]:.1f}; the networks take up to {want}"
+    want = sum(voice.threads for voice in on_cpu if isinstance(voice, WaveGlowSettings))
+    text = f"{have} cores, load {os.getloadavg()[0]:.1f}; the networks use up to {want}"
     if want >= have:
-        remedy = "lower voices.NAME.threads, or name fewer voices.NAME.devices"
-        return Finding("cores", "note", f"{text}, which leaves none to the gateway and the speaker", remedy)
+        remedy = "lower voices.NAME.threads, or list fewer voices.NAME.devices"
+        return Finding("cores", "note", f"{text}, which leaves no core to the gateway and the speaker", remedy)
     return Finding("cores", "ok", text)
 
 
-def real_time() -> Finding:
-    """Whether the speaker could be given priority over other programs."""
+def check_priority() -> Finding:
+    """Whether the speaker may have real-time priority."""
     import resource
 
     limit = getattr(resource, "RLIMIT_RTPRIO", None)
     if os.getuid() == 0 or (limit is not None and resource.getrlimit(limit)[0] > 0):
         return Finding("priority", "ok", "real-time priority is allowed")
     remedy = f"add '{os.environ.get('USER', 'USER')} - rtprio 20' to /etc/security/limits.d/audio.conf and log in again"
-    return Finding("priority", "note", "real-time priority is not allowed; it matters only on a busy machine", remedy)
+    return Finding("priority", "note", "real-time priority is not allowed; it matters on a busy machine only", remedy)
 
 
-def private_directory(directory: Path) -> Finding:
-    """The run directory: there and private, or one that could be made."""
+def check_run_dir(directory: Path) -> Finding:
+    """The run directory: it exists and is private, or it can be made."""
     if directory.exists():
         try:
             prepare_run_dir(directory)
@@ -205,7 +206,7 @@ def private_directory(directory: Path) -> Finding:
     return Finding("run_dir", "ok", f"{directory} will be made")
 
 
-def checkpoint(name: str, voice: WaveGlowVoice) -> Finding:
+def check_checkpoint(name: str, voice: WaveGlowSettings) -> Finding:
     """The header of a voice's checkpoint."""
     from glowd.flow.checkpoint import CheckpointError, read_header
 

@@ -1,14 +1,15 @@
-"""The messages between our own processes: gateway and engines, gateway and speaker.
+"""The messages between the daemon's processes: gateway and engines, gateway and speaker.
 
-Rules of this file: as wire/messages.py (no I/O, no state), but the peers are ours, so the limits are wide. The gateway binds
-`engine.ipc` and `speaker.ipc` in the run directory as ROUTERs; an engine connects with the identity `engine:NAME` (its
-name: config.py, EngineSpec), the speaker with the identity `speaker`.
+Rules of this file: as in wire/messages.py (no I/O, no state). Both sides are ours, so the limits are wide. The gateway
+binds `engine.ipc` and `speaker.ipc` in the run directory as ROUTERs; an engine connects with the identity `engine:NAME`
+(its name: EngineSpec in config.py), the speaker with the identity `speaker`.
 
-A `key` is a number the gateway gives to one generation of one stream and never uses again. Sample indices are absolute in
-the generation: frame f is samples f * hop ... (f + 1) * hop - 1. Times are time.monotonic_ns() of this machine.
+A `key` is a number that the gateway gives to one generation of one stream and never uses again. Sample indices count from
+the start of the generation: frame f is samples f * hop ... (f + 1) * hop - 1. Times are time.monotonic_ns() of this machine.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from glowd.daemon.wire.codec import Codec, Limits
@@ -19,12 +20,14 @@ from glowd.daemon.wire.fields import (
     flag,
     identifier,
     integer,
-    mapping,
     message,
     nanoseconds,
     number,
-    words,
+    record,
+    string,
 )
+from glowd.daemon.wire.records import Record
+from glowd.daemon.wire.telemetry import Degradation, VoiceInfo
 
 MAX_CYCLES = 1e12
 LIMITS = Limits(
@@ -32,14 +35,44 @@ LIMITS = Limits(
 )
 
 
+# ---- records in these messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad(Record):
+    """What an engine did since its last report.
+
+    `busy`: share of the time in the network; `stolen`: share of that in which the processor ran other programs; `late`:
+    share of late chunks; `level`: of overload, 0 is none. None: not measured.
+    """
+
+    streams: int
+    busy: float
+    stolen: float | None = None
+    batches_per_s: float | None = None
+    audio_per_s: float | None = None
+    rss_bytes: int | None = None
+    late: float | None = None
+    level: int | None = None
+    degraded: Degradation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerLoad(Record):
+    """What the speaker did since it started: `limited_samples` were too loud and limited."""
+
+    rss_bytes: int | None = None
+    limited_samples: int
+
+
 # ---- gateway -> engine
 
 
 @message
 class Start(Message):
-    """A stream begins, or begins again at `first_frame` after an engine was lost. `sigma` -1: the voice's own.
+    """A stream starts; at `first_frame` > 0 it continues after an engine was lost. `sigma` -1: the default of the voice.
 
-    Again: the frames come from `lead_frames` before it on, and `phase` is what the Pcm that ended there said; -1: the seed's.
+    To continue, the frames begin `lead_frames` earlier, and `phase` is that of the Pcm that ended there; -1: that of the seed.
     """
 
     key: int = integer()
@@ -52,7 +85,7 @@ class Start(Message):
 
 @message
 class Frames(Message):
-    """Mel frames [frames, bins] in order; stamps of the client's and the gateway's clock reading."""
+    """Mel frames [frames, bins] in order; when the client sent them and when the gateway received them."""
 
     key: int = integer()
     first_frame: int = integer()
@@ -65,21 +98,21 @@ class Frames(Message):
 
 @message
 class Finish(Message):
-    """No more frames: render what the look-ahead held back; the last Pcm says `last`."""
+    """No more frames follow: render what the look-ahead held back. The final Pcm has `last`."""
 
     key: int = integer()
 
 
 @message
 class Drop(Message):
-    """Forget the stream; nothing of it is sent any more (but what is on its way may still arrive)."""
+    """Drop the stream and send nothing more of it. What is already on its way may still arrive."""
 
     key: int = integer()
 
 
 @message
 class DropAll(Message):
-    """Forget every stream: the gateway that knew them is gone."""
+    """Drop every stream: the gateway that started them is gone."""
 
 
 # ---- engine -> gateway
@@ -87,24 +120,26 @@ class DropAll(Message):
 
 @message
 class Ready(Message):
-    """The voice is loaded and warm. Sent at start and again every second; `instance` names this life of the process.
+    """The voice is loaded and warmed up. Sent at start and then every second.
 
-    `device`: cpu or cuda:N, where the voice runs; `threads`: on a CPU, how many threads work for it.
+    `instance` changes when the process restarts. `device`: where the voice runs, cpu or cuda:N. `threads`: how many
+    threads it uses on a CPU.
     """
 
     voice: str = identifier()
-    info: dict[str, Any] = mapping()
+    info: VoiceInfo = record(VoiceInfo)
     instance: int = integer()
-    device: str = words(64, default="cpu")
+    device: str = string(64, default="cpu")
     threads: int = integer(1, 256, default=1)
 
 
 @message
 class Pcm(Message):
-    """Samples [samples], to the gateway and on to the speaker. Stages: client, gateway, engine, network start and end.
+    """Samples [samples], from the engine to the gateway and from there to the speaker.
 
-    `frames_done`: frames of the stream rendered so far (absolute); `phase`: of the voice's source there, in cycles (0 without
-    one), for whoever goes on. `last`: the generation is complete; may be empty.
+    The times are when the newest frames passed each stage: client, gateway, engine, start and end of the network's call.
+    `frames_done`: frames of the generation rendered so far; `phase`: that of the voice's source there, in cycles (0 without a
+    source), for the engine that continues. `last`: the generation is complete; there may be no samples.
     """
 
     key: int = integer()
@@ -124,17 +159,17 @@ class Pcm(Message):
 
 @message
 class Failed(Message):
-    """The stream cannot go on in this engine; the others are not touched."""
+    """The stream cannot continue in this engine. Other streams are not affected."""
 
     key: int = integer()
-    text: str = words(500)
+    text: str = string(500)
 
 
 @message
 class Load(Message):
-    """What the engine did since the last report, a second ago or less: see metrics.py, a voice."""
+    """What a process did since its last report, a second ago or less."""
 
-    stats: dict[str, Any] = mapping()
+    stats: EngineLoad | SpeakerLoad = record(EngineLoad | SpeakerLoad)
 
 
 # ---- gateway -> speaker
@@ -142,7 +177,7 @@ class Load(Message):
 
 @message
 class Attach(Message):
-    """A stream will be played from `first_sample` on, once `prefill_samples` of it are there or its end is known."""
+    """Play a stream from `first_sample` on, once `prefill_samples` of it or its end have arrived."""
 
     key: int = integer()
     gain_db: float = number(-120, 24, default=0.0)
@@ -152,14 +187,14 @@ class Attach(Message):
 
 @message
 class Pause(Message):
-    """Fade out and hold the position."""
+    """Fade out and keep the position."""
 
     key: int = integer()
 
 
 @message
 class Resume(Message):
-    """Go on where Pause held."""
+    """Continue where Pause stopped."""
 
     key: int = integer()
 
@@ -174,7 +209,7 @@ class Gain(Message):
 
 @message
 class Flush(Message):
-    """Fade out over `fade_samples`, drop the rest, answer Flushed."""
+    """Fade out over `fade_samples`, drop the rest and answer Flushed."""
 
     key: int = integer()
     fade_samples: int = integer(default=0)
@@ -182,14 +217,14 @@ class Flush(Message):
 
 @message
 class Detach(Message):
-    """Forget the stream, silently faded; no answer."""
+    """Fade out and drop the stream. There is no answer."""
 
     key: int = integer()
 
 
 @message
 class DetachAll(Message):
-    """Forget every stream: the gateway that knew them is gone."""
+    """Drop every stream: the gateway that started them is gone."""
 
 
 # ---- speaker -> gateway
@@ -197,9 +232,9 @@ class DetachAll(Message):
 
 @message
 class DeviceReady(Message):
-    """The sound device is open. Sent at every opening and again every second."""
+    """The sound device is open. Sent when it opens and then every second."""
 
-    name: str = words(200)
+    name: str = string(200)
     rate_hz: int = integer(1)
     latency_ms: float = number(0, 1e6)
     instance: int = integer()
@@ -207,15 +242,15 @@ class DeviceReady(Message):
 
 @message
 class DeviceGone(Message):
-    """There is no sound device: why, and what to do. Sent when it goes and again every second."""
+    """There is no sound device; the text says why and what to do. Sent when it is lost and then every second."""
 
-    text: str = words(1000)
+    text: str = string(1000)
     instance: int = integer()
 
 
 @message
 class Position(Message):
-    """Samples before `samples` were given to the device; sample `samples` will sound at `t_dac_ns`."""
+    """The device has the samples before `samples`; sample `samples` will sound at `t_dac_ns`."""
 
     key: int = integer()
     samples: int = integer()
@@ -224,7 +259,7 @@ class Position(Message):
 
 @message
 class Underrun(Message):
-    """The device wanted sample `sample` and it was not there; sent when playing goes on, with what was missing."""
+    """The device needed sample `sample` before it arrived. Sent when playback continues, with the number of missing samples."""
 
     key: int = integer()
     sample: int = integer()
@@ -234,7 +269,7 @@ class Underrun(Message):
 
 @message
 class Played(Message):
-    """The last sample of the generation was played: all `samples` of it."""
+    """The device has played all `samples` of the generation."""
 
     key: int = integer()
     samples: int = integer()
@@ -243,7 +278,7 @@ class Played(Message):
 
 @message
 class Flushed(Message):
-    """Answer to Flush: the index of the last sample that was (or is being) played, -1 for none; how many were dropped."""
+    """The answer to Flush: the index of the last sample played (-1: none), and how many were dropped."""
 
     key: int = integer()
     last_sample_played: int = integer(-1)

@@ -44,7 +44,7 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-class _WaveGlowVocoder(Vocoder):
+class _WaveGlowVocoder(Vocoder[Stream]):
     """What both modes share: the folded network, the noise, and the window of frames around a chunk."""
 
     def __init__(

@@ -2,24 +2,17 @@
 
     python -m glowd.clients.cli.demo [--config config.toml] [--out demo.wav]
 
-Rules: a client like any other, which also starts and stops `glowd` as a process of its own, in a private run directory.
-The frames are sent at the pace of speech, as a synthesizer would. The length of the result is checked to the sample.
+Rules: an ordinary client, which also starts and stops `glowd` as a process of its own, in a private run directory. The
+frames are sent at the pace of speech, as a synthesizer sends them. The number of samples that come back must be exact.
 """
 
 import argparse
-import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
@@ -28,112 +21,73 @@ from glowd.clients.cli.audio_output import Timeline, WavFile
 from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file
 from glowd.clients.client import Client, Stream
 from glowd.clients.errors import GlowdError
+from glowd.clients.launch import launch
+from glowd.daemon import wire
 from glowd.daemon.wire import Array
 from glowd.flow.mel import MelFormat
 
 SENTENCE = Path(__file__).parents[1] / "demo_sentence.flac"
 CHUNK_FRAMES = 8
-STOP_S = 15.0
 SILENT_RMS = 1e-3
 
 
 @dataclass
-class Hearing:
-    """What came back, and when."""
+class Received:
+    """The audio that came back, and when."""
 
     parts: list[Array] = field(default_factory=list)
     first_ns: int | None = None
     last_ns: int | None = None
 
-    def listen(self, stream: Stream) -> None:
+    def read(self, stream: Stream) -> None:
+        """Read the stream's audio to its end."""
         timeline = Timeline(self.parts.append)
-        for piece in stream.audio():
+        for chunk in stream.audio():
             self.last_ns = time.monotonic_ns()
             self.first_ns = self.first_ns or self.last_ns
-            timeline.add(piece)
-
-
-@contextmanager
-def running_daemon(config: Path) -> Iterator[str]:
-    """A daemon with this configuration; yields its endpoint. Raises GlowdError if it does not start or not stop well."""
-    with tempfile.TemporaryDirectory(prefix="glowd-demo-") as directory:
-        log = Path(directory, "log")
-        command = [sys.executable, "-m", "glowd.daemon.app", "run", "--config", str(config)]
-        environment = {**os.environ, "GLOWD_RUN_DIR": str(Path(directory, "run"))}
-        with log.open("wb") as logged:
-            daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=logged, text=True, env=environment)
-        assert daemon.stdout is not None, "it is a pipe"
-        try:
-            yield endpoint_of(daemon.stdout, log)
-        finally:
-            stop(daemon, log)
-
-
-def endpoint_of(output: IO[str], log: Path) -> str:
-    """Wait for the line that says ready. Raises GlowdError with the log's end if it does not come."""
-    for line in output:
-        if found := re.match(r"glowd ready .*?endpoint=(\S+)", line):
-            return found[1]
-    raise GlowdError("glowd did not start; its log ends so:\n" + tail(log))
-
-
-def stop(daemon: "subprocess.Popen[str]", log: Path) -> None:
-    daemon.send_signal(signal.SIGTERM)
-    try:
-        status = daemon.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        status = daemon.wait()
-    assert daemon.stdout is not None, "it is a pipe"
-    daemon.stdout.close()
-    if status and sys.exc_info()[0] is None:
-        raise GlowdError(f"glowd ended with status {status}; its log ends so:\n" + tail(log))
-
-
-def tail(log: Path, count: int = 12) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+            timeline.add(chunk)
 
 
 def speak(endpoint: str, out: Path) -> list[str]:
-    """Speak the sentence and write `out`; the lines of the report."""
+    """Speak the sentence and write its audio to `out`; the lines of the report."""
     with Client(endpoint, name="demo") as client:
         voice = next((voice for voice in client.welcome.voices if voice.get("default")), None)
         if voice is None:
-            raise GlowdError("the daemon has no default voice ready")
+            raise GlowdError("the daemon has no default voice that is ready; see `glowctl status`")
         mel_format = MelFormat.from_dict(voice["format"])
         mel = mel_of_file(SENTENCE, mel_format)
         sinks = ["socket", *(["device"] if "device" in client.welcome.sinks else [])]
-        with client.open(sinks=sinks, mel_format=mel_format.to_dict()) as stream:
-            hearing, began_ns = Hearing(), time.monotonic_ns()
-            listener = threading.Thread(target=hearing.listen, args=(stream,), daemon=True)
-            listener.start()
+        with client.open(sinks=sinks, format=mel_format.to_dict()) as stream:
+            received, began_ns = Received(), time.monotonic_ns()
+            reader = threading.Thread(target=received.read, args=(stream,), daemon=True)
+            reader.start()
             for chunk in at_speaking_pace(in_chunks(iter([mel]), CHUNK_FRAMES), mel_format):
                 stream.send(chunk)
             sent_ns = time.monotonic_ns()
             stream.wait_played()
-            listener.join()
-            figures = client.status().info["streams"][stream.name]
-            audio = check(hearing, len(mel) * stream.hop)
+            reader.join()
+            figures = wire.Snapshot.from_map(client.status().info).streams[stream.name]
+            audio = check(received, len(mel) * stream.hop)
             with WavFile(out, stream.rate_hz) as file:
                 file.write(audio)
             head = f"{len(mel)} frames -> {out}, {len(audio)} samples, {len(audio) / stream.rate_hz:.2f} s, "
             return [
                 head + f"voice {stream.voice}, sinks {', '.join(sinks)}",
-                *report(hearing, began_ns, sent_ns, figures),
+                *report(received, began_ns, sent_ns, figures),
             ]
 
 
-def check(hearing: Hearing, samples: int) -> Array:
-    """The audio, if it has the right length and is not silence. Raises GlowdError otherwise."""
-    audio = np.concatenate(hearing.parts) if hearing.parts else np.zeros(0, np.float32)
+def check(received: Received, samples: int) -> Array:
+    """The audio. Raises GlowdError if it has another length, or is silence."""
+    audio = np.concatenate(received.parts) if received.parts else np.zeros(0, np.float32)
     if len(audio) != samples:
-        raise GlowdError(f"{len(audio)} samples came back; {samples} are exactly right")
+        raise GlowdError(f"received {len(audio)} samples, expected {samples}")
     if (rms := float(np.sqrt(np.mean(audio**2)))) < SILENT_RMS:
-        raise GlowdError(f"what came back is silence (RMS {rms:.2g})")
+        raise GlowdError(f"the received audio is silence (RMS {rms:.2g}, expected at least {SILENT_RMS:g})")
     return audio
 
 
-def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any]) -> list[str]:
+def report(received: Received, began_ns: int, sent_ns: int, figures: wire.StreamSnapshot) -> list[str]:
     """The latency table."""
 
     def after(then_ns: int, now_ns: int | None) -> str:
@@ -142,23 +96,22 @@ def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: dict[str, Any
     def row(name: str, *cells: str) -> str:
         return f"  {name:<44}" + "".join(f"{cell:>9}" for cell in cells)
 
-    underruns = figures.get("underruns") if "device" in figures.get("sinks", []) else None
+    underruns = figures.underruns if "device" in figures.sinks else wire.Underruns()
+    times = {stage: figures.stages.times.get(stage, wire.StageTimes()) for stage in wire.STAGES}
     return [
-        row("first frames sent -> first audio here", after(began_ns, hearing.first_ns), "ms"),
-        row("  of it in the daemon", tables.cell(figures.get("ttfa_ms"), ".1f"), "ms"),
-        row("last frames sent -> last audio here", after(sent_ns, hearing.last_ns), "ms"),
-        row("real-time factor (network / audio time)", tables.cell(figures.get("rtf"), ".3f")),
+        row("first frames sent -> first audio here", after(began_ns, received.first_ns), "ms"),
+        row("  of it in the daemon", tables.cell(figures.ttfa_ms, ".1f"), "ms"),
+        row("last frames sent -> last audio here", after(sent_ns, received.last_ns), "ms"),
+        row("real-time factor (network / audio time)", tables.cell(figures.rtf, ".3f")),
         row(
             "device underruns by client / by engine",
-            *(tables.cell(tables.dig(underruns, who)) for who in ("client", "engine")),
+            tables.cell(underruns.client),
+            tables.cell(underruns.engine),
         ),
         row("stage, ms", "p50", "p99"),
         *(
-            row(
-                f"  {stage}",
-                *(tables.cell(tables.dig(figures, "stages", stage, f"{p}_ms"), ".2f") for p in ("p50", "p99")),
-            )
-            for stage in tables.STAGES
+            row(f"  {stage}", tables.cell(took.p50_ms, ".2f"), tables.cell(took.p99_ms, ".2f"))
+            for stage, took in times.items()
         ),
     ]
 
@@ -171,9 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         print("starting glowd ...", flush=True)
-        with running_daemon(args.config) as endpoint:
+        with launch("run", "--config", str(args.config)) as daemon:
             print("speaking ...", flush=True)
-            lines = speak(endpoint, args.out)
+            lines = speak(daemon.endpoint, args.out)
         print("\n".join(lines))
     except (GlowdError, SourceError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)

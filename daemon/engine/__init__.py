@@ -1,1 +1,1 @@
-"""The engine role: one voice, and the streams rendered with it. The only role that imports flow."""
+"""The engine role: one voice on one device, and the streams rendered with it. The only part of the daemon that runs flow."""

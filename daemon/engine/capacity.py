@@ -1,84 +1,54 @@
-"""How many live streams a voice can keep up with on this machine: measured at the engine's start.
+"""How many live streams a voice can keep up with on this machine: measured when the engine starts.
 
-Rules: no socket, no torch. A call that serves n streams takes T(n). At real-time pace each stream needs one chunk in the
-time of a chunk, so a round over all streams, in calls of at most `max_batch`, may take no longer than that. The capacity
-is the largest number of streams whose round takes at most SHARE of it: the rest is for what a machine does besides.
+Rules: no socket, no torch. A call for n streams takes T(n). At real-time pace each stream needs one chunk in the duration
+of a chunk, so a round over all streams, in calls of at most `max_batch`, may take no longer than that. The capacity is the
+largest number of streams whose round takes at most SHARE of it; the rest is for the machine's other work.
 
-Where one thread does all the work, T(n) is the processor's time that it takes, not that of a clock on the wall: how much
-of the machine other programs take while the daemon starts says nothing about later. When they do, overload.py helps.
+If one thread does all the work, T(n) is processor time, not wall-clock time: the load of other programs while the daemon
+starts says nothing about later. If they load the machine later, overload.py reacts.
 """
 
 import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
+from glowd.daemon.wire.telemetry import Capacity
 from glowd.flow.timing import calls, frames_per_call
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 SHARE = 0.5
-"""Of the time of a chunk: what a round of calls may take. At 0.7, measured, streams at full capacity had underruns: gateway
-and speaker need the machine as well, and streams that are not in step wait for a round that has just begun."""
+"""Share of a chunk's duration that a round of calls may take. At 0.7 streams at full capacity had underruns (measured): gateway
+and speaker need the machine as well, and a stream that falls due just after a round has begun waits for the next."""
 REPEATS = 4
 LIMIT_S = 6.0
-"""The measurement ends after this time, with what it has found by then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """Streams at once, and why: measured, or set by the configuration (then the times are None)."""
-
-    streams: int
-    measured: bool
-    chunk_ms: float | None = None
-    """The time that a chunk sounds."""
-    alone_ms: float | None = None
-    """A call for one stream; None if it took too long to be measured."""
-    round_ms: float | None = None
-    """The calls for all `streams`; None as above."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `Ready` carries it."""
-        return {
-            "streams": self.streams,
-            "measured": self.measured,
-            "share": SHARE if self.measured else None,
-            "chunk_ms": _rounded(self.chunk_ms),
-            "alone_ms": _rounded(self.alone_ms),
-            "round_ms": _rounded(self.round_ms),
-        }
-
-
-def _rounded(ms: float | None) -> float | None:
-    return None if ms is None else round(ms, 2)
+"""The measurement ends after this time, with the result so far."""
 
 
 Clock = Callable[[], float]
 
 
-def device_of(vocoder: Vocoder) -> str:
-    """Where a voice runs: cpu, or cuda:N."""
+def device_of(vocoder: AnyVocoder) -> str:
+    """The device of a voice: cpu or cuda:N."""
     return str(getattr(vocoder, "device", "cpu"))
 
 
-def works_alone(vocoder: Vocoder, threads: int) -> bool:
-    """Whether the thread that calls the voice does all its work: it waits neither for other threads nor for a GPU."""
+def is_single_threaded(vocoder: AnyVocoder, threads: int) -> bool:
+    """Whether the calling thread does all the work of the voice, without other threads or a GPU."""
     return threads == 1 and device_of(vocoder) == "cpu"
 
 
-def find(
-    vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
+def find_capacity(
+    vocoder: AnyVocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
 ) -> Capacity | None:
-    """What is set (`max_streams` above 0), else what is measured; None for a voice without live streams.
+    """The configured capacity (`max_streams` above 0), else the measured one; None for a voice without live streams.
 
-    A voice that is heard only when its utterance has ended has no pace to keep. One that is too slow even for a single
-    stream still serves one: a file does not mind. `clock_s`: time.thread_time for a voice that works alone.
+    A voice that is heard only when its utterance has ended has no pace to keep. A voice too slow for a single stream still
+    serves one, which is enough for a file. `clock_s`: time.thread_time for a single-threaded voice.
     """
     if max_streams:
-        return Capacity(max_streams, measured=False)
+        return Capacity(streams=max_streams, measured=False)
     if vocoder.whole_utterance:
         return None
     until_s = time.monotonic() + LIMIT_S
@@ -86,17 +56,24 @@ def find(
     chunk_s = frames * vocoder.hop / vocoder.rate_hz
     step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s))
     streams = max(1, streams_within(step_s, SHARE * chunk_s, max_batch))
-    return Capacity(streams, True, 1000 * chunk_s, _ms(step_s(1)), _ms(round_s(step_s, streams, max_batch)))
+    return Capacity(
+        streams=streams,
+        measured=True,
+        share=SHARE,
+        chunk_ms=_ms(chunk_s),
+        alone_ms=_ms(step_s(1)),
+        round_ms=_ms(round_s(step_s, streams, max_batch)),
+    )
 
 
 def _ms(seconds: float) -> float | None:
-    return 1000 * seconds if math.isfinite(seconds) else None
+    return round(1000 * seconds, 2) if math.isfinite(seconds) else None
 
 
-def fastest_s(vocoder: Vocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
+def fastest_s(vocoder: AnyVocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
     """Seconds of the fastest of REPEATS steady calls; infinite if there was none before `until_s` (monotonic clock).
 
-    The fastest, because what makes a call slower than that is other work, for which there is SHARE.
+    The fastest, because other work of the machine makes the others slower, and SHARE accounts for that.
     """
     fastest, steady = math.inf, 0
     with contextlib.closing(calls(vocoder, frames, batch, clock_s)) as timed:  # type: ignore[type-var]

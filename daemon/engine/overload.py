@@ -1,19 +1,20 @@
-"""What an engine does when it falls behind: larger chunks first, then no new streams; and back when it has caught up.
+"""What an engine does when it falls behind: larger chunks first, then no new streams; and back once it keeps pace.
 
-Rules: no clock, no network: time is passed in. The levels, for chunks of 4 frames that may grow to 16:
+Rules: no clock, no network; time is passed in. The levels, for chunks of 4 frames that may grow to 16:
 
     level    0          1          2           3
     chunk    4 frames   8 frames   16 frames   16 frames, and new streams are refused
 
-Each larger chunk halves the number of calls, and with it what calls cost whatever is in them; the price is latency.
+A chunk of twice the size halves the number of calls, and with it their fixed cost; the price is latency.
 
-Up, when at least LATE_SHARE of the chunks of a PERIOD were late, but not before the level that is has had time to work.
-Down, when in each period of the last `hold` at most CALM_SHARE were. The hold is HOLD; it doubles, up to MAX_HOLD, each
-time that a step down was too early, so that a lasting load is met by a lasting level. Between the two shares nothing moves.
-So steps up are at least SETTLE apart, a step down is at least HOLD after any other, and calm always ends at level 0.
+The level rises when at least LATE_SHARE of the chunks of a PERIOD were late, but at most once in SETTLE, so that the last
+change can take effect. It falls when at most CALM_SHARE were late in each period of the last `hold`. The hold is HOLD; it
+doubles, up to MAX_HOLD, each time a fall was too early, so that a lasting load gets a lasting level. Between the two shares
+the level stays. So rises are at least SETTLE apart, a fall is at least HOLD after any change, and without load the level
+always returns to 0.
 """
 
-from typing import Any
+from glowd.daemon.wire.telemetry import Degradation
 
 PERIOD_NS = 1_000_000_000
 SETTLE_NS = 2 * PERIOD_NS
@@ -22,7 +23,7 @@ LATE_SHARE, CALM_SHARE = 0.5, 0.1
 
 
 class Overload:
-    """The level of one engine. `late_share` is that of the last period; None when no chunk was made in it."""
+    """The level of one engine. `late_share` is that of the last period; None if it had no chunk."""
 
     def __init__(self, chunk_frames: int, max_chunk_frames: int, now_ns: int) -> None:
         self._sizes = [chunk_frames]
@@ -36,7 +37,7 @@ class Overload:
 
     @property
     def last_level(self) -> int:
-        """The one at which new streams are refused."""
+        """The level at which new streams are refused."""
         return len(self._sizes)
 
     @property
@@ -46,17 +47,17 @@ class Overload:
 
     @property
     def chunk_frames(self) -> int:
-        """Frames in the smallest step now."""
+        """Frames in the smallest step at this level."""
         return self._sizes[min(self.level, len(self._sizes) - 1)]
 
-    def chunk(self, late_ns: int) -> None:
-        """A chunk was made so much later than it was due; 0 or less is in time."""
+    def add_chunk(self, late_ns: int) -> None:
+        """Count a chunk that was done `late_ns` after its deadline; 0 or less is in time."""
         self._chunks += 1
         self._late += late_ns > 0
         self._worst_ns = max(self._worst_ns, late_ns)
 
-    def turn(self, now_ns: int) -> bool:
-        """If a period is over, draw its consequences; returns whether the level changed."""
+    def update(self, now_ns: int) -> bool:
+        """Change the level if a period is over and calls for it; returns whether it changed."""
         if now_ns - self._began_ns < PERIOD_NS:
             return False
         share = self._late / self._chunks if self._chunks else 0.0
@@ -85,19 +86,19 @@ class Overload:
 
     def __str__(self) -> str:
         if not self.level:
-            return "the network keeps pace again"
+            return "the engine keeps pace again"
         refuses = ", no new streams" if self.refuses else ""
         return f"overload level {self.level}: chunks of {self.chunk_frames} frames{refuses}, because {self.reason}"
 
-    def describe(self) -> dict[str, Any] | None:
+    def describe(self) -> Degradation | None:
         """For telemetry; None at level 0."""
         if not self.level:
             return None
-        return {
-            "level": self.level,
-            "last_level": self.last_level,
-            "chunk_frames": self.chunk_frames,
-            "refuses": self.refuses,
-            "since_ns": self.since_ns,
-            "reason": self.reason,
-        }
+        return Degradation(
+            level=self.level,
+            last_level=self.last_level,
+            chunk_frames=self.chunk_frames,
+            refuses=self.refuses,
+            since_ns=self.since_ns,
+            reason=self.reason,
+        )

@@ -2,13 +2,12 @@
 
     python -m glowd.daemon.engine --run-dir D --engine NAME [--config F]
 
-Rules: one thread does everything (messages in, scheduler, network, messages out), so no state is ever shared. Messages
-that arrive while the network runs wait in the socket. What is rendered, and when, is decided in renderer.py.
+Rules: one thread does everything (messages in, scheduler, network, messages out), so no state is shared. Messages that
+arrive while the network runs wait in the socket. renderer.py decides what is rendered, and when.
 """
 
 import contextlib
 import gc
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from collections.abc import Iterator
 import zmq
 
 from glowd.daemon import ipc
-from glowd.daemon.config import WaveGlowVoice
-from glowd.daemon.engine import capacity
+from glowd.daemon.config import VoiceSettings, WaveGlowSettings
+from glowd.daemon.engine.capacity import device_of, is_single_threaded
 from glowd.daemon.engine.renderer import Renderer
 from glowd.daemon.engine.scheduler import Scheduler
 from glowd.daemon.engine.vocoders import build_vocoder, describe, prepare
@@ -25,14 +24,15 @@ from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_engine
 from glowd.daemon.runtime.system import set_niceness
+from glowd.flow.vocoder import AnyVocoder
 
-TURN_MS = 500
-"""Longest sleep of the loop: often enough to be seen alive."""
+STEP_MS = 500
+"""Longest sleep of the loop: short enough to report `alive` in time."""
 
 
 @contextlib.contextmanager
 def heartbeat(role: Role) -> Iterator[None]:
-    """Say `alive` from a thread: for voices whose one call takes as long as an utterance, where a pause is no hang."""
+    """Report `alive` from a thread, for voices whose single call takes as long as an utterance: they do not hang."""
     over = threading.Event()
 
     def beat() -> None:
@@ -49,17 +49,17 @@ def heartbeat(role: Role) -> Iterator[None]:
 
 
 def serve(role: Role, renderer: Renderer, socket: zmq.Socket[bytes], ready: ipc.Ready) -> None:
-    """The loop: take what has arrived, make one due call, report. Returns when the role is to stop."""
+    """The loop: receive, make one call that is due, report. Returns when the role is to stop."""
     socket.send_multipart(ipc.encode(ready))
     while not role.stopping.is_set():
         role.alive()
         now_ns = time.monotonic_ns()
-        wait_ns = renderer.scheduler.wait_ns(renderer.entries.values(), now_ns)
-        timeout_ms = TURN_MS if wait_ns is None else min(TURN_MS, -(-wait_ns // 1_000_000))
+        wait_ns = renderer.scheduler.wait_ns(renderer.streams.values(), now_ns)
+        timeout_ms = STEP_MS if wait_ns is None else min(STEP_MS, -(-wait_ns // 1_000_000))
         if socket.poll(timeout_ms):
             _receive(renderer, socket)
         with heartbeat(role) if renderer.vocoder.whole_utterance else contextlib.nullcontext():
-            renderer.turn()
+            renderer.step()
         if report := renderer.load():
             socket.send_multipart(ipc.encode(report))
             socket.send_multipart(ipc.encode(ready))
@@ -71,33 +71,36 @@ def _receive(renderer: Renderer, socket: zmq.Socket[bytes]) -> None:
             renderer.handle(ipc.decode(socket.recv_multipart(zmq.NOBLOCK)))
 
 
+def build_renderer(vocoder: AnyVocoder, settings: VoiceSettings, socket: zmq.Socket[bytes]) -> Renderer:
+    """The renderer of a voice, which sends on `socket`."""
+    scheduler = Scheduler(
+        vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
+    )
+    cpu_ns = time.thread_time_ns if is_single_threaded(vocoder, settings.threads) else None
+    return Renderer(vocoder, scheduler, lambda message: socket.send_multipart(ipc.encode(message)), cpu_ns=cpu_ns)
+
+
 def main() -> None:
-    """Load the voice, warm up, say Ready, serve."""
+    """Load the voice, warm up, connect, report ready, serve."""
     with Role.start("engine") as role:
-        spec = role.config.engines[role.engine]
+        spec, server = role.config.engines[role.engine], role.config.server
         settings = role.config.voices[spec.voice]
-        vocoder = build_vocoder(spec, settings, role.config.server.max_streams)
-        found = prepare(vocoder, settings, role.config.server.max_streams)
+        vocoder = build_vocoder(spec, settings, server.max_streams)
+        found = prepare(vocoder, settings, server.max_streams)
         if vocoder.whole_utterance:
-            set_niceness(10)  # it computes for seconds and nobody hears it before the end: live voices go first
-        scheduler = Scheduler(
-            vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
-        )
-        socket = connect_engine(addresses(role.config.server, role.run_dir).engine, role.engine)
-        work_ns = time.thread_time_ns if capacity.works_alone(vocoder, settings.threads) else None
-        renderer = Renderer(
-            vocoder, scheduler, lambda message: socket.send_multipart(ipc.encode(message)), work_ns=work_ns
-        )
+            set_niceness(10)  # it computes for seconds and is heard only at the end: live voices go first
+        socket = connect_engine(addresses(server, role.run_dir).engine, role.engine)
+        renderer = build_renderer(vocoder, settings, socket)
         ready = ipc.Ready(
             voice=spec.voice,
             info=describe(vocoder, spec.voice == role.config.default_voice, found),
-            instance=secrets.randbits(48),
-            device=capacity.device_of(vocoder),
-            threads=settings.threads if isinstance(settings, WaveGlowVoice) else 1,
+            instance=role.instance,
+            device=device_of(vocoder),
+            threads=settings.threads if isinstance(settings, WaveGlowSettings) else 1,
         )
-        # Everything alive now stays alive: the collector need not look at it again while streams run.
+        # Every object that exists now stays: the garbage collector need not scan them again while streams run.
         gc.collect()
         gc.freeze()
-        role.ready(voice=spec.voice, device=ready.device)
+        role.ready(device=ready.device)
         serve(role, renderer, socket, ready)
         socket.close()

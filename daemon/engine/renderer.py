@@ -1,52 +1,64 @@
-"""The streams of one voice, rendered: link messages in, due calls to the network, samples and reports out.
+"""The streams of one voice, rendered: ipc messages in, calls to the network, samples and reports out.
 
-Rules: no socket, no thread; messages go out through a `send`, time is passed in. Who is due is scheduler.py, what happens
-when it falls behind overload.py. Nothing here knows a client, a session or a sound device.
+Rules: no socket, no thread; messages go out through `send`, time is passed in. scheduler.py decides who is due, overload.py
+what to do when the engine falls behind. Nothing here knows a client, a session or a sound device.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from glowd.daemon import ipc
 from glowd.daemon.engine.overload import Overload
-from glowd.daemon.engine.scheduler import Arrival, Batch, Entry, Scheduler
+from glowd.daemon.engine.scheduler import Batch, Scheduler
+from glowd.daemon.engine.stream import Arrival, EngineStream
 from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.wire.fields import Message
 from glowd.flow.mel import Floats
 from glowd.flow.timing import frames_per_call
-from glowd.flow.vocoder import Origin, Vocoder
+from glowd.flow.vocoder import AnyVocoder, Origin
 
 LOAD_EVERY_NS = 1_000_000_000
-RUNAWAY = 4.0
-"""Of full scale. Speech that is a little too loud is cut by the device; what is louder than this is no speech."""
+DIVERGED = 4.0
+"""Times full scale. The mixer limits speech that is a little too loud; a block louder than this is no speech."""
 
 log = logging.getLogger("glowd.engine")
 
 
+@dataclass(slots=True)
+class Work:
+    """What the renderer has done since `since_ns`. `cpu_ns` is the processor time of `busy_ns`, if it is measured."""
+
+    since_ns: int
+    busy_ns: int = 0
+    cpu_ns: int = 0
+    batches: int = 0
+    samples: int = 0
+
+
 class Renderer:
-    """Streams of one vocoder, fed by link messages. Owner of every Entry; single-threaded."""
+    """Streams of one vocoder, fed by ipc messages. Owner of every EngineStream; single-threaded."""
 
     def __init__(
         self,
-        vocoder: Vocoder,
+        vocoder: AnyVocoder,
         scheduler: Scheduler,
         send: Callable[[Message], object],
         clock_ns: Callable[[], int] = time.monotonic_ns,
-        work_ns: Callable[[], int] | None = None,
+        cpu_ns: Callable[[], int] | None = None,
     ) -> None:
-        """`work_ns`: the processor's time that calls take, where that is all that they should take."""
+        """`cpu_ns`: a clock of processor time, for a voice whose calls should take nothing else."""
         self.vocoder, self.scheduler, self._send = vocoder, scheduler, send
-        self._clock_ns, self._work_ns = clock_ns, work_ns
-        self.entries: dict[int, Entry] = {}
+        self._clock_ns, self._cpu_ns = clock_ns, cpu_ns
+        self.streams: dict[int, EngineStream] = {}
         self.overload = None if vocoder.whole_utterance else self._overload()
-        self._busy_ns = self._worked_ns = self._batches = self._rendered = 0
-        self._reported_ns, self._has_news = clock_ns(), False
+        self._work, self._report_now = Work(clock_ns()), False
 
     def _overload(self) -> Overload:
-        # A voice whose chunk is fixed has no larger ones to offer: it goes from normal to refusing.
+        # A voice with a fixed chunk has no larger one: its first level already refuses new streams.
         chunk_frames = self.scheduler.chunk_frames
         largest = frames_per_call(self.vocoder, self.scheduler.max_chunk_frames)
         return Overload(chunk_frames, max(chunk_frames, largest), self._clock_ns())
@@ -54,7 +66,7 @@ class Renderer:
     # ------------------------------------------------------------ messages in
 
     def handle(self, message: Message) -> None:
-        """Apply one link message. A stream that cannot go on is reported as Failed; the others are not touched."""
+        """Apply one message. A stream that cannot continue is reported as Failed; the others are not affected."""
         try:
             match message:
                 case ipc.Start():
@@ -63,30 +75,30 @@ class Renderer:
                     phase = None if message.phase < 0 else message.phase
                     origin = Origin(message.first_frame, message.lead_frames, phase)
                     stream = self.vocoder.open(message.seed, origin, sigma)
-                    self.entries[message.key] = Entry(message.key, stream)
-                case ipc.Frames() if entry := self.entries.get(message.key):
-                    self._frames(entry, message)
-                case ipc.Finish() if entry := self.entries.get(message.key):
-                    entry.stream.end()
-                    entry.ended_ns = self._clock_ns()
+                    self.streams[message.key] = EngineStream(message.key, stream)
+                case ipc.Frames() if found := self.streams.get(message.key):
+                    self._push(found, message)
+                case ipc.Finish() if found := self.streams.get(message.key):
+                    found.inner.end()
+                    found.ended_ns = self._clock_ns()
                 case ipc.Drop():
                     self._drop(message.key)
                 case ipc.DropAll():
-                    for key in list(self.entries):
+                    for key in list(self.streams):
                         self._drop(key)
         except (ValueError, RuntimeError) as error:
             self._fail(getattr(message, "key", 0), error)
 
-    def _frames(self, entry: Entry, message: ipc.Frames) -> None:
-        if message.first_frame != entry.stream.frames_in:
-            raise ValueError(f"frames begin at {message.first_frame}, expected {entry.stream.frames_in}")
-        entry.stream.push(message.mel)
+    def _push(self, stream: EngineStream, message: ipc.Frames) -> None:
+        if message.first_frame != stream.inner.frames_in:
+            raise ValueError(f"frames begin at {message.first_frame}; expected {stream.inner.frames_in}")
+        stream.inner.push(message.mel)
         now_ns = self._clock_ns()
-        entry.arrivals.append(Arrival(entry.stream.frames_in, message.t_client_ns, message.t_gateway_ns, now_ns))
+        stream.arrivals.append(Arrival(stream.inner.frames_in, message.t_client_ns, message.t_gateway_ns, now_ns))
 
     def _drop(self, key: int) -> None:
-        if entry := self.entries.pop(key, None):
-            self.vocoder.close(entry.stream)
+        if found := self.streams.pop(key, None):
+            self.vocoder.close(found.inner)
 
     def _fail(self, key: int, error: Exception) -> None:
         log.error("stream %d failed: %s", key, error, exc_info=error)
@@ -95,55 +107,55 @@ class Renderer:
 
     # --------------------------------------------------------------- network
 
-    def turn(self) -> bool:
+    def step(self) -> bool:
         """Make the next due call to the network, if any; returns whether there was one."""
         start_ns = self._clock_ns()
-        batch = self.scheduler.next_batch(self.entries.values(), start_ns)
+        batch = self.scheduler.next_batch(self.streams.values(), start_ns)
         if batch is not None:
             self._run(batch, start_ns)
-        for entry in [e for e in self.entries.values() if e.stream.done]:
-            self._finish(entry)
-        self._keep_pace()
+        for stream in [stream for stream in self.streams.values() if stream.inner.done]:
+            self._finish(stream)
+        self._update_overload()
         return batch is not None
 
-    def _keep_pace(self) -> None:
-        """Degrade or recover when it is time to, and say so at once."""
-        if self.overload is None or not self.overload.turn(self._clock_ns()):
+    def _update_overload(self) -> None:
+        """Change the chunk size if the overload level has changed, and report it at once."""
+        if self.overload is None or not self.overload.update(self._clock_ns()):
             return
-        self.scheduler.degrade(self.overload.chunk_frames)
+        self.scheduler.use_chunk_frames(self.overload.chunk_frames)
         log.warning("%s", self.overload)
-        self._has_news = True
+        self._report_now = True
 
     def _run(self, batch: Batch, start_ns: int) -> None:
-        work_ns = self._work_ns() if self._work_ns else 0
+        cpu_ns = self._cpu_ns() if self._cpu_ns else 0
         try:
-            outputs = self.vocoder.step([entry.stream for entry in batch.entries], batch.frames)
+            outputs = self.vocoder.step([stream.inner for stream in batch.streams], batch.frames)
         except (ValueError, RuntimeError) as error:
-            for entry in batch.entries:
-                self._fail(entry.key, error)
+            for stream in batch.streams:
+                self._fail(stream.key, error)
             return
         end_ns = self._clock_ns()
-        self._busy_ns += end_ns - start_ns
-        self._worked_ns += self._work_ns() - work_ns if self._work_ns else 0
-        self._batches += 1
-        for entry, samples in zip(batch.entries, outputs):
-            entry.served_ns = end_ns
-            self._rendered += len(samples)
-            self._emit(entry, bearable(entry, samples), start_ns, end_ns, len(batch.entries))
+        self._work.busy_ns += end_ns - start_ns
+        self._work.cpu_ns += self._cpu_ns() - cpu_ns if self._cpu_ns else 0
+        self._work.batches += 1
+        for stream, samples in zip(batch.streams, outputs):
+            stream.served_ns = end_ns
+            self._work.samples += len(samples)
+            self._emit(stream, silence_if_diverged(stream, samples), start_ns, end_ns, len(batch.streams))
             if self.overload:
-                self.overload.chunk(self.scheduler.late_ns(entry, batch.frames, end_ns))
+                self.overload.add_chunk(self.scheduler.advance_deadline(stream, batch.frames, end_ns))
 
-    def _emit(self, entry: Entry, samples: Floats, start_ns: int, end_ns: int, batch: int) -> None:
-        stream, trigger = entry.stream, entry.trigger(self.vocoder.look_ahead_frames)
-        first = stream.first_frame * self.vocoder.hop + stream.samples_out - len(samples)
-        entry.announced_end = stream.done
+    def _emit(self, stream: EngineStream, samples: Floats, start_ns: int, end_ns: int, batch: int) -> None:
+        inner, trigger = stream.inner, stream.trigger(self.vocoder.look_ahead_frames)
+        first = inner.first_frame * self.vocoder.hop + inner.samples_out - len(samples)
+        stream.end_sent = inner.done
         self._send(
             ipc.Pcm(
-                key=entry.key,
+                key=stream.key,
                 first_sample=first,
                 samples=len(samples),
-                last=stream.done,
-                frames_done=stream.frames_done,
+                last=inner.done,
+                frames_done=inner.frames_done,
                 t_client_ns=trigger.client_ns if trigger else 0,
                 t_gateway_ns=trigger.gateway_ns if trigger else 0,
                 t_engine_ns=trigger.engine_ns if trigger else 0,
@@ -151,48 +163,50 @@ class Renderer:
                 t_end_ns=end_ns,
                 batch=batch,
                 audio=samples,
-                phase=stream.phase,
+                phase=inner.phase,
             )
         )
 
-    def _finish(self, entry: Entry) -> None:
-        # An utterance whose last frame was rendered before its end was known still owes the word that it is over.
-        if not entry.announced_end:
+    def _finish(self, stream: EngineStream) -> None:
+        # If the last frame was rendered before the end of the utterance was known, no Pcm has said `last` yet.
+        if not stream.end_sent:
             now_ns = self._clock_ns()
-            self._emit(entry, np.zeros(0, np.float32), now_ns, now_ns, 1)
-        self._drop(entry.key)
+            self._emit(stream, np.zeros(0, np.float32), now_ns, now_ns, 1)
+        self._drop(stream.key)
 
     # ------------------------------------------------------------- telemetry
 
     def load(self) -> ipc.Load | None:
-        """A report of what was done since the last one: once a second, and when the engine degrades or recovers."""
-        now_ns = self._clock_ns()
-        if now_ns - self._reported_ns < LOAD_EVERY_NS and not self._has_news:
+        """What was done since the last report: once a second, and when the overload level changes; else None."""
+        now_ns, work = self._clock_ns(), self._work
+        if now_ns - work.since_ns < LOAD_EVERY_NS and not self._report_now:
             return None
-        seconds = max(1, now_ns - self._reported_ns) / 1e9
-        stats = {
-            "streams": len(self.entries),
-            "busy": round(self._busy_ns / 1e9 / seconds, 4),
-            "stolen": round(1 - self._worked_ns / self._busy_ns, 4) if self._work_ns and self._busy_ns else None,
-            "batches_per_s": round(self._batches / seconds, 2),
-            "audio_per_s": round(self._rendered / self.vocoder.rate_hz / seconds, 4),
-            "rss_bytes": rss_bytes(),
-            "late": None if self.overload is None else self.overload.late_share,
-            "level": None if self.overload is None else self.overload.level,
-            "degraded": None if self.overload is None else self.overload.describe(),
-        }
-        self._busy_ns = self._worked_ns = self._batches = self._rendered = 0
-        self._reported_ns, self._has_news = now_ns, False
+        seconds = max(1, now_ns - work.since_ns) / 1e9
+        stats = ipc.EngineLoad(
+            streams=len(self.streams),
+            busy=round(work.busy_ns / 1e9 / seconds, 4),
+            stolen=round(1 - work.cpu_ns / work.busy_ns, 4) if self._cpu_ns and work.busy_ns else None,
+            batches_per_s=round(work.batches / seconds, 2),
+            audio_per_s=round(work.samples / self.vocoder.rate_hz / seconds, 4),
+            rss_bytes=rss_bytes(),
+            late=None if self.overload is None else self.overload.late_share,
+            level=None if self.overload is None else self.overload.level,
+            degraded=None if self.overload is None else self.overload.describe(),
+        )
+        self._work, self._report_now = Work(now_ns), False
         return ipc.Load(stats=stats)
 
 
-def bearable(entry: Entry, samples: Floats) -> Floats:
-    """The samples, or as much silence where they run away: exponentials do, on a mel that a voice has never met."""
-    if np.abs(samples).max(initial=0.0) <= RUNAWAY:  # not so for NaN
+def silence_if_diverged(stream: EngineStream, samples: Floats) -> Floats:
+    """Samples [n] as they are, or zeros [n] if they have diverged (above DIVERGED, or NaN).
+
+    A network's exponentials can do so on a mel that is unlike those of its training.
+    """
+    if np.abs(samples).max(initial=0.0) <= DIVERGED:  # false for NaN
         return samples
-    if not entry.ran_away:
-        entry.ran_away = True
+    if not stream.has_diverged:
+        stream.has_diverged = True
         log.warning(
-            "stream %d runs beyond full scale; silenced where it does: is its mel of the voice's kind?", entry.key
+            "stream %d diverged far beyond full scale; silenced meanwhile: use mels of the voice's kind", stream.key
         )
     return np.zeros_like(samples)

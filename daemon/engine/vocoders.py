@@ -1,56 +1,56 @@
-"""The voice of an engine: built from its [voices.NAME] table, measured, warmed up, and described for the gateway.
+"""The vocoder of an engine: built from its [voices.NAME] table, measured, warmed up, and described for the gateway.
 
-Rules: no socket. What is heavy is imported when the voice needs it: only a WaveGlow brings torch.
+Rules: no socket. Heavy libraries are imported when a voice needs them: only waveglow imports torch.
 """
 
 import logging
 import time
-from typing import Any
 
-from glowd.daemon.config import EngineSpec, GriffinLimVoice, RtisiVoice, Voice, WaveGlowVoice
-from glowd.daemon.engine import capacity
-from glowd.flow.vocoder import Vocoder
+from glowd.daemon.config import EngineSpec, GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings
+from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
+from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
+from glowd.flow.vocoder import AnyVocoder
 
 SPARE_SLOTS = 8
-"""Slots beyond server.max_streams: a flushed generation may still be closing while its successor opens."""
+"""Slots beyond server.max_streams: a flushed utterance may still be closing while the next one opens."""
 
 log = logging.getLogger("glowd.engine")
 
 
-def build_vocoder(spec: EngineSpec, settings: Voice, max_streams: int) -> Vocoder:
+def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> AnyVocoder:
     """The vocoder of a [voices.NAME] table for one of its engines. Raises glowd.flow.checkpoint.CheckpointError, ValueError."""
     name = spec.voice
     match settings:
-        case WaveGlowVoice():
+        case WaveGlowSettings():
             return _build_waveglow(spec, settings, max_streams)
-        case RtisiVoice():
+        case RtisiSettings():
             from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 
             return RtisiVocoder(name=name, look_ahead_frames=settings.look_ahead_frames, iterations=settings.iterations)
-        case GriffinLimVoice():
+        case GriffinLimSettings():
             from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 
             return GriffinLimVocoder(name=name, iterations=settings.iterations)
-    raise ValueError(f"voice {name}: no engine {settings.engine!r}")
+    raise ValueError(f"voice {name}: there is no kind of voice {settings.engine!r}")
 
 
 def find_device(spec: EngineSpec) -> str:
-    """cpu or cuda:N, where the engine will run. Raises ValueError for a CUDA device that is not there."""
+    """The device that the engine uses: cpu or cuda:N. Raises ValueError for a CUDA device that does not exist."""
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if spec.device == "auto":
         return "cuda:0" if found else "cpu"
     if spec.cuda is not None and spec.cuda >= found:
-        there = ", ".join(f"cuda:{number}" for number in range(found)) or "none"
+        known = ", ".join(f"cuda:{number}" for number in range(found)) or "none"
         raise ValueError(
-            f"voices.{spec.voice}.devices names {spec.device}, and the CUDA devices that torch sees are: {there}; "
-            "name one of these, auto or cpu"
+            f"voices.{spec.voice}.devices has {spec.device}; the CUDA devices that torch finds: {known}; use one of these, "
+            "auto or cpu"
         )
     return spec.device
 
 
-def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int) -> Vocoder:
+def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> AnyVocoder:
     import torch
 
     from glowd.flow.checkpoint import load
@@ -66,18 +66,18 @@ def _build_waveglow(spec: EngineSpec, settings: WaveGlowVoice, max_streams: int)
         load(settings.checkpoint), plan, device, name, settings.max_batch, slots, settings.backend, settings.precision
     )
     if vocoder.inverter.backend == "compiled":
-        torch.set_num_threads(1)  # the flows have threads of their own; torch's would spin around the small rest
+        torch.set_num_threads(1)  # the flows have their own threads; torch's would waste time on the small rest
     log.info("voice %s on %s: %s", name, device, vocoder.inverter.describe())
     if settings.sigma >= 0:
         vocoder.sigma = settings.sigma
     return vocoder
 
 
-def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Capacity | None:
-    """Find the voice's capacity (capacity.find), then warm up for what can come within it."""
+def prepare(vocoder: AnyVocoder, settings: VoiceSettings, max_streams: int) -> Capacity | None:
+    """Find the capacity (find_capacity), then warm the vocoder up for the batches that can come within it."""
     batch = min(settings.max_batch, max_streams)
-    clock_s = time.thread_time if capacity.works_alone(vocoder, settings.threads) else time.perf_counter
-    found = capacity.find(vocoder, settings.max_streams, settings.chunk_frames, batch, clock_s)
+    clock_s = time.thread_time if is_single_threaded(vocoder, settings.threads) else time.perf_counter
+    found = find_capacity(vocoder, settings.max_streams, settings.chunk_frames, batch, clock_s)
     if found:
         log.info("capacity: %d streams (%s)", found.streams, "measured" if found.measured else "configured")
         batch = min(batch, found.streams)
@@ -86,20 +86,19 @@ def prepare(vocoder: Vocoder, settings: Voice, max_streams: int) -> capacity.Cap
     return found
 
 
-def describe(vocoder: Vocoder, default: bool, found: capacity.Capacity | None) -> dict[str, Any]:
-    """The voice as `welcome` and the gateway know it."""
-    return {
-        "name": vocoder.name,
-        "rate_hz": vocoder.rate_hz,
-        "hop": vocoder.hop,
-        "format": vocoder.format.to_dict(),
-        "look_ahead_frames": vocoder.look_ahead_frames,
-        "latency_ms": round(
-            1000 * (vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples) / vocoder.rate_hz, 2
-        ),
-        "whole_utterance": vocoder.whole_utterance,
-        "default": default,
-        "history_frames": vocoder.history_frames,
-        "lead_frames": vocoder.lead_frames,
-        "capacity": None if found is None else found.to_dict(),
-    }
+def describe(vocoder: AnyVocoder, default: bool, found: Capacity | None) -> VoiceInfo:
+    """The voice, for the gateway and for `welcome`."""
+    latency_samples = vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples
+    return VoiceInfo(
+        name=vocoder.name,
+        rate_hz=vocoder.rate_hz,
+        hop=vocoder.hop,
+        format=vocoder.format.to_dict(),
+        look_ahead_frames=vocoder.look_ahead_frames,
+        latency_ms=round(1000 * latency_samples / vocoder.rate_hz, 2),
+        whole_utterance=vocoder.whole_utterance,
+        default=default,
+        history_frames=vocoder.history_frames,
+        lead_frames=vocoder.lead_frames,
+        capacity=found,
+    )

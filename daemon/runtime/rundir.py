@@ -1,8 +1,7 @@
-"""Where the daemon keeps its sockets: the run directory, the addresses in it, and whether another daemon has them.
+"""The run directory: the daemon's sockets, their addresses, and whether another daemon uses them.
 
-Rules: paths, permissions and locks only; nothing here speaks ZeroMQ (sockets.py does). The directory is private (0700),
-because whoever can write into it can take the place of a role: one that is another user's, or open to others, is refused,
-not repaired.
+Rules: paths, permissions and locks only; sockets.py has ZeroMQ. The directory is private (0700), because who can write
+into it can take the place of a role. A directory of another user, or open to others, is refused, not repaired.
 """
 
 import contextlib
@@ -14,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.daemon.config import MAX_SOCKET_PATH_BYTES, ConfigError, Server
+from glowd.daemon.config import MAX_SOCKET_PATH_BYTES, ConfigError, ServerSettings
 from glowd.daemon.wire import default_run_dir
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What the gateway binds, as ZeroMQ endpoints."""
+    """The ZeroMQ endpoints that the gateway binds."""
 
     clients: str
     telemetry: str
@@ -28,12 +27,12 @@ class Addresses:
     speaker: str
 
 
-def run_dir(server: Server) -> Path:
-    """The run directory of a configuration; it need not exist yet."""
+def run_dir(server: ServerSettings) -> Path:
+    """The run directory of a configuration; it may not exist yet."""
     return Path(server.run_dir) if server.run_dir else default_run_dir()
 
 
-def addresses(server: Server, directory: Path) -> Addresses:
+def addresses(server: ServerSettings, directory: Path) -> Addresses:
     """The addresses of a configuration whose run directory is `directory`."""
     return Addresses(
         clients=server.endpoint or f"ipc://{directory}/glowd.ipc",
@@ -44,28 +43,34 @@ def addresses(server: Server, directory: Path) -> Addresses:
 
 
 def prepare_run_dir(directory: Path) -> None:
-    """Make the run directory, mode 0700. Raises ConfigError where it cannot be private."""
+    """Make the run directory, mode 0700. Raises ConfigError if it cannot be private."""
     if len(os.fsencode(directory / "speaker.ipc")) > MAX_SOCKET_PATH_BYTES:
         raise ConfigError(
-            f"the run directory's path is too long for local sockets ({MAX_SOCKET_PATH_BYTES} bytes with the file): "
-            f"{directory}; set server.run_dir or GLOWD_RUN_DIR to a shorter one"
+            f"the path of the run directory is too long: {directory}; with the name of a socket it must have at most "
+            f"{MAX_SOCKET_PATH_BYTES} bytes; set server.run_dir or GLOWD_RUN_DIR to a shorter path"
         )
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.lstat()
     except OSError as error:
-        raise ConfigError(f"cannot make the run directory {directory}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot make the run directory {directory}: {error.strerror}; set server.run_dir to another one"
+        ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise ConfigError(f"the run directory {directory} is not a directory of this user's; set server.run_dir to one")
+        raise ConfigError(
+            f"the run directory {directory} is not a directory that this user owns; set server.run_dir to one that is"
+        )
     if found.st_mode & 0o077:
-        raise ConfigError(f"the run directory {directory} is open to other users; close it: chmod 700 {directory}")
+        raise ConfigError(
+            f"the run directory {directory} is open to other users; make it private: chmod 700 {directory}"
+        )
 
 
 @contextlib.contextmanager
 def claim(directory: Path, found: Addresses) -> Iterator[None]:
-    """Hold the run directory for this process. Raises ConfigError if another daemon has it or an address of ours.
+    """Hold the run directory for this process. Raises ConfigError if another daemon holds it or uses an address of ours.
 
-    ZeroMQ takes a local socket's file from whoever listens there, without a word: so this must be asked before it binds.
+    To be called before ZeroMQ binds, because ZeroMQ silently takes over the file of a local socket that is in use.
     """
     with (directory / "glowd.lock").open("a+") as lock:
         try:
@@ -74,7 +79,7 @@ def claim(directory: Path, found: Addresses) -> Iterator[None]:
             lock.seek(0)
             raise ConfigError(
                 f"another glowd (process {lock.read().strip() or 'unknown'}) already runs in {directory}; stop it, "
-                "or give this one a directory of its own: GLOWD_RUN_DIR=/some/dir or --set server.run_dir=/some/dir"
+                "or give this one its own directory: GLOWD_RUN_DIR=/some/dir or --set server.run_dir=/some/dir"
             ) from error
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -84,14 +89,14 @@ def claim(directory: Path, found: Addresses) -> Iterator[None]:
 
 
 def refuse_busy(found: Addresses) -> None:
-    """Raises ConfigError if somebody listens at an address where clients will look for us."""
+    """Raises ConfigError if another program listens at an address that clients connect to."""
     for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
         if is_busy(address):
             raise ConfigError(f"another program already listens at {address}; stop it, or choose another {setting}")
 
 
 def is_busy(address: str) -> bool:
-    """Whether somebody accepts connections at ipc://PATH or tcp://HOST:PORT."""
+    """Whether a program accepts connections at ipc://PATH or tcp://HOST:PORT."""
     scheme, _, place = address.partition("://")
     try:
         if scheme == "ipc":

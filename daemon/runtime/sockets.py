@@ -1,7 +1,7 @@
 """The ZeroMQ sockets between the daemon's processes, and those that clients connect to: how each is set up.
 
 Rules: options, binding and connecting only; no message is sent or read here. Every option of the daemon's sockets is here,
-and its reason. The gateway binds, because clients and roles come and go; engines and the speaker connect.
+with its reason. The gateway binds, because clients and roles come and go; engines and the speaker connect.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ Socket = zmq.Socket[bytes]
 
 UNBOUNDED = 0
 CLIENT_QUEUE = 256
-"""Messages the transport holds per client; beyond it they wait in the peer's outbox or in its session."""
+"""Messages that ZeroMQ queues for each client; further ones wait in the gateway."""
 
 
 def bind_role(context: Context, endpoint: str) -> Socket:
     """The gateway's ROUTER for engines, or for the speaker. Raises OSError naming the endpoint if it is taken."""
     socket = context.socket(zmq.ROUTER)
-    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a role that was restarted takes its old identity over
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted role replaces its predecessor
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     _queues(socket, UNBOUNDED, linger_ms=200)
     return _bind(socket, endpoint)
@@ -37,14 +37,14 @@ def bind_clients(context: Context, endpoint: str, max_message_bytes: int) -> Soc
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-    # No HEARTBEAT_IVL: libzmq 4.3.5 aborts the process when it beats for a client that has gone while more than RCVHWM
-    # of its messages waited to be read. Clients ping, and those that are silent for idle_timeout_s are closed.
+    # No HEARTBEAT_IVL: libzmq 4.3.5 aborts the process when a heartbeat is due for a client that has disconnected while
+    # more than RCVHWM of its messages were unread. Clients ping; those that send nothing for idle_timeout_s are closed.
     _queues(socket, CLIENT_QUEUE, linger_ms=500)
     return _bind(socket, endpoint)
 
 
 def bind_telemetry(context: Context, endpoint: str) -> Socket:
-    """The gateway's XPUB for those who watch. Raises OSError naming the endpoint if it is taken."""
+    """The gateway's XPUB for telemetry. Raises OSError naming the endpoint if it is taken."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, so that they can be counted
@@ -52,7 +52,7 @@ def bind_telemetry(context: Context, endpoint: str) -> Socket:
 
 
 def connect_engine(endpoint: str, name: str) -> Socket:
-    """An engine's DEALER to the gateway. What waits for a gateway that is away is sent when it is back."""
+    """An engine's DEALER to the gateway. Messages wait for a gateway that is away."""
     socket: Socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, f"engine:{name}".encode())
     _queues(socket, UNBOUNDED, linger_ms=200)
@@ -61,7 +61,7 @@ def connect_engine(endpoint: str, name: str) -> Socket:
 
 
 def connect_speaker(endpoint: str) -> Socket:
-    """The speaker's DEALER to the gateway. Nothing waits for a gateway that is away: what was heard then is past."""
+    """The speaker's DEALER to the gateway. Messages do not wait for a gateway that is away: they would be out of date."""
     socket: Socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, b"speaker")
     socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -72,7 +72,7 @@ def connect_speaker(endpoint: str) -> Socket:
 
 
 def _queues(socket: Socket, messages: int, linger_ms: int) -> None:
-    """Bound both queues, UNBOUNDED where credit bounds what is sent; on closing, wait `linger_ms` for what is unsent."""
+    """Limit both queues (UNBOUNDED where credit limits what is sent); closing waits `linger_ms` for unsent messages."""
     socket.setsockopt(zmq.SNDHWM, messages)
     socket.setsockopt(zmq.RCVHWM, messages)
     socket.setsockopt(zmq.LINGER, linger_ms)
@@ -80,13 +80,13 @@ def _queues(socket: Socket, messages: int, linger_ms: int) -> None:
 
 def _bind(socket: Socket, endpoint: str) -> Socket:
     """Bind, privately for ipc. Raises OSError naming the endpoint if it is taken."""
-    if is_busy(endpoint):  # ZeroMQ would take a local socket away from whoever listens there
-        raise OSError(f"cannot listen on {endpoint}: another program does; is another glowd running?")
+    if is_busy(endpoint):  # ZeroMQ would take over a local socket that is in use
+        raise OSError(f"cannot listen on {endpoint}: another program does; stop it, or use another endpoint")
     try:
         with _private_umask():
             socket.bind(endpoint)
     except zmq.ZMQError as error:
-        raise OSError(f"cannot listen on {endpoint}: {error.strerror}; is another glowd running?") from error
+        raise OSError(f"cannot listen on {endpoint}: {error.strerror}; use another endpoint") from error
     if endpoint.startswith("ipc://"):
         Path(endpoint.removeprefix("ipc://")).chmod(stat.S_IRUSR | stat.S_IWUSR)
     return socket

@@ -1,17 +1,17 @@
-"""What the system says of this process, and what this process asks of it.
+"""What the operating system reports about this process, and what this process requests from it.
 
-Rules: each function asks the system one thing, and a system that does not have it, or does not allow it, is no error.
+Rules: each function does one thing. A system that does not have it, or does not allow it, is not an error.
 """
 
 import contextlib
 import os
 from pathlib import Path
 
-REALTIME_PRIORITY = 5  # low among the real-time ones: the sound server's
+REALTIME_PRIORITY = 5  # that of sound servers, low among real-time priorities
 
 
 def rss_bytes() -> int | None:
-    """Resident memory of this process; None where the system does not tell."""
+    """Resident memory of this process; None if the system does not report it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
@@ -23,12 +23,12 @@ def usable_cores() -> int:
 
 
 def set_niceness(niceness: int) -> None:
-    """Set this process's scheduling priority; without the right to, it stays as it is."""
+    """Set this process's niceness (best effort)."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
-def hurry() -> None:
-    """Have the calling thread served before ordinary ones, where the system lets us; it asks for little and often."""
-    with contextlib.suppress(OSError, AttributeError):  # no right to it, or no such thing here
+def request_realtime_priority() -> None:
+    """Request SCHED_RR for the calling thread (best effort). For a thread that needs little time, but often."""
+    with contextlib.suppress(OSError, AttributeError):  # not allowed, or not on this system
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))

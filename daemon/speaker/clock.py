@@ -5,27 +5,27 @@ Rules: time is passed in; no device and no thread.
 
 from glowd.daemon.speaker.device import RATE_HZ
 
-STEP_NS = 30_000_000  # a difference of the device's clock that is not jitter
+JUMP_NS = 30_000_000  # a larger difference to the device's own report is no jitter
 SMOOTHING = 0.05
 
 
 class DeviceClock:
-    """Says when an output sample will sound: a line through what the device reports, smoothed, of slope RATE_HZ."""
+    """When an output sample will sound: a line through the device's reports, smoothed, with slope RATE_HZ."""
 
     def __init__(self) -> None:
         self._zero_ns = 0.0  # when output sample 0 would have sounded
 
     def reset(self, sample: int, t_ns: int) -> None:
-        """Begin anew: `sample` sounds at `t_ns`."""
+        """Start again: `sample` sounds at `t_ns`."""
         self._zero_ns = t_ns - sample * 1e9 / RATE_HZ
 
-    def correct(self, sample: int, t_ns: int, dry: bool = False) -> int:
-        """Take in that `sample` sounds at `t_ns`. Returns by how many samples the device has jumped, mostly 0.
+    def update(self, sample: int, t_ns: int, underflowed: bool = False) -> int:
+        """Take the report that `sample` sounds at `t_ns`. Returns by how many samples the device has jumped, mostly 0.
 
-        One that ran dry has jumped for certain; otherwise small differences are taken for jitter.
+        A device that underflowed has jumped; without that, small differences count as jitter.
         """
         off_ns = t_ns - self.ns(sample)
-        if dry or abs(off_ns) > STEP_NS:
+        if underflowed or abs(off_ns) > JUMP_NS:
             self.reset(sample, t_ns)
             return round(off_ns * RATE_HZ / 1e9)
         self._zero_ns += SMOOTHING * off_ns

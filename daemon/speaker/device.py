@@ -1,8 +1,8 @@
-"""Sound devices: where mixed samples become sound.
+"""Sound devices.
 
-The only file that imports sounddevice, and only when a device is opened: a daemon without PortAudio still starts.
-An Output takes blocks of mono float32 at RATE_HZ through a write that blocks: PortAudio's C side keeps the clock and
-no Python runs where a late return would be heard. An Output has one owner, a thread that may hang in it (device_thread.py).
+Rules: the only file that imports sounddevice, and only when a device is opened, so that a daemon without PortAudio starts.
+An Output takes blocks of mono float32 at RATE_HZ through a write that blocks. PortAudio's C code keeps the clock, so no
+Python runs where a late return would be heard. An Output has one owner, a thread that may hang in it (device_thread.py).
 """
 
 from typing import Any, Protocol
@@ -10,24 +10,31 @@ from typing import Any, Protocol
 import numpy as np
 import soxr
 
-from glowd.daemon.config import Speaker
-from glowd.daemon.speaker.track import Samples
+from glowd.daemon.config import SpeakerSettings
+from glowd.daemon.speaker.sample_queue import Samples
 
 RATE_HZ = 22_050
 
-NO_PORTAUDIO = (
-    "the PortAudio library is missing; install it: apt-get install libportaudio2 (Debian, Ubuntu), "
-    "dnf install portaudio (Fedora), brew install portaudio (macOS). Streams to sockets and files work without it"
+INSTALL_PORTAUDIO = (
+    "install it: apt-get install libportaudio2 (Debian, Ubuntu), dnf install portaudio (Fedora), brew install portaudio "
+    "(macOS). Streams to sockets and files work without it"
 )
-NO_DEVICE = (
-    "this machine offers no sound device; start a sound server (PulseAudio or PipeWire, with the ALSA plug-in: "
-    "apt-get install pulseaudio libasound2-plugins) or, in a container, hand in its socket or /dev/snd. "
-    "Streams to sockets and files work without it"
+START_SOUND_SERVER = (
+    "start a sound server (PulseAudio or PipeWire, with the ALSA plug-in: apt-get install pulseaudio libasound2-plugins) "
+    "or, in a container, mount its socket or /dev/snd. Streams to sockets and files work without it"
 )
 
 
 class DeviceError(Exception):
-    """The device cannot be opened, or is lost; the text says what to do."""
+    """The device cannot be opened, or is lost. `text` says why, `remedy` what to do ("" if nothing is known)."""
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+        self.text, self.remedy = text, remedy
+
+
+class PortAudioMissing(DeviceError):
+    """The PortAudio library is not installed."""
 
 
 class Output(Protocol):
@@ -38,29 +45,29 @@ class Output(Protocol):
     latency_ms: float
 
     def open(self) -> None:
-        """Open the device anew; name, rate_hz and latency_ms are valid from now on. Raises DeviceError."""
+        """Open the device; name, rate_hz and latency_ms are valid from now on. Raises DeviceError."""
 
     def write(self, block: Samples) -> bool:
-        """Hand over samples [n], float32 at RATE_HZ, waiting for room. True: the device had run dry before."""
+        """Write samples [n], float32 at RATE_HZ; waits for room. True: the device had underflowed. Raises DeviceError."""
 
     def delay_s(self) -> float:
-        """Seconds from now until the next sample to be written will sound."""
+        """Seconds from now until the next sample that is written will sound. Raises DeviceError."""
 
     def close(self) -> None:
-        """Stop at once; never raises. A closed output can be opened again."""
+        """Stop at once; never raises. The output can be opened again."""
 
 
 class Resampler:
-    """RATE_HZ to another rate, piece by piece: a steady 11 ms inside, flat to 9.5 kHz, -116 dB of residue."""
+    """RATE_HZ to another rate, block by block: holds back a steady 11 ms, flat to 9.5 kHz, residue -116 dB."""
 
     def __init__(self, rate_hz: int) -> None:
         self._rate_hz, self._fed, self._made = rate_hz, 0, 0
-        # vr: the variable-rate engine gives sound as it gets it; the other one holds back up to 40 ms, in bursts.
+        # vr: the variable-rate engine holds back a steady 11 ms; the other one up to 40 ms, in bursts.
         self._stream = soxr.ResampleStream(RATE_HZ, rate_hz, 1, dtype="float32", quality="HQ", vr=True)
-        self.push(np.zeros(RATE_HZ // 50, np.float32))  # what it holds back at first
+        self.push(np.zeros(RATE_HZ // 50, np.float32))  # fill what it holds back
 
     def push(self, samples: Samples) -> Samples:
-        """Samples [n] at the new rate; 11 ms of those pushed come with the next ones."""
+        """Samples [n] at the new rate; the last 11 ms of those pushed come with the next ones."""
         out = self._stream.resample_chunk(samples)
         self._fed += len(samples)
         self._made += len(out)
@@ -68,14 +75,14 @@ class Resampler:
 
     @property
     def held_s(self) -> float:
-        """Seconds of sound that were pushed and have not come out."""
+        """Seconds of audio that were pushed and have not come out."""
         return self._fed / RATE_HZ - self._made / self._rate_hz
 
 
 class PortAudioOutput:
-    """A device of PortAudio's, at RATE_HZ where it can and else resampled to its own rate."""
+    """A PortAudio device, at RATE_HZ if it can, else resampled to its own rate."""
 
-    def __init__(self, settings: Speaker) -> None:
+    def __init__(self, settings: SpeakerSettings) -> None:
         self.name, self.rate_hz, self.latency_ms = settings.device or "default", RATE_HZ, settings.latency_ms
         self._settings, self._channels = settings, 1
         self._sounddevice: Any = None
@@ -127,12 +134,12 @@ class PortAudioOutput:
         self._stream = None
 
     def _load(self) -> Any:
-        """sounddevice with a fresh list of devices: PortAudio looks for them only when it is started."""
+        """sounddevice with a fresh list of devices: PortAudio looks for devices only when it is initialised."""
         try:
             import sounddevice
         except (ImportError, OSError) as error:
-            raise DeviceError(f"{NO_PORTAUDIO} ({error})") from error
-        if self._sounddevice is None:  # just imported, which looks for devices as well
+            raise PortAudioMissing(f"the PortAudio library is missing ({error})", INSTALL_PORTAUDIO) from error
+        if self._sounddevice is None:  # importing it has just initialised PortAudio
             self._sounddevice = sounddevice
             return sounddevice
         try:
@@ -140,14 +147,14 @@ class PortAudioOutput:
                 sounddevice._terminate()
             sounddevice._initialize()
         except sounddevice.PortAudioError as error:
-            raise DeviceError(f"PortAudio does not start: {error}") from error
+            raise DeviceError(f"PortAudio cannot be initialised: {error}", "restart the sound server") from error
         return sounddevice
 
     def _find(self, module: Any) -> dict[str, Any]:
-        """The device that [speaker] device names: a number, a name, a part of one, or "" for the default."""
+        """The device that speaker.device names: by number, by name, by a part of it, or "" for the default."""
         outputs = [device for device in module.query_devices() if device["max_output_channels"] > 0]
         if not outputs:
-            raise DeviceError(NO_DEVICE)
+            raise DeviceError("this machine offers no sound device", START_SOUND_SERVER)
         wanted = self._settings.device
         try:
             number = int(wanted) if wanted.isdecimal() else wanted or None
@@ -156,11 +163,12 @@ class PortAudioOutput:
         except (ValueError, module.PortAudioError) as error:
             names = ", ".join(f"{device['index']} {device['name']!r}" for device in outputs)
             raise DeviceError(
-                f"speaker.device = {wanted!r} is none of the output devices {names}, or several ({error})"
+                f"speaker.device = {wanted!r} is not one of the output devices {names} ({error})",
+                "set it to the number of one, or to a unique part of its name: --set speaker.device=NAME",
             ) from error
 
     def _choose_format(self, module: Any, device: dict[str, Any]) -> None:
-        """Set rate_hz and _channels to the first that the device takes."""
+        """Set rate_hz and _channels to the first pair that the device accepts."""
         own_hz = int(device["default_samplerate"])
         rates_hz = (
             [self._settings.rate_hz] if self._settings.rate_hz else list(dict.fromkeys([RATE_HZ, own_hz, 48_000]))

@@ -1,8 +1,8 @@
-"""The thread that feeds the sound device, so that a device that hangs hangs nobody else.
+"""The thread that feeds the sound device, so that a device that hangs blocks no other part.
 
-Rules: the thread owns the Output and is the only one to call it; it mixes nothing and knows no stream. The speaker's
-loop owns the rest: it polls `wake`, takes reports, and feeds one block each time one is wanted. Both sides talk through
-queues only. A device that fails is opened again, for ever, with growing pauses.
+Rules: the thread owns the Output and is the only one to call it; it mixes nothing and knows no stream. The playback loop
+owns the rest: it polls `wake`, takes reports, and feeds one block each time the thread asks for one. Both sides talk
+through queues only. A device that fails is opened again, without limit, after pauses that grow.
 """
 
 import contextlib
@@ -16,21 +16,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glowd.daemon.runtime.system import hurry
+from glowd.daemon.runtime.system import request_realtime_priority
 from glowd.daemon.speaker.device import RATE_HZ, DeviceError, Output
-from glowd.daemon.speaker.track import Samples
+from glowd.daemon.speaker.sample_queue import Samples
 
 log = logging.getLogger("glowd")
 
 RETRY_S, RETRY_MAX_S = 0.2, 5.0
-HEALTHY_S = 2.0  # a device that worked this long is tried again at once
+HEALTHY_S = 2.0  # a device that worked this long is opened again without delay
 STALL_S = 0.35
-FILL_S = 5.0  # more silence than this no device swallows
+FILL_S = 5.0  # no device buffers more silence than this
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The device runs, filled with silence, and wants a block."""
+    """The device runs, is filled with silence, and asks for a block."""
 
     name: str
     rate_hz: int
@@ -39,16 +39,16 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Wrote:
-    """The device has taken a block and wants the next, whose first sample will sound at `t_next_ns`."""
+    """The device has taken a block and asks for the next, whose first sample will sound at `t_next_ns`."""
 
     samples: int
     t_next_ns: int
-    dry: bool
+    underflowed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """There is no device, for the reason given; it is being tried again."""
+    """There is no device, for the reason in `text`; the thread tries again."""
 
     text: str
 
@@ -56,22 +56,22 @@ class Lost:
 Report = Opened | Wrote | Lost
 
 
-class Pump:
-    """Feeds an Output from a thread. All methods are for the speaker's loop."""
+class DeviceThread:
+    """Feeds an Output from a thread. All methods are for the playback loop."""
 
     def __init__(self, output: Output, block_samples: int) -> None:
         self._output, self._block_samples = output, block_samples
         self._blocks: queue.SimpleQueue[Samples | None] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._busy_since_s = 0.0  # when the thread went into the device; 0 while it is out
+        self._busy_since_s = 0.0  # when the thread called the device; 0 while no call is under way
         self.wake, self._waker = os.pipe()  # `wake` is readable when there are reports
         os.set_blocking(self.wake, False)
         os.set_blocking(self._waker, False)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     def start(self) -> None:
-        """Begin to open the device."""
+        """Start the thread, which opens the device."""
         self._thread.start()
 
     def feed(self, block: Samples) -> None:
@@ -79,7 +79,7 @@ class Pump:
         self._blocks.put(block)
 
     def reports(self) -> list[Report]:
-        """What the thread has reported since the last call, in order."""
+        """The reports since the last call, in order."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self.wake, 4096):
                 pass
@@ -90,13 +90,13 @@ class Pump:
 
     @property
     def stalled_s(self) -> float:
-        """How long the device has been opening, or sitting on a block; 0.0 while it works or is closed."""
+        """How long the present call of the device has taken, if longer than STALL_S; else 0.0."""
         since_s = self._busy_since_s
         waited_s = time.monotonic() - since_s
         return waited_s if since_s and waited_s > STALL_S else 0.0
 
     def stop(self, timeout_s: float) -> bool:
-        """Close the device and end the thread. False: it hangs in the device and cannot be ended."""
+        """Close the device and end the thread. False: a call of the device hangs, and the thread cannot be ended."""
         self._stopping.set()
         self._blocks.put(None)
         self._thread.join(timeout_s)
@@ -109,31 +109,38 @@ class Pump:
     # ---------------------------------------------------------------- the thread
 
     def _run(self) -> None:
-        hurry()
+        request_realtime_priority()
         retry_s = RETRY_S
         while not self._stopping.is_set():
-            started_s = self._busy_since_s = time.monotonic()
-            try:
-                self._output.open()
-                self._fill()
-                self._busy_since_s = 0.0
-                self._report(Opened(self._output.name, self._output.rate_hz, self._output.latency_ms))
-                self._play()
-            except DeviceError as error:
-                self._busy_since_s = 0.0
-                self._report(Lost(str(error)))
-            except Exception as error:  # the thread's edge: whatever a driver's binding raises, sound comes back
-                self._busy_since_s = 0.0
-                log.exception("sound device")
-                self._report(Lost(f"sound device: {type(error).__name__}: {error}"))
+            started_s = time.monotonic()
+            if reason := self._use_device():
+                self._report(Lost(reason))  # before closing, which takes time on a device that is gone
             self._output.close()
             if time.monotonic() - started_s > HEALTHY_S:
                 retry_s = RETRY_S
             self._stopping.wait(retry_s)
             retry_s = min(2 * retry_s, RETRY_MAX_S)
 
+    def _use_device(self) -> str:
+        """Open the device and play; returns why it is lost, "" when the thread is to stop."""
+        self._busy_since_s = time.monotonic()
+        try:
+            self._output.open()
+            self._fill()
+            self._busy_since_s = 0.0
+            self._report(Opened(self._output.name, self._output.rate_hz, self._output.latency_ms))
+            self._play()
+            return ""
+        except DeviceError as error:
+            return str(error)
+        except Exception as error:  # the thread's edge: whatever a driver's binding raises, the device is opened again
+            log.exception("sound device")
+            return f"sound device: {type(error).__name__}: {error}"
+        finally:
+            self._busy_since_s = 0.0
+
     def _fill(self) -> None:
-        """Write silence until the device makes us wait: it may take a second before it does so for the first time."""
+        """Write silence until a write waits for room: that may take a second of it at first."""
         block, waited_s = np.zeros(self._block_samples, np.float32), 0.0
         block_s = self._block_samples / RATE_HZ
         for _ in range(math.ceil(FILL_S / block_s)):
@@ -149,11 +156,11 @@ class Pump:
             if block is None:
                 return
             self._busy_since_s = time.monotonic()
-            dry = self._output.write(block)
+            underflowed = self._output.write(block)
             self._busy_since_s = 0.0
-            self._report(Wrote(len(block), time.monotonic_ns() + int(1e9 * self._output.delay_s()), dry))
+            self._report(Wrote(len(block), time.monotonic_ns() + int(1e9 * self._output.delay_s()), underflowed))
 
     def _report(self, report: Report) -> None:
         self._reports.put(report)
-        with contextlib.suppress(BlockingIOError):  # the pipe is full: it is readable anyhow
+        with contextlib.suppress(BlockingIOError):  # a full pipe is readable anyway
             os.write(self._waker, b"R")

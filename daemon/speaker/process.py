@@ -1,9 +1,9 @@
-"""The speaker role: plays what the gateway sends on the sound device, and tells what was heard, and when.
+"""The speaker role: plays what the gateway sends on the sound device, and reports what was played, and when.
 
     python -m glowd.daemon.speaker --run-dir D [--config F]
 
 Rules: it never imports torch, and its heap stays small and frozen: nothing here may pause for as long as the device's
-buffer lasts. What is played, and what is said of it, is decided in playback.py.
+buffer lasts. What is played, and what is reported about it, is decided in playback.py.
 """
 
 import gc
@@ -11,51 +11,53 @@ import logging
 import os
 import time
 
-from glowd.daemon.config import Speaker as Settings
+from glowd.daemon.config import SpeakerSettings
 from glowd.daemon.runtime.role import EXIT_FAILED, Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_speaker
-from glowd.daemon.runtime.system import hurry
+from glowd.daemon.runtime.system import request_realtime_priority
 from glowd.daemon.speaker.device import RATE_HZ, PortAudioOutput
-from glowd.daemon.speaker.device_thread import Pump
-from glowd.daemon.speaker.playback import OPENING_S, Speaker
+from glowd.daemon.speaker.device_thread import DeviceThread
+from glowd.daemon.speaker.link import GatewayLink
+from glowd.daemon.speaker.playback import OPENING_S, Playback
 
 log = logging.getLogger("glowd")
 
 STOP_S = 1.0
-HANG_S = 30.0  # a device that hangs this long is only cured by a new process
+HANG_S = 30.0  # after this time only a new process helps
 
 
-def serve(role: Role, settings: Settings) -> None:
-    """Run until the role is to stop. Raises RuntimeError when the device hangs for good."""
+def serve(role: Role, settings: SpeakerSettings) -> None:
+    """Run until the role is to stop. Raises RuntimeError if the device hangs for HANG_S."""
     block_samples = max(1, round(settings.block_ms * RATE_HZ / 1000))
     endpoint = addresses(role.config.server, role.run_dir).speaker
-    pump = Pump(PortAudioOutput(settings), block_samples)
-    speaker = Speaker(connect_speaker(endpoint), pump, block_samples)
-    hurry()
-    pump.start()
+    thread = DeviceThread(PortAudioOutput(settings), block_samples)
+    playback = Playback(GatewayLink(connect_speaker(endpoint)), thread, block_samples, role.instance)
+    request_realtime_priority()
+    thread.start()
     try:
-        loop(role, speaker, pump)
+        loop(role, playback, thread)
     finally:
-        if not pump.stop(STOP_S):
+        if not thread.stop(STOP_S):
             log.error("the sound device hangs; ending without closing it")
             role.failed("the sound device hangs")
-            os._exit(EXIT_FAILED)  # an orderly exit would close PortAudio, and hang in it as well
+            os._exit(EXIT_FAILED)  # an orderly exit would close PortAudio, and hang in it
 
 
-def loop(role: Role, speaker: Speaker, pump: Pump) -> None:
-    """Turn until the role is to stop; say ready when it is known whether there is a device."""
-    began_s, ready = time.monotonic(), False
+def loop(role: Role, playback: Playback, thread: DeviceThread) -> None:
+    """Step until the role is to stop; report ready once it is known whether there is a device."""
+    began_s, is_ready = time.monotonic(), False
     while not role.stopping.is_set():
-        speaker.turn()
+        playback.step()
         role.alive()
-        if not ready and (speaker.settled or time.monotonic() - began_s > OPENING_S):
-            ready = True
-            role.ready(**({"device": speaker.device.name} if speaker.device else {"warning": speaker.gone}))
+        if not is_ready and (playback.settled or time.monotonic() - began_s > OPENING_S):
+            is_ready = True
+            device = playback.device
+            role.ready(**({"device": device.name} if device else {"warning": playback.missing_because}))
             gc.collect()
             gc.freeze()
-        if pump.stalled_s > HANG_S:
-            raise RuntimeError(f"the sound device has hung for {HANG_S:g} s, which only a new process cures")
+        if thread.stalled_s > HANG_S:
+            raise RuntimeError(f"the sound device has hung for {HANG_S:g} s; only a new process helps")
 
 
 def main() -> None:

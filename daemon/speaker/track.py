@@ -1,201 +1,148 @@
-"""One stream inside the mixer: a queue of samples that knows when it may sound, and how it falls silent without a click.
+"""One stream inside the mixer: when its samples may be played, and how it becomes silent without a click.
 
-Rules: arithmetic only. No clock, no device, no thread, no other stream. Sample indices are absolute in the stream's
-generation; `at` is an index on the mixer's own output, the only measure of time that this file knows.
+Rules: arithmetic only. No clock, no device, no thread, no other stream. `at` is an index on the mixer's own output, the
+only measure of time here. Sample indices are absolute in the stream's utterance.
 
-A track that sounds with its end unknown never plays its last few milliseconds at full level: they are its reserve, so
-that a queue that runs dry is faded out in time. A fade takes samples from the queue like any other sound, hence nothing
-is lost or played twice: what a gap costs is time.
+    FILLING --enough samples--> PLAYING --all played, stream ended--> DONE
+       ^                          |  ^
+       |                 too few  |  | resume (fades in)
+       +--faded out-- STARVING <--+  |
+       ^                          |  |
+       | resume          pause    v  |         flush in any phase --> FLUSHING --faded out--> DONE
+       +--- PAUSED <--faded out-- PAUSING
+
+A playing track whose stream has not ended never plays its last few milliseconds at full level. They are its reserve, so
+that it can fade out in time when no more samples come. A fade plays samples of the queue, so nothing is lost or played
+twice; what a gap costs is time.
 """
 
-import math
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
-import numpy as np
-from numpy.typing import NDArray
-
-Samples = NDArray[np.float32]
+from glowd.daemon.speaker.events import Event, Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.ramp import Ramp
+from glowd.daemon.speaker.sample_queue import SampleQueue, Samples
 
 STARVE_FADE_MS, PAUSE_FADE_MS, GAIN_FADE_MS = 5, 10, 20
-REPORT_EVERY_MS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """Output sample `at` is sample `sample` of the stream. At every start of sound, then about every 50 ms of it."""
-
-    key: int
-    at: int
-    sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class Starved:
-    """From `at` on, `missing` samples of silence stood where sample `sample` should have. Told when the gap is over."""
-
-    key: int
-    at: int
-    sample: int
-    missing: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """The stream's end is known and its last sample is before output sample `at`: `samples` were played in all."""
-
-    key: int
-    at: int
-    samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The flushed stream is silent from `at` on; `last_sample` is -1 when none was played."""
-
-    key: int
-    at: int
-    last_sample: int
-    dropped: int
-
-
-Event = Reached | Starved | Drained | Cut
-
-
-class Ramp:
-    """A value that glides to its target along a raised cosine: no step, and no kink at either end."""
-
-    def __init__(self, value: float) -> None:
-        self._start = self._target = value
-        self._steps = self._done = 0
-
-    @property
-    def value(self) -> float:
-        """Where it is: the value that was last taken."""
-        if self._done >= self._steps:
-            return self._target
-        share = self._done / (self._steps + 1)
-        return self._start + (self._target - self._start) * (0.5 - 0.5 * math.cos(math.pi * share))
-
-    @property
-    def steps_left(self) -> int:
-        """Samples until the target is reached."""
-        return self._steps - self._done
-
-    def glide(self, target: float, steps: int) -> None:
-        """Head for `target` from the present value, to be there after `steps` samples."""
-        self._start, self._target, self._steps, self._done = self.value, target, steps, 0
-
-    def take(self, samples: int) -> float | Samples:
-        """The next `samples` values: one float while the value stands, else [samples]."""
-        if self.steps_left == 0:
-            return self._target
-        steps = np.arange(self._done, self._done + samples)
-        self._done = min(self._done + samples, self._steps)
-        share = np.minimum((steps + 1) / (self._steps + 1), 1)
-        values = self._start + (self._target - self._start) * (0.5 - 0.5 * np.cos(np.pi * share))
-        values[steps >= self._steps] = self._target
-        return values.astype(np.float32)
+PROGRESS_EVERY_MS = 50
 
 
 class Phase(Enum):
-    """What a track does with the next sample."""
+    """What a track does with its next sample."""
 
-    FILLING = auto()  # silent until the cushion is there: at the start, and again after a gap
-    SOUNDING = auto()
-    FADING = auto()  # on its way to the phase in `_after`
+    FILLING = auto()
+    """Silent until enough samples are there: at the start, and again after a gap."""
+    PLAYING = auto()
+    STARVING = auto()
+    """Fading out, because no more samples have come."""
+    PAUSING = auto()
     PAUSED = auto()
+    FLUSHING = auto()
     DONE = auto()
 
 
+AFTER_FADE = {Phase.STARVING: Phase.FILLING, Phase.PAUSING: Phase.PAUSED, Phase.FLUSHING: Phase.DONE}
+"""The phases in which a track fades out, and the one that follows each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The lengths of fades and reports, in samples."""
+
+    starve_fade: int
+    pause_fade: int
+    gain_fade: int
+    progress: int
+
+    @classmethod
+    def at_rate(cls, rate_hz: int) -> "Lengths":
+        """The lengths at a sample rate."""
+        times_ms = (STARVE_FADE_MS, PAUSE_FADE_MS, GAIN_FADE_MS, PROGRESS_EVERY_MS)
+        return cls(*(time_ms * rate_hz // 1000 for time_ms in times_ms))
+
+
+@dataclass(slots=True)
+class Gap:
+    """A gap that is not over: where it began on the output, the sample it delays, its length so far."""
+
+    at: int
+    sample: int
+    missing: int = 0
+
+
 class Track:
-    """One stream of the mix. Owner: the mixer."""
+    """One stream of the mix. Owner: the mixer, which takes `events`. A detached track is `silent`: it emits no Flushed."""
 
     def __init__(
-        self, key: int, gain: float, prefill_samples: int, first_sample: int, rate_hz: int, events: list[Event]
+        self, key: int, gain: float, prefill_samples: int, first_sample: int, lengths: Lengths, events: list[Event]
     ) -> None:
-        self.key, self.phase, self.ended, self.silent_end = key, Phase.FILLING, False, False
-        self._after, self._flushing = Phase.FILLING, False
-        self._chunks: deque[Samples] = deque()
-        self._head, self._last = first_sample, first_sample - 1  # index of the next sample to play, of the last played
-        self._queued = self._dropped = 0  # samples in _chunks that will be played; samples flushed
+        self.key, self.phase, self.ended, self.silent = key, Phase.FILLING, False, False
+        self._lengths, self._events = lengths, events
+        self._queue = SampleQueue(first_sample)
         self._gain, self._level = Ramp(gain), Ramp(0.0 if first_sample else 1.0)
-        self._gap_at = self._missing = 0  # the gap: where on the output it began, its length; none while _starved < 0
-        self._starved = -1  # the index of the sample that the gap stands before
-        self._reserve = STARVE_FADE_MS * rate_hz // 1000
-        self._pause_fade, self._gain_fade = PAUSE_FADE_MS * rate_hz // 1000, GAIN_FADE_MS * rate_hz // 1000
-        self._report_every, self._report_at = REPORT_EVERY_MS * rate_hz // 1000, 0
-        self._cushion = max(prefill_samples, self._reserve + 1)
-        self._events = events
+        self._prefill = max(prefill_samples, lengths.starve_fade + 1)
+        self._gap: Gap | None = None
+        self._dropped = self._progress_at = 0
 
     # ---------------------------------------------------------------- commands
 
     def push(self, first_sample: int, samples: Samples, last: bool) -> None:
-        """Queue samples [n] of the stream. Raises ValueError when they are not the next ones."""
-        if self._flushing:
+        """Queue samples [n] of the stream. Raises ValueError if they are not the next ones."""
+        if self.phase is Phase.FLUSHING:
             self._dropped += len(samples)
             return
-        wanted = self._head + self._queued
-        if self.ended or first_sample != wanted:
-            raise ValueError(
-                f"track {self.key}: samples from {first_sample} on, wanted {'none' if self.ended else wanted}"
-            )
-        if len(samples):
-            self._chunks.append(samples)
-            self._queued += len(samples)
+        if self.ended or first_sample != self._queue.end:
+            expected = "none, because the stream has ended" if self.ended else str(self._queue.end)
+            raise ValueError(f"track {self.key}: samples begin at {first_sample}; expected {expected}")
+        self._queue.push(samples)
         self.ended = last
 
     def gain(self, gain: float) -> None:
-        """Glide to a new gain (a factor)."""
-        self._gain.glide(gain, self._gain_fade)
+        """Move to a new gain (a factor)."""
+        self._gain.move_to(gain, self._lengths.gain_fade)
 
     def pause(self) -> None:
-        """Fade out and stand still."""
-        if self._flushing or self.phase is Phase.DONE:
+        """Fade out and hold the position."""
+        if self.phase in (Phase.FLUSHING, Phase.DONE):
             return
-        if self.phase is Phase.SOUNDING:
-            self._fade(self._pause_fade, Phase.PAUSED)
-        elif self.phase is Phase.FADING:
-            self._after = Phase.PAUSED
+        if self.phase is Phase.PLAYING:
+            self._fade_out(self._lengths.pause_fade, Phase.PAUSING)
         else:
-            self.phase = Phase.PAUSED
+            self.phase = Phase.PAUSING if self.phase in AFTER_FADE else Phase.PAUSED
         self._end_gap()
 
     def resume(self) -> None:
-        """Go on where `pause` stopped."""
+        """Continue from where `pause` stopped."""
         if self.phase is Phase.PAUSED:
             self.phase = Phase.FILLING
-        elif self.phase is Phase.FADING and self._after is Phase.PAUSED:
-            self.phase = Phase.SOUNDING
-            self._level.glide(1.0, self._pause_fade)
+        elif self.phase is Phase.PAUSING:
+            self.phase = Phase.PLAYING
+            self._level.move_to(1.0, self._lengths.pause_fade)
 
     def flush(self, fade_samples: int, at: int) -> None:
-        """Fade out over what is queued, at most `fade_samples` of it, and drop the rest."""
-        if self._flushing or self.phase is Phase.DONE:
+        """Fade out over at most `fade_samples` of what is queued, and drop the rest."""
+        if self.phase in (Phase.FLUSHING, Phase.DONE):
             return
-        self._flushing = True
         self._end_gap()
-        audible = self.phase in (Phase.SOUNDING, Phase.FADING)
-        self._drop_from(min(fade_samples, self._queued) if audible else 0)
-        self._fade(self._queued, Phase.DONE)
-        self._settle(at)
+        is_audible = self.phase in (Phase.PLAYING, Phase.STARVING, Phase.PAUSING)
+        self._dropped += self._queue.truncate(min(fade_samples, len(self._queue)) if is_audible else 0)
+        self._fade_out(len(self._queue), Phase.FLUSHING)
+        self._end_phase(at)
 
-    def interrupt(self, at: int) -> None:
-        """The output has stopped: a fade that was under way is over; the next sound fades in."""
-        if self.phase is Phase.FADING:
-            self.phase = self._after
-            if self._flushing:
-                self._drop_from(0)
-                self._finish(at)
-            self._level = Ramp(0.0)
-        elif self.phase is Phase.SOUNDING:
+    def stop_output(self, at: int) -> None:
+        """The device has stopped: a fade under way is over; the next sound is faded in."""
+        if self.phase is Phase.FLUSHING:
+            self._dropped += self._queue.truncate(0)
+            self._finish_flush(at)
+        elif self.phase is Phase.PLAYING:
             self.phase, self._level = Phase.FILLING, Ramp(0.0)
+        elif self.phase in AFTER_FADE:
+            self.phase, self._level = AFTER_FADE[self.phase], Ramp(0.0)
 
     def miss(self, missing: int, at: int) -> None:
-        """The device ran dry by itself while this track sounded."""
-        if self.phase is Phase.SOUNDING:
-            self._events.append(Starved(self.key, at, self._head, missing))
+        """The device itself had no samples for a while: an underrun, if this track was playing."""
+        if self.phase is Phase.PLAYING:
+            self._events.append(Underrun(self.key, at, self._queue.head, missing))
 
     # ---------------------------------------------------------------- mixing
 
@@ -203,90 +150,69 @@ class Track:
         """Add the next samples to `out` [n], which begins at output sample `at`. `scratch` [>= n] is overwritten."""
         filled = 0
         while filled < len(out):
-            run = self._run(len(out) - filled, at + filled)
+            self.advance_phase(at + filled)
+            run = self.playable(len(out) - filled)
             if run == 0:
                 break
-            self._play(out[filled : filled + run], scratch)
+            factor = self._level.take(run) * self._gain.take(run)
+            self._queue.mix_into(out[filled : filled + run], factor, scratch)
             filled += run
-            self._settle(at + filled)
-        if self.phase is Phase.FILLING and self._starved >= 0:
-            self._missing += len(out) - filled
+            self._end_phase(at + filled)
+        if self.phase is Phase.FILLING and self._gap:
+            self._gap.missing += len(out) - filled
 
-    def _run(self, limit: int, at: int) -> int:
-        """How many samples, `limit` at most, can be played before something changes; 0: none now."""
-        if self.phase is Phase.FILLING:
-            if not (self.ended or self._queued >= self._cushion):
-                return 0
+    def advance_phase(self, at: int) -> None:
+        """Begin to play if enough samples are there; begin to fade out if only the reserve is left."""
+        if self.phase is Phase.FILLING and (self.ended or len(self._queue) >= self._prefill):
             self._start(at)
-        if self.phase is Phase.SOUNDING and not self.ended:
-            if self._queued > self._reserve:
-                return min(limit, self._queued - self._reserve)
-            self._starved, self._gap_at, self._missing = self._head + self._queued, at + self._queued, 0
-            self._fade(self._queued, Phase.FILLING)
-        if self.phase is Phase.FADING:
-            return min(limit, self._level.steps_left)
-        return min(limit, self._queued) if self.phase is Phase.SOUNDING else 0
+        if self.phase is Phase.PLAYING and not self.ended and len(self._queue) <= self._lengths.starve_fade:
+            self._gap = Gap(at + len(self._queue), self._queue.end)
+            self._fade_out(len(self._queue), Phase.STARVING)
+
+    def playable(self, limit: int) -> int:
+        """How many samples, at most `limit`, can be played in this phase."""
+        if self.phase is Phase.PLAYING:
+            reserve = 0 if self.ended else self._lengths.starve_fade
+            return min(limit, len(self._queue) - reserve)
+        return min(limit, self._level.steps_left) if self.phase in AFTER_FADE else 0
 
     def _start(self, at: int) -> None:
-        if self._queued:
-            self._end_gap(heard=True)
-            self._events.append(Reached(self.key, at, self._head))
-            self._report_at = at + self._report_every
-        self.phase = Phase.SOUNDING
+        self.phase = Phase.PLAYING
+        if len(self._queue):
+            self._end_gap(is_heard=True)
+            self._report_progress(at)
         if self._level.value < 1:
-            self._level.glide(1.0, min(self._reserve, self._queued))
-        self._settle(at)
+            self._level.move_to(1.0, min(self._lengths.starve_fade, len(self._queue)))
+        self._end_phase(at)
 
-    def _play(self, out: Samples, scratch: Samples) -> None:
-        level, gain = self._level.take(len(out)), self._gain.take(len(out))
-        factor = level * gain
-        done = 0
-        while done < len(out):
-            chunk = self._chunks[0]
-            run = min(len(chunk), len(out) - done)
-            part = factor if isinstance(factor, float) else factor[done : done + run]
-            np.multiply(chunk[:run], part, out=scratch[:run])
-            out[done : done + run] += scratch[:run]
-            done += run
-            if run == len(chunk):
-                self._chunks.popleft()
+    def _end_phase(self, at: int) -> None:
+        """Leave the phase if its fade or the stream is over at output sample `at`; report progress while it plays."""
+        if self.phase in AFTER_FADE and self._level.steps_left == 0:
+            if self.phase is Phase.FLUSHING:
+                self._finish_flush(at)
             else:
-                self._chunks[0] = chunk[run:]
-        self._head += done
-        self._queued -= done
-        self._last = self._head - 1
-
-    def _settle(self, at: int) -> None:
-        """Change the phase where a fade or the stream is over at output sample `at`, and report the position."""
-        if self.phase is Phase.FADING and self._level.steps_left == 0:
-            self.phase = self._after
-            if self._flushing:
-                self._finish(at)
-        elif self.phase is Phase.SOUNDING and self.ended and not self._queued:
+                self.phase = AFTER_FADE[self.phase]
+        elif self.phase is Phase.PLAYING and self.ended and not len(self._queue):
             self.phase = Phase.DONE
-            self._events.append(Drained(self.key, at, self._head))
-        elif self.phase is Phase.SOUNDING and at >= self._report_at:
-            self._events.append(Reached(self.key, at, self._head))
-            self._report_at = at + self._report_every
+            self._events.append(Finished(self.key, at, self._queue.head))
+        elif self.phase is Phase.PLAYING and at >= self._progress_at:
+            self._report_progress(at)
 
-    def _fade(self, steps: int, after: Phase) -> None:
-        steps = min(steps, self._queued)
-        self._level.glide(0.0, steps)
-        self.phase, self._after = Phase.FADING, after
+    def _report_progress(self, at: int) -> None:
+        self._events.append(Progress(self.key, at, self._queue.head))
+        self._progress_at = at + self._lengths.progress
 
-    def _drop_from(self, keep: int) -> None:
-        """Keep the next `keep` queued samples and drop those behind them."""
-        self._dropped += self._queued - keep
-        self._queued = keep
+    def _fade_out(self, samples: int, phase: Phase) -> None:
+        self._level.move_to(0.0, min(samples, len(self._queue)))
+        self.phase = phase
 
-    def _finish(self, at: int) -> None:
+    def _finish_flush(self, at: int) -> None:
         self.phase = Phase.DONE
-        self._chunks.clear()
-        if not self.silent_end:
-            self._events.append(Cut(self.key, at, self._last, self._dropped))
+        if not self.silent:
+            self._events.append(Flushed(self.key, at, self._queue.head - 1, self._dropped))
 
-    def _end_gap(self, heard: bool = False) -> None:
-        """Tell of the gap that is over. A gap of no samples was still a dip, if sound follows (`heard`)."""
-        if self._starved >= 0 and (self._missing or heard):
-            self._events.append(Starved(self.key, self._gap_at, self._starved, self._missing))
-        self._starved = -1
+    def _end_gap(self, is_heard: bool = False) -> None:
+        """Report the gap that is over. A gap of no samples was still a dip, if sound follows (`is_heard`)."""
+        if self._gap and (self._gap.missing or is_heard):
+            self._events.append(Underrun(self.key, self._gap.at, self._gap.sample, self._gap.missing))
+        self._gap = None

@@ -1,10 +1,10 @@
-"""Messages to bytes and back, within bounds.
+"""Turns messages into bytes and bytes into messages, within limits.
 
 Rules of this file: no I/O, no session state, no particular message; numpy and msgpack only.
 On the wire: one msgpack map (key "type" and the fields), then the raw little-endian array of the payload field, if any.
 
-Decoding is total: any bytes give a Message or raise WireError, in bounded time and memory.
-WireError is the peer's fault and carries a number; LocalError is ours: we built a message that breaks its own rules.
+Any bytes decode to a Message or raise WireError, in bounded time and memory. A WireError is the peer's fault and carries a
+number. A LocalError is our own fault: a message breaks its own declaration.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2
 
 
 class WireError(Exception):
-    """The peer's fault. `stream` names the stream it concerns, "" if none could be read."""
+    """A fault of the peer. `stream` is the name of the stream it concerns, "" if none could be read."""
 
     def __init__(self, code: Code, text: str, stream: str = "") -> None:
         super().__init__(f"{int(code)} {code.name}: {text}")
@@ -29,19 +29,19 @@ class WireError(Exception):
 
 
 class LocalError(Exception):
-    """Our own fault: a message was built that its own declaration does not allow."""
+    """Our own fault: a message breaks its own declaration."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """What one message may cost the reader. `max_str_bytes` also bounds keys."""
+    """The most that one message may cost its reader. `max_str_bytes` also limits keys."""
 
     max_message_bytes: int = 1 << 20
     max_parts: int = 2
     max_chunk_frames: int = 512
     max_header_bytes: int = 8192
     max_map_len: int = 64
-    max_array_len: int = 64
+    max_array_len: int = 512
     max_str_bytes: int = 2048
 
 
@@ -49,20 +49,20 @@ DEFAULT_LIMITS = Limits()
 
 
 class Codec:
-    """Encodes and decodes one family of messages."""
+    """Encodes and decodes the messages of one protocol."""
 
     def __init__(self, messages: Iterable[type[Message]]) -> None:
         self.types: Mapping[str, type[Message]] = {cls.TYPE: cls for cls in messages}
 
     def encode(self, msg: Message) -> list[bytes]:
-        """The parts of a multipart message. Raises LocalError when `msg` breaks its own declaration."""
+        """The parts of a multipart message. Raises LocalError if `msg` breaks its own declaration."""
         header = msg.header()
         try:
             if self.types.get(msg.TYPE) is not type(msg):
                 raise WireError(Code.UNKNOWN_TYPE, f"{msg.TYPE} does not belong to this protocol")
             check_fields(type(msg), header)
             head = msgpack.packb({"type": msg.TYPE, **header})
-            return [head] if msg.PAYLOAD is None else [head, pack_payload(msg, *msg.PAYLOAD)]
+            return [head] if msg.PAYLOAD is None else [head, pack_payload(msg, header)]
         except (WireError, ValueError, OverflowError) as fault:
             raise LocalError(f"cannot send {msg.TYPE}: {fault}") from fault
 
@@ -79,23 +79,24 @@ class Codec:
         except WireError as fault:
             raise WireError(fault.code, fault.text, stream) from None
 
-    def _build(self, header: dict[str, Any], rest: Sequence[Any], limits: Limits) -> Message:
+    def _build(self, header: dict[str, Any], payloads: Sequence[Any], limits: Limits) -> Message:
         kind = header.get("type")
         cls = self.types.get(kind) if type(kind) is str else None
         if cls is None:
-            raise WireError(Code.UNKNOWN_TYPE, f"type {show(kind)}; known: {', '.join(self.types)}")
+            raise WireError(Code.UNKNOWN_TYPE, f"type {show(kind)} is unknown; expected one of {', '.join(self.types)}")
         known = {key: header[key] for key in cls.FIELDS if key in header}
         check_fields(cls, known)
-        msg = cls(**known)
-        if len(rest) != (cls.PAYLOAD is not None):
-            raise WireError(Code.MALFORMED, f"{kind} has {len(rest)} payload parts, not {1 - len(rest)}")
+        expected = int(cls.PAYLOAD is not None)
+        if len(payloads) != expected:
+            raise WireError(Code.MALFORMED, f"{kind} has {len(payloads)} payload parts; expected {expected}")
+        values = {key: cls.FIELDS[key].read(value) for key, value in known.items()}
         if cls.PAYLOAD is not None:
-            object.__setattr__(msg, cls.PAYLOAD[0], unpack_payload(msg, cls.PAYLOAD[1], rest[0], limits))
-        return msg
+            values[cls.PAYLOAD.name] = unpack_payload(cls, {**cls.DEFAULTS, **known}, payloads[0], limits)
+        return cls(**values)
 
 
 def check_fields(cls: type[Message], header: Mapping[str, Any]) -> None:
-    """Refuse missing fields and values outside their declaration."""
+    """Raises WireError if a required field is missing, or a value is not allowed."""
     missing = sorted(cls.REQUIRED - header.keys())
     if missing:
         raise WireError(Code.BAD_FIELD, f"{cls.TYPE} lacks {', '.join(missing)}")
@@ -106,7 +107,7 @@ def check_fields(cls: type[Message], header: Mapping[str, Any]) -> None:
 
 
 def show(value: Any) -> str:
-    """A short, harmless picture of a value a peer sent."""
+    """A value of a peer for an error message: short, and safe to print."""
     scalars = (type(None), bool, int, float, str)
     if type(value) in scalars or (type(value) is list and all(type(item) in scalars for item in value[:9])):
         return repr(value[:9] if type(value) is list else value)[:60]
@@ -114,10 +115,10 @@ def show(value: Any) -> str:
 
 
 def read_header(parts: Sequence[Any], limits: Limits) -> dict[str, Any]:
-    """The header map, read within the limits."""
+    """The header map. Raises WireError if the parts exceed the limits or the header is not a map."""
     sizes = [memoryview(part).nbytes for part in parts]
     if not sizes:
-        raise WireError(Code.MALFORMED, "a message without parts")
+        raise WireError(Code.MALFORMED, "a message without parts; expected a header, then the payload if there is one")
     for size, limit, what in (
         (len(sizes), limits.max_parts, "parts"),
         (sizes[0], limits.max_header_bytes, "header bytes"),
@@ -129,62 +130,74 @@ def read_header(parts: Sequence[Any], limits: Limits) -> dict[str, Any]:
 
 
 def unpack_map(data: Any, limits: Limits) -> dict[str, Any]:
+    """The map that `data` packs. Raises WireError."""
     try:
         header = msgpack.unpackb(
             data, raw=False, strict_map_key=True, object_pairs_hook=unique_map, max_bin_len=0, max_ext_len=0,
             max_str_len=limits.max_str_bytes, max_array_len=limits.max_array_len, max_map_len=limits.max_map_len,
         )  # fmt: skip
     except (ValueError, OverflowError, msgpack.UnpackException) as fault:
-        raise WireError(Code.MALFORMED, f"the header is no msgpack map within the limits: {fault}"[:300]) from None
+        raise WireError(Code.MALFORMED, f"the header is not a msgpack map within the limits: {fault}"[:300]) from None
     if type(header) is not dict:
         raise WireError(Code.MALFORMED, f"the header is {show(header)}, not a map")
     return header
 
 
 def unique_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    """A map of `pairs`. Raises ValueError if a key appears twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
         raise ValueError("a key appears twice")
-    return made
+    return found
 
 
-def payload_shape(msg: Message, payload: Payload) -> tuple[int, ...]:
-    return tuple(axis if isinstance(axis, int) else getattr(msg, axis) for axis in payload.shape)
+def payload_shape(payload: Payload, header: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape that a header gives its payload."""
+    return tuple(axis if isinstance(axis, int) else header[axis] for axis in payload.shape)
 
 
-def payload_dtype(msg: Message, payload: Payload) -> np.dtype[Any]:
-    return DTYPES[payload.dtype if payload.dtype in DTYPES else getattr(msg, payload.dtype)]
+def payload_dtype(payload: Payload, header: Mapping[str, Any]) -> np.dtype[Any]:
+    """The type of the numbers that a header gives its payload."""
+    return DTYPES[payload.dtype if payload.dtype in DTYPES else header[payload.dtype]]
 
 
-def pack_payload(msg: Message, key: str, payload: Payload) -> bytes:
-    values = np.asarray(getattr(msg, key), np.float32)
-    if values.shape != (shape := payload_shape(msg, payload)):
-        raise WireError(Code.BAD_SHAPE, f"{msg.TYPE}.{key} has shape {values.shape}; the header says {shape}")
+def pack_payload(msg: Message, header: Mapping[str, Any]) -> bytes:
+    """The bytes of a message's payload. Raises WireError if it is not what the header says."""
+    payload = msg.PAYLOAD
+    assert payload is not None
+    values = np.asarray(getattr(msg, payload.name), np.float32)
+    if values.shape != (shape := payload_shape(payload, header)):
+        raise WireError(Code.BAD_SHAPE, f"{msg.TYPE}.{payload.name} has shape {values.shape}; the header says {shape}")
     check_values(values, payload, msg.TYPE)
-    return values.astype(payload_dtype(msg, payload)).tobytes()
+    return values.astype(payload_dtype(payload, header)).tobytes()
 
 
-def unpack_payload(msg: Message, payload: Payload, data: Any, limits: Limits) -> Array:
-    """The payload as float32, after its type, shape and size were found to agree."""
-    shape, dtype = payload_shape(msg, payload), payload_dtype(msg, payload)
+def unpack_payload(cls: type[Message], header: Mapping[str, Any], data: Any, limits: Limits) -> Array:
+    """The payload as float32. Raises WireError unless `data` has the shape, type and size that the header says."""
+    payload = cls.PAYLOAD
+    assert payload is not None
+    shape, dtype = payload_shape(payload, header), payload_dtype(payload, header)
     if payload.chunked and shape[0] > limits.max_chunk_frames:
         raise WireError(Code.TOO_LARGE, f"{shape[0]} frames in one message; at most {limits.max_chunk_frames}")
     expected, nbytes = math.prod(shape) * dtype.itemsize, memoryview(data).nbytes
     if nbytes != expected:
-        raise WireError(Code.BAD_SHAPE, f"{msg.TYPE} payload of {nbytes} bytes; {list(shape)} {dtype} needs {expected}")
+        raise WireError(Code.BAD_SHAPE, f"{cls.TYPE} payload of {nbytes} bytes; {list(shape)} {dtype} needs {expected}")
     raw = np.frombuffer(data, dtype) if nbytes else np.empty(0, dtype)
     values = raw.reshape(shape).astype(np.float32, copy=False)
-    check_values(values, payload, msg.TYPE)
+    check_values(values, payload, cls.TYPE)
     return values
 
 
 def check_values(values: Array, payload: Payload, kind: str) -> None:
+    """Raises WireError if a value is not finite or out of the payload's range."""
     if payload.low is None or payload.high is None or not values.size:
         return
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise WireError(Code.NOT_FINITE, f"{kind} payload holds NaN or Inf, first at index {row}")
+        raise WireError(
+            Code.NOT_FINITE, f"{kind} payload contains NaN or Inf, first at index {row}; expected finite numbers"
+        )
     low, high = float(values.min()), float(values.max())
     if low < payload.low or high > payload.high:
         allowed = f"{payload.low:g}..{payload.high:g}"
-        raise WireError(Code.OUT_OF_RANGE, f"{kind} payload reaches from {low:g} to {high:g}; allowed: {allowed}")
+        raise WireError(Code.OUT_OF_RANGE, f"{kind} payload ranges from {low:g} to {high:g}; allowed: {allowed}")

@@ -1,6 +1,6 @@
-"""Where the daemon is found by those who name no address: environment variables, then the run directory.
+"""The default addresses of the daemon: from environment variables, else in the run directory.
 
-Rules: reads the environment, makes and opens nothing.
+Rules: reads the environment; creates and opens nothing.
 """
 
 import os
@@ -10,7 +10,7 @@ __all__ = ["default_endpoint", "default_run_dir", "default_telemetry"]
 
 
 def default_run_dir() -> Path:
-    """Where the daemon's sockets live: $GLOWD_RUN_DIR, $XDG_RUNTIME_DIR/glowd or /tmp/glowd-<uid>."""
+    """The directory of the daemon's sockets: $GLOWD_RUN_DIR, $XDG_RUNTIME_DIR/glowd or /tmp/glowd-<uid>."""
     if chosen := os.environ.get("GLOWD_RUN_DIR"):
         return Path(chosen).absolute()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -18,10 +18,10 @@ def default_run_dir() -> Path:
 
 
 def default_endpoint() -> str:
-    """Where clients find the daemon: $GLOWD_ENDPOINT, else the socket in the run directory."""
+    """The address for clients: $GLOWD_ENDPOINT, else the socket in the run directory."""
     return os.environ.get("GLOWD_ENDPOINT") or f"ipc://{default_run_dir()}/glowd.ipc"
 
 
 def default_telemetry() -> str:
-    """Where the daemon publishes telemetry: $GLOWD_TELEMETRY, else the socket in the run directory."""
+    """The address of the telemetry: $GLOWD_TELEMETRY, else the socket in the run directory."""
     return os.environ.get("GLOWD_TELEMETRY") or f"ipc://{default_run_dir()}/top.ipc"

@@ -1,10 +1,11 @@
-"""Declaring messages: frozen dataclasses whose every field states what it may hold.
+"""How a message is declared: a frozen dataclass in which every field says what it may hold.
 
-Rules of this file: no bytes, no I/O, and no particular message. A message is a class decorated with `@message`; each
-header field is declared by one of the field functions (`integer`, `identifier`, ...), the array behind the header, if
-any, by `array`. The codec reads and writes bytes by these declarations alone.
+Rules of this file: no bytes, no I/O, and no particular message. A message is a class decorated with `@message`. Each
+header field is declared by one of the field functions (`integer`, `identifier`, ...), and the array behind the header, if
+there is one, by `array`. The codec needs nothing but these declarations to read and write bytes.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -15,6 +16,8 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import numpy as np
 from numpy.typing import NDArray
 
+from glowd.daemon.wire.records import Record, read, required_keys
+
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_INDEX = 2**53 - 1  # every language's numbers hold this exactly
 MAX_NS = 2**63 - 1
@@ -23,7 +26,7 @@ Array = NDArray[np.float32]
 
 
 class Code(IntEnum):
-    """Numbers of the errors a peer can be told. 1xx message, 2xx stream, 3xx mel, 4xx refused, 5xx daemon."""
+    """Error numbers. 1xx: message, 2xx: stream, 3xx: mel, 4xx: refused, 5xx: daemon."""
 
     MALFORMED = 100
     UNKNOWN_TYPE = 101
@@ -41,6 +44,7 @@ class Code(IntEnum):
     BAD_SHAPE = 301
     NOT_FINITE = 302
     OUT_OF_RANGE = 303
+    UNLIKELY_MEL = 304
     AT_CAPACITY = 400
     TOO_MANY_CLIENTS = 401
     UNKNOWN_VOICE = 402
@@ -56,35 +60,53 @@ class Code(IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spec:
-    """What one header field may hold: words for people, a test for machines, the code of the refusal."""
+    """What one header field may hold: as text for error messages, as a test, and the error code of a value that fails it.
+
+    `read` turns the value in the header into the value of the field.
+    """
 
     allowed: str
     accepts: Callable[[Any], bool]
     code: Code = Code.BAD_FIELD
+    read: Callable[[Any], Any] = lambda value: value
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Payload:
-    """The array behind the header: `shape` and `dtype` name header fields (or fix a number, a dtype)."""
+    """The array behind the header, in the field `name`. `shape` and `dtype` name header fields, or are fixed values."""
 
+    name: str
     shape: tuple[str | int, ...]
     dtype: str
     low: float | None
     high: float | None
-    chunked: bool  # the first axis counts mel frames and obeys Limits.max_chunk_frames
+    chunked: bool  # the first axis counts mel frames; Limits.max_chunk_frames applies
+
+
+class WarningCode(IntEnum):
+    """Numbers of the warnings a peer can be told. 60x: the mel; 61x: what was done to the audio; 62x: who is late."""
+
+    MEL_SCALE = 600
+    MEL_FLOOR = 601
+    MEL_CONSTANT = 602
+    MEL_PADDING = 603
+    MEL_ORDER = 604
+    MEL_APPROXIMATE = 605
 
 
 REQUIRED: Any = dataclasses.MISSING
 
 
 def field(spec: Spec, *, default: Any = REQUIRED) -> Any:
-    """Declare a header field; a mutable default is copied for each message."""
+    """Declare a header field. A mutable default is copied for each message."""
     if isinstance(default, dict | list):
         return dataclasses.field(default_factory=default.copy, metadata={"spec": spec})
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
 def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED) -> Any:
+    """An integer in low..high; true and false are not integers."""
+
     def accepts(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
@@ -92,10 +114,13 @@ def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED) -> 
 
 
 def nanoseconds(*, default: Any = REQUIRED) -> Any:
+    """A reading of a monotonic clock, in nanoseconds."""
     return integer(0, MAX_NS, default=default)
 
 
 def number(low: float, high: float, *, default: Any = REQUIRED) -> Any:
+    """A finite number in low..high."""
+
     def accepts(value: Any) -> bool:
         return type(value) in (int, float) and low <= value <= high  # NaN fails both comparisons
 
@@ -103,15 +128,17 @@ def number(low: float, high: float, *, default: Any = REQUIRED) -> Any:
 
 
 def flag(*, default: Any = REQUIRED) -> Any:
+    """True or false."""
     return field(Spec("true or false", lambda value: type(value) is bool), default=default)
 
 
 def choice(*options: str, default: Any = REQUIRED) -> Any:
+    """One of the `options`."""
     return field(Spec(" or ".join(map(repr, options)), lambda value: value in options), default=default)
 
 
 def identifier(*extra: str, default: Any = REQUIRED) -> Any:
-    """A name, or one of the `extra` words."""
+    """A name, or one of the `extra` values."""
 
     def accepts(value: Any) -> bool:
         return type(value) is str and (value in extra or NAME.fullmatch(value) is not None)
@@ -120,14 +147,16 @@ def identifier(*extra: str, default: Any = REQUIRED) -> Any:
     return field(Spec(f"1..64 characters of A-Z a-z 0-9 . _ -{also}", accepts), default=default)
 
 
-def words(max_chars: int, *, default: Any = REQUIRED) -> Any:
+def string(max_chars: int, *, default: Any = REQUIRED) -> Any:
+    """Text of at most `max_chars` characters."""
+
     def accepts(value: Any) -> bool:
         return type(value) is str and len(value) <= max_chars
 
     return field(Spec(f"text of at most {max_chars} characters", accepts), default=default)
 
 
-def word_list(low: int, high: int, pattern: str, code: Code, *, default: Any = REQUIRED) -> Any:
+def string_list(low: int, high: int, pattern: str, code: Code, *, default: Any = REQUIRED) -> Any:
     """A list of `low`..`high` strings, each matching `pattern` as a whole."""
     compiled = re.compile(pattern)
 
@@ -166,6 +195,20 @@ def mappings(depth: int = 4, *, default: Any = REQUIRED) -> Any:
     return field(Spec(f"a list of maps, nested at most {depth} deep", accepts), default=default)
 
 
+def record(kind: Any) -> Any:
+    """A map that is a record, or the first that fits of a union of records."""
+
+    def accepts(value: Any) -> bool:
+        if type(value) is not dict or not is_plain(value, 4):
+            return False
+        with contextlib.suppress(ValueError):
+            return read(kind, value) is not None
+        return False
+
+    spec = Spec(f"a map with {required_keys(kind)}", accepts, read=lambda value: read(kind, value))
+    return field(spec)
+
+
 def timestamps(*, default: Any = REQUIRED) -> Any:
     """A map from the name of a stage to nanoseconds."""
 
@@ -179,30 +222,36 @@ def array(
     *shape: str | int, dtype: str = "f32", low: float | None = None, high: float | None = None,
     chunked: bool = False, default: None = None,
 ) -> Any:  # fmt: skip
-    """Declare the payload, float32 [*shape] for its readers whatever it is on the wire.
+    """Declare the payload: float32 [*shape] for its readers, whatever its type on the wire.
 
-    With `low` and `high`, values must be finite and in that range, at both ends.
+    With `low` and `high`, values must be finite and in that range; sender and receiver check it.
     """
-    payload = Payload(shape, dtype, low, high, chunked)
+    payload = Payload("", shape, dtype, low, high, chunked)
     return dataclasses.field(default_factory=lambda: np.empty(0, np.float32), metadata={"payload": payload})
 
 
 class Message:
-    """Base of all messages. Equal when the type, every field and the payload's values are equal."""
+    """Base of all messages. Two are equal if the type, every field and the payload's values are equal."""
 
     __slots__ = ()
     TYPE: ClassVar[str]
     FIELDS: ClassVar[dict[str, Spec]]
     REQUIRED: ClassVar[frozenset[str]]
-    PAYLOAD: ClassVar[tuple[str, Payload] | None]
+    DEFAULTS: ClassVar[dict[str, Any]]
+    """Of the fields that have one; without those that are made for each message."""
+    PAYLOAD: ClassVar[Payload | None]
 
     def header(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in self.FIELDS}
+        """The fields as they are in the header; records as maps."""
+        values = {key: getattr(self, key) for key in self.FIELDS}
+        return {key: value.to_map() if isinstance(value, Record) else value for key, value in values.items()}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message) or self.TYPE != other.TYPE or self.header() != other.header():
             return False
-        return self.PAYLOAD is None or np.array_equal(getattr(self, self.PAYLOAD[0]), getattr(other, self.PAYLOAD[0]))
+        return self.PAYLOAD is None or np.array_equal(
+            getattr(self, self.PAYLOAD.name), getattr(other, self.PAYLOAD.name)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -214,18 +263,19 @@ M = TypeVar("M", bound=Message)
     frozen_default=True,
     eq_default=False,
     field_specifiers=(
-        integer, nanoseconds, number, flag, choice, identifier, words, word_list, mapping, mappings, timestamps, array,
+        integer, nanoseconds, number, flag, choice, identifier, string, string_list, mapping, mappings, record, timestamps,
+        array,
     ),
 )  # fmt: skip
 def message(cls: type[M]) -> type[M]:
-    """Make a frozen message of a class. Its wire type is its name in snake_case: DeviceReady is "device_ready"."""
-    made = dataclasses.dataclass(frozen=True, slots=True, eq=False)(cls)
-    declared = dataclasses.fields(made)  # type: ignore[arg-type]
-    payloads = [(f.name, f.metadata["payload"]) for f in declared if "payload" in f.metadata]
-    made.TYPE = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-    made.FIELDS = {f.name: f.metadata["spec"] for f in declared if "spec" in f.metadata}
-    made.REQUIRED = frozenset(
-        f.name for f in declared if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    )
-    made.PAYLOAD = payloads[0] if payloads else None
-    return made
+    """Make a class a frozen message. Its type on the wire is its name in snake_case: DeviceReady is "device_ready"."""
+    found = dataclasses.dataclass(frozen=True, slots=True, eq=False)(cls)
+    fields = dataclasses.fields(found)  # type: ignore[arg-type]
+    header = [f for f in fields if "spec" in f.metadata]
+    payloads = [dataclasses.replace(f.metadata["payload"], name=f.name) for f in fields if "payload" in f.metadata]
+    found.TYPE = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+    found.FIELDS = {f.name: f.metadata["spec"] for f in header}
+    found.REQUIRED = frozenset(f.name for f in header if f.default is f.default_factory is dataclasses.MISSING)
+    found.DEFAULTS = {f.name: f.default for f in header if f.default is not dataclasses.MISSING}
+    found.PAYLOAD = payloads[0] if payloads else None
+    return found

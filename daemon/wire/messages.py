@@ -1,8 +1,8 @@
-"""Wire protocol v1: every message between a client and the daemon, as typed, checked dataclasses.
+"""The wire protocol, versions 1 and 2: every message between a client and the daemon, as a typed and checked dataclass.
 
-Rules of this file: no I/O and no session state, so that a client library, the gateway and a fuzzer can share it;
-it imports numpy, msgpack and the codec beside it, nothing else of ours. Each field states its range here and nowhere
-else. The words for people are in PROTOCOL.md; the bytes of every message are in tests/daemon/golden/.
+Rules of this file: no I/O and no session state, so that client libraries, the gateway and fuzzers can share it. It imports
+numpy and the other files of this package, nothing else. The range of each field is declared here and nowhere else.
+PROTOCOL.md explains the messages; tests/daemon/golden/ has the bytes of each.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from glowd.daemon.wire.fields import (
     Array,
     Code,
     Message,
+    WarningCode,
     array,
     choice,
     flag,
@@ -27,25 +28,26 @@ from glowd.daemon.wire.fields import (
     message,
     nanoseconds,
     number,
+    string,
+    string_list,
     timestamps,
-    word_list,
-    words,
 )
 
 __all__ = [  # noqa: RUF022 (by kind)
-    "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "MEL_HIGH", "MEL_LOW", "NAME", "VERSION",
-    "Array", "Code", "Limits",
+    "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "MEL_HIGH", "MEL_LOW", "NAME", "OLDEST_VERSION",
+    "STATED_HIGH", "STATED_LOW", "VERSION", "Array", "Code", "Limits", "WarningCode", "since",
     "LocalError", "Message", "WireError", "decode", "encode", "error_for", "mel_message",
     "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
-    "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Pong",
+    "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",
 ]  # fmt: skip
 
-VERSION = 1
+OLDEST_VERSION, VERSION = 1, 2
 MAX_GENERATION = 2**31 - 1
 MEL_LOW, MEL_HIGH = -20.0, 20.0  # natural-log magnitudes; 1e-5 is -11.5
+STATED_LOW, STATED_HIGH = -1000.0, 1000.0  # what they may be before they are converted: dB, say
 SINK = r"device|socket|null|file:[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"  # a file name cannot begin with a dot
 
-# What a client accepts from the daemon: status and welcome may be longer than anything a client sends.
+# What a client accepts from the daemon: state and welcome may be longer than any message of a client.
 CLIENT_LIMITS = Limits(max_message_bytes=4 << 20, max_header_bytes=1 << 18, max_map_len=1024, max_array_len=1024)
 
 
@@ -54,22 +56,22 @@ CLIENT_LIMITS = Limits(max_message_bytes=4 << 20, max_header_bytes=1 << 18, max_
 
 @message
 class Hello(Message):
-    """First message of a client: its name and the protocol versions it speaks."""
+    """The first message of a client: its name and the protocol versions that it supports."""
 
     client: str = identifier()
-    min_version: int = integer(1, 65535, default=VERSION)
-    max_version: int = integer(1, 65535, default=VERSION)
+    min_version: int = integer(1, 65535, default=OLDEST_VERSION)
+    max_version: int = integer(1, 65535, default=OLDEST_VERSION)
     t_client_ns: int = nanoseconds(default=0)
 
 
 @message
 class Open(Message):
-    """Asks for a stream. `voice` "" is the default voice; `format` {} means: the voice's own mel format."""
+    """Open a stream. `voice` "" is the default voice; `format` {} is the mel format of the voice."""
 
     stream: str = identifier()
     voice: str = identifier("", default="")
-    format: dict[str, Any] = mapping(1, default={})
-    sinks: list[str] = word_list(1, 8, SINK, Code.BAD_SINK, default=["device"])
+    format: dict[str, Any] = mapping(2, default={})
+    sinks: list[str] = string_list(1, 8, SINK, Code.BAD_SINK, default=["device"])
     seed: int = integer(default=0)
     gain_db: float = number(-120, 24, default=0.0)
     prefill_ms: int = integer(-1, 10_000, default=-1)
@@ -78,7 +80,7 @@ class Open(Message):
 
 @message
 class Mel(Message):
-    """`frames` mel frames, natural log; payload [frames, bins]. `seq` and `first_frame` are exactly the next ones."""
+    """Mel frames, natural log; payload [frames, bins]. `seq` and `first_frame` must be the next ones, without a gap."""
 
     stream: str = identifier()
     generation: int = integer(0, MAX_GENERATION)
@@ -88,12 +90,14 @@ class Mel(Message):
     dtype: str = choice("f32", "f16", default="f32")
     bins: int = integer(1, 1024, default=80)
     t_client_ns: int = nanoseconds(default=0)
-    payload: Array = array("frames", "bins", dtype="dtype", low=MEL_LOW, high=MEL_HIGH, chunked=True, default=None)
+    payload: Array = array(
+        "frames", "bins", dtype="dtype", low=STATED_LOW, high=STATED_HIGH, chunked=True, default=None
+    )
 
 
 @message
 class End(Message):
-    """No more frames in this generation: play what is there, then say `played`."""
+    """No more frames follow in this generation. The daemon plays what it has, then sends `played`."""
 
     stream: str = identifier()
     generation: int = integer(0, MAX_GENERATION)
@@ -102,7 +106,7 @@ class End(Message):
 
 @message
 class Flush(Message):
-    """Barge-in: fade out over `fade_ms`, drop the rest, say `flushed`."""
+    """Barge-in: the daemon fades out over `fade_ms`, drops the rest and sends `flushed`."""
 
     stream: str = identifier()
     generation: int = integer(0, MAX_GENERATION)
@@ -111,21 +115,21 @@ class Flush(Message):
 
 @message
 class Pause(Message):
-    """Hold the stream's position, silently."""
+    """Stop the sound of the stream and keep its position."""
 
     stream: str = identifier()
 
 
 @message
 class Resume(Message):
-    """Go on where `pause` stopped."""
+    """Continue where `pause` stopped."""
 
     stream: str = identifier()
 
 
 @message
 class Gain(Message):
-    """Set the stream's volume on the device."""
+    """Set the volume of the stream on the device."""
 
     stream: str = identifier()
     gain_db: float = number(-120, 24)
@@ -133,26 +137,26 @@ class Gain(Message):
 
 @message
 class Close(Message):
-    """End the stream. A running generation is flushed first."""
+    """Close the stream. A running generation is flushed first."""
 
     stream: str = identifier()
 
 
 @message
 class Bye(Message):
-    """The client leaves: its streams are closed, and its place is free."""
+    """The client disconnects: the daemon closes its streams."""
 
 
 @message
 class Ping(Message):
-    """Asks for a `pong`."""
+    """Ask for a `pong`."""
 
     t_client_ns: int = nanoseconds(default=0)
 
 
 @message
 class Listen(Message):
-    """Send the audio of a stream ("*": of every stream) to this peer too."""
+    """Send the audio of a stream ("*": of every stream) to this client too."""
 
     stream: str = identifier("*")
 
@@ -166,7 +170,7 @@ class Unlisten(Message):
 
 @message
 class Status(Message):
-    """Asks for the `state` of the whole daemon."""
+    """Ask for the `state` of the whole daemon."""
 
 
 # ---- daemon -> client
@@ -174,15 +178,12 @@ class Status(Message):
 
 @message
 class Welcome(Message):
-    """Answer to `hello`.
-
-    Each voice: name, rate_hz, hop, format, look_ahead_frames, latency_ms, whole_utterance, default.
-    """
+    """The answer to `hello`. Each voice is the map of a VoiceInfo (telemetry.py)."""
 
     version: int = integer(1, 65535)
-    server: str = words(64)
+    server: str = string(64)
     voices: list[dict[str, Any]] = mappings()
-    sinks: list[str] = word_list(0, 8, r"[a-z]{1,16}", Code.BAD_FIELD)
+    sinks: list[str] = string_list(0, 8, r"[a-z]{1,16}", Code.BAD_FIELD)
     limits: dict[str, Any] = mapping(1)
     t_client_ns: int = nanoseconds(default=0)
     t_daemon_ns: int = nanoseconds(default=0)
@@ -190,7 +191,7 @@ class Welcome(Message):
 
 @message
 class Opened(Message):
-    """The stream exists, in `generation`, and the client may send `credit_frames` frames."""
+    """The stream is open, in `generation`; the client may send `credit_frames` frames."""
 
     stream: str = identifier()
     voice: str = identifier()
@@ -202,7 +203,7 @@ class Opened(Message):
 
 @message
 class Credit(Message):
-    """The client may send `frames` more."""
+    """The client may send `frames` more frames."""
 
     stream: str = identifier()
     generation: int = integer(0, MAX_GENERATION)
@@ -211,7 +212,7 @@ class Credit(Message):
 
 @message
 class Audio(Message):
-    """Payload [samples]: the generation's samples from `first_sample` on. `gap`: samples before these were lost."""
+    """Samples of a generation, from `first_sample` on; payload [samples]. `gap`: samples before these were lost."""
 
     stream: str = identifier()
     generation: int = integer(0, MAX_GENERATION)
@@ -228,7 +229,7 @@ class Audio(Message):
 
 @message
 class Flushed(Message):
-    """The generation ended by `flush`: the index of the last sample heard (-1: none), and how many were dropped."""
+    """A generation ended by `flush`: the index of the last sample played (-1: none), and how many were dropped."""
 
     stream: str = identifier()
     generation: int = integer(0, MAX_GENERATION)
@@ -238,7 +239,7 @@ class Flushed(Message):
 
 @message
 class Played(Message):
-    """The generation ended by `end`, and its last sample has left every sink."""
+    """A generation ended by `end`, and every sink has delivered its last sample."""
 
     stream: str = identifier()
     generation: int = integer(0, MAX_GENERATION)
@@ -248,7 +249,7 @@ class Played(Message):
 
 @message
 class State(Message):
-    """A stream's state changed; or, with stream "", the daemon's answer to `status`."""
+    """The state of a stream changed. With stream "": the state of the daemon, the answer to `status`."""
 
     stream: str = identifier("")
     state: str = identifier()
@@ -257,14 +258,14 @@ class State(Message):
 
 @message
 class Error(Message):
-    """`code` with its `name`. `fatal`: it ended the generation, or without a stream the session.
+    """Something was refused or failed. `fatal`: it ended the generation, or without a stream the session.
 
-    `expected_frame` >= 0: a mel was refused, and the stream goes on with this frame.
+    `expected_frame` >= 0: a mel was refused, and the stream continues with this frame.
     """
 
     code: int = integer(0, 999)
     name: str = identifier()
-    text: str = words(1024)
+    text: str = string(1024)
     stream: str = identifier("", default="")
     generation: int = integer(0, MAX_GENERATION, default=0)
     fatal: bool = flag(default=False)
@@ -272,8 +273,23 @@ class Error(Message):
 
 
 @message
+class Warning(Message):
+    """`code` with its `name`: something that the client should know; everything goes on. Since version 2.
+
+    `first_frame` >= 0: the frame from which on it holds.
+    """
+
+    code: int = integer(0, 999)
+    name: str = identifier()
+    text: str = string(1024)
+    stream: str = identifier("", default="")
+    generation: int = integer(0, MAX_GENERATION, default=0)
+    first_frame: int = integer(-1, default=-1)
+
+
+@message
 class Pong(Message):
-    """Answer to `ping`."""
+    """The answer to `ping`."""
 
     t_client_ns: int = nanoseconds(default=0)
     t_daemon_ns: int = nanoseconds(default=0)
@@ -283,13 +299,19 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     Hello, Open, Mel, End, Flush, Pause, Resume, Gain, Close, Bye, Ping, Listen, Unlisten, Status,
 )  # fmt: skip
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
-    Welcome, Opened, Credit, Audio, Flushed, Played, State, Error, Pong,
+    Welcome, Opened, Credit, Audio, Flushed, Played, State, Error, Warning, Pong,
 )  # fmt: skip
+ADDED: dict[type[Message], int] = {Warning: 2}
 CODEC = Codec(CLIENT_MESSAGES + DAEMON_MESSAGES)
 
 
+def since(msg: Message) -> int:
+    """The version of the protocol that first had this message."""
+    return ADDED.get(type(msg), OLDEST_VERSION)
+
+
 def encode(msg: Message) -> list[bytes]:
-    """The parts of a message. Raises LocalError when it breaks its own declaration."""
+    """The parts of a message. Raises LocalError if it breaks its own declaration."""
     return CODEC.encode(msg)
 
 
@@ -301,13 +323,13 @@ def decode(parts: Sequence[Any], limits: Limits = DEFAULT_LIMITS) -> Message:
 def mel_message(
     stream: str, generation: int, seq: int, first_frame: int, mel: Array, *, dtype: str = "f32", t_client_ns: int = 0
 ) -> Mel:
-    """A Mel of an array [frames, bins]. Raises LocalError for another number of axes."""
+    """A Mel with the frames of an array [frames, bins]. Raises LocalError if the array has another number of axes."""
     if np.ndim(mel) != 2:
-        raise LocalError(f"a mel has shape [frames, bins]; this one has {np.shape(mel)}")
+        raise LocalError(f"mel has shape {np.shape(mel)}; expected two axes, [frames, bins]")
     frames, bins = np.shape(mel)
     return Mel(stream, generation, seq, first_frame, frames, dtype, bins, t_client_ns, np.asarray(mel, np.float32))
 
 
 def error_for(fault: WireError, *, fatal: bool = False) -> Error:
-    """The message that tells a peer of its fault."""
+    """The message that reports a fault to the peer that made it."""
     return Error(int(fault.code), fault.code.name, fault.text[:1024], fault.stream, fatal=fatal)

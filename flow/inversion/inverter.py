@@ -17,9 +17,9 @@ from glowd.flow.inversion.state import State
 from glowd.flow.inversion.step import Step
 from glowd.flow.inversion.torch_backend import TorchStep
 from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.options import BACKENDS
 
 MAX_WORKSPACES = 64
-BACKENDS = ("auto", "compiled", "torch", "triton")
 
 
 @dataclass(frozen=True, slots=True)

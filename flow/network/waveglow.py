@@ -24,7 +24,7 @@ from glowd.flow.network.bounds import bounded, limited
 from glowd.flow.network.conditioning import Conditioning, FrameEncoder, Upsampler
 from glowd.flow.network.coupling import WN, Coupling, Mixing
 from glowd.flow.network.harmonic import HarmonicLayer
-from glowd.flow.network.pitch import PitchNetwork
+from glowd.flow.network.pitch import PitchConfig, PitchNetwork
 from glowd.flow.network.source import Source, SourceConfig, free_running, pulses
 from glowd.flow.network.squeeze import SQUEEZES
 
@@ -68,8 +68,9 @@ class WaveGlowConfig:
     @classmethod
     def sourced(cls, **changes: Any) -> "WaveGlowConfig":
         """The streaming voice with a source, and bounded: what new trainings begin with."""
+        source = SourceConfig(pitch=PitchConfig(past_frames=12, channels=256, layers=3, bins=176))
         new: dict[str, Any] = dict(
-            source=SourceConfig(), scale_bound=2.0, mel_scale_bound=7.0, mel_highest=2.5, limiter_knee=0.9, sigma=0.3
+            source=source, scale_bound=2.0, mel_scale_bound=7.0, mel_highest=2.5, limiter_knee=0.9, sigma=0.3
         )
         return cls(**new | changes)
 

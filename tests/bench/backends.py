@@ -24,7 +24,7 @@ from glowd.flow.vocoder import render
 from tests.bench.network import device_name
 from tests.bench.ratios import waveglow_256
 from tests.bench.report import Result, percentiles_ms
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 BACKENDS = {"cpu": ("torch", "compiled"), "cuda": ("torch", "triton")}
 EMBEDDED, CAUSAL_256, STOCK_256 = "embedded", "WaveGlow-256, causal, random weights", "WaveGlow-256, random weights"

@@ -14,7 +14,7 @@ from glowd.flow.checkpoint import load
 from glowd.flow.evaluation.context_curve import LOOK_AHEADS, context_curve
 from glowd.flow.network.waveglow import Flow, WaveGlow, WaveGlowConfig
 from tests.bench.report import Result, cpu_name
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 CHUNK_FRAMES, STOCK_CHANNELS = 8, 16
 

@@ -15,7 +15,7 @@ from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from glowd.flow.timing import WARM_UP, some_mel, step_times
 from glowd.flow.vocoder import Vocoder, drain, render
 from tests.bench.report import Result, cpu_name, percentiles_ms
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 RUNS = 1000
 ERROR_FRAMES, ERROR_SEED = 96, 1

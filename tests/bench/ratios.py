@@ -19,7 +19,7 @@ from glowd.flow.vocoder import drain, render
 from tests.bench.network import device_name
 from tests.bench.published import in_turns
 from tests.bench.report import Result
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 
 def medians_in_turns(calls: list[Callable[[], object]], runs: int) -> list[float]:

@@ -60,7 +60,7 @@ def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
     assert ended.value.code == 2 and "no part 'networks'; the parts are network, published" in capsys.readouterr().err
 
 
-def test_the_least_arithmetic_and_traffic_are_those_counted_by_hand() -> None:
+def test_floors_of_arithmetic_and_traffic_match_hand_counts() -> None:
     config = WaveGlowConfig(group=64, flows=1, layers=2, channels=10, kernel=3, cond_channels=7)
     conditioning, start, end, unmix = 7 * 2 * 20, 32 * 10, 20 * 64, 64 * 64
     layers = 2 * 30 * 20 + 10 * 10  # the last one has no residual
@@ -81,9 +81,7 @@ def row(value: float = 1.0, name: str = "RTF per stream", device: str = "CPU", *
 BEFORE = {"date": "2026-01-02", "torch": "2", "python": "3", "cores": 2, "load": 0.1}
 
 
-def test_the_newest_value_of_each_figure_is_shown_and_all_runs_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_report_shows_newest_values_and_keeps_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for commit, values in (("aaa", {4: 1.0, 8: 0.5}), ("bbb", {4: 3.0})):
         monkeypatch.setattr(report, "_git", lambda *_, commit=commit: commit)
         report.write([row(value, chunk_frames=frames) for frames, value in values.items()], BEFORE, tmp_path)

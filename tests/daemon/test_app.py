@@ -1,4 +1,4 @@
-"""The `glowd` command around the roles: what it starts, what it says, what it refuses."""
+"""The `glowd` command: which roles it starts, what it prints, what it refuses."""
 
 import json
 import os
@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from glowd.daemon import app
-from glowd.daemon.config import Config, load
+from glowd.daemon.config import Config
+from glowd.daemon.config_reader import load
+from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir
-from glowd.daemon.runtime.supervisor import RoleSpec
 from tests.patience import WAIT_S
 
 READY_THEN_WAIT = (
@@ -29,7 +30,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def test_stages_are_the_gateway_an_engine_for_each_voice_and_the_speaker() -> None:
+def test_stages_are_gateway_then_engines_then_speaker() -> None:
     stages = app.stages(load(), Path("/r"), ["--set", "log.level=debug"])
     assert [[spec.name for spec in stage] for stage in stages] == [
         ["gateway"], ["engine:glow", "engine:rtisi", "engine:griffin-lim"], ["speaker"],
@@ -40,7 +41,7 @@ def test_stages_are_the_gateway_an_engine_for_each_voice_and_the_speaker() -> No
     )  # fmt: skip
 
 
-def test_each_device_of_a_voice_has_an_engine_of_its_own() -> None:
+def test_each_device_of_a_voice_has_its_own_engine() -> None:
     config = load(None, ["speaker.enabled=false", "voices={glow={engine='waveglow',devices=['cuda:1','cpu']}}"])
     _, engines = app.stages(config, Path("/r"), [])
     assert [(spec.name, spec.command[-2:]) for spec in engines] == [
@@ -50,7 +51,7 @@ def test_each_device_of_a_voice_has_an_engine_of_its_own() -> None:
     assert app.summary(config).startswith("OK: voices glow (waveglow, 2 engines); default glow; ")
 
 
-def test_without_a_speaker_none_is_started() -> None:
+def test_disabled_speaker_is_not_started() -> None:
     stages = app.stages(load(None, ["speaker.enabled=false"]), Path("/r"), [])
     assert [spec.name for stage in stages for spec in stage] == [
         "gateway",
@@ -60,7 +61,7 @@ def test_without_a_speaker_none_is_started() -> None:
     ]
 
 
-def test_a_role_gets_the_configuration_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_role_gets_the_absolute_path_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_text("[server]\nmax_streams = 2\n")
     seen: list[Any] = []
@@ -80,7 +81,7 @@ def fake_stages(script: str) -> Callable[..., list[list[RoleSpec]]]:
     return lambda *_: [[RoleSpec("speaker", (sys.executable, "-c", script))]]
 
 
-def test_the_ready_line_can_be_read_by_a_program(
+def test_ready_line_has_the_facts_of_the_daemon(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(app, "stages", fake_stages(READY_THEN_WAIT))
@@ -103,7 +104,7 @@ def test_the_ready_line_can_be_read_by_a_program(
     }
 
 
-def test_a_role_that_cannot_start_is_the_last_line_and_status_1(
+def test_role_that_cannot_start_is_the_last_line_and_status_1(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(app, "stages", fake_stages('print(\'{"failed": "no such checkpoint"}\')'))
@@ -111,7 +112,7 @@ def test_a_role_that_cannot_start_is_the_last_line_and_status_1(
     assert capfd.readouterr().err.splitlines()[-1] == "glowd: speaker could not start: no such checkpoint"
 
 
-def test_a_second_daemon_is_refused_with_status_2(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_daemon_is_refused_with_status_2(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare_run_dir(run_dir)
     with claim(run_dir, addresses(load().server, run_dir)):
         assert app.main(["run"]) == 2
@@ -120,14 +121,14 @@ def test_a_second_daemon_is_refused_with_status_2(run_dir: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("command", ["run", "check", "doctor"])
-def test_a_wrong_configuration_is_one_line_and_status_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_configuration_is_one_line_and_status_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main([command, "--set", "server.max_strems=1"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1
     assert said.err.startswith("glowd: unknown setting server.max_strems; did you mean server.max_streams?")
 
 
-def test_check_says_ok_and_what_would_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_ok_and_what_would_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["check"]) == 0
     said = capsys.readouterr().out
     assert f"ipc://{run_dir}/glowd.ipc is free" in said
@@ -136,7 +137,7 @@ def test_check_says_ok_and_what_would_run(run_dir: Path, capsys: pytest.CaptureF
     )
 
 
-def test_check_names_a_checkpoint_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_a_missing_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["check", "--json", "--set", f"voices.glow.checkpoint={tmp_path}/none.safetensors"]) == 1
     found = json.loads(capsys.readouterr().out)
     problems = [finding for finding in found["findings"] if finding["state"] == "missing"]
@@ -144,14 +145,14 @@ def test_check_names_a_checkpoint_that_is_missing(tmp_path: Path, capsys: pytest
     assert f"{tmp_path}/none.safetensors does not exist" in problems[0]["text"]
 
 
-def test_version_is_the_packages() -> None:
+def test_version_is_that_of_the_package() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "glowd.daemon.app", "--version"], capture_output=True, text=True, check=True
     )
     assert said.stdout == "glowd 0.1.0\n"
 
 
-def test_the_supervisor_loads_neither_torch_nor_sockets_nor_sound() -> None:
+def test_supervisor_loads_no_torch_zmq_or_sound_library() -> None:
     script = "import sys, glowd.daemon.app; print([m for m in ('torch', 'sounddevice', 'zmq', 'librosa') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"

@@ -1,12 +1,15 @@
-"""config.toml is the documentation of the settings, so it is compared with them; and what is wrong is named."""
+"""config.toml documents the settings, so it is compared with them. Each error names what is wrong."""
 
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from glowd.daemon.config import Config, ConfigError, GriffinLimVoice, RtisiVoice, WaveGlowVoice, load
+from glowd.daemon.config import Config, ConfigError, GriffinLimSettings, RtisiSettings, WaveGlowSettings
+from glowd.daemon.config_reader import load
+from glowd.flow.options import options
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config.toml"
@@ -18,26 +21,27 @@ def write(directory: Path, text: str) -> Path:
     return path
 
 
-def documented() -> dict[str, set[str]]:
-    """Keys of config.toml by table; each line of a setting must carry a comment."""
-    tables: dict[str, set[str]] = {}
+def documented() -> dict[str, dict[str, str]]:
+    """The comment of each key of config.toml, by table."""
+    tables: dict[str, dict[str, str]] = {}
     for line in SHIPPED.read_text().splitlines():
         if match := re.match(r"\[(.+)\]", line):
-            keys = tables.setdefault(match[1], set())
-        elif match := re.match(r"(\w+) = \S+ +# \w.{10,}", line):
-            keys.add(match[1])
+            keys = tables.setdefault(match[1], {})
+        elif match := re.match(r"(\w+) = \S+ +# (.+)", line):
+            keys[match[1]] = match[2]
         else:
             assert not line or line.startswith("#"), f"a setting without a comment: {line}"
     return tables
 
 
-def test_config_toml_documents_every_setting_and_no_other() -> None:
-    parts = {part.name: part.type for part in fields(Config) if part.name != "voices"}
-    expected = {name: {part.name for part in fields(kind)} for name, kind in parts.items()}  # type: ignore[arg-type]
-    expected["voices.glow"] = {part.name for part in fields(WaveGlowVoice)}
-    expected["voices.rtisi"] = {part.name for part in fields(RtisiVoice)}
-    expected["voices.griffin-lim"] = {part.name for part in fields(GriffinLimVoice)}
-    assert documented() == expected
+def test_config_toml_has_every_setting_with_its_help() -> None:
+    tables: dict[str, Any] = {part.name: part.type for part in fields(Config) if part.name != "voices"}
+    tables |= {"voices.glow": WaveGlowSettings, "voices.rtisi": RtisiSettings, "voices.griffin-lim": GriffinLimSettings}
+    declared = {
+        name: {key: declared.help for key, declared in options(settings).items()} for name, settings in tables.items()
+    }
+    assert documented() == declared
+    assert all(len(help) >= 10 for keys in declared.values() for help in keys.values())
 
 
 def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,46 +54,46 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("server.max_strems=3", ["server.max_strems", "did you mean server.max_streams?", "idle_timeout_s"]),
         ("sever.max_streams=3", ["unknown setting sever", "did you mean server?"]),
-        ("server.max_streams=0", ["server.max_streams must be 1 to 1024, got 0"]),
-        ("server.max_streams=1.5", ["server.max_streams must be a whole number, got 1.5"]),
-        ("server.max_streams=true", ["server.max_streams must be a whole number, got True"]),
-        ("server.idle_timeout_s=nan", ["server.idle_timeout_s must be 0.1 to 86400, got nan"]),
-        ("server.allow_remote=1", ["server.allow_remote must be true or false, got 1"]),
-        ("server.endpoint=nonsense", ["server.endpoint must be ipc://PATH or tcp://HOST:PORT", "nonsense"]),
-        ("server.endpoint=tcp://127.0.0.1:70000", ["tcp://127.0.0.1:70000"]),
-        ("server.endpoint=tcp://0.0.0.0:5555", ["other machines", "server.allow_remote = true"]),
+        ("server.max_streams=0", ["server.max_streams must be a whole number, from 1 to 1024; got 0"]),
+        ("server.max_streams=1.5", ["server.max_streams must be a whole number, from 1 to 1024; got 1.5"]),
+        ("server.max_streams=true", ["server.max_streams must be a whole number, from 1 to 1024; got true"]),
+        ("server.idle_timeout_s=nan", ["server.idle_timeout_s must be a number, from 0.1 to 86400; got nan"]),
+        ("server.allow_remote=1", ["server.allow_remote must be true or false; got 1"]),
+        ("server.endpoint=nonsense", ["server.endpoint must be ipc://PATH, tcp://HOST:PORT", "nonsense"]),
+        ("server.endpoint=tcp://127.0.0.1:70000", ["server.endpoint must be ", "a port up to 65535", "got 'tcp://127.0.0.1:70000'"]),
+        ("server.endpoint=tcp://0.0.0.0:5555", ["server.endpoint must be an address of this machine", "allow_remote = true"]),
         ("server.endpoint=ipc:///" + "x" * 120, ["at most 107 bytes"]),
-        ("server.max_chunk_frames=4096", ["server.max_chunk_frames = 4096", "server.max_message_bytes"]),
-        ("speaker.device=3", ["speaker.device must be text in quotes, got 3"]),
-        ("speaker.block_ms=100", ["speaker.block_ms = 100.0 is above speaker.latency_ms = 60.0"]),
+        ("server.max_chunk_frames=4096", ["server.max_chunk_frames must be at most 3276", "max_message_bytes", "got 4096"]),
+        ("speaker.device=3", ["speaker.device must be text in quotes; got 3"]),
+        ("speaker.block_ms=100", ["speaker.block_ms must be at most latency_ms = 60.0; got 100.0"]),
         ("speaker.rate_hz=50", ["speaker.rate_hz must be 0", "got 50"]),
         ("log.level=loud", ["log.level must be one of debug, info, warning, error; got 'loud'"]),
         ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, rtisi-la, griffinlim; got 'tacotron'"]),
         ("voices.glow.backend=fast", ["voices.glow.backend", "auto, compiled, torch, triton", "'fast'"]),
         ("voices.glow.precision=half", ["voices.glow.precision", "auto, float32, bf16", "'half'"]),
-        ("voices.glow.devices=['cpu', 'gpu']", ["each of voices.glow.devices must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
-        ("voices.glow.devices=['cuda:01']", ["got 'cuda:01'"]),
-        ("voices.glow.devices=[]", ["voices.glow.devices must be 1 to 64 entries, got 0"]),
-        (f"voices.glow.devices={['cpu'] * 65}", ["voices.glow.devices must be 1 to 64 entries, got 65"]),
-        ("voices.glow.devices=cpu", ["voices.glow.devices must be a list of texts in quotes, got 'cpu'"]),
-        ("voices.glow.devices=[0, 1]", ["voices.glow.devices must be a list of texts in quotes, got [0, 1]"]),
+        ("voices.glow.devices=['cpu', 'gpu']", ["are each auto, cpu, cuda or cuda:N; got ['cpu', 'gpu']"]),
+        ("voices.glow.devices=['cuda:01']", ["got ['cuda:01']"]),
+        ("voices.glow.devices=[]", ["a list of texts in quotes, from 1 to 64 of them; got []"]),
+        (f"voices.glow.devices={['cpu'] * 65}", ["a list of texts in quotes, from 1 to 64 of them; got ['cpu', "]),
+        ("voices.glow.devices=cpu", ["a list of texts in quotes, from 1 to 64 of them; got 'cpu'"]),
+        ("voices.glow.devices=[0, 1]", ["a list of texts in quotes, from 1 to 64 of them; got [0, 1]"]),
         ("voices.glow.device=cuda:0", ["unknown setting voices.glow.device; did you mean voices.glow.devices? (known: "]),
-        ("voices.rtisi.devices=['cuda']", ["each of voices.rtisi.devices must be cpu, got 'cuda'"]),
-        ("voices.glow.chunk_frames=17", ["voices.glow.chunk_frames = 17 is above max_chunk_frames = 16"]),
+        ("voices.rtisi.devices=['cuda']", ["voices.rtisi.devices must be a list whose entries are each cpu; got ['cuda']"]),
+        ("voices.glow.chunk_frames=17", ["voices.glow.chunk_frames must be at most max_chunk_frames = 16; got 17"]),
         ("voices.glow.sigma=-0.5", ["voices.glow.sigma must be -1", "got -0.5"]),
-        ("voices.rtisi.iterations=0", ["voices.rtisi.iterations must be 1 to 200, got 0"]),
-        ("voices.rtisi.look_ahead_frames=17", ["voices.rtisi.look_ahead_frames must be 0 to 16, got 17"]),
+        ("voices.rtisi.iterations=0", ["voices.rtisi.iterations must be a whole number, from 1 to 200; got 0"]),
+        ("voices.rtisi.look_ahead_frames=17", ["voices.rtisi.look_ahead_frames must be a whole number, from 0 to 16; got 17"]),
         ("voices.rtisi.context_frames=4", ["unknown setting voices.rtisi.context_frames", "look_ahead_frames"]),
         ("voices.griffin-lim.sigma=1", ["unknown setting voices.griffin-lim.sigma", "iterations"]),
-        ("voices.griffin-lim.default=true", ["one voice can be the default; glow and griffin-lim"]),
+        ("voices.griffin-lim.default=true", ["only one voice can be the default; glow and griffin-lim have"]),
         ("voices.new.threads=1", ["voices.new.engine must be one of"]),
-        ("voices.b ad.engine=griffinlim", ["voice name 'b ad'"]),
-        ("max_streams=4", ["--set wants TABLE.KEY=VALUE", "max_streams=4"]),
-        ("server.max_streams", ["--set wants TABLE.KEY=VALUE"]),
+        ("voices.b ad.engine=griffinlim", ["the name of a voice must be 1 to 64 characters", "got 'b ad'"]),
+        ("max_streams=4", ["--set must be TABLE.KEY=VALUE", "max_streams=4"]),
+        ("server.max_streams", ["--set must be TABLE.KEY=VALUE"]),
         ("server.max_streams.x=1", ["server.max_streams must be a whole number"]),
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_named_with_what_is_allowed(override: str, words: list[str]) -> None:
+def test_wrong_setting_is_named_with_what_is_allowed(override: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, [override])
     for word in words:
@@ -99,15 +103,18 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(override: str, words: lis
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("server = 3", ["server must be a table, got 3"]),
+        ("server = 3", ["server must be a table; got 3"]),
         ("voices = 3", ["voices must be a table"]),
         ("[voices]", ["no voice is configured"]),
         ("[voices]\nglow = 3", ["voices.glow must be a table"]),
         ("[server\n", ["config.toml is not valid TOML"]),
-        ('[server]\nendpoint = "ipc:///a"\ntelemetry = "ipc:///a"', ["must differ", "ipc:///a"]),
+        (
+            '[server]\nendpoint = "ipc:///a"\ntelemetry = "ipc:///a"',
+            ["server.telemetry must be another address than endpoint", "ipc:///a"],
+        ),
     ],
 )
-def test_a_wrong_file_is_named(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_wrong_file_is_named(tmp_path: Path, text: str, words: list[str]) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load(path)
@@ -115,7 +122,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, words: list[str]) -> N
         assert word in str(caught.value)
 
 
-def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
+def test_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*none\.toml: No such file"):
         load(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
@@ -123,7 +130,7 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
         load(tmp_path / "binary.toml")
 
 
-def test_what_is_left_out_keeps_its_default_and_overrides_win(tmp_path: Path) -> None:
+def test_omitted_keys_keep_defaults_and_overrides_win(tmp_path: Path) -> None:
     path = write(tmp_path, "[server]\nmax_streams = 4\n[speaker]\nlatency_ms = 80\n")
     config = load(path, ["server.max_streams=5", "speaker.device=USB", "log.level=debug"])
     assert (config.server.max_streams, config.server.max_clients) == (5, 64)
@@ -132,21 +139,19 @@ def test_what_is_left_out_keeps_its_default_and_overrides_win(tmp_path: Path) ->
     assert list(config.voices) == ["glow", "rtisi", "griffin-lim"] and config.default_voice == "glow"
 
 
-def test_a_file_with_voices_has_just_those(tmp_path: Path) -> None:
+def test_file_with_voices_has_only_those(tmp_path: Path) -> None:
     path = write(tmp_path, '[voices.a]\nengine = "griffinlim"\n[voices.b]\nengine = "waveglow"\nsigma = 0.5\n')
     config = load(path)
-    assert config.voices == {"a": GriffinLimVoice(), "b": WaveGlowVoice(sigma=0.5)}
+    assert config.voices == {"a": GriffinLimSettings(), "b": WaveGlowSettings(sigma=0.5)}
     assert config.default_voice == "a"
     assert load(path, ["voices.b.default=true"]).default_voice == "b"
 
 
-def test_an_override_can_replace_a_whole_table() -> None:
-    assert load(None, ['voices={only={engine="griffinlim"}}']).voices == {"only": GriffinLimVoice()}
+def test_override_replaces_a_whole_table() -> None:
+    assert load(None, ['voices={only={engine="griffinlim"}}']).voices == {"only": GriffinLimSettings()}
 
 
-def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_follow_the_file_or_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -158,7 +163,7 @@ def test_relative_paths_belong_to_the_file_and_overrides_to_the_working_director
     assert load().files.directory == str(tmp_path / "here/recordings")
 
 
-def test_each_device_has_an_engine_which_bears_the_name_of_the_voice_where_it_is_alone() -> None:
+def test_each_device_has_an_engine_named_after_its_voice() -> None:
     config = load(None, ["voices.glow.devices=['cuda', 'cuda:1', 'cpu']", "voices.rtisi.devices=['cpu', 'cpu']"])
     assert [(spec.name, spec.voice, spec.device, spec.cuda) for spec in config.engines.values()] == [
         ("glow/0", "glow", "cuda:0", 0),
@@ -173,13 +178,17 @@ def test_each_device_has_an_engine_which_bears_the_name_of_the_voice_where_it_is
 
 
 @pytest.mark.parametrize("other", ["devices=['cpu', 'cuda:1']", "precision=bf16"])
-def test_compiled_is_refused_where_it_cannot_be(other: str) -> None:
-    with pytest.raises(ConfigError, match=r'voices\.glow\.backend = "compiled" runs in float32 on a CPU'):
+def test_compiled_backend_on_cuda_or_in_bf16_is_refused(other: str) -> None:
+    allowed = (
+        r"voices\.glow\.backend must be auto or torch .*, because compiled runs in float32 on a CPU; got 'compiled'"
+    )
+    with pytest.raises(ConfigError, match=allowed):
         load(None, ["voices.glow.backend=compiled", f"voices.glow.{other}"])
 
 
-def test_triton_is_refused_on_a_cpu() -> None:
-    with pytest.raises(
-        ConfigError, match=r"voices\.glow\.backend = \"triton\" runs on CUDA; .* is \['cuda:0', 'cpu'\]"
-    ):
+def test_triton_backend_on_a_cpu_is_refused() -> None:
+    allowed = (
+        r"voices\.glow\.backend must be auto or torch with devices = \['cuda:0', 'cpu'\], because triton runs on CUDA"
+    )
+    with pytest.raises(ConfigError, match=allowed):
         load(None, ["voices.glow.backend=triton", "voices.glow.devices=['cuda:0', 'cpu']"])

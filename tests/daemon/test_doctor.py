@@ -1,4 +1,4 @@
-"""The doctor names what is missing and the command that mends it."""
+"""The doctor names what is missing and the command that fixes it."""
 
 import os
 import shutil
@@ -12,8 +12,9 @@ import torch
 import zmq
 
 from glowd.daemon import doctor
-from glowd.daemon.config import Speaker, WaveGlowVoice, load
-from glowd.daemon.speaker.device import NO_PORTAUDIO, DeviceError, PortAudioOutput
+from glowd.daemon.config import SpeakerSettings, WaveGlowSettings
+from glowd.daemon.config_reader import load
+from glowd.daemon.speaker.device import DeviceError, PortAudioMissing, PortAudioOutput
 
 
 def only(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +33,7 @@ def only(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("none", 1000, "install libportaudio2 with this system's package manager"),
     ],
 )
-def test_the_command_is_the_one_of_this_machine(
+def test_install_command_fits_the_machine(
     manager: str, user: int, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(manager, monkeypatch)
@@ -40,140 +41,148 @@ def test_the_command_is_the_one_of_this_machine(
     assert doctor.install(doctor.PORTAUDIO) == command
 
 
-def failing_with(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def failing_with(error: DeviceError, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> None:
-        raise DeviceError(text)
+        raise error
 
     monkeypatch.setattr(PortAudioOutput, "open", fail)
 
 
-def test_a_missing_portaudio_comes_with_the_command_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_portaudio_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     only("dnf", monkeypatch)
-    failing_with(NO_PORTAUDIO, monkeypatch)
-    found = doctor.sound(Speaker())
+    failing_with(PortAudioMissing("the PortAudio library is missing", "install it: ..."), monkeypatch)
+    found = doctor.check_sound(SpeakerSettings())
     assert found.state == "missing" and found.text == "the PortAudio library is missing"
     assert found.remedy.endswith("dnf install portaudio")
 
 
-def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    failing_with("speaker.device = 'x' is none of the output devices 0 'pulse'", monkeypatch)
-    found = doctor.sound(Speaker(device="x"))
+def test_unknown_sound_device_is_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(DeviceError("speaker.device = 'x' is not one of the output devices 0 'pulse'"), monkeypatch)
+    found = doctor.check_sound(SpeakerSettings(device="x"))
     assert found.state == "missing" and "0 'pulse'" in found.text and "--set speaker.device=NAME" in found.remedy
 
 
-def test_a_device_that_opens_is_described_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_sound_device_is_described_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(PortAudioOutput, "open", lambda _: calls.append("open"))
     monkeypatch.setattr(PortAudioOutput, "close", lambda _: calls.append("close"))
-    found = doctor.sound(Speaker(device="pulse", latency_ms=80.0))
+    found = doctor.check_sound(SpeakerSettings(device="pulse", latency_ms=80.0))
     assert (found.state, found.text) == ("ok", "pulse at 22050 Hz, latency 80 ms")
     assert calls == ["open", "close"]
 
 
-def test_a_speaker_that_is_switched_off_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    failing_with("must not be opened", monkeypatch)
-    assert doctor.sound(Speaker(enabled=False)).state == "ok"
+def test_disabled_speaker_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(DeviceError("must not be opened"), monkeypatch)
+    assert doctor.check_sound(SpeakerSettings(enabled=False)).state == "ok"
 
 
-def test_a_missing_espeak_is_only_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_espeak_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     only("apt-get", monkeypatch)
-    found = doctor.espeak()
+    found = doctor.check_espeak()
     assert found.state == "note" and found.remedy.endswith("apt-get install espeak-ng")
 
 
-def test_an_old_libzmq_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.libzmq().state == "ok"
+def test_old_libzmq_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_libzmq().state == "ok"
     monkeypatch.setattr(zmq, "zmq_version_info", lambda: (4, 3, 4))
-    found = doctor.libzmq()
+    found = doctor.check_libzmq()
     assert found.state == "missing" and found.remedy.endswith("-m pip install -U pyzmq")
 
 
-def test_cuda_is_missing_only_where_a_voice_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_cuda_is_missing_only_if_a_voice_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert doctor.torch(load()).state == "ok"
-    found = doctor.torch(load(None, ["voices.glow.devices=['cuda:1']"]))
-    assert found.state == "missing" and "finds no CUDA device, and is asked for cuda:1 (voice glow)" in found.text
+    assert doctor.check_torch(load()).state == "ok"
+    found = doctor.check_torch(load(None, ["voices.glow.devices=['cuda:1']"]))
+    assert (
+        found.state == "missing"
+        and "finds no CUDA device; the configuration asks for cuda:1 (voice glow)" in found.text
+    )
     assert found.remedy.startswith("--set \"voices.glow.devices=['auto']\"")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"H{number}00")
-    assert doctor.torch(load(None, ["voices.glow.devices=['cuda', 'cuda:1']"])).text.endswith(
+    assert doctor.check_torch(load(None, ["voices.glow.devices=['cuda', 'cuda:1']"])).text.endswith(
         ", cuda:0 (H000), cuda:1 (H100)"
     )
-    found = doctor.torch(load(None, ["voices.glow.devices=['cuda:1', 'cuda:2', 'cuda:3', 'cpu']"]))
-    assert "finds cuda:0 (H000), cuda:1 (H100), and is asked for cuda:2 (voice glow), cuda:3 (voice glow)" in found.text
+    found = doctor.check_torch(load(None, ["voices.glow.devices=['cuda:1', 'cuda:2', 'cuda:3', 'cpu']"]))
+    assert (
+        "finds cuda:0 (H000), cuda:1 (H100); the configuration asks for cuda:2 (voice glow), cuda:3 (voice glow)"
+        in found.text
+    )
 
 
-def test_numba_is_missing_only_where_a_voice_insists_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = doctor.compiler(load())
-    assert found.state == "ok" and "causal voices are compiled" in found.text
+def test_absent_numba_is_missing_only_if_a_voice_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor.check_numba(load())
+    assert found.state == "ok" and "causal voices on a CPU are compiled" in found.text
     monkeypatch.setitem(sys.modules, "numba", None)
-    found = doctor.compiler(load())
+    found = doctor.check_numba(load())
     assert (
         found.state == "note" and "voices run in torch" in found.text and found.remedy.endswith("-m pip install numba")
     )
-    found = doctor.compiler(load(None, ["voices.glow.backend=compiled"]))
+    found = doctor.check_numba(load(None, ["voices.glow.backend=compiled"]))
     assert found.state == "missing" and "voice glow" in found.text and "voices.glow.backend=torch" in found.remedy
 
 
-def test_triton_is_looked_for_where_a_voice_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_is_checked_if_a_voice_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = load(None, ["voices.glow.backend=triton", "speaker.enabled=false"])
     monkeypatch.setitem(sys.modules, "triton", None)
-    (found,) = [finding for finding in doctor.doctor(asked) if finding.name == "triton"]
+    (found,) = [finding for finding in doctor.examine_machine(asked) if finding.name == "triton"]
     assert found.state == "missing" and "cannot be imported, but voice glow asks" in found.text
     assert "-m pip install triton, or --set voices.glow.backend=auto" in found.remedy
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = doctor.kernels("glow")
+    found = doctor.check_triton("glow")
     assert (found.state, found.remedy) == ("missing", "--set voices.glow.backend=auto") and "CUDA" in found.text
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert doctor.kernels("glow").state == "ok"
+    assert doctor.check_triton("glow").state == "ok"
 
 
-def test_engines_that_would_take_every_core_are_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_that_use_every_core_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert doctor.cores(load()).state == "ok"
-    assert "lower voices.NAME.threads" in doctor.cores(load(None, ["voices.glow.threads=4"])).remedy
-    assert doctor.cores(load(None, ["voices.glow.devices=['cpu', 'cpu', 'auto', 'cuda:0']"])).state == "ok"
-    assert doctor.cores(load(None, ["voices.glow.devices=['cpu', 'cpu', 'cpu', 'cpu']"])).state == "note"
+    assert doctor.check_cores(load()).state == "ok"
+    assert "lower voices.NAME.threads" in doctor.check_cores(load(None, ["voices.glow.threads=4"])).remedy
+    assert doctor.check_cores(load(None, ["voices.glow.devices=['cpu', 'cpu', 'auto', 'cuda:0']"])).state == "ok"
+    assert doctor.check_cores(load(None, ["voices.glow.devices=['cpu', 'cpu', 'cpu', 'cpu']"])).state == "note"
 
 
-def test_real_time_priority_is_a_hint_and_never_an_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_realtime_priority_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (0, 0))
-    assert doctor.real_time().state == "note" and "rtprio" in doctor.real_time().remedy
+    assert doctor.check_priority().state == "note" and "rtprio" in doctor.check_priority().remedy
     monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
-    assert doctor.real_time().state == "ok"
+    assert doctor.check_priority().state == "ok"
 
 
-def test_the_run_directory_is_looked_at_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.private_directory(tmp_path / "a/b").text.endswith("will be made")
+def test_run_directory_is_checked_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_run_dir(tmp_path / "a/b").text.endswith("will be made")
     assert not (tmp_path / "a").exists()
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    found = doctor.private_directory(tmp_path / "open")
+    found = doctor.check_run_dir(tmp_path / "open")
     assert found.state == "missing" and f"chmod 700 {tmp_path}/open" in found.remedy
     (tmp_path / "open").chmod(0o700)
-    assert doctor.private_directory(tmp_path / "open").state == "ok"
+    assert doctor.check_run_dir(tmp_path / "open").state == "ok"
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "cannot be made" in doctor.private_directory(tmp_path / "other").text
+    assert "cannot be made" in doctor.check_run_dir(tmp_path / "other").text
 
 
-def test_the_doctor_looks_at_everything_it_promises() -> None:
-    names = [finding.name for finding in doctor.doctor(load(None, ["speaker.enabled=false"]))]
+def test_examine_machine_runs_every_check() -> None:
+    names = [finding.name for finding in doctor.examine_machine(load(None, ["speaker.enabled=false"]))]
     assert names == ["python", "torch", "numba", "libzmq", "sound", "espeak-ng", "cores", "priority", "run_dir"]
 
 
-def test_a_checkpoint_is_described_by_its_header() -> None:
-    found = doctor.checkpoint("glow", WaveGlowVoice())
+def test_checkpoint_is_described_by_its_header() -> None:
+    found = doctor.check_checkpoint("glow", WaveGlowSettings())
     assert (found.name, found.state) == ("voices.glow", "ok") and "flows" in found.text
 
 
-def test_check_names_an_address_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_that_is_taken_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "is_busy", lambda address: address.endswith("glowd.ipc"))
-    found = {finding.name: finding.state for finding in doctor.check(load(None, [f"server.run_dir={tmp_path}/run"]))}
+    found = {
+        finding.name: finding.state for finding in doctor.examine_config(load(None, [f"server.run_dir={tmp_path}/run"]))
+    }
     assert found == {"voices.glow": "ok", "run_dir": "ok", "server.endpoint": "missing", "server.telemetry": "ok"}

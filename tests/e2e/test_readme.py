@@ -1,21 +1,37 @@
-"""The program in README.md does what README.md says."""
+"""The Python programs in README.md and clients/README.md run as they stand there."""
 
 import os
 import re
 import subprocess
 import sys
 
-from tests.e2e.running import ROOT, running_daemon, speech
+import pytest
+
+from tests.harness.daemon import ROOT, running_daemon
+from tests.harness.mels import speech
 from tests.patience import WAIT_S
 
 
-def test_the_program_in_the_readme_speaks() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.S)
-    assert len(blocks) == 1 and 'sinks=["device"]' in blocks[0]
-    program = blocks[0].replace('sinks=["device"]', 'sinks=["null"]')  # a sound device is not what this is about
+def programs(document: str) -> list[str]:
+    """The Python blocks of a document, with the null sink for the sound device, which is not what this is about."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text("utf-8"), flags=re.S)
+    return [block.replace('sinks=["device"]', 'sinks=["null"]') for block in blocks]
+
+
+PRINTED = {
+    "README.md": [rf"Played\(.*total_samples={len(speech()) * 256}, underruns=0\)"],
+    "clients/README.md": [rf"Played\(.*total_samples={len(speech()) * 256}", "True 22050", "(Flushed|Played)"],
+}
+
+
+@pytest.mark.parametrize("document", PRINTED)
+def test_readme_programs_run_and_print_what_they_say(document: str) -> None:
+    found = programs(document)
+    assert len(found) == len(PRINTED[document])
     with running_daemon("speaker.enabled=false", 'voices={glow={engine="waveglow",max_streams=2}}') as daemon:
-        said = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"GLOWD_ENDPOINT": daemon.endpoint},
-            capture_output=True, text=True, timeout=5 * WAIT_S, check=True,
-        )  # fmt: skip
-    assert re.search(r"Played\(.*total_samples=" + str(len(speech()) * 256), said.stdout)
+        for program, printed in zip(found, PRINTED[document], strict=True):
+            ran = subprocess.run(
+                [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"GLOWD_ENDPOINT": daemon.endpoint},
+                capture_output=True, text=True, timeout=5 * WAIT_S,
+            )  # fmt: skip
+            assert ran.returncode == 0 and re.search(printed, ran.stdout), ran.stdout + ran.stderr

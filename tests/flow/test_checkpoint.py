@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from glowd.flow.checkpoint import EMBEDDED, CheckpointError, load, read_header, save
-from tests.flow.voices import random_voice, sourced, tiny
+from tests.harness.voices import random_voice, sourced, tiny
 
 
 def with_metadata(path: Path, **changes: str) -> Path:

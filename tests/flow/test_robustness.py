@@ -9,7 +9,7 @@ from glowd.flow.checkpoint import load
 from glowd.flow.mel import Floats, log_mel
 from glowd.flow.streaming import ExactVocoder
 from glowd.flow.vocoder import render
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 FRAMES = 100
 VOCODER = ExactVocoder(load("embedded"), slots=1)

@@ -16,8 +16,8 @@ from glowd.flow.latents import TABLE_SAMPLES, NoiseTable, first_phase
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
 from glowd.flow.vocoder import Origin, Stream, Vocoder, drain, render
-from tests.e2e.running import speech
-from tests.flow.voices import DATA, random_voice, sourced, tiny
+from tests.harness.mels import speech
+from tests.harness.voices import DATA, random_voice, sourced, tiny
 
 torch.set_num_threads(1)
 TOLERANCE = 1e-5
@@ -268,9 +268,7 @@ OVERLAPPED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("kind", OVERLAPPED)
 @pytest.mark.parametrize("frames,chunk", [(1, 4), (7, 3), (40, 8), (41, 5)])
-def test_overlap_equals_offline_when_it_covers_the_receptive_field(
-    kind: dict[str, Any], frames: int, chunk: int
-) -> None:
+def test_overlap_over_the_receptive_field_equals_offline(kind: dict[str, Any], frames: int, chunk: int) -> None:
     voice, mel = non_causal(**kind), some_mel(frames)
     reach = -(-voice.config.reach_groups // voice.config.groups_per_frame)
     plan = ChunkPlan(chunk, reach + 5, reach + 2, 128)

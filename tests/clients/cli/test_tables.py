@@ -1,4 +1,4 @@
-"""Snapshots as tables: what was measured is shown, what was not is a dash."""
+"""Snapshots as tables: measured figures are shown, others are dashes."""
 
 import copy
 from pathlib import Path
@@ -9,32 +9,34 @@ from hypothesis import strategies as st
 
 from glowd.clients.cli import tables
 from glowd.daemon import wire
-from tests.clients.snapshots import SNAPSHOT, STAGE
 from tests.daemon.messages import plain
+from tests.harness.snapshots import SNAPSHOT, STAGE
+
+read = wire.Snapshot.from_map
 
 
 def row_of(table: tables.Table, name: str) -> dict[str, str]:
     return next(dict(zip(table.columns, row)) for row in table.rows if row[0] == name)
 
 
-def test_what_was_measured_is_shown() -> None:
-    row = row_of(tables.streams_table(SNAPSHOT), "talk")
+def test_measured_figures_are_shown() -> None:
+    row = row_of(tables.streams_table(read(SNAPSHOT)), "talk")
     assert row == {
         "<STREAM": "talk", "<CLIENT": "tts", "<STATE": "playing", "<VOICE": "glow", "<SINKS": "device,socket", "GEN": "2",
         "TTFA": "61", "RTF": "0.31", "QUEUE": "3", "CREDIT": "120", "XRUN": "1/0",
     }  # fmt: skip
-    stages = row_of(tables.stages_table(SNAPSHOT), "talk")
+    stages = row_of(tables.stages_table(read(SNAPSHOT)), "talk")
     assert stages["NETWORK"] == "1.2/9.5" and stages["DEVICE"] == "-" and stages["MEAN SUM"] == "4.0"
-    voice = row_of(tables.voices_table(SNAPSHOT), "glow *")
+    voice = row_of(tables.voices_table(read(SNAPSHOT)), "glow *")
     shown = ("<STATE", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL")
     assert [voice[column] for column in shown] == ["ready", "2/9", "25", "50", "0", "0"]
-    assert row_of(tables.roles_table(SNAPSHOT), "speaker") == {
+    assert row_of(tables.roles_table(read(SNAPSHOT)), "speaker") == {
         "<ROLE": "speaker", "<STATE": "gone", "MiB": "-", "<DEVICE": "no device"
     }  # fmt: skip
 
 
-def test_a_voice_with_several_engines_has_a_row_for_each() -> None:
-    table = tables.voices_table(SNAPSHOT)
+def test_voice_with_two_engines_has_a_row_for_each() -> None:
+    table = tables.voices_table(read(SNAPSHOT))
     shown = [(row[0], row[1], row[2], row[4]) for row in table.rows if "twins" in row[0]]
     assert shown == [
         ("twins", "degraded", "2 engines", "3/8"),
@@ -43,25 +45,25 @@ def test_a_voice_with_several_engines_has_a_row_for_each() -> None:
     ]
     assert row_of(table, "glow *")["<DEVICE"] == "cpu" and row_of(table, "old")["<DEVICE"] == "-"
     assert "  glow" not in [row[0] for row in table.rows], "one engine is the voice"
-    assert max(map(len, tables.lines(tables.voices_table(SNAPSHOT, narrow=True)).splitlines()[2:])) <= 80
+    assert max(map(len, tables.layout(tables.voices_table(read(SNAPSHOT), narrow=True))[2:])) <= 80
     snapshot = copy.deepcopy(SNAPSHOT)
     snapshot["streams"]["talk"] |= {"voice": "twins", "engine": "twins/1"}
-    assert row_of(tables.streams_table(snapshot), "talk")["<VOICE"] == "twins/1"
+    assert row_of(tables.streams_table(read(snapshot)), "talk")["<VOICE"] == "twins/1"
     snapshot["voices"]["twins"]["engines"]["twins/0"]["degraded"] = {"level": 1, "reason": "late"}
-    assert tables.notices(snapshot)[0].startswith("twins/0 degraded for - s: level 1 of -")
+    assert tables.notices(read(snapshot))[0].startswith("twins/0 degraded for - s: level 1 of -")
 
 
-def test_what_was_not_measured_is_never_a_zero() -> None:
-    row = row_of(tables.streams_table(SNAPSHOT), "new")
+def test_unmeasured_figures_are_dashes() -> None:
+    row = row_of(tables.streams_table(read(SNAPSHOT)), "new")
     absent = ("TTFA", "RTF", "QUEUE", "CREDIT", "XRUN")
     assert [row[column] for column in absent] == ["-", "-", "-", "-", "-/-"]
-    assert set(row_of(tables.stages_table(SNAPSHOT), "new").values()) == {"new", "-"}
-    voice = row_of(tables.voices_table(SNAPSHOT), "old")
+    assert set(row_of(tables.stages_table(read(SNAPSHOT)), "new").values()) == {"new", "-"}
+    voice = row_of(tables.voices_table(read(SNAPSHOT)), "old")
     assert [voice[column] for column in ("OPEN", "LATE %", "LEVEL")] == ["-/-", "-", "-"]
 
 
-def test_a_voice_that_falls_behind_is_named_with_the_reason() -> None:
-    assert tables.notices(SNAPSHOT) == []
+def test_overloaded_voice_is_reported_with_the_reason() -> None:
+    assert tables.notices(read(SNAPSHOT)) == []
     snapshot = copy.deepcopy(SNAPSHOT)
     degraded = {
         "level": 3, "last_level": 3, "chunk_frames": 16, "refuses": True, "since_ns": 2_000_000_000,
@@ -69,28 +71,28 @@ def test_a_voice_that_falls_behind_is_named_with_the_reason() -> None:
     }  # fmt: skip
     for shown in (snapshot["voices"]["glow"], snapshot["voices"]["glow"]["engines"]["glow"]):
         shown |= {"level": 3, "degraded": degraded}
-    assert row_of(tables.voices_table(snapshot), "glow *")["<STATE"] == "degraded"
-    assert tables.as_text(snapshot).splitlines()[1] == (
+    assert row_of(tables.voices_table(read(snapshot)), "glow *")["<STATE"] == "degraded"
+    assert tables.as_text(read(snapshot)).splitlines()[1] == (
         "glow degraded for 3 s: level 3 of 3, chunks of 16 frames, new streams refused "
         "(62% of the chunks of 1 s were late, by up to 130 ms)"
     )
 
 
-def test_a_zero_that_was_measured_is_a_zero() -> None:
+def test_measured_zero_is_a_zero() -> None:
     assert tables.cell(0) == "0" and tables.cell(0.0, ".1f") == "0.0" and tables.cell(None, ".1f") == "-"
 
 
-def test_text_is_aligned_and_headed() -> None:
-    text = tables.as_text(SNAPSHOT)
+def test_text_has_a_headline_and_aligned_columns() -> None:
+    text = tables.as_text(read(SNAPSHOT))
     assert text.startswith("glowd ready, up 12 s, 2 clients, 2 of 16 streams\n")
     header, row = next((a, b) for a, b in zip(text.splitlines(), text.splitlines()[2:]) if b.startswith("talk"))
     assert header.index("STATE") == row.index("playing") and header.index("RTF") + 3 == row.index("0.31") + 4
 
 
-def test_control_characters_of_peers_do_not_reach_the_terminal() -> None:
+def test_control_characters_in_names_are_replaced() -> None:
     snapshot = copy.deepcopy(SNAPSHOT)
     snapshot["streams"]["\x1b[2Jx"] = {"client": "a\x07\nb"}
-    text = tables.as_text(snapshot)
+    text = tables.as_text(read(snapshot))
     assert "\x1b" not in text and "\x07" not in text and "?[2Jx" in text
 
 
@@ -98,23 +100,18 @@ def test_control_characters_of_peers_do_not_reach_the_terminal() -> None:
 @example({"roles": {"\x1f\x1e": None, "\x1f\x1f": False}})
 @settings(max_examples=150, deadline=None)
 def test_any_map_can_be_shown(snapshot: dict[str, Any]) -> None:
-    assert "glowd" in tables.as_text(snapshot)
+    assert "glowd" in tables.as_text(read(snapshot))
 
 
-def test_a_narrow_terminal_gets_fewer_columns() -> None:
+def test_narrow_terminal_gets_fewer_columns() -> None:
     snapshot = {**SNAPSHOT, "streams": {"a-stream-with-a-name": SNAPSHOT["streams"]["talk"]}}
-    table = tables.streams_table(snapshot, narrow=True)
-    assert max(map(len, tables.lines(table).splitlines())) <= 80
+    table = tables.streams_table(read(snapshot), narrow=True)
+    assert max(map(len, tables.layout(table))) <= 80
     assert row_of(table, "a-stream-with-a-name")["RTF"] == "0.31"
 
 
-def test_the_specification_names_every_figure() -> None:
+def test_specification_names_every_figure() -> None:
     words = (Path(wire.__file__).parents[1] / "PROTOCOL.md").read_text().split("## Telemetry")[1].split("## Error")[0]
     stream = SNAPSHOT["streams"]["talk"]
-    keys = [*SNAPSHOT, *stream, *stream["underruns"], *STAGE, *tables.STAGES, *SNAPSHOT["voices"]["glow"], "device"]
+    keys = [*SNAPSHOT, *stream, *stream["underruns"], *STAGE, *wire.STAGES, *SNAPSHOT["voices"]["glow"], "device"]
     assert [key for key in keys if f"`{key}`" not in words] == []
-
-
-def test_rich_tables_have_the_same_rows() -> None:
-    for table in tables.tables(SNAPSHOT):
-        assert tables.as_rich(table).row_count == len(table.rows)

@@ -1,4 +1,4 @@
-"""How many streams a voice can keep up with: the search, and the measurement on voices whose speed is known."""
+"""How many streams a voice can keep up with: the search, and the measurement of voices of known speed."""
 
 import math
 import time
@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowd.daemon.engine import capacity
+from glowd.daemon.wire.telemetry import Capacity
 from glowd.flow.mel import Floats
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.vocoder import BEGINNING, Origin, Stream
-from tests.daemon.engine.test_scheduler import Toy
+from tests.fakes.vocoder import FakeVocoder
 
 
 def linear(fixed: float, each: float) -> Callable[[int], float]:
@@ -23,14 +24,14 @@ def linear(fixed: float, each: float) -> Callable[[int], float]:
 @given(
     st.integers(0, 50), st.integers(1, 20), st.integers(0, 2000), st.integers(1, 40)
 )  # integers: sums of floats would differ in their last digit
-def test_it_is_the_largest_number_whose_round_fits(fixed: int, each: int, budget: int, max_batch: int) -> None:
+def test_search_finds_the_largest_number_whose_round_fits(fixed: int, each: int, budget: int, max_batch: int) -> None:
     step_s = linear(fixed, each)
     found = capacity.streams_within(step_s, budget, max_batch)
     assert found == 0 or capacity.round_s(step_s, found, max_batch) <= budget
     assert capacity.round_s(step_s, found + 1, max_batch) > budget
 
 
-def test_few_sizes_are_tried() -> None:
+def test_search_tries_few_sizes() -> None:
     asked: list[int] = []
 
     def step_s(batch: int) -> float:
@@ -41,11 +42,11 @@ def test_few_sizes_are_tried() -> None:
     assert len(set(asked)) <= 2 * 9 + 1
 
 
-def test_sizes_for_which_no_time_was_left_do_not_count() -> None:
+def test_sizes_that_were_not_measured_do_not_count() -> None:
     assert capacity.streams_within(lambda batch: 0.001 if batch <= 4 else math.inf, 1.0, 16) == 4
 
 
-class Slow(Toy):
+class Slow(FakeVocoder):
     """A call takes `fixed_s`, and `each_s` for each stream, on a clock of its own; counts what is open."""
 
     def __init__(self, fixed_s: float, each_s: float, sleep_s: float = 0.0) -> None:
@@ -64,26 +65,26 @@ class Slow(Toy):
         self.now_s += self.fixed_s + self.each_s * len(streams)
         return super().step(streams, frames)
 
-    def capacity(self, chunk_frames: int = 4, max_batch: int = 16) -> capacity.Capacity | None:
-        return capacity.find(self, 0, chunk_frames, max_batch, lambda: self.now_s)
+    def capacity(self, chunk_frames: int = 4, max_batch: int = 16) -> Capacity | None:
+        return capacity.find_capacity(self, 0, chunk_frames, max_batch, lambda: self.now_s)
 
 
-def test_a_voice_of_known_speed_is_measured_and_leaves_nothing_open() -> None:
+def test_voice_of_known_speed_is_measured_and_closed() -> None:
     slow = Slow(0.004, 0.004)  # 4.8 streams fit into half of 46.4 ms
     found = slow.capacity()
     assert found is not None
-    assert found.to_dict() == {
+    assert found.to_map() == {
         "streams": 4, "measured": True, "share": 0.5, "chunk_ms": 46.44, "alone_ms": 8.0, "round_ms": 20.0
     }  # fmt: skip
     assert slow.now_open == 0
 
 
-def test_calls_of_one_batch_follow_one_another_where_they_fit() -> None:
+def test_round_of_several_batches_counts() -> None:
     found = Slow(0.004, 0.004).capacity(chunk_frames=16, max_batch=2)  # 93 ms: seven calls of 12 ms and one of 8
     assert found is not None and found.streams == 15 and found.round_ms == pytest.approx(92)
 
 
-def test_a_voice_too_slow_for_one_stream_still_serves_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_voice_too_slow_for_one_stream_serves_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "LIMIT_S", 0.2)
     slow = Slow(0.3, 0, sleep_s=0.3)
     found = slow.capacity()
@@ -91,23 +92,23 @@ def test_a_voice_too_slow_for_one_stream_still_serves_one(monkeypatch: pytest.Mo
     assert slow.now_s == pytest.approx(0.3) and slow.now_open == 0, "and there was no second one"
 
 
-def test_time_that_others_take_is_not_the_voices() -> None:
-    class Stolen(Toy):
+def test_processor_time_leaves_out_other_programs() -> None:
+    class Stolen(FakeVocoder):
         def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
             time.sleep(0.05)  # more than a chunk
             return super().step(streams, frames)
 
     stolen = Stolen()
-    found = capacity.find(stolen, 0, 4, 1, time.thread_time)
+    found = capacity.find_capacity(stolen, 0, 4, 1, time.thread_time)
     assert found is not None and found.streams > 1
-    assert capacity.works_alone(stolen, threads=1) and not capacity.works_alone(stolen, threads=2)
+    assert capacity.is_single_threaded(stolen, threads=1) and not capacity.is_single_threaded(stolen, threads=2)
     stolen.device = "cuda:0"  # type: ignore[attr-defined]
-    assert not capacity.works_alone(stolen, threads=1)
-    found = capacity.find(stolen, 0, 4, 1)
+    assert not capacity.is_single_threaded(stolen, threads=1)
+    found = capacity.find_capacity(stolen, 0, 4, 1)
     assert found is not None and found.streams == 1 and found.alone_ms is not None and found.alone_ms >= 50
 
 
-def test_what_is_configured_is_not_measured_and_griffin_lim_has_no_pace() -> None:
-    assert capacity.find(Slow(9, 9), 5, 4, 16) == capacity.Capacity(5, measured=False)
-    assert capacity.find(GriffinLimVocoder(), 0, 4, 16) is None
-    assert capacity.find(GriffinLimVocoder(), 2, 4, 16) == capacity.Capacity(2, measured=False)
+def test_configured_capacity_is_not_measured() -> None:
+    assert capacity.find_capacity(Slow(9, 9), 5, 4, 16) == Capacity(streams=5, measured=False)
+    assert capacity.find_capacity(GriffinLimVocoder(), 0, 4, 16) is None
+    assert capacity.find_capacity(GriffinLimVocoder(), 2, 4, 16) == Capacity(streams=2, measured=False)

@@ -1,4 +1,4 @@
-"""The run directory is private or refused."""
+"""The run directory is private, or it is refused."""
 
 import os
 import socket
@@ -6,58 +6,58 @@ from pathlib import Path
 
 import pytest
 
-from glowd.daemon.config import ConfigError, Server
+from glowd.daemon.config import ConfigError, ServerSettings
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
 
 
-def test_the_run_directory_is_taken_from_the_most_specific_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_directory_comes_from_setting_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOWD_RUN_DIR", "/a")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/b")
-    assert run_dir(Server(run_dir="/c")) == Path("/c")
-    assert run_dir(Server()) == Path("/a")
+    assert run_dir(ServerSettings(run_dir="/c")) == Path("/c")
+    assert run_dir(ServerSettings()) == Path("/a")
     monkeypatch.delenv("GLOWD_RUN_DIR")
-    assert run_dir(Server()) == Path("/b/glowd")
+    assert run_dir(ServerSettings()) == Path("/b/glowd")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert str(run_dir(Server())).startswith("/tmp/glowd-")
+    assert str(run_dir(ServerSettings())).startswith("/tmp/glowd-")
 
 
 def test_addresses_are_in_the_run_directory_unless_configured() -> None:
-    found = addresses(Server(endpoint="tcp://127.0.0.1:9"), Path("/r"))
+    found = addresses(ServerSettings(endpoint="tcp://127.0.0.1:9"), Path("/r"))
     assert (found.clients, found.telemetry) == ("tcp://127.0.0.1:9", "ipc:///r/top.ipc")
     assert (found.engine, found.speaker) == ("ipc:///r/engine.ipc", "ipc:///r/speaker.ipc")
 
 
-def test_the_run_directory_is_made_private(tmp_path: Path) -> None:
+def test_run_directory_is_made_private(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     prepare_run_dir(directory)
     prepare_run_dir(directory)
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_run_directory_open_to_others_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_run_directory_open_to_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o755)
     with pytest.raises(ConfigError, match="chmod 700"):
         prepare_run_dir(tmp_path / "open")
 
 
-def test_a_file_or_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_file_or_link_as_run_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(ConfigError, match=r"cannot make the run directory .*/file"):
         prepare_run_dir(tmp_path / "file")
-    with pytest.raises(ConfigError, match="not a directory of this user's"):
+    with pytest.raises(ConfigError, match="not a directory that this user owns"):
         prepare_run_dir(tmp_path / "link")
 
 
-def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="too long for local sockets"):
+def test_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="path of the run directory is too long"):
         prepare_run_dir(tmp_path / ("x" * 100))
 
 
-def test_a_second_claim_is_refused_and_names_the_first(tmp_path: Path) -> None:
-    found = addresses(Server(), tmp_path)
+def test_second_claim_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    found = addresses(ServerSettings(), tmp_path)
     with claim(tmp_path, found):
         match = rf"another glowd \(process {os.getpid()}\) already runs in"
         with pytest.raises(ConfigError, match=match), claim(tmp_path, found):
@@ -66,26 +66,29 @@ def test_a_second_claim_is_refused_and_names_the_first(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_file_that_a_killed_daemon_left_does_not_matter(tmp_path: Path) -> None:
+def test_lock_file_of_a_killed_daemon_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "glowd.lock").write_text("999999\n")
-    with claim(tmp_path, addresses(Server(), tmp_path)):
+    with claim(tmp_path, addresses(ServerSettings(), tmp_path)):
         assert (tmp_path / "glowd.lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_an_address_where_somebody_listens_is_refused(tmp_path: Path) -> None:
+def test_address_of_another_listener_is_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as local, socket.create_server(("127.0.0.1", 0)) as tcp:
         local.bind(str(tmp_path / "taken.ipc"))
         local.listen()
         for address in (f"ipc://{tmp_path}/taken.ipc", f"tcp://127.0.0.1:{tcp.getsockname()[1]}"):
-            for server, setting in ((Server(endpoint=address), "endpoint"), (Server(telemetry=address), "telemetry")):
+            for server, setting in (
+                (ServerSettings(endpoint=address), "endpoint"),
+                (ServerSettings(telemetry=address), "telemetry"),
+            ):
                 match = rf"already listens at {address}; .*server\.{setting}"
                 with pytest.raises(ConfigError, match=match), claim(tmp_path, addresses(server, tmp_path)):
                     pytest.fail("claimed an address that is taken")
 
 
-def test_a_socket_file_that_a_killed_daemon_left_is_not_busy(tmp_path: Path) -> None:
+def test_socket_file_of_a_killed_daemon_is_not_busy(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as local:
         local.bind(str(tmp_path / "glowd.ipc"))
     assert (tmp_path / "glowd.ipc").exists()
-    with claim(tmp_path, addresses(Server(), tmp_path)):
+    with claim(tmp_path, addresses(ServerSettings(), tmp_path)):
         pass

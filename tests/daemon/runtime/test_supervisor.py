@@ -1,4 +1,4 @@
-"""The supervisor, with small fake roles: order, last words, restarts, watchdog, no orphans."""
+"""The supervisor, with small fake roles: order, reasons, restarts, watchdog, no orphans."""
 
 import asyncio
 import logging
@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from glowd.daemon.config import Supervisor as Settings
+from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime import supervisor as module
-from glowd.daemon.runtime.supervisor import RoleSpec, StartError, Supervisor
+from glowd.daemon.runtime.role_process import RoleSpec
+from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from tests import patience
 from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[3]
-QUICK = Settings(ready_timeout_s=WAIT_S, watchdog_s=WAIT_S, grace_s=WAIT_S)
-LINES = "import json, os, signal, sys, time\ndef say(**line): print(json.dumps(line), flush=True)\n"
+QUICK = SupervisorSettings(ready_timeout_s=WAIT_S, watchdog_s=WAIT_S, grace_s=WAIT_S)
+LINES = "import json, os, signal, sys, time\ndef report(**line): print(json.dumps(line), flush=True)\n"
 DIARY = LINES + "def note(text): os.write(os.open({diary!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT), text.encode())\n"
 GOOD = """
 note('+{name} ')
-say(ready=dict(pid=os.getpid(), name='{name}'))
+report(ready=dict(pid=os.getpid(), name='{name}'))
 sys.stdin.read()
 """
 STOPS = "signal.signal(signal.SIGTERM, lambda *_: (note('-{name} '), sys.exit(0)))\n"
@@ -34,10 +35,10 @@ Make = Callable[..., Supervisor]
 
 @pytest.fixture
 async def supervise() -> AsyncIterator[Make]:
-    """Makes supervisors; what a failed test left running is killed."""
+    """Makes supervisors; roles that a failed test leaves running are killed."""
     made: list[Supervisor] = []
 
-    def make(*stages: list[RoleSpec], settings: Settings = QUICK) -> Supervisor:
+    def make(*stages: list[RoleSpec], settings: SupervisorSettings = QUICK) -> Supervisor:
         made.append(Supervisor(stages, settings))
         return made[-1]
 
@@ -74,7 +75,7 @@ def exists(pid: int) -> bool:
         return False
 
 
-async def test_roles_start_in_order_and_stop_in_mirror_order(supervise: Make, diary: Path) -> None:
+async def test_roles_start_in_order_and_stop_in_reverse_order(supervise: Make, diary: Path) -> None:
     roles = supervise(*([good(name, diary)] for name in ("gateway", "engine", "speaker")))
     await roles.start()
     assert roles.info("engine")["name"] == "engine" and roles.info("nobody") == {}
@@ -82,7 +83,7 @@ async def test_roles_start_in_order_and_stop_in_mirror_order(supervise: Make, di
     assert diary.read_text() == "+gateway +engine +speaker -speaker -engine -gateway "
 
 
-async def test_a_stage_starts_only_when_the_one_before_is_ready(supervise: Make, diary: Path) -> None:
+async def test_stage_starts_once_the_stage_before_is_ready(supervise: Make, diary: Path) -> None:
     slow = spec("gateway", "import time; time.sleep(0.3)\n" + good("gateway", diary).command[2])
     roles = supervise([slow], [good("glow", diary), good("other", diary)])
     await roles.start()
@@ -95,17 +96,17 @@ async def test_a_stage_starts_only_when_the_one_before_is_ready(supervise: Make,
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (LINES + "say(failed='no such \\x1b[31m device'); sys.exit(1)", r"no such \x1b[31m device"),
+        (LINES + "report(failed='no such \\x1b[31m device'); sys.exit(1)", r"no such \x1b[31m device"),
         (LINES + "sys.exit(3)", "it ended with status 3 and gave no reason"),
         (LINES + "os.kill(os.getpid(), 9)", "it was ended by SIGKILL"),
-        (LINES + "time.sleep(600)", "it was not ready for 0.5 s (supervisor.ready_timeout_s) and was killed"),
+        (LINES + "time.sleep(600)", "it was not ready within 0.5 s (supervisor.ready_timeout_s) and was killed"),
         (LINES + "print('x' * 2000000, flush=True); time.sleep(600)", "a status line of more than 1048576 bytes"),
     ],
 )
-async def test_a_role_that_cannot_start_stops_the_rest_with_its_last_words(
+async def test_role_that_cannot_start_stops_the_rest_with_its_reason(
     supervise: Make, script: str, words: str, diary: Path
 ) -> None:
-    settings = Settings(ready_timeout_s=0.5 if "ready_timeout" in words else WAIT_S)
+    settings = SupervisorSettings(ready_timeout_s=0.5 if "ready_timeout" in words else WAIT_S)
     roles = supervise([good("gateway", diary)], [spec("engine:glow", script)], [good("speaker", diary)])
     if "ready_timeout" in words:
         roles = supervise([spec("engine:glow", script)], settings=settings)
@@ -115,12 +116,12 @@ async def test_a_role_that_cannot_start_stops_the_rest_with_its_last_words(
     assert "ready_timeout" in words or diary.read_text() == "+gateway -gateway "
 
 
-async def test_a_command_that_does_not_exist_is_named(supervise: Make) -> None:
+async def test_command_that_does_not_exist_is_named(supervise: Make) -> None:
     with pytest.raises(StartError, match="gateway could not start: /nonexistent cannot be run: No such file"):
         await supervise([RoleSpec("gateway", ("/nonexistent",))]).start()
 
 
-async def test_a_role_that_dies_is_started_again_and_the_others_stay(
+async def test_killed_role_is_restarted_and_the_others_stay(
     supervise: Make, diary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     roles = supervise([good("gateway", diary)], [good("engine", diary)])
@@ -129,81 +130,83 @@ async def test_a_role_that_dies_is_started_again_and_the_others_stay(
     os.kill(before, signal.SIGKILL)
     await until(lambda: roles.info("engine")["pid"] != before)
     assert roles.info("gateway")["pid"] == gateway
-    assert "engine died: it was ended by SIGKILL; starting it again in 0.2 s" in caplog.text
+    assert "engine ended: it was ended by SIGKILL; restarting it in 0.2 s" in caplog.text
     await roles.stop()
 
 
-async def test_back_off_doubles_up_to_its_limit_and_starts_over_after_health(
+async def test_back_off_doubles_to_its_limit_and_resets_after_health(
     supervise: Make, diary: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BACK_OFF_S", 0.1)
     monkeypatch.setattr(module, "MAX_BACK_OFF_S", 0.3)
-    short = DIARY + "say(ready={{}})\nnote('x')\n" + "time.sleep(3.5 if {n} == os.path.getsize({diary!r}) else 0)\n"
+    short = DIARY + "report(ready={{}})\nnote('x')\n" + "time.sleep(3.5 if {n} == os.path.getsize({diary!r}) else 0)\n"
     monkeypatch.setattr(module, "HEALTHY_S", 3.0)  # a process that ends at once may take a second for it
     roles = supervise([spec("engine", short.format(diary=str(diary), n=4))])
     await roles.start()
-    await until(lambda: caplog.text.count("died") >= 5)
+    await until(lambda: caplog.text.count("restarting") >= 5)
     await roles.stop()
-    waits = [record.getMessage().split(" in ")[1] for record in caplog.records if "died" in record.getMessage()]
+    waits = [record.getMessage().split(" in ")[1] for record in caplog.records if "restarting" in record.getMessage()]
     assert waits[:5] == ["0.1 s", "0.2 s", "0.3 s", "0.1 s", "0.2 s"]
 
 
-async def test_a_role_that_falls_silent_is_killed_and_started_again(
+async def test_role_that_reports_nothing_is_killed_and_restarted(
     supervise: Make, diary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chatty = LINES + "say(ready={})\nwhile True: say(alive=1); time.sleep(0.05)"
-    settings = Settings(ready_timeout_s=WAIT_S, watchdog_s=2.5)
+    chatty = LINES + "report(ready={})\nwhile True: report(alive=1); time.sleep(0.05)"
+    settings = SupervisorSettings(ready_timeout_s=WAIT_S, watchdog_s=2.5)
     roles = supervise([spec("speaker", chatty)], [good("engine", diary)], settings=settings)
     await roles.start()
     await until(lambda: diary.read_text() == "+engine +engine ")
-    assert "engine died: it fell silent for 2.5 s (supervisor.watchdog_s) and was killed" in caplog.text
-    assert "speaker died" not in caplog.text
+    assert "engine ended: it reported nothing for 2.5 s (supervisor.watchdog_s) and was killed" in caplog.text
+    assert "speaker ended" not in caplog.text
     await roles.stop()
 
 
-async def test_a_line_that_is_no_status_is_logged_and_does_no_harm(
+async def test_line_that_is_no_status_is_logged_and_ignored(
     supervise: Make, diary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = (
         good("engine", diary)
         .command[2]
-        .replace("say(ready", "print('hm', flush=True); print('[1]', flush=True); say(ready")
+        .replace("report(ready", "print('hm', flush=True); print('[1]', flush=True); report(ready")
     )
     roles = supervise([spec("engine", odd)])
     await roles.start()
-    assert caplog.text.count("engine wrote something that is not a status line") == 2
+    assert caplog.text.count("engine wrote a line that is not a status") == 2
     await roles.stop()
 
 
-async def test_a_role_that_does_not_stop_is_killed_after_the_grace_period(
+async def test_role_that_does_not_stop_is_killed_after_grace_s(
     supervise: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready=dict(pid=os.getpid()))\ntime.sleep(600)"
-    roles = supervise([spec("engine", deaf)], settings=Settings(grace_s=0.3))
+    not_stopping = (
+        LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nreport(ready=dict(pid=os.getpid()))\ntime.sleep(600)"
+    )
+    roles = supervise([spec("engine", not_stopping)], settings=SupervisorSettings(grace_s=0.3))
     await roles.start()
     await roles.stop()
     assert "engine did not stop within 0.3 s: killing it" in caplog.text
     assert not exists(roles.info("engine")["pid"])
 
 
-async def test_a_ctrl_c_at_the_terminal_does_not_reach_the_roles(supervise: Make, diary: Path) -> None:
+async def test_roles_run_in_their_own_process_group(supervise: Make, diary: Path) -> None:
     roles = supervise([good("engine", diary)])
     await roles.start()
     assert os.getpgid(roles.info("engine")["pid"]) != os.getpgid(0)
     await roles.stop()
 
 
-async def test_run_announces_and_stops_when_asked(supervise: Make, diary: Path) -> None:
+async def test_run_announces_and_stops_on_request(supervise: Make, diary: Path) -> None:
     roles = supervise([good("gateway", diary)])
-    said: list[str] = []
-    running = asyncio.create_task(roles.run(lambda: said.append("ready")))
-    await until(lambda: said == ["ready"])
+    announced: list[str] = []
+    running = asyncio.create_task(roles.run(lambda: announced.append("ready")))
+    await until(lambda: announced == ["ready"])
     roles.request_stop()
     await running
     assert diary.read_text() == "+gateway -gateway "
 
 
-async def test_a_stop_while_starting_leaves_nothing(supervise: Make, diary: Path) -> None:
+async def test_stop_while_starting_leaves_no_process(supervise: Make, diary: Path) -> None:
     never = spec("engine", DIARY.format(diary=str(diary)) + "note(f'{os.getpid()}')\ntime.sleep(600)")
     roles = supervise([good("gateway", diary)], [never])
     running = asyncio.create_task(roles.run(lambda: pytest.fail("ready, though a role never was")))
@@ -214,10 +217,14 @@ async def test_a_stop_while_starting_leaves_nothing(supervise: Make, diary: Path
     assert not exists(pid)
 
 
-async def test_a_second_stop_kills_at_once(supervise: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_second_stop_kills_at_once(supervise: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    deaf = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(ready={})\ntime.sleep(600)"
-    roles = supervise([spec("gateway", deaf)], [spec("engine", deaf)], settings=Settings(grace_s=10 * WAIT_S))
+    not_stopping = LINES + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nreport(ready={})\ntime.sleep(600)"
+    roles = supervise(
+        [spec("gateway", not_stopping)],
+        [spec("engine", not_stopping)],
+        settings=SupervisorSettings(grace_s=10 * WAIT_S),
+    )
     running = asyncio.create_task(roles.run(roles.request_stop))
     await until(
         lambda: bool(roles.roles) and all(role.info == {} for role in roles.roles[-1]) and len(roles.roles) == 2
@@ -226,18 +233,18 @@ async def test_a_second_stop_kills_at_once(supervise: Make, caplog: pytest.LogCa
     roles.request_stop()
     async with asyncio.timeout(WAIT_S):  # much less than the grace
         await running
-    assert "told to stop twice" in caplog.text
+    assert "stop requested twice" in caplog.text
 
 
-def test_no_role_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+def test_no_role_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     role = (
         "import os\nfrom glowd.daemon.runtime.role import Role\n"
         "with Role.start('engine') as role:\n role.ready()\n"
         f" open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w').close()\n role.stopping.wait()\n"
     )
     script = (
-        "import asyncio, sys\nfrom glowd.daemon.config import Supervisor as S\n"
-        "from glowd.daemon.runtime.supervisor import RoleSpec, Supervisor\n"
+        "import asyncio, sys\nfrom glowd.daemon.config import SupervisorSettings as S\n"
+        "from glowd.daemon.runtime.role_process import RoleSpec\nfrom glowd.daemon.runtime.supervisor import Supervisor\n"
         f"specs = [RoleSpec(n, (sys.executable, '-c', {role!r}, '--run-dir', '/r')) for n in 'ab']\n"
         "asyncio.run(Supervisor([specs], S()).run(lambda: print('ready', flush=True)))\n"
     )

@@ -1,4 +1,4 @@
-"""What the system says of this process, and what it is asked for."""
+"""What the operating system reports about this process, and what is requested from it."""
 
 import mmap
 import os
@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from glowd.daemon.runtime.system import hurry, rss_bytes, usable_cores
+from glowd.daemon.runtime.system import request_realtime_priority, rss_bytes, usable_cores
 
 
-def test_memory_is_that_of_this_process() -> None:
+def test_rss_grows_with_the_memory_of_this_process() -> None:
     before, size = rss_bytes(), 1 << 24
     with mmap.mmap(-1, size) as ballast:  # new pages for certain; an allocator may hand out old ones
         ballast.write(b"x" * size)
@@ -18,14 +18,14 @@ def test_memory_is_that_of_this_process() -> None:
     assert after - before > 0.9 * size
 
 
-def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usable_cores_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
     assert usable_cores() == 3
 
 
-def test_only_this_thread_is_hurried() -> None:
+def test_realtime_priority_is_for_the_calling_thread_only() -> None:
     before = os.sched_getscheduler(0)
-    hurried = threading.Thread(target=hurry)
-    hurried.start()
-    hurried.join()
+    thread = threading.Thread(target=request_realtime_priority)
+    thread.start()
+    thread.join()
     assert os.sched_getscheduler(0) == before

@@ -1,102 +1,59 @@
-"""The pump and the speaker's loop with a device that fails when it is told to."""
+"""The device's thread and the playback loop with a device that fails when it is told to."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import zmq
 
 from glowd.daemon import ipc
-from glowd.daemon.runtime.sockets import connect_speaker
-from glowd.daemon.speaker import device_thread
-from glowd.daemon.speaker import process as speaker
+from glowd.daemon.speaker import device_thread, process
 from glowd.daemon.speaker.clock import DeviceClock
 from glowd.daemon.speaker.device import RATE_HZ
-from glowd.daemon.speaker.device_thread import Lost, Opened, Pump, Report, Wrote
-from glowd.daemon.speaker.playback import Speaker
-from glowd.daemon.wire.fields import Message
-from tests.daemon.speaker.fake_output import FakeOutput
-from tests.daemon.speaker.signals import noise
-from tests.daemon.speaker.speaker_rig import pcm
+from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Report, Wrote
+from tests.fakes.output import FakeOutput
+from tests.harness.signals import noise
+from tests.harness.speaker import BLOCK, PlaybackHarness, pcm
 from tests.patience import WAIT_S, Stalls
-
-BLOCK = 220
-
-
-class Loop:
-    """A Speaker in this process, its device a FakeOutput, its gateway a socket of ours."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.output = FakeOutput(latency_ms=80)
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.bind(f"ipc://{run_dir}/speaker.ipc")
-        self.pump = Pump(self.output, BLOCK)
-        self.link = connect_speaker(f"ipc://{run_dir}/speaker.ipc")
-        self.speaker = Speaker(self.link, self.pump, BLOCK)
-        self.said: list[Message] = []
-        self.pump.start()
-
-    def until(self, true: Callable[[], object], timeout_s: float = WAIT_S) -> None:
-        until_s = time.monotonic() + timeout_s
-        while not true():
-            assert time.monotonic() < until_s, f"not in {timeout_s} s; said: {self.said[-5:]}"
-            self.speaker.turn()
-            while self.socket.poll(0):
-                self.said.append(ipc.decode(self.socket.recv_multipart()[1:]))
-
-    def send(self, *messages: Message) -> None:
-        for message in messages:
-            self.socket.send_multipart([b"speaker", *ipc.encode(message)])
-
-    def all(self, kind: type) -> list:
-        return [message for message in self.said if isinstance(message, kind)]
-
-    def close(self) -> None:
-        self.output.hang = False
-        assert self.pump.stop(WAIT_S)
-        self.link.close()
-        self.socket.close()
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Loop]:
-    loop = Loop(tmp_path)
+def loop(tmp_path: Path) -> Iterator[PlaybackHarness]:
+    loop = PlaybackHarness(tmp_path)
     yield loop
     loop.close()
 
 
-def reports(pump: Pump, wanted: type, timeout_s: float = WAIT_S) -> list[Report]:
-    seen, until_s = pump.reports(), time.monotonic() + timeout_s
+def reports(thread: DeviceThread, wanted: type, timeout_s: float = WAIT_S) -> list[Report]:
+    seen, until_s = thread.reports(), time.monotonic() + timeout_s
     while not any(isinstance(report, wanted) for report in seen):
         assert time.monotonic() < until_s, f"no {wanted.__name__}; {seen}"
         time.sleep(0.005)
-        seen += pump.reports()
+        seen += thread.reports()
     return seen
 
 
-def test_the_pump_asks_for_one_block_at_a_time() -> None:
+def test_device_thread_asks_for_one_block_at_a_time() -> None:
     output = FakeOutput(speed=20)
-    pump = Pump(output, BLOCK)
-    pump.start()
-    assert reports(pump, Opened)[-1] == Opened("fake", RATE_HZ, 60.0)
+    thread = DeviceThread(output, BLOCK)
+    thread.start()
+    assert reports(thread, Opened)[-1] == Opened("fake", RATE_HZ, 60.0)
     silent = len(output.blocks)
     for n in range(3):
-        pump.feed(noise(BLOCK, n))
-        report = reports(pump, Wrote)[-1]
-        assert isinstance(report, Wrote) and report.samples == BLOCK and not report.dry
-    assert pump.stop(WAIT_S)
+        thread.feed(noise(BLOCK, n))
+        report = reports(thread, Wrote)[-1]
+        assert isinstance(report, Wrote) and report.samples == BLOCK and not report.underflowed
+    assert thread.stop(WAIT_S)
     np.testing.assert_array_equal(
         np.concatenate(output.blocks[silent:]), np.concatenate([noise(BLOCK, n) for n in range(3)])
     )
 
 
-def test_the_pump_tries_again_with_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_device_is_opened_again_after_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_thread, "RETRY_S", 0.02)
     tried_s: list[float] = []
 
@@ -107,7 +64,7 @@ def test_the_pump_tries_again_with_growing_pauses(monkeypatch: pytest.MonkeyPatc
 
     output = Failing()
     output.fail = "no such thing"
-    failing = Pump(output, BLOCK)
+    failing = DeviceThread(output, BLOCK)
     failing.start()
     lost: list[Report] = []
     while len(lost) < 5:
@@ -120,20 +77,20 @@ def test_the_pump_tries_again_with_growing_pauses(monkeypatch: pytest.MonkeyPatc
     assert failing.stop(WAIT_S)
 
 
-def test_a_fault_nobody_foresaw_is_a_lost_device(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_exception_is_a_lost_device(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(FakeOutput):
         def open(self) -> None:
             raise ZeroDivisionError("a driver")
 
-    broken = Pump(Broken(), BLOCK)
+    broken = DeviceThread(Broken(), BLOCK)
     broken.start()
     assert "ZeroDivisionError: a driver" in str(reports(broken, Lost)[0])
     assert broken.stop(WAIT_S) and caplog.records
 
 
-def test_a_pump_that_hangs_says_that_it_cannot_stop() -> None:
+def test_hanging_device_thread_reports_that_it_cannot_stop() -> None:
     output = FakeOutput()
-    hanging = Pump(output, BLOCK)
+    hanging = DeviceThread(output, BLOCK)
     hanging.start()
     reports(hanging, Opened)
     output.hang = True
@@ -143,7 +100,7 @@ def test_a_pump_that_hangs_says_that_it_cannot_stop() -> None:
     assert hanging.stop(WAIT_S)
 
 
-def test_a_device_that_hangs_is_gone_within_half_a_second_and_comes_back(loop: Loop) -> None:
+def test_hanging_device_is_lost_in_half_a_second_and_returns(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
     loop.send(ipc.Attach(key=1), pcm(1, 0, noise(20_000), last=True))
     loop.until(lambda: loop.all(ipc.Position))
@@ -160,7 +117,7 @@ def test_a_device_that_hangs_is_gone_within_half_a_second_and_comes_back(loop: L
     assert np.count_nonzero(heard) == 20_000
 
 
-def test_a_device_that_fails_is_opened_again_and_goes_on(loop: Loop) -> None:
+def test_lost_device_is_reopened_and_playback_continues(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
     loop.send(ipc.Attach(key=1), pcm(1, 0, noise(9000), last=True))
     loop.until(lambda: loop.all(ipc.Position))
@@ -172,32 +129,32 @@ def test_a_device_that_fails_is_opened_again_and_goes_on(loop: Loop) -> None:
     assert np.count_nonzero(np.concatenate(loop.output.blocks)) >= 9000 - BLOCK
 
 
-def test_a_device_that_runs_dry_is_an_underrun_of_what_sounds(loop: Loop) -> None:
+def test_device_underflow_is_an_underrun_of_playing_streams(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
     loop.send(ipc.Attach(key=1), ipc.Attach(key=2), pcm(1, 0, noise(9000), last=True))
     loop.until(lambda: loop.all(ipc.Position))
-    loop.output.dry_once = True
+    loop.output.underflow = True
     loop.until(lambda: loop.all(ipc.Underrun))
     assert [u.key for u in loop.all(ipc.Underrun)] == [1]
 
 
-def test_how_the_device_is_is_told_every_second(loop: Loop) -> None:
+def test_device_state_is_reported_every_second(loop: PlaybackHarness) -> None:
     loop.until(lambda: len(loop.all(ipc.DeviceReady)) == 2)
     ready = loop.all(ipc.DeviceReady)
     assert ready[0] == ready[1] and ready[0].name == "fake" and ready[0].rate_hz == RATE_HZ
 
 
-def test_a_gateway_that_is_not_there_blocks_nothing(loop: Loop) -> None:
+def test_absent_gateway_does_not_block_playback(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
     loop.socket.close()
     blocks = len(loop.output.blocks)
     for _ in range(40):
-        loop.speaker.turn()
+        loop.playback.step()
     assert len(loop.output.blocks) > blocks + 5
 
 
-def test_a_device_that_hangs_for_long_asks_for_a_new_process(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speaker, "HANG_S", 0.6)
+def test_device_that_hangs_too_long_ends_the_process(loop: PlaybackHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "HANG_S", 0.6)
     said: list[dict] = []
 
     def ready(**info: str) -> None:
@@ -205,31 +162,31 @@ def test_a_device_that_hangs_for_long_asks_for_a_new_process(loop: Loop, monkeyp
         loop.output.hang = True
 
     role: Any = SimpleNamespace(stopping=threading.Event(), alive=lambda: None, ready=ready)
-    with pytest.raises(RuntimeError, match="only a new process cures"):
-        speaker.loop(role, loop.speaker, loop.pump)
+    with pytest.raises(RuntimeError, match="only a new process helps"):
+        process.loop(role, loop.playback, loop.thread)
     assert said == [{"device": "fake"}]
 
 
-def test_silence_is_written_in_larger_blocks_while_nobody_plays(loop: Loop) -> None:
+def test_silence_without_streams_is_written_in_large_blocks(loop: PlaybackHarness) -> None:
     loop.until(lambda: len(loop.all(ipc.DeviceReady)) == 2)
     loop.until(lambda: {len(block) for block in loop.output.blocks[-9:]} == {4 * BLOCK})
     loop.send(ipc.Attach(key=1))
     loop.until(lambda: len(loop.output.blocks[-1]) == BLOCK)
 
 
-def test_a_mix_that_is_too_loud_is_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_mix_that_is_too_loud_is_logged(loop: PlaybackHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     loop.until(lambda: loop.all(ipc.DeviceReady))  # before that nobody may be connected, and what is sent is lost
     loop.send(ipc.Attach(key=1, gain_db=24.0), pcm(1, 0, noise(2000), last=True))
     loop.until(lambda: "the mix was too loud in" in caplog.text)
 
 
-def test_the_clock_follows_slowly_and_jumps_at_once() -> None:
+def test_clock_follows_jitter_slowly_and_jumps_at_once() -> None:
     clock, step_ns = DeviceClock(), 1e9 / RATE_HZ
     clock.reset(1000, 10**9)
     assert clock.ns(1000) == 10**9 and clock.ns(1000 + RATE_HZ) == 2 * 10**9
-    assert clock.correct(2000, round(10**9 + 1000 * step_ns) + 10_000_000) == 0
+    assert clock.update(2000, round(10**9 + 1000 * step_ns) + 10_000_000) == 0
     assert clock.ns(2000) == pytest.approx(10**9 + 1000 * step_ns + 500_000, abs=1000)
-    assert clock.correct(2000, clock.ns(2000) + 100_000_000) == 2205
-    assert clock.correct(2000, clock.ns(2000)) == 0
-    assert clock.correct(2000, clock.ns(2000) + 5_000_000, dry=True) == 110
+    assert clock.update(2000, clock.ns(2000) + 100_000_000) == 2205
+    assert clock.update(2000, clock.ns(2000)) == 0
+    assert clock.update(2000, clock.ns(2000) + 5_000_000, underflowed=True) == 110

@@ -1,13 +1,15 @@
-"""The mixer: whatever comes in, in whatever pieces, comes out once, in order, and without a click."""
+"""The mixer: in any chunks, samples come out once, in order, and without a click."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowd.daemon.speaker.mixer import KNEE, Cut, Drained, Mixer, Reached, Starved
-from glowd.daemon.speaker.track import PAUSE_FADE_MS, STARVE_FADE_MS, Samples
-from tests.daemon.speaker.signals import RATE, noise, tone
+from glowd.daemon.speaker.events import Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.mixer import KNEE, Mixer
+from glowd.daemon.speaker.sample_queue import Samples
+from glowd.daemon.speaker.track import PAUSE_FADE_MS, STARVE_FADE_MS
+from tests.harness.signals import RATE, noise, tone
 
 RESERVE = STARVE_FADE_MS * RATE // 1000
 PAUSE_FADE = PAUSE_FADE_MS * RATE // 1000
@@ -24,7 +26,7 @@ def events(mixer: Mixer, kind: type) -> list:
 
 
 @given(chunks=sizes, blocks=sizes, prefill=st.integers(0, 2000))
-def test_any_chunking_and_any_block_size_give_the_pushed_samples(
+def test_any_chunking_and_block_size_give_the_pushed_samples(
     chunks: list[int], blocks: list[int], prefill: int
 ) -> None:
     source, mixer, out = noise(sum(chunks)), Mixer(RATE), [np.zeros(0, np.float32)]
@@ -43,21 +45,21 @@ def test_any_chunking_and_any_block_size_give_the_pushed_samples(
     np.testing.assert_array_equal(heard[: len(source)], source)
     assert not heard[len(source) :].any()
     told = mixer.take_events()
-    assert told[0] == Reached(1, 0, 0)
-    assert told[-1] == Drained(1, len(source), len(source))
-    assert all(isinstance(event, Reached) and event.sample == event.at for event in told[:-1])
+    assert told[0] == Progress(1, 0, 0)
+    assert told[-1] == Finished(1, len(source), len(source))
+    assert all(isinstance(event, Progress) and event.sample == event.at for event in told[:-1])
 
 
-def test_positions_are_told_at_the_start_and_every_50_ms() -> None:
+def test_progress_is_reported_at_the_start_and_every_50_ms() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1)
     mixer.push(1, 0, noise(RATE), last=True)
     drain(mixer, blocks=101)
-    at = [event.at for event in events(mixer, Reached)]
+    at = [event.at for event in events(mixer, Progress)]
     assert at[0] == 0 and len(at) == 17 and set(np.diff(at)) == {1320}
 
 
-def test_prefill_holds_the_start_back_until_the_cushion_or_the_end() -> None:
+def test_prefill_delays_the_start_until_enough_or_the_end() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1, prefill_samples=1000)
     mixer.push(1, 0, noise(999))
@@ -67,20 +69,20 @@ def test_prefill_holds_the_start_back_until_the_cushion_or_the_end() -> None:
     mixer.attach(2, prefill_samples=1000)
     mixer.push(2, 0, noise(10), last=True)
     drain(mixer, blocks=1)
-    assert events(mixer, Drained) == [Drained(2, 890, 10)]
+    assert events(mixer, Finished) == [Finished(2, 890, 10)]
 
 
-def test_an_empty_stream_is_played_at_once() -> None:
+def test_empty_stream_is_finished_at_once() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1, prefill_samples=1000)
     mixer.push(1, 0, noise(0), last=True)
     mixer.mix(220)
-    assert events(mixer, Drained) == [Drained(1, 0, 0)]
+    assert events(mixer, Finished) == [Finished(1, 0, 0)]
     assert mixer.keys == []
 
 
 @pytest.mark.parametrize("block", [1, 64, 220, 1500])
-def test_a_gap_delays_and_loses_nothing(block: int) -> None:
+def test_gap_delays_samples_and_loses_none(block: int) -> None:
     source, mixer = tone(6000), Mixer(RATE)
     mixer.attach(1)
     mixer.push(1, 0, source[:3000])
@@ -88,17 +90,17 @@ def test_a_gap_delays_and_loses_nothing(block: int) -> None:
     mixer.push(1, 3000, source[3000:], last=True)
     heard = np.concatenate([first, drain(mixer, block, -(-4500 // block))])
     told = mixer.take_events()
-    gap = next(event for event in told if isinstance(event, Starved))
+    gap = next(event for event in told if isinstance(event, Underrun))
     assert (gap.sample, gap.at, gap.missing) == (3000, 3000, len(first) - 3000)
     np.testing.assert_array_equal(heard[: 3000 - RESERVE], source[: 3000 - RESERVE])
     again = len(first) + RESERVE
     np.testing.assert_array_equal(heard[again : again + 3000 - RESERVE], source[3000 + RESERVE :])
     assert not heard[3000 : len(first)].any()
     assert np.abs(np.diff(heard)).max() < 0.03
-    assert told[-1] == Drained(1, len(first) + 3000, 6000)
+    assert told[-1] == Finished(1, len(first) + 3000, 6000)
 
 
-def test_an_end_that_comes_late_is_no_gap() -> None:
+def test_late_end_of_stream_is_no_underrun() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1)
     mixer.push(1, 0, tone(1000))
@@ -106,15 +108,15 @@ def test_an_end_that_comes_late_is_no_gap() -> None:
     mixer.push(1, 1000, noise(0), last=True)
     mixer.mix(220)
     told = mixer.take_events()
-    assert told[-1] == Drained(1, 4400, 1000)
-    assert not any(isinstance(event, Starved) for event in told)
+    assert told[-1] == Finished(1, 4400, 1000)
+    assert not any(isinstance(event, Underrun) for event in told)
 
 
 @given(
     pushed=st.integers(0, 5000), blocks=st.integers(0, 12), block=st.integers(1, 500),
     fade=st.integers(0, 1500), ended=st.booleans(), late=st.integers(0, 300),
 )  # fmt: skip
-def test_flush_tells_the_last_sample_that_was_heard(
+def test_flush_reports_the_last_sample_played(
     pushed: int, blocks: int, block: int, fade: int, ended: bool, late: int
 ) -> None:
     source = np.full(pushed, 0.5, np.float32)
@@ -130,10 +132,10 @@ def test_flush_tells_the_last_sample_that_was_heard(
         pushed += late
     out.append(drain(mixer, block, 1500 // block + 2))
     heard = np.concatenate(out)
-    cut = events(mixer, Cut)[0]
-    assert cut.last_sample == np.count_nonzero(heard) - 1 == (np.flatnonzero(heard)[-1] if heard.any() else -1)
-    assert cut.last_sample + 1 + cut.dropped == pushed
-    assert not heard[cut.at :].any()
+    flushed = events(mixer, Flushed)[0]
+    assert flushed.last_sample == np.count_nonzero(heard) - 1 == (np.flatnonzero(heard)[-1] if heard.any() else -1)
+    assert flushed.last_sample + 1 + flushed.dropped == pushed
+    assert not heard[flushed.at :].any()
     assert np.all(np.diff(heard[max(0, blocks * block) :]) <= 0)
     assert mixer.keys == []
 
@@ -144,13 +146,13 @@ def test_flush_of_a_silent_stream_plays_nothing() -> None:
         mixer.attach(key, prefill_samples=500)
         mixer.push(key, 0, noise(2000))
     mixer.pause(2)
-    mixer.interrupt()
+    mixer.stop_output()
     mixer.flush(1, 300)
     mixer.flush(2, 300)
-    assert events(mixer, Cut) == [Cut(1, 0, -1, 2000), Cut(2, 0, -1, 2000)]
+    assert events(mixer, Flushed) == [Flushed(1, 0, -1, 2000), Flushed(2, 0, -1, 2000)]
 
 
-def test_detach_is_a_flush_without_an_event() -> None:
+def test_detach_fades_out_without_an_event() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1)
     mixer.push(1, 0, tone(4000))
@@ -178,10 +180,10 @@ def test_pause_holds_the_position() -> None:
     again = len(before) + len(paused) + RESERVE
     np.testing.assert_array_equal(heard[again : again + 8000 - stopped - RESERVE], source[stopped + RESERVE :])
     assert np.abs(np.diff(heard)).max() < 0.03
-    assert events(mixer, Drained)[0].samples == 8000
+    assert events(mixer, Finished)[0].samples == 8000
 
 
-def test_the_output_stops_and_starts_where_the_stream_was() -> None:
+def test_stopped_output_continues_at_the_held_position() -> None:
     source, mixer = tone(9000), Mixer(RATE)
     mixer.attach(1)
     mixer.attach(2)
@@ -190,14 +192,14 @@ def test_the_output_stops_and_starts_where_the_stream_was() -> None:
     drain(mixer, blocks=10)
     mixer.flush(2, 400)
     mixer.mix(220)
-    mixer.interrupt()
-    assert events(mixer, Cut) == [Cut(2, 2420, 2419, 9000 - 2420)]
+    mixer.stop_output()
+    assert events(mixer, Flushed) == [Flushed(2, 2420, 2419, 9000 - 2420)]
     heard = drain(mixer, blocks=40)
     assert abs(heard[0]) < 0.01
     np.testing.assert_array_equal(heard[RESERVE : 9000 - 2420], source[2420 + RESERVE :])
 
 
-def test_a_stream_that_starts_in_its_middle_is_faded_in() -> None:
+def test_stream_that_starts_in_its_middle_is_faded_in() -> None:
     source, mixer = tone(9000), Mixer(RATE)
     mixer.attach(1, first_sample=2000)
     mixer.push(1, 2000, source[2000:], last=True)
@@ -205,10 +207,10 @@ def test_a_stream_that_starts_in_its_middle_is_faded_in() -> None:
     assert abs(heard[0]) < 0.01 and np.abs(np.diff(heard)).max() < 0.03
     np.testing.assert_array_equal(heard[RESERVE:7000], source[2000 + RESERVE :])
     told = mixer.take_events()
-    assert (told[0], told[-1]) == (Reached(1, 0, 2000), Drained(1, 7000, 9000))
+    assert (told[0], told[-1]) == (Progress(1, 0, 2000), Finished(1, 7000, 9000))
 
 
-def test_a_device_that_ran_dry_is_a_gap_of_the_streams_that_sound() -> None:
+def test_device_underflow_is_an_underrun_of_playing_streams() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1)
     mixer.attach(2, prefill_samples=9000)
@@ -216,7 +218,7 @@ def test_a_device_that_ran_dry_is_a_gap_of_the_streams_that_sound() -> None:
         mixer.push(key, 0, noise(3000))
     mixer.mix(220)
     mixer.miss(55)
-    assert events(mixer, Starved) == [Starved(1, 220, 220, 55)]
+    assert events(mixer, Underrun) == [Underrun(1, 220, 220, 55)]
 
 
 @given(gap_blocks=st.integers(0, 9), gain_db=st.floats(-40, 0))
@@ -235,7 +237,7 @@ def test_two_streams_are_summed(gap_blocks: int, gain_db: float) -> None:
     assert mixer.limited_samples == 0
 
 
-def test_gain_glides() -> None:
+def test_gain_moves_smoothly() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1)
     mixer.push(1, 0, np.full(6000, 0.5, np.float32), last=True)
@@ -247,7 +249,7 @@ def test_gain_glides() -> None:
     assert np.abs(np.diff(heard)).max() < 0.002
 
 
-def test_loud_sums_are_bent_smoothly_and_counted() -> None:
+def test_loud_sums_are_limited_smoothly_and_counted() -> None:
     mixer = Mixer(RATE)
     ramp = np.linspace(-1, 1, 4000, dtype=np.float32)
     for key in (1, 2):
@@ -261,7 +263,7 @@ def test_loud_sums_are_bent_smoothly_and_counted() -> None:
     assert mixer.limited_samples == np.count_nonzero(loud)
 
 
-def test_what_is_no_number_is_silence() -> None:
+def test_nan_is_silence_and_infinity_full_scale() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1)
     mixer.push(1, 0, np.array([0.1, np.nan, np.inf, -np.inf, 0.2], np.float32), last=True)
@@ -269,15 +271,15 @@ def test_what_is_no_number_is_silence() -> None:
     np.testing.assert_allclose(heard, [0.1, 0.0, 0.975, -0.975, 0.2], atol=0.01)
 
 
-def test_samples_that_are_not_the_next_ones_are_refused() -> None:
+def test_samples_out_of_order_are_rejected() -> None:
     mixer = Mixer(RATE)
     mixer.attach(7, first_sample=100)
     mixer.push(7, 100, noise(10))
     for first in (0, 109, 111):
-        with pytest.raises(ValueError, match=rf"track 7: samples from {first} on, wanted 110"):
+        with pytest.raises(ValueError, match=rf"track 7: samples begin at {first}; expected 110"):
             mixer.push(7, first, noise(10))
     mixer.push(7, 110, noise(10), last=True)
-    with pytest.raises(ValueError, match="wanted none"):
+    with pytest.raises(ValueError, match="expected none"):
         mixer.push(7, 120, noise(10))
     with pytest.raises(ValueError, match="track 7 exists already"):
         mixer.attach(7)

@@ -1,4 +1,4 @@
-"""The speaker process against a real sound server: what it was sent is compared with a recording of what it played."""
+"""The speaker process with a real sound server: a recording is compared with the samples that were sent."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc
-from tests.daemon.speaker.signals import RATE, correlation, find, noise, speechlike
-from tests.daemon.speaker.speaker_rig import SpeakerRig, pcm, speaker
+from tests.harness.signals import RATE, correlation, find, noise, speechlike
+from tests.harness.speaker import SpeakerHarness, pcm, speaker
 from tests.patience import WAIT_S, repeated_after_stalls
 from tests.pulse import PulseServer
 
@@ -20,23 +20,23 @@ keys = count(1)
 
 
 @pytest.fixture(scope="module")
-def rig(pulse: PulseServer) -> Iterator[SpeakerRig]:
+def rig(pulse: PulseServer) -> Iterator[SpeakerHarness]:
     with speaker(pulse.env, "speaker.device=pulse") as rig:
         assert "pulse" in rig.status["ready"]["device"]
         rig.wait(ipc.DeviceReady)
         yield rig
 
 
-def fresh(rig: SpeakerRig) -> int:
-    """The key of a new stream; nothing has been said."""
-    rig.send(ipc.DetachAll())  # what an attempt that failed has left
+def fresh(rig: SpeakerHarness) -> int:
+    """The key of a new stream; nothing has been received."""
+    rig.send(ipc.DetachAll())  # what a failed attempt has left
     rig.wait(ipc.DeviceReady)
     rig.forget()
     return next(keys)
 
 
 @repeated_after_stalls
-def test_what_is_heard_is_what_was_sent(pulse: PulseServer, rig: SpeakerRig) -> None:
+def test_recorded_sound_equals_sent_samples(pulse: PulseServer, rig: SpeakerHarness) -> None:
     key = fresh(rig)
     source = speechlike(3 * RATE)
     with pulse.record("glow") as heard:
@@ -55,7 +55,7 @@ def test_what_is_heard_is_what_was_sent(pulse: PulseServer, rig: SpeakerRig) -> 
 
 
 @repeated_after_stalls
-def test_positions_tell_when_a_sample_sounds(rig: SpeakerRig) -> None:
+def test_positions_match_the_time_a_sample_sounds(rig: SpeakerHarness) -> None:
     key = fresh(rig)
     rig.send(ipc.Attach(key=key, prefill_samples=PREFILL))
     rig.play({key: speechlike(RATE)})
@@ -70,7 +70,7 @@ def test_positions_tell_when_a_sample_sounds(rig: SpeakerRig) -> None:
 
 
 @repeated_after_stalls
-def test_flush_fades_and_tells_the_last_sample(pulse: PulseServer, rig: SpeakerRig) -> None:
+def test_flush_fades_out_and_reports_the_last_sample(pulse: PulseServer, rig: SpeakerHarness) -> None:
     key = fresh(rig)
     source, fade = speechlike(6 * RATE, seed=1), 330
     with pulse.record("glow") as heard:
@@ -92,7 +92,7 @@ def test_flush_fades_and_tells_the_last_sample(pulse: PulseServer, rig: SpeakerR
 
 
 @repeated_after_stalls
-def test_streams_are_mixed(pulse: PulseServer, rig: SpeakerRig) -> None:
+def test_two_streams_are_mixed(pulse: PulseServer, rig: SpeakerHarness) -> None:
     key = fresh(rig)
     other = next(keys)
     one, two = speechlike(RATE, seed=2, peak=0.4), speechlike(RATE // 2, seed=3, peak=0.8)
@@ -112,7 +112,7 @@ def test_streams_are_mixed(pulse: PulseServer, rig: SpeakerRig) -> None:
 
 
 @repeated_after_stalls
-def test_a_gap_is_told_and_a_pause_is_not(rig: SpeakerRig) -> None:
+def test_gap_is_an_underrun_and_pause_is_not(rig: SpeakerHarness) -> None:
     key = fresh(rig)
     rig.send(ipc.Attach(key=key, prefill_samples=PREFILL))
     rig.send(pcm(key, 0, speechlike(6000)))
@@ -129,7 +129,7 @@ def test_a_gap_is_told_and_a_pause_is_not(rig: SpeakerRig) -> None:
 
 
 @repeated_after_stalls
-def test_nonsense_from_the_gateway_harms_no_other_stream(rig: SpeakerRig) -> None:
+def test_invalid_messages_leave_other_streams_alone(rig: SpeakerHarness) -> None:
     key = fresh(rig)
     other = next(keys)
     rig.send(ipc.Attach(key=key), ipc.Attach(key=key), ipc.Attach(key=other))
@@ -140,13 +140,13 @@ def test_nonsense_from_the_gateway_harms_no_other_stream(rig: SpeakerRig) -> Non
     rig.send(ipc.DetachAll())
 
 
-def test_the_process_is_small_and_knows_no_torch(rig: SpeakerRig) -> None:
+def test_process_is_small_and_loads_no_torch(rig: SpeakerHarness) -> None:
     assert rig.rss_bytes() <= 120 << 20
     assert "libtorch" not in Path(f"/proc/{rig.process.pid}/maps").read_text()
 
 
 @repeated_after_stalls
-def test_a_device_of_another_rate_is_resampled(pulse: PulseServer) -> None:
+def test_device_of_another_rate_gets_resampled_sound(pulse: PulseServer) -> None:
     source = speechlike(RATE)
     settings = ("speaker.device=pulse", "speaker.rate_hz=48000")
     with speaker(pulse.env, *settings) as rig, pulse.record("glow") as heard:
@@ -161,8 +161,8 @@ def test_a_device_of_another_rate_is_resampled(pulse: PulseServer) -> None:
     assert correlation(recorded[begin : begin + len(source)], source) > 0.98
 
 
-@repeated_after_stalls  # a device that hangs for a second is not closed, and that is told
-def test_the_end_of_stdin_ends_the_process(pulse: PulseServer) -> None:
+@repeated_after_stalls  # a device that hangs for a second is not closed, and that is reported
+def test_end_of_stdin_ends_the_process(pulse: PulseServer) -> None:
     with speaker(pulse.env, "speaker.device=pulse") as rig:
         assert rig.process.stdin
         rig.process.stdin.close()
@@ -170,8 +170,8 @@ def test_the_end_of_stdin_ends_the_process(pulse: PulseServer) -> None:
         assert rig.process.stdout and "failed" not in rig.process.stdout.read()
 
 
-@repeated_after_stalls  # a device that hangs for a second is not closed, and that is told
-def test_ctrl_c_is_left_to_the_supervisor_and_term_obeyed(pulse: PulseServer) -> None:
+@repeated_after_stalls  # a device that hangs for a second is not closed, and that is reported
+def test_sigint_is_ignored_and_sigterm_ends_the_process(pulse: PulseServer) -> None:
     with speaker(pulse.env, "speaker.device=pulse") as rig:
         rig.process.send_signal(2)
         with pytest.raises(subprocess.TimeoutExpired):

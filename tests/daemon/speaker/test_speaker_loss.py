@@ -1,4 +1,4 @@
-"""The sound device goes away in the middle of a word, and comes back."""
+"""The sound device is lost in the middle of a word, and returns."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc
-from tests.daemon.speaker.signals import RATE, find, speechlike
-from tests.daemon.speaker.speaker_rig import SpeakerRig, pcm, speaker
+from tests.harness.signals import RATE, find, speechlike
+from tests.harness.speaker import SpeakerHarness, pcm, speaker
 from tests.patience import WAIT_S, Stalls, repeated_after_stalls
 from tests.pulse import PulseServer
 
 PREFILL = 1323
 
 
-def start_playing(rig: SpeakerRig, seconds: int = 8) -> np.ndarray:
+def start_playing(rig: SpeakerHarness, seconds: int = 8) -> np.ndarray:
     source = speechlike(seconds * RATE)
     rig.wait(ipc.DeviceReady)
     rig.send(ipc.Attach(key=1, prefill_samples=PREFILL), pcm(1, 0, source, last=True))
@@ -25,8 +25,8 @@ def start_playing(rig: SpeakerRig, seconds: int = 8) -> np.ndarray:
     return source
 
 
-def noticed(rig: SpeakerRig, loss: Callable[[], None]) -> None:
-    """The speaker says within half a second that the device is gone; a stall of the machine is no fault of its."""
+def noticed(rig: SpeakerHarness, loss: Callable[[], None]) -> None:
+    """The speaker reports within half a second that the device is lost; a stall of the machine does not count."""
     with Stalls() as stalls:
         loss()
         lost_ns = time.monotonic_ns()
@@ -35,7 +35,7 @@ def noticed(rig: SpeakerRig, loss: Callable[[], None]) -> None:
 
 
 @repeated_after_stalls
-def test_a_sink_that_is_removed_and_comes_back(own_pulse: PulseServer) -> None:
+def test_removed_sink_that_returns_continues_the_stream(own_pulse: PulseServer) -> None:
     own_pulse.restart("glow")
     with speaker(own_pulse.env, "speaker.device=pulse") as rig:
         source = start_playing(rig)
@@ -60,7 +60,7 @@ def test_a_sink_that_is_removed_and_comes_back(own_pulse: PulseServer) -> None:
 
 
 @repeated_after_stalls
-def test_a_server_that_dies_and_comes_back(own_pulse: PulseServer) -> None:
+def test_killed_sound_server_that_returns_continues_the_stream(own_pulse: PulseServer) -> None:
     own_pulse.restart("glow")
     with speaker(own_pulse.env, "speaker.device=pulse") as rig:
         start_playing(rig)
@@ -76,7 +76,7 @@ def test_a_server_that_dies_and_comes_back(own_pulse: PulseServer) -> None:
 
 
 @repeated_after_stalls
-def test_a_sink_that_takes_no_sound_for_a_while(own_pulse: PulseServer) -> None:
+def test_suspended_sink_is_lost_and_can_be_flushed(own_pulse: PulseServer) -> None:
     own_pulse.restart("glow")
     with speaker(own_pulse.env, "speaker.device=pulse") as rig:
         source = start_playing(rig)
@@ -97,7 +97,7 @@ def test_a_sink_that_takes_no_sound_for_a_while(own_pulse: PulseServer) -> None:
         rig.process.wait(timeout=WAIT_S)
 
 
-def test_without_any_device_the_process_stays_and_says_how_to_get_one(own_pulse: PulseServer) -> None:
+def test_without_a_device_the_process_stays_and_names_a_remedy(own_pulse: PulseServer) -> None:
     own_pulse.kill()
     with speaker(own_pulse.env) as rig:
         assert "libasound2-plugins" in rig.status["ready"]["warning"]
@@ -108,7 +108,7 @@ def test_without_any_device_the_process_stays_and_says_how_to_get_one(own_pulse:
         rig.wait(ipc.DeviceReady)
 
 
-def test_a_device_that_does_not_exist_is_named_with_those_that_do(pulse: PulseServer) -> None:
+def test_unknown_device_is_named_with_the_known_ones(pulse: PulseServer) -> None:
     with speaker(pulse.env, "speaker.device=kazoo") as rig:
         text = rig.wait(ipc.DeviceGone).text
         assert "speaker.device = 'kazoo'" in text and "0 'pulse'" in text

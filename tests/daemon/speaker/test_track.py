@@ -1,24 +1,26 @@
-"""One stream of the mix under everything that can happen to it, in any order."""
+"""One stream of the mix, with all commands in any order."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from glowd.daemon.speaker.mixer import Cut, Drained, Event, Mixer, Reached, Samples, Starved
-from glowd.daemon.speaker.track import Ramp
-from tests.daemon.speaker.signals import RATE, tone
+from glowd.daemon.speaker.events import Event, Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.mixer import Mixer
+from glowd.daemon.speaker.ramp import Ramp
+from glowd.daemon.speaker.sample_queue import Samples
+from tests.harness.signals import RATE, tone
 
 
 @given(
     steps=st.integers(1, 500), sizes=st.lists(st.integers(1, 700), min_size=1, max_size=30), turn=st.integers(0, 500)
 )
-def test_a_ramp_is_the_same_in_any_pieces(steps: int, sizes: list[int], turn: int) -> None:
+def test_ramp_is_the_same_in_any_pieces(steps: int, sizes: list[int], turn: int) -> None:
     def run(pieces: list[int]) -> Samples:
         ramp = Ramp(0.25)
-        ramp.glide(1.0, steps)
+        ramp.move_to(1.0, steps)
         first = [np.broadcast_to(ramp.take(n), n) for n in pieces if n]
-        ramp.glide(0.0, steps)
+        ramp.move_to(0.0, steps)
         return np.concatenate([*first, *[np.broadcast_to(ramp.take(n), n) for n in sizes]])
 
     whole, single = run([turn]), run([1] * turn)
@@ -27,14 +29,14 @@ def test_a_ramp_is_the_same_in_any_pieces(steps: int, sizes: list[int], turn: in
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """One tone, and everything that can happen to it in any order: it is heard whole, in order, without a click."""
+    """One tone, and all commands in any order: it is played whole, in order, without a click."""
 
     @initialize(prefill=st.integers(0, 3000))
     def attach(self, prefill: int) -> None:
         self.mixer, self.source = Mixer(RATE), tone(30_000)
         self.mixer.attach(1, prefill_samples=prefill)
         self.pushed, self.out = 0, [np.zeros(1, np.float32)]
-        self.told: list[Event] = []
+        self.events: list[Event] = []
 
     @rule(samples=st.integers(1, 4000))
     def push(self, samples: int) -> None:
@@ -73,10 +75,10 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def order(self) -> None:
         fresh = self.mixer.take_events()
-        self.told += fresh
-        positions = [event.sample for event in self.told if isinstance(event, Reached)]
+        self.events += fresh
+        positions = [event.sample for event in self.events if isinstance(event, Progress)]
         assert positions == sorted(positions)
-        assert all(event.missing >= 0 for event in fresh if isinstance(event, Starved))
+        assert all(event.missing >= 0 for event in fresh if isinstance(event, Underrun))
 
     def teardown(self) -> None:
         if not hasattr(self, "mixer"):
@@ -85,9 +87,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.push(len(self.source))
         self.mix(1000, 35)
         self.order()
-        ends = [event for event in self.told if isinstance(event, Drained | Cut)]
+        ends = [event for event in self.events if isinstance(event, Finished | Flushed)]
         assert len(ends) == 1
-        if isinstance(ends[0], Drained):
+        if isinstance(ends[0], Finished):
             assert ends[0].samples == len(self.source)
         assert self.mixer.keys == []
 

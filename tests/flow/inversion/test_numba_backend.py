@@ -16,7 +16,7 @@ from glowd.flow.inversion.inverter import Inverter
 from glowd.flow.network.pitch import PitchConfig
 from glowd.flow.network.source import SourceConfig
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from tests.flow.voices import hide_numba, random_voice, sourced, tiny
+from tests.harness.voices import hide_numba, random_voice, sourced, tiny
 
 TOLERANCE = 1e-5
 
@@ -67,7 +67,7 @@ GEOMETRIES: list[WaveGlowConfig] = [
     tiny(squeeze="polyphase", group=64, look_ahead_frames=2, mel_scale=False),
     tiny(scale_bound=0.1, mel_scale_bound=0.5, mel_highest=-5.0, limiter_knee=0.05),
     sourced(),
-    sourced(source=SourceConfig(2000, 9, 4, 128, PitchConfig(0, 7, 0)), look_ahead_frames=3, kernel=5),
+    sourced(source=SourceConfig(2000, 9, 4, 128, PitchConfig(0, 7, 0, 20)), look_ahead_frames=3, kernel=5),
 ]
 
 

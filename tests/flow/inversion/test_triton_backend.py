@@ -16,8 +16,8 @@ from triton.compiler import ASTSource
 
 from glowd.flow.inversion import triton_backend
 from glowd.flow.inversion.inverter import Inverter
-from tests.flow.inversion import kernels
-from tests.flow.voices import random_voice, tiny
+from tests.harness import kernels
+from tests.harness.voices import random_voice, tiny
 
 TOLERANCE = 1e-5
 Elsewhere = Callable[..., Any]

@@ -9,7 +9,7 @@ from glowd.flow.network.bounds import limited
 from glowd.flow.network.pitch import PitchConfig, PitchNetwork
 from glowd.flow.network.source import Source, SourceConfig, free_running, pulses
 from glowd.flow.network.waveglow import WaveGlowConfig
-from tests.flow.voices import random_voice, sourced
+from tests.harness.voices import random_voice, sourced
 
 HOP, RATE_HZ = 256, 22050
 
@@ -68,9 +68,10 @@ def test_how_frames_are_cut_changes_no_bit_of_the_phase() -> None:
 # -------------------------------------------------------------------- pitch
 
 
-def test_the_pitch_of_a_frame_is_the_same_in_any_batch() -> None:
+@pytest.mark.parametrize("bins", [0, 176])
+def test_the_pitch_of_a_frame_is_the_same_in_any_batch(bins: int) -> None:
     torch.manual_seed(0)
-    network = PitchNetwork(PitchConfig(), 80, -5.6, 2.1)
+    network = PitchNetwork(PitchConfig(bins=bins), 80, -5.6, 2.1)
     mel = (2 * torch.randn(2, 80, 50) - 5.6).double()
     with torch.no_grad():
         log_f0, logit = network(mel)
@@ -87,6 +88,16 @@ def test_the_pitch_of_a_frame_knows_nothing_of_the_next() -> None:
     after = network(mel)[0].detach()
     assert torch.equal(before[:, :7], after[:, :7]) and torch.equal(before[:, 11:], after[:, 11:])
     assert (before[:, 7:11] != after[:, 7:11]).all()
+
+
+def test_pitch_is_the_likelier_of_two_octaves() -> None:
+    network = PitchNetwork(PitchConfig(bins=176), 80, -5.6, 2.1)
+    assert network.bins is not None
+    low, high = network.bins[40], network.bins[97]
+    rows = torch.full((3, 177), -20.0, dtype=torch.float64)
+    rows[:, 40], rows[0, 97], rows[1, 97], rows[2, 97] = 0.0, -4.0, 0.0, 4.0
+    log_f0, _ = network.read_out(rows)
+    torch.testing.assert_close(log_f0.double(), torch.stack([low, (low + high) / 2, high]), atol=1e-3, rtol=0)
 
 
 # ---------------------------------------------------------------- the voice

@@ -14,7 +14,7 @@ from glowd.flow.network.coupling import WN, Coupling, Mixing
 from glowd.flow.network.harmonic import HarmonicLayer
 from glowd.flow.network.squeeze import LappedSqueeze, PolyphaseSqueeze
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from tests.flow.voices import DATA, SMALL, random_voice, sourced, tiny
+from tests.harness.voices import DATA, SMALL, random_voice, sourced, tiny
 
 KINDS = list(product(("lapped", "polyphase"), (True, False), ("frames", "upsample"), (True, False)))
 

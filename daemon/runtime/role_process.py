@@ -1,0 +1,129 @@
+"""One process of a role, from its start to its end, as the supervisor sees it.
+
+Rules: asyncio; knows the process and its status lines (status.py), not whether it is started again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glowd.daemon.config import SupervisorSettings
+from glowd.daemon.runtime import status
+from glowd.daemon.runtime.logs import escape_line
+
+MAX_STATUS_BYTES = 1 << 20
+
+log = logging.getLogger("glowd")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """A role to run: its name in logs, and the command that starts it."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+class RoleProcess:
+    """A running process. `on_ready` gets what it reports when it is ready."""
+
+    def __init__(
+        self,
+        spec: RoleSpec,
+        settings: SupervisorSettings,
+        process: Process,
+        on_ready: Callable[[Mapping[str, Any]], object],
+    ) -> None:
+        self._spec, self._settings, self._process, self._on_ready = spec, settings, process, on_ready
+        self._ready = asyncio.Event()
+        self._started_s = self._last_status_s = time.monotonic()
+        self._reason = ""
+
+    @classmethod
+    async def start(
+        cls, spec: RoleSpec, settings: SupervisorSettings, on_ready: Callable[[Mapping[str, Any]], object]
+    ) -> "RoleProcess":
+        """Start the command. Raises OSError if it cannot be run."""
+        process = await asyncio.create_subprocess_exec(
+            *spec.command,
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=MAX_STATUS_BYTES,
+            process_group=0,  # Ctrl-C at the terminal is for the supervisor alone, which stops the roles in order
+        )
+        return cls(spec, settings, process, on_ready)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the process was started."""
+        return time.monotonic() - self._started_s
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if the process still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def run_to_end(self) -> str:
+        """Read its status lines until it has ended, and kill it if it hangs; returns why it ended."""
+        watchdog = asyncio.create_task(self._watch())
+        await self._read_status()
+        await self._process.wait()
+        watchdog.cancel()
+        assert self._process.stdin
+        self._process.stdin.close()
+        return self._end_reason()
+
+    def _end_reason(self) -> str:
+        """The reason that the process or the watchdog gave, else the exit status."""
+        if self._reason:
+            return escape_line(self._reason)
+        code = self._process.returncode or 0
+        if code < 0:
+            return f"it was ended by {signal.Signals(-code).name}"
+        return f"it ended with status {code} and gave no reason; see the log"
+
+    def _kill(self, reason: str) -> None:
+        self._reason = f"{reason} and was killed"
+        self.signal(signal.SIGKILL)
+
+    async def _read_status(self) -> None:
+        assert self._process.stdout
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:  # asyncio raises it for a line over the limit
+                self._kill(f"it wrote a status line of more than {MAX_STATUS_BYTES} bytes")
+                return
+            if not line:
+                return
+            self._last_status_s = time.monotonic()
+            self._on_line(line)
+
+    def _on_line(self, line: bytes) -> None:
+        match status.parse(line):
+            case status.Failed(text):
+                self._reason = text
+            case status.Ready(info):
+                self._ready.set()
+                log.info("%s is ready after %.1f s", self._spec.name, self.age_s)
+                self._on_ready(info)
+            case None:
+                log.warning("%s wrote a line that is not a status: %.200r", self._spec.name, line)
+
+    async def _watch(self) -> None:
+        """Kill a process that does not become ready, or that is ready and reports nothing more."""
+        ready_timeout_s, watchdog_s = self._settings.ready_timeout_s, self._settings.watchdog_s
+        try:
+            await asyncio.wait_for(self._ready.wait(), ready_timeout_s)
+        except TimeoutError:
+            self._kill(f"it was not ready within {ready_timeout_s:g} s (supervisor.ready_timeout_s)")
+            return
+        while (left_s := self._last_status_s + watchdog_s - time.monotonic()) > 0:
+            await asyncio.sleep(left_s)
+        self._kill(f"it reported nothing for {watchdog_s:g} s (supervisor.watchdog_s)")

@@ -1,0 +1,47 @@
+"""A sound device for tests: no PortAudio, no sound."""
+
+import time
+
+from glowd.daemon.speaker.device import RATE_HZ, DeviceError
+from glowd.daemon.speaker.sample_queue import Samples
+
+
+class FakeOutput:
+    """A device made of a list and a clock: it takes samples at `speed` times real time and keeps them.
+
+    `fail` makes the next `open` or `write` raise; `hang` holds `write` until it is cleared; `underflow` makes one `write`
+    report an underflow.
+    """
+
+    def __init__(self, latency_ms: float = 60.0, speed: float = 1.0) -> None:
+        self.name, self.rate_hz, self.latency_ms = "fake", RATE_HZ, latency_ms
+        self.fail, self.hang, self.underflow = "", False, False
+        self.blocks: list[Samples] = []
+        self.opened = 0
+        self._speed, self._full_at_s = speed, 0.0
+
+    def open(self) -> None:
+        """See Output."""
+        if self.fail:
+            raise DeviceError(self.fail)
+        self.opened += 1
+        self._full_at_s = time.monotonic()
+
+    def write(self, block: Samples) -> bool:
+        """See Output."""
+        while self.hang:
+            time.sleep(0.005)
+        if self.fail:
+            raise DeviceError(self.fail)
+        self.blocks.append(block.copy())
+        self._full_at_s += len(block) / RATE_HZ / self._speed
+        time.sleep(max(0.0, self._full_at_s - self.latency_ms / 1000 / self._speed - time.monotonic()))
+        underflowed, self.underflow = self.underflow, False
+        return underflowed
+
+    def delay_s(self) -> float:
+        """See Output."""
+        return max(0.0, self._full_at_s - time.monotonic())
+
+    def close(self) -> None:
+        """See Output."""
