@@ -3,8 +3,8 @@
 The supervisor starts a role as `python -m glowd.daemon.ROLE --run-dir D [--config F] [--engine NAME] [--set KEY=VALUE]...`.
 Rules between the two:
 - Standard output has the role's status lines (status.py). Whatever else the process prints goes to standard error: the log.
-- The end of standard input means that the supervisor is gone: the role stops. If it has not stopped within
-  ORPHAN_GRACE_S, it ends at once.
+- Standard input has news of the other roles, for a role that asks for them. Its end means that the supervisor is gone: the
+  role stops. If it has not stopped within ORPHAN_GRACE_S, it ends at once.
 - SIGTERM means stop. SIGINT is ignored: only the supervisor reacts to Ctrl-C, because it stops the roles in order.
 
     with Role.start("speaker") as role:
@@ -17,6 +17,7 @@ Rules between the two:
 import argparse
 import logging
 import os
+import queue
 import secrets
 import select
 import signal
@@ -61,6 +62,7 @@ class Role:
         self.instance = secrets.randbits(48)
         """Identifies this process, so that the gateway notices that a role was restarted."""
         self.stopping = threading.Event()
+        self._news: queue.SimpleQueue[status.RoleState] = queue.SimpleQueue()
         self._alive_at_s = 0.0
         self._status_fd = os.dup(sys.stdout.fileno())
         self._signal_in, self._signal_out = os.pipe()
@@ -110,9 +112,16 @@ class Role:
             self._alive_at_s = now_s
             self._report(status.Alive())
 
-    def failed(self, text: str) -> None:
-        """Report why this role is about to give up."""
-        self._report(status.Failed(text))
+    def failed(self, text: str, settings: bool = False) -> None:
+        """Report why this role is about to give up. `settings`: it can run nowhere as it is configured."""
+        self._report(status.Failed(text, settings))
+
+    def news(self) -> list[status.RoleState]:
+        """What the supervisor has said of the roles since the last call, in order."""
+        taken = []
+        while not self._news.empty():
+            taken.append(self._news.get())
+        return taken
 
     def _report(self, message: status.Status) -> None:
         try:
@@ -123,15 +132,19 @@ class Role:
     # ---------------------------------------------------------------- stopping
 
     def _watch(self) -> None:
-        """Stop-watcher thread: waits for SIGTERM or for the end of stdin."""
-        stdin = sys.stdin.fileno()
+        """Stop-watcher thread: waits for SIGTERM, for news, and for the end of stdin."""
+        stdin, rest = sys.stdin.fileno(), b""
         while True:
             readable, _, _ = select.select([stdin, self._signal_in], [], [])
             if self._signal_in in readable:
                 os.read(self._signal_in, 64)
                 self.stopping.set()
-            if stdin in readable and not os.read(stdin, 4096):
-                break
+            if stdin in readable:
+                if not (data := os.read(stdin, 4096)):
+                    break
+                *lines, rest = (rest + data).split(b"\n")
+                for news in filter(None, map(status.parse_news, lines)):
+                    self._news.put(news)
         self.stopping.set()
         time.sleep(ORPHAN_GRACE_S)
         log.error("the supervisor is gone and this role did not stop within %g s: ending it", ORPHAN_GRACE_S)
