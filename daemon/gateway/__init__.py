@@ -1,1 +1,1 @@
-"""The gateway role: clients, their streams, and what stands behind them. It imports no engine and no speaker."""
+"""The gateway process: clients, their streams, and the engines and speaker behind it. It imports neither of these."""

@@ -1,4 +1,4 @@
-"""`python -m glowd.daemon.gateway`: the gateway role."""
+"""`python -m glowd.daemon.gateway`: the gateway process."""
 
 from glowd.daemon.gateway.process import main
 

@@ -1,79 +1,71 @@
-"""Who may open a stream, where it is placed, and on which terms.
+"""Who may open a stream, in which engine, and within which limits.
 
-Rules: no socket, time is passed in. A refusal is a WireError that says what is full or wrong and what to do about it.
+Rules: no socket, time is passed in. A refusal is a WireError that says what is full or wrong, and what to do.
 """
 
 import math
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from glowd.daemon import wire
 from glowd.daemon.config import Config
-from glowd.daemon.gateway.connections import Peer
-from glowd.daemon.gateway.handles import Engine, Speaker
+from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import Pool
-from glowd.daemon.gateway.replies import Outside
+from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
-from glowd.daemon.gateway.streams import Streams
-from glowd.daemon.gateway.utterance import CREDIT_STEP_FRAMES, Terms
+from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.gateway.utterance import CREDIT_STEP_FRAMES, StreamLimits
 from glowd.daemon.wire import Code, WireError
 
 DEVICE_SLACK_MS = 100
-"""The device tells its position every 50 ms, and keeps a little audio in reserve for a fade."""
+"""The device reports its position every 50 ms, and keeps a little audio in reserve for a fade."""
 
 
 class Admission:
-    """Admits streams. Owner: the gateway's only thread."""
+    """Opens streams, or refuses to. Owner: the gateway's only thread."""
 
-    def __init__(self, config: Config, pools: dict[str, Pool], speaker: Speaker, streams: Streams) -> None:
+    def __init__(
+        self, config: Config, pools: Mapping[str, Pool], speaker: SpeakerHandle, streams: StreamRegistry
+    ) -> None:
         self._server, self._voices, self._default_voice = config.server, config.voices, config.default_voice
-        self._default_prefill_ms, self._recordings = config.speaker.prefill_ms, Path(config.files.directory)
+        self._default_prefill_ms = config.speaker.prefill_ms
         self._pools, self._speaker, self._streams = pools, speaker, streams
 
-    def admit(self, peer: Peer, asked: wire.Open, now_ns: int) -> Session:
-        """The session of a new stream, placed in an engine. Raises WireError where there can be none."""
-        if asked.stream in self._streams.sessions:
+    def admit(self, client: ClientConnection, asked: wire.Open, now_ns: int) -> Stream:
+        """Open a stream, placed in an engine. Raises WireError if it is refused."""
+        if self._streams.find(asked.stream):
             raise WireError(
-                Code.STREAM_EXISTS, f"a stream {asked.stream!r} is open already; close it or take another name"
+                Code.STREAM_EXISTS, f"a stream {asked.stream!r} is open already; close it or choose another name"
             )
-        if len(self._streams.sessions) >= self._server.max_streams:
+        if len(self._streams) >= self._server.max_streams:
             raise WireError(
                 Code.AT_CAPACITY,
-                f"{len(self._streams.sessions)} of {self._server.max_streams} streams are open, the most allowed "
+                f"{len(self._streams)} of {self._server.max_streams} streams are open, the most allowed "
                 "(server.max_streams); close one, or try again later",
             )
         voice = asked.voice or self._default_voice
         if voice not in self._pools:
-            raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; known: {', '.join(self._pools)}")
+            raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; choose one of {', '.join(self._pools)}")
         engine = self._pools[voice].require(now_ns)
         check_format(asked.format, engine.info.format, voice)
         if "device" in asked.sinks:
             self._speaker.require(now_ns)
-        session = engine.streams[asked.stream] = self._session(peer, asked, engine)
-        return session
+        return self._streams.place(asked.stream, client, engine, lambda ports: self._session(asked, engine, ports))
 
-    def _session(self, peer: Peer, asked: wire.Open, engine: Engine) -> Session:
+    def _session(self, asked: wire.Open, engine: EngineHandle, ports: SessionPorts) -> Session:
         prefill_ms = asked.prefill_ms if asked.prefill_ms >= 0 else self._default_prefill_ms
-        terms = self._terms(engine, prefill_ms if "device" in asked.sinks else 0)
-        outside = Outside(
-            to_owner=peer.send,
-            try_owner=peer.try_send,
-            to_engine=engine.send,
-            to_speaker=self._speaker.send,
-            to_listeners=lambda message: self._streams.to_listeners(asked.stream, message),
-            new_key=self._streams.new_key,
-            recordings=self._recordings,
-        )
+        limits = self._limits(engine, prefill_ms if "device" in asked.sinks else 0)
         rate_hz = engine.info.rate_hz
-        return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), terms, outside)
+        return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), limits, ports)
 
-    def _terms(self, engine: Engine, prefill_ms: float) -> Terms:
-        info, chunk_frames = engine.info, self._voices[engine.voice].max_chunk_frames  # as large as overload makes it
+    def _limits(self, engine: EngineHandle, prefill_ms: float) -> StreamLimits:
+        info, chunk_frames = engine.info, self._voices[engine.voice].max_chunk_frames  # the largest under overload
         frames_per_ms = info.rate_hz / (1000 * info.hop)
-        # With less credit than engine and device wait for, all three would wait for one another for ever.
+        # With less credit than engine and device wait for, client, engine and device would wait for one another.
         cushion_frames = math.ceil((prefill_ms + DEVICE_SLACK_MS) * frames_per_ms)
         needed = info.look_ahead_frames + chunk_frames + cushion_frames + CREDIT_STEP_FRAMES
-        return Terms(
+        return StreamLimits(
             hop=info.hop,
             bins=info.bins,
             window_frames=max(needed, int(self._server.credit_ms * frames_per_ms)),
@@ -85,10 +77,10 @@ class Admission:
 
 
 def check_format(asked: dict[str, Any], own: dict[str, Any], voice: str) -> None:
-    """Raises WireError if a mel format that a client states is not the voice's, with the keys that differ."""
+    """Raises WireError, with the keys that differ, if the mel format of a client is not that of the voice."""
     different = [key for key, value in asked.items() if key not in own or own[key] != value]
     if different:
         wrong = ", ".join(
             f"{key} = {asked[key]!r} (voice: {own.get(key, 'no such key')!r})" for key in sorted(different)
         )
-        raise WireError(Code.WRONG_FORMAT, f"mel format differs from voice {voice!r} in {wrong}; the voice's: {own}")
+        raise WireError(Code.WRONG_FORMAT, f"mel format differs from voice {voice!r} in {wrong}; expected {own}")

@@ -1,9 +1,9 @@
-"""Clients as the gateway's socket knows them: who is there, what waits to be sent, what they listen to.
+"""The clients of the gateway: who is connected, what waits to be sent to each, which streams each listens to.
 
-Rules: nothing blocks. Words of the protocol (credit, errors, endings) are never lost: they wait in the peer's outbox. The
-audio of one's own stream waits in its session (sinks.OwnerSink). A listener's audio is worth having only in time: what a
-slow listener has not taken is dropped, oldest first, and the next piece says so (`gap`). What was flushed is not sent
-after the word that it was.
+Rules: nothing blocks. Messages other than audio (credit, errors, endings) are never lost: they wait in the outbox of the
+client. Audio of a client's own stream waits in the session (SocketSink in sinks.py). Audio for a listener is worth sending
+only in time: if the listener is slow, the oldest is dropped, and the next chunk has `gap`. No audio of an utterance follows
+its `flushed`.
 """
 
 import dataclasses
@@ -16,34 +16,34 @@ from glowd.daemon.wire.fields import Message
 
 MAX_OUTBOX, MAX_OUTBOX_BYTES = 4096, 4 << 20
 LISTENER_BUFFER_S = 2.0
-MAX_LISTENING, MAX_CLOSED_FEEDS = 256, 64
-"""Streams that a client may name to listen to; and streams that are closed, but that it has not read to their end."""
+MAX_LISTENING, MAX_CLOSED_QUEUES = 256, 64
+"""Streams that a client may listen to by name; and closed streams of which it has not read everything."""
 PROBE_NS = 2_000_000_000
-"""A client not heard of for so long is sent a word: sending is how the transport tells that a client is gone."""
+"""After this silence a client is sent a message: the transport reports a lost client only when something is sent."""
 
 TrySend = Callable[[bytes, list[bytes]], bool | None]
-"""(identity, parts) -> sent; False: its queue is full; None: it is gone."""
+"""Called with (identity, parts). Returns True: sent; False: the queue of the client is full; None: it has disconnected."""
 
 
-class Feed:
-    """A peer listening to one stream: its audio and the endings of its generations, in order."""
+class ListenerQueue:
+    """What waits for a listener of one stream: audio and endings, in order."""
 
     def __init__(self) -> None:
         self.dropped_samples = 0
-        self.over = False
-        """Whether the stream is closed: what waits is the last of it."""
+        self.is_closed = False
+        """Whether the stream is closed: nothing more is offered."""
         self._waiting: deque[Message] = deque()
         self._waiting_samples, self._generation, self._seq, self._gap = 0, -1, 0, False
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
 
     def offer(self, message: Message, try_send: Callable[[Message], bool]) -> None:
-        """Send the next message, or keep it: of audio at most LISTENER_BUFFER_S, and none that was flushed."""
-        if self.over:  # another stream of the same name
-            self.over, self._generation = False, -1
+        """Send the next message, or keep it. At most LISTENER_BUFFER_S of audio are kept, and none that was flushed."""
+        if self.is_closed:  # a new stream has the name of a closed one
+            self.is_closed, self._generation = False, -1
         if isinstance(message, wire.Audio):
             self._waiting_samples += message.samples
         elif not isinstance(message, wire.Played):
@@ -65,17 +65,17 @@ class Feed:
         if not isinstance(message, wire.Audio):
             return message
         if message.generation != self._generation:
-            # One that begins at its beginning has lost nothing; one that was joined late has not either.
+            # An utterance that starts at sample 0 has lost nothing. Neither has one that the listener joined late.
             self._generation, self._seq, self._gap = message.generation, 0, self._gap and message.first_sample > 0
         return dataclasses.replace(message, seq=self._seq, gap=self._gap)
 
-    def _shorten(self, most_samples: int) -> None:
-        """Drop audio, oldest first, until at most so much waits (-1: all of it). Endings stay."""
-        if self._waiting_samples <= most_samples:
+    def _shorten(self, max_samples: int) -> None:
+        """Drop audio, oldest first, until at most `max_samples` wait (-1: drop all). Endings stay."""
+        if self._waiting_samples <= max_samples:
             return
         kept: deque[Message] = deque()
         for message in self._waiting:
-            if isinstance(message, wire.Audio) and self._waiting_samples > most_samples:
+            if isinstance(message, wire.Audio) and self._waiting_samples > max_samples:
                 self._waiting_samples -= message.samples
                 self.dropped_samples += message.samples
                 self._gap = True
@@ -84,15 +84,15 @@ class Feed:
         self._waiting = kept
 
 
-class Peer:
-    """One client. `gone` once the transport, or its own slowness, has lost it."""
+class ClientConnection:
+    """One client. `lost` says why it must be disconnected, "" if it need not be."""
 
     def __init__(self, identity: bytes, name: str, now_ns: int, try_send: TrySend) -> None:
-        self.identity, self.name, self.heard_ns = identity, name, now_ns
+        self.identity, self.name, self.last_seen_ns = identity, name, now_ns
         self._probed_ns = now_ns
-        self.gone = ""
+        self.lost = ""
         self.listening: set[str] = set()
-        self.feeds: dict[str, Feed] = {}
+        self.queues: dict[str, ListenerQueue] = {}
         self._try_send = try_send
         self._outbox: deque[list[bytes]] = deque()
         self._outbox_bytes = 0
@@ -104,54 +104,54 @@ class Peer:
         self._outbox_bytes += sum(map(len, parts))
         self.pump()
         if len(self._outbox) > MAX_OUTBOX or self._outbox_bytes > MAX_OUTBOX_BYTES:
-            self.gone = f"it reads too slowly: {len(self._outbox)} messages ({self._outbox_bytes} bytes) wait for it"
+            self.lost = f"it reads too slowly: {len(self._outbox)} messages ({self._outbox_bytes} bytes) wait for it"
 
     def try_send(self, message: Message) -> bool:
         """Send now if nothing waits and the socket takes it."""
-        return not self._outbox and not self.gone and self._put(wire.encode(message))
+        return not self._outbox and not self.lost and self._put(wire.encode(message))
 
     def pump(self) -> None:
         """Send what waits."""
-        while self._outbox and not self.gone and self._put(self._outbox[0]):
+        while self._outbox and not self.lost and self._put(self._outbox[0]):
             self._outbox_bytes -= sum(map(len, self._outbox.popleft()))
-        for stream, feed in list(self.feeds.items()):
-            feed.pump(self.try_send)
-            if feed.over and feed.empty:
-                del self.feeds[stream]
+        for stream, queue in list(self.queues.items()):
+            queue.pump(self.try_send)
+            if queue.is_closed and queue.is_empty:
+                del self.queues[stream]
 
     def probe(self, now_ns: int) -> None:
-        """Find out whether a silent client is still there."""
-        if now_ns - max(self.heard_ns, self._probed_ns) > PROBE_NS:
+        """Send a message to a client that is silent, to find out whether it is connected."""
+        if now_ns - max(self.last_seen_ns, self._probed_ns) > PROBE_NS:
             self._probed_ns = now_ns
             self.try_send(wire.Pong(t_client_ns=0, t_daemon_ns=now_ns))
 
-    def hear(self, stream: str, message: Message) -> None:
-        """Something of a stream, if this peer listens to it."""
+    def offer(self, stream: str, message: Message) -> None:
+        """Take a message of a stream, if this client listens to it."""
         if stream in self.listening or "*" in self.listening:
-            self.feeds.setdefault(stream, Feed()).offer(message, self.try_send)
+            self.queues.setdefault(stream, ListenerQueue()).offer(message, self.try_send)
 
     def listen(self, stream: str) -> None:
-        """Let this peer hear a stream, or "*": all of them. Raises WireError if it has named too many."""
+        """Listen to a stream, or to all ("*"). Raises WireError if the client has named MAX_LISTENING streams."""
         if stream not in {"*", *self.listening} and len(self.listening) >= MAX_LISTENING:
-            text = f'a client can listen to {MAX_LISTENING} streams; "*" is all of them'
+            text = f'a client can listen to {MAX_LISTENING} streams by name; use "*" for all streams'
             raise WireError(Code.AT_CAPACITY, text, stream)
         self.listening.add(stream)
 
     def unlisten(self, stream: str) -> None:
-        """Undo a `listen`; what waits of streams that nobody asks for any more is forgotten."""
+        """Undo a `listen`; what waits of streams that the client does not listen to any more is dropped."""
         self.listening.discard(stream)
         if "*" not in self.listening:
-            self.feeds = {name: feed for name, feed in self.feeds.items() if name in self.listening}
+            self.queues = {name: queue for name, queue in self.queues.items() if name in self.listening}
 
     def stream_closed(self, stream: str) -> None:
-        """Nothing more comes of a stream; what waits is still sent."""
-        if feed := self.feeds.get(stream):
-            feed.over = True
-        if (closed := sum(feed.over for feed in self.feeds.values())) > MAX_CLOSED_FEEDS:
-            self.gone = f"it reads too slowly: {closed} streams wait for it that are closed"
+        """A stream is closed; what waits of it is still sent."""
+        if queue := self.queues.get(stream):
+            queue.is_closed = True
+        if (closed := sum(queue.is_closed for queue in self.queues.values())) > MAX_CLOSED_QUEUES:
+            self.lost = f"it reads too slowly: the rest of {closed} closed streams waits for it"
 
     def _put(self, parts: list[bytes]) -> bool:
         sent = self._try_send(self.identity, parts)
         if sent is None:
-            self.gone = "its connection is gone"
+            self.lost = "its connection is gone"
         return bool(sent)

@@ -1,9 +1,9 @@
-"""What stands behind the gateway: the engines of the voices, and the speaker.
+"""The processes behind the gateway: the engines of the voices, and the speaker.
 
-Rules: no socket; messages go out through a `send` that may fail, because a role that is not there will be told everything
-when it is (engine_back, speaker_back). A role is known by its instance number: a new number is a new life, whose state is
-empty. Roles repeat their Ready every second; one that was silent for longer is lost. Which streams an engine gets is
-decided in placement.py.
+Rules: no socket. Messages go out through a `send` that may fail: a process that is not alive gets everything it needs when
+it is back (EngineSide.resume, SinkSide.resume). A changed instance number means that the process was restarted and has lost
+its state. Every process repeats its Ready each second; one that is silent for longer is lost. Which engine renders which
+stream is decided in placement.py and kept in streams.py; here the sessions concerned are passed in.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,91 +15,95 @@ from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 
 SILENT_NS = 3_000_000_000
-"""A role not heard of for so long is not there."""
+"""A process that is silent for this long is not alive."""
 
 
-class Engine:
-    """One engine process, as far as it is there, and the streams in it, which wait `wait_s` for it to come back."""
+class EngineHandle:
+    """One engine process. Streams wait `wait_s` for it to come back."""
 
     def __init__(self, name: str, voice: str, send: Callable[[Message], bool], wait_s: float) -> None:
-        """`send` tells whether there was somebody to take the message."""
+        """`send` returns whether the message could be sent."""
         self.name, self.voice, self._send, self._wait_ns = name, voice, send, int(1e9 * wait_s)
-        self.streams: dict[str, Session] = {}
-        self._info: VoiceInfo | None = None
         self.load: ipc.EngineLoad | None = None
         self.device, self.threads = "", 1
         self.instance = -1
-        self.heard_ns: int | None = None
-        self._reached = False
+        self.last_seen_ns: int | None = None
+        self._info: VoiceInfo | None = None
+        self._is_reachable = False
 
-    def there(self, now_ns: int) -> bool:
-        """Whether it has been heard of lately, and took what it was sent since.
+    # ---------------------------------------------------------------- what it is
 
-        One that renders a whole utterance in one call says nothing meanwhile: it is there as long as its process is.
+    @property
+    def info(self) -> VoiceInfo:
+        """Its voice. Raises LookupError before its first Ready; an engine that is alive has sent one."""
+        if self._info is None:
+            raise LookupError(f"engine {self.name} has not sent Ready; check is_alive first")
+        return self._info
+
+    @property
+    def whole_utterance(self) -> bool:
+        """Whether its voice needs all frames of an utterance before it renders any."""
+        return self._info is not None and self._info.whole_utterance
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """How many streams it can render; None without a limit."""
+        return None if self._info is None else self._info.capacity
+
+    @property
+    def max_streams(self) -> int | None:
+        """The same as a number."""
+        return None if self.capacity is None else self.capacity.streams
+
+    @property
+    def overload(self) -> str:
+        """Why it refuses new streams until it has caught up; "" if it does not."""
+        degraded = None if self.load is None else self.load.degraded
+        return degraded.reason if degraded and degraded.refuses else ""
+
+    def is_alive(self, now_ns: int) -> bool:
+        """Whether it is ready, has sent something lately, and could be sent to since then.
+
+        An engine that renders a whole utterance in one call is silent during that call: it is alive while it is reachable.
         """
-        if self.heard_ns is None or not self._reached:
+        if self._info is None or self.last_seen_ns is None or not self._is_reachable:
             return False
-        return self.whole_utterance or now_ns - self.heard_ns < SILENT_NS
+        return self.whole_utterance or now_ns - self.last_seen_ns < SILENT_NS
+
+    # ------------------------------------------------------------------ messages
 
     def send(self, message: Message) -> None:
-        """Tell it; one that is not there is told everything when it is back."""
-        self._reached = self._send(message)
+        """Send; if the engine is down, the state of its streams is replayed when it reconnects."""
+        self._is_reachable = self._send(message)
 
-    def heard(self, now_ns: int) -> None:
-        """It said something."""
-        self.heard_ns, self._reached = now_ns, True
+    def seen(self, now_ns: int) -> None:
+        """It has sent something."""
+        self.last_seen_ns, self._is_reachable = now_ns, True
 
-    def handle(self, message: Message, now_ns: int) -> None:
-        """A message of the engine about itself."""
-        self.heard(now_ns)
+    def handle(self, message: Message, sessions: Iterable[Session], now_ns: int) -> None:
+        """A message of the engine about itself. If it was restarted, its `sessions` are given to it again."""
+        self.seen(now_ns)
         if isinstance(message, ipc.Load) and isinstance(message.stats, ipc.EngineLoad):
             self.load = message.stats
         if isinstance(message, ipc.Ready) and message.instance != self.instance:
             self.instance, self._info, self.load = message.instance, message.info, None
             self.device, self.threads = message.device, message.threads
             self.send(ipc.DropAll())
-            for session in self.streams.values():
-                session.engine_back()
+            for session in sessions:
+                session.engine.resume()
 
-    @property
-    def info(self) -> VoiceInfo:
-        """Its voice. Raises LookupError before it has said what that is."""
-        if self._info is None:
-            raise LookupError(f"engine {self.name} has not said yet what its voice is; ask only if it is there")
-        return self._info
-
-    @property
-    def whole_utterance(self) -> bool:
-        """Whether its voice is heard only when its utterance has ended."""
-        return self._info is not None and self._info.whole_utterance
-
-    @property
-    def capacity(self) -> Capacity | None:
-        """What limits its streams; None if nothing does."""
-        return None if self._info is None else self._info.capacity
-
-    @property
-    def max_streams(self) -> int | None:
-        """Streams it can serve; None if it sets no limit."""
-        return None if self.capacity is None else self.capacity.streams
-
-    @property
-    def overload(self) -> str:
-        """Why it takes no new streams until it has caught up; "" if it does."""
-        degraded = None if self.load is None else self.load.degraded
-        return degraded.reason if degraded and degraded.refuses else ""
-
-    def tick(self, now_ns: int) -> None:
-        """Give up streams that have waited too long."""
-        if self.heard_ns is not None and not self.there(now_ns) and now_ns - self.heard_ns > self._wait_ns:
-            for session in self.streams.values():
-                session.engine_failed(
-                    Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back"
-                )
+    def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
+        """Fail its `sessions` if they have waited too long for it."""
+        if self.last_seen_ns is None or self.is_alive(now_ns) or now_ns - self.last_seen_ns <= self._wait_ns:
+            return
+        for session in sessions:
+            session.engine.failed(
+                Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back; try again"
+            )
 
 
-class Speaker:
-    """The speaker and its device, as far as they are there; streams wait `wait_s` for them to come back."""
+class SpeakerHandle:
+    """The speaker process and its device. Streams wait `wait_s` for them to come back."""
 
     def __init__(self, send: Callable[[Message], object], enabled: bool, wait_s: float) -> None:
         self.send, self._wait_ns = send, int(1e9 * wait_s)
@@ -109,46 +113,46 @@ class Speaker:
             "the speaker has not started yet" if enabled else "[speaker] enabled is false in the configuration"
         )
         self.instance = -1
-        self.heard_ns: int | None = None
-        self._gone_ns: int | None = None
+        self.last_seen_ns: int | None = None
+        self._lost_ns: int | None = None
 
     def require(self, now_ns: int) -> None:
         """Raises WireError unless a stream can be played now."""
         if self.device is None:
             raise WireError(Code.SINK_UNAVAILABLE, f"no sound device: {self.why_not}")
-        if self.heard_ns is None or now_ns - self.heard_ns > SILENT_NS:
+        if self.last_seen_ns is None or now_ns - self.last_seen_ns > SILENT_NS:
             raise WireError(Code.SINK_UNAVAILABLE, "no sound device: the speaker process is restarting; try again")
 
-    def there(self, now_ns: int) -> bool:
+    def is_alive(self, now_ns: int) -> bool:
         """Whether a device is open."""
-        return self.device is not None and self.heard_ns is not None and now_ns - self.heard_ns < SILENT_NS
+        return self.device is not None and self.last_seen_ns is not None and now_ns - self.last_seen_ns < SILENT_NS
 
     def handle(self, message: Message, sessions: Iterable[Session], now_ns: int) -> None:
-        """A message of the speaker about itself."""
-        self.heard_ns = now_ns
+        """A message of the speaker about itself. If it was restarted, all `sessions` are given to it again."""
+        self.last_seen_ns = now_ns
         match message:
             case ipc.Load(stats=ipc.SpeakerLoad() as load):
                 self.load = load
             case ipc.DeviceReady():
-                self.device, self._gone_ns = message, None
-                self._met(message.instance, sessions)
+                self.device, self._lost_ns = message, None
+                self._check_instance(message.instance, sessions)
             case ipc.DeviceGone():
                 self.why_not = message.text
-                self._gone_ns = self._gone_ns or now_ns
+                self._lost_ns = self._lost_ns or now_ns
                 self.device = None
-                self._met(message.instance, sessions)
+                self._check_instance(message.instance, sessions)
 
-    def _met(self, instance: int, sessions: Iterable[Session]) -> None:
+    def _check_instance(self, instance: int, sessions: Iterable[Session]) -> None:
         if instance == self.instance:
             return
         self.instance = instance
         self.send(ipc.DetachAll())
         for session in sessions:
-            session.speaker_back()
+            session.sinks.resume()
 
     def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
-        """Give up streams whose device has been away for too long."""
-        silent = self.heard_ns is not None and now_ns - self.heard_ns > self._wait_ns
-        if silent or (self._gone_ns is not None and now_ns - self._gone_ns > self._wait_ns):
+        """Fail the `sessions` that have waited too long for the device."""
+        silent = self.last_seen_ns is not None and now_ns - self.last_seen_ns > self._wait_ns
+        if silent or (self._lost_ns is not None and now_ns - self._lost_ns > self._wait_ns):
             for session in sessions:
-                session.device_lost(f"the sound device is gone: {self.why_not}")
+                session.sinks.device_lost(f"the sound device is gone: {self.why_not}")

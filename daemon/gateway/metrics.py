@@ -1,7 +1,6 @@
-"""What is measured of one stream: how long its audio takes from stage to stage, and when the device went short of it.
+"""What is measured of one stream: how long its audio takes from stage to stage, and how often the device had none.
 
-Rules: no socket, no clock. What was not measured is None, never a good-looking zero. What the figures mean to those who
-read them is in snapshot.py.
+Rules: no socket, no clock. A figure that was not measured is None, never 0. PROTOCOL.md explains the figures.
 """
 
 from collections import deque
@@ -12,13 +11,13 @@ from glowd.daemon import ipc
 from glowd.daemon.wire.telemetry import STAGES, Stages, StageTimes, Underruns
 
 WINDOW = 512
-"""Chunks over which percentiles are taken."""
+"""How many of the newest chunks the percentiles are of."""
 FOREIGN_CLOCK_NS = 60_000_000_000
-"""A client whose frames seem to have travelled for longer, or backwards in time, has another machine's clock."""
+"""Frames that seem to have travelled for longer, or back in time, were stamped by another machine's clock."""
 
 
 def stamps_of(pcm: ipc.Pcm, now_ns: int) -> dict[str, int]:
-    """The stages that samples have passed, by name, for the client; a time that is not known is left out."""
+    """When samples passed each stage, for the client. A time that is not known is left out."""
     stamps = {
         "client": pcm.t_client_ns,
         "gateway_in": pcm.t_gateway_ns,
@@ -31,13 +30,13 @@ def stamps_of(pcm: ipc.Pcm, now_ns: int) -> dict[str, int]:
 
 
 class Window:
-    """The newest WINDOW durations. A ring, because the gateway's loop waits while a snapshot is drawn."""
+    """The newest WINDOW durations, in an array: a snapshot must be quick, because the gateway's loop waits for it."""
 
     def __init__(self) -> None:
         self._ring, self._count = np.zeros(WINDOW, np.int64), 0
 
     def append(self, duration_ns: int) -> None:
-        """Add one, forget the oldest."""
+        """Add one; the oldest is dropped."""
         self._ring[self._count % WINDOW] = duration_ns
         self._count += 1
 
@@ -52,7 +51,7 @@ class Window:
 
 
 class Meter:
-    """Figures of one stream. Owner: its session."""
+    """The figures of one stream. Owner: its session."""
 
     def __init__(self, rate_hz: int) -> None:
         self.rate_hz = rate_hz
@@ -62,25 +61,25 @@ class Meter:
         self._stages = {stage: Window() for stage in STAGES}
         self._network_ns = self._samples = self._calls = self._batch = 0
         self._first_frames_ns: int | None = None
-        self._spoke = False
+        self._has_audio = False
         self._offered: deque[tuple[int, int]] = deque(maxlen=WINDOW)
 
     def begin(self) -> None:
-        """A generation begins."""
-        self._first_frames_ns, self._spoke = None, False
+        """An utterance starts."""
+        self._first_frames_ns, self._has_audio = None, False
         self._offered.clear()
 
     def frames(self, now_ns: int) -> None:
-        """Frames arrived."""
+        """Frames of the client arrived."""
         if self._first_frames_ns is None:
             self._first_frames_ns = now_ns
 
     def rendered(self, pcm: ipc.Pcm, fresh_samples: int, now_ns: int) -> None:
-        """Samples are being offered to the sinks."""
+        """Samples of the engine are given to the sinks."""
         if not fresh_samples or not pcm.t_gateway_ns:
             return
-        if not self._spoke and self._first_frames_ns is not None:
-            self._spoke = True
+        if not self._has_audio and self._first_frames_ns is not None:
+            self._has_audio = True
             self._ttfa_ns.append(now_ns - self._first_frames_ns)
         self._network_ns += (pcm.t_end_ns - pcm.t_start_ns) // max(1, pcm.batch)
         self._samples += fresh_samples
@@ -93,15 +92,15 @@ class Meter:
         self._stages["return"].append(now_ns - pcm.t_end_ns)
         self._offered.append((pcm.first_sample, now_ns))
 
-    def heard(self, position: ipc.Position) -> None:
-        """The device says when a sample sounds: so do the pieces before it."""
+    def position(self, position: ipc.Position) -> None:
+        """The device reports when a sample sounds; this gives the time of the chunks before it."""
         while self._offered and self._offered[0][0] <= position.samples:
             first_sample, offered_ns = self._offered.popleft()
             sounds_ns = position.t_dac_ns - (position.samples - first_sample) * 1_000_000_000 // self.rate_hz
             self._stages["device"].append(sounds_ns - offered_ns)
 
     def underrun(self, cause: str, missing_samples: int) -> None:
-        """The device missed samples because `cause` (client or engine) was late."""
+        """The device had no samples to play because `cause` (client or engine) was late."""
         self._underruns[cause] += 1
         self._missing_samples += missing_samples
 

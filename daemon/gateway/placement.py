@@ -1,37 +1,51 @@
-"""Which engine a new stream gets: the one of its voice with the most room, or none, and then why.
+"""Which engine a new stream gets: the one of its voice with the most free capacity, or none, and then why.
 
-Rules: no socket, no clock. A stream stays where it was placed, because its state is there, until its engine is gone: then it
-moves to another one of the voice that has room, or waits for its own to come back.
+Rules: no socket, no clock. A stream stays where it was placed, because its state is there, until its engine is lost. Then
+it moves to another engine of the voice that has capacity, or waits for its own to come back.
 
-An engine's load is the share of its capacity that open streams take. Each engine measured its capacity as if it were alone;
-engines that share something must not be asked for more of it than there is:
+The load of an engine is the share of its capacity that open streams take. Each engine measured its capacity as if it were
+alone; engines that share a device must not be given more than the device can do:
 
     engines on one CUDA device    sum of load            <= 1
     engines on the CPU            sum of load x threads  <= cores that this process may use
 
-A capacity that was configured is the operator's word: it counts, and is not cut. A voice that is heard only when its
-utterance has ended has no pace to keep: it neither counts nor is cut. An open stream counts, paused and idle ones too: it may
-speak at any time, and could not be refused then.
+A configured capacity is the operator's decision: it counts, and is not reduced. A voice that needs whole utterances has no
+pace to keep: it neither counts nor is reduced. Every open stream counts, also a paused or idle one: it may speak at any
+time, and cannot be refused then.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from glowd.daemon.gateway.handles import Engine
+from glowd.daemon.config import Config
+from glowd.daemon.gateway.handles import EngineHandle
+from glowd.daemon.gateway.streams import StreamRegistry
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 
 
-def load_of(engine: Engine) -> Fraction:
-    """The share of its capacity that is taken; 0 for an engine that has no pace to keep."""
-    if engine.max_streams is None or engine.whole_utterance:
-        return Fraction(0)
-    return Fraction(len(engine.streams), engine.max_streams)
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """The open streams of each engine, by its name, and the free capacity of each device."""
 
+    counts: Mapping[str, int]
+    free: Mapping[str, Fraction]
+    """Of "cpu" the cores that are free, of a CUDA device a share of 1."""
 
-Left = dict[str, Fraction]
+    def count(self, engine: EngineHandle) -> int:
+        """Its open streams."""
+        return self.counts.get(engine.name, 0)
+
+    def load(self, engine: EngineHandle) -> Fraction:
+        """The share of its capacity that is taken."""
+        return load_of(engine, self.count(engine))
+
+    def as_text(self, engine: EngineHandle) -> str:
+        """Its streams, for an error message."""
+        return f"{self.count(engine)} of {engine.max_streams} streams"
 
 
 class Refusal(NamedTuple):
@@ -41,35 +55,46 @@ class Refusal(NamedTuple):
     remedy: str
 
 
-class Machine:
-    """All engines of the daemon, and what they share."""
+def load_of(engine: EngineHandle, open_streams: int) -> Fraction:
+    """The share of an engine's capacity that streams take; 0 for an engine without a pace to keep."""
+    if engine.max_streams is None or engine.whole_utterance:
+        return Fraction(0)
+    return Fraction(open_streams, engine.max_streams)
 
-    def __init__(self, engines: Sequence[Engine], cores: int) -> None:
+
+class Machine:
+    """All engines of the daemon, and the devices that they share."""
+
+    def __init__(self, engines: Sequence[EngineHandle], cores: int) -> None:
         self.engines, self.cores = engines, cores
 
-    def weight(self, engine: Engine) -> int:
-        """What it takes at full load of what it runs on: so many cores, or the whole of a CUDA device."""
+    def weight(self, engine: EngineHandle) -> int:
+        """What an engine takes of its device at full load: a number of cores, or all of a CUDA device."""
         return min(engine.threads, self.cores) if engine.device == "cpu" else 1
 
-    def left(self) -> Left:
-        """What is left of the cores ("cpu") and of each CUDA device (of 1)."""
-        left = {engine.device: Fraction(self.cores if engine.device == "cpu" else 1) for engine in self.engines}
+    def free_capacity(self, counts: Mapping[str, int]) -> dict[str, Fraction]:
+        """The cores ("cpu") and the share of each CUDA device (of 1) that open streams leave free."""
+        free = {engine.device: Fraction(self.cores if engine.device == "cpu" else 1) for engine in self.engines}
         for engine in self.engines:
-            left[engine.device] -= load_of(engine) * self.weight(engine)
-        return left
+            free[engine.device] -= load_of(engine, counts.get(engine.name, 0)) * self.weight(engine)
+        return free
 
-    def refusal(self, engine: Engine, left: Left) -> Refusal | None:
-        """Why one more stream would be too much for what it runs on."""
+    def occupancy(self, counts: Mapping[str, int]) -> Occupancy:
+        """What streams take of engines and devices."""
+        return Occupancy(counts, self.free_capacity(counts))
+
+    def refusal(self, engine: EngineHandle, now: Occupancy) -> Refusal | None:
+        """Why one more stream would be too much for the device of an engine."""
         capacity = engine.capacity
         if capacity is None or not capacity.measured:
             return None
-        if left[engine.device] >= Fraction(self.weight(engine), capacity.streams):
+        if now.free[engine.device] >= Fraction(self.weight(engine), capacity.streams):
             return None
         shared = f"the {self.cores} cores" if engine.device == "cpu" else engine.device
-        others = [one for one in self.engines if one is not engine and one.device == engine.device and load_of(one)]
+        others = [one for one in self.engines if one is not engine and one.device == engine.device and now.load(one)]
         return Refusal(
-            f"at capacity: {_count(engine)} are open, and the rest of {shared} is taken by "
-            + ", ".join(f"{one.name} ({_count(one)})" for one in others),
+            f"at capacity: {now.as_text(engine)} are open, and the rest of {shared} is taken by "
+            + ", ".join(f"{one.name} ({now.as_text(one)})" for one in others),
             f"close one of these, try again later, or set voices.{engine.voice}.max_streams to a number",
         )
 
@@ -77,112 +102,115 @@ class Machine:
 class Pool:
     """The engines of one voice."""
 
-    def __init__(self, voice: str, engines: Sequence[Engine], machine: Machine) -> None:
-        self.voice, self.engines, self._machine = voice, engines, machine
+    def __init__(self, voice: str, engines: Sequence[EngineHandle], machine: Machine, streams: StreamRegistry) -> None:
+        self.voice, self.engines, self._machine, self._streams = voice, engines, machine, streams
 
-    def living(self, now_ns: int) -> list[Engine]:
-        """The engines that are there."""
-        return [engine for engine in self.engines if engine.there(now_ns)]
+    def alive_engines(self, now_ns: int) -> list[EngineHandle]:
+        """The engines that are alive."""
+        return [engine for engine in self.engines if engine.is_alive(now_ns)]
 
     def capacity(self, now_ns: int) -> Capacity | None:
-        """What the engines that are there can serve in all, with the times of the slowest; None without a limit."""
-        found = [engine.capacity for engine in self.living(now_ns) if engine.capacity]
+        """The capacity of the engines that are alive together, with the times of the slowest; None without a limit."""
+        found = [engine.capacity for engine in self.alive_engines(now_ns) if engine.capacity]
         if not found:
             return None
         slowest = max(found, key=lambda capacity: capacity.round_ms or 0)
         return dataclasses.replace(slowest, streams=sum(capacity.streams for capacity in found))
 
     def info(self, now_ns: int) -> VoiceInfo | None:
-        """The voice as `welcome` has it; None while no engine is there."""
-        living = self.living(now_ns)
-        return dataclasses.replace(living[0].info, capacity=self.capacity(now_ns)) if living else None
+        """The voice as `welcome` describes it; None while no engine is alive."""
+        alive = self.alive_engines(now_ns)
+        return dataclasses.replace(alive[0].info, capacity=self.capacity(now_ns)) if alive else None
 
     # ---------------------------------------------------------------- placement
 
-    def require(self, now_ns: int) -> Engine:
+    def require(self, now_ns: int) -> EngineHandle:
         """The engine for one more stream. Raises WireError."""
-        if not self.living(now_ns):
+        if not self.alive_engines(now_ns):
             raise WireError(Code.ENGINE_LOST, f"the engine of voice {self.voice!r} is not running now; try again")
-        if (engine := self.best(now_ns)) is None:
-            raise WireError(Code.AT_CAPACITY, self._at_capacity(now_ns))
+        now = self._machine.occupancy(self._streams.counts())
+        if (engine := self._best(now, now_ns)) is None:
+            raise WireError(Code.AT_CAPACITY, self._at_capacity(now, now_ns))
         return engine
 
-    def best(self, now_ns: int) -> Engine | None:
-        """The engine with the most room; None if no engine that is there has any."""
-        left = self._machine.left()
-        able = [engine for engine in self.living(now_ns) if self._refusal(engine, left) is None]
+    def _best(self, now: Occupancy, now_ns: int) -> EngineHandle | None:
+        """The engine with the most free capacity; None if no engine that is alive has any."""
+        able = [engine for engine in self.alive_engines(now_ns) if self._refusal(engine, now) is None]
 
-        def room(engine: Engine) -> tuple[Fraction, Fraction, int]:
-            """In engine and device, then in the engine; then (where there is no capacity) the fewest streams."""
-            own = 1 - load_of(engine)
-            return min(own, left[engine.device] / self._machine.weight(engine)), own, -len(engine.streams)
+        def room(engine: EngineHandle) -> tuple[Fraction, Fraction, int]:
+            """Of engine and device together, then of the engine alone; without a capacity, the fewest streams."""
+            own = 1 - now.load(engine)
+            return min(own, now.free[engine.device] / self._machine.weight(engine)), own, -now.count(engine)
 
         return max(able, key=room, default=None)
 
-    def forget(self, stream: str) -> None:
-        """A stream is closed."""
-        for engine in self.engines:
-            engine.streams.pop(stream, None)
-
     def tick(self, now_ns: int) -> None:
-        """Move streams away from engines that are gone; give up those that have waited too long."""
+        """Move streams away from engines that are lost; fail those that have waited too long."""
         for engine in self.engines:
-            if engine.streams and not engine.there(now_ns):
-                self._rescue(engine, now_ns)
-            engine.tick(now_ns)
+            if not engine.is_alive(now_ns):
+                self._move_streams(engine, now_ns)
+            engine.tick([stream.session for stream in self._streams.placed_in(engine)], now_ns)
 
-    def _rescue(self, lost: Engine, now_ns: int) -> None:
-        for name, session in list(lost.streams.items()):
-            del lost.streams[name]  # it takes no room there any more, which may be what it needs elsewhere
-            engine = self.best(now_ns)
-            (engine or lost).streams[name] = session
-            if engine is None:  # and there is none for the next one either
+    def _move_streams(self, lost: EngineHandle, now_ns: int) -> None:
+        for stream in self._streams.placed_in(lost):
+            counts = self._streams.counts()
+            counts[lost.name] -= 1  # a stream that moves leaves its own share of the device free
+            engine = self._best(self._machine.occupancy(counts), now_ns)
+            if engine is None:  # nor is there one for the streams after it
                 return
-            session.move(engine.send)
+            self._streams.move(stream, engine)
 
-    # ------------------------------------------------------------------- words
+    # --------------------------------------------------------------- error texts
 
-    def _at_capacity(self, now_ns: int) -> str:
-        living, capacity, left = self.living(now_ns), self.capacity(now_ns), self._machine.left()
-        refusals = {engine.name: refusal for engine in living if (refusal := self._refusal(engine, left))}
+    def _at_capacity(self, now: Occupancy, now_ns: int) -> str:
+        alive, capacity = self.alive_engines(now_ns), self.capacity(now_ns)
+        refusals = {engine.name: refusal for engine in alive if (refusal := self._refusal(engine, now))}
         remedies = "; ".join(dict.fromkeys(refusal.remedy for refusal in refusals.values()))
         if len(self.engines) == 1:
-            return f"voice {self.voice!r} is {refusals[living[0].name].reason}; {remedies}"
+            return f"voice {self.voice!r} is {refusals[alive[0].name].reason}; {remedies}"
         reasons = [f"{name} is {refusal.reason}" for name, refusal in refusals.items()]
-        reasons += [f"{engine.name} is not running now" for engine in self.engines if engine not in living]
+        reasons += [f"{engine.name} is not running now" for engine in self.engines if engine not in alive]
         limit = f" of {capacity.streams}" if capacity else ""
-        open_streams = sum(len(engine.streams) for engine in living)
+        open_streams = sum(now.count(engine) for engine in alive)
         return (
             f"voice {self.voice!r} is at capacity: {open_streams}{limit} streams are open in its engines; {remedies} "
             f"({'; '.join(reasons)})"
         )
 
-    def _refusal(self, engine: Engine, left: Left) -> Refusal | None:
-        """Why an engine that is there takes no stream now; None if it does."""
-        if engine.capacity and len(engine.streams) >= engine.capacity.streams:
-            return _full(engine, engine.capacity)
+    def _refusal(self, engine: EngineHandle, now: Occupancy) -> Refusal | None:
+        """Why an engine that is alive takes no stream now; None if it does."""
+        if engine.capacity and now.count(engine) >= engine.capacity.streams:
+            return _full(engine, engine.capacity, now)
         if reason := engine.overload:
             return Refusal(
-                f"overloaded and takes no new streams now ({len(engine.streams)} are open): {reason}",
+                f"overloaded and takes no new streams now ({now.count(engine)} are open): {reason}",
                 "try again in some seconds",
             )
-        return self._machine.refusal(engine, left)
+        return self._machine.refusal(engine, now)
 
 
-def _count(engine: Engine) -> str:
-    return f"{len(engine.streams)} of {engine.max_streams} streams"
-
-
-def _full(engine: Engine, capacity: Capacity) -> Refusal:
+def _full(engine: EngineHandle, capacity: Capacity, now: Occupancy) -> Refusal:
     setting = f"voices.{engine.voice}.max_streams"
     if not capacity.measured:
         return Refusal(
-            f"at capacity: {_count(engine)} are open, the most allowed ({setting})", "close one, or try again later"
+            f"at capacity: {now.as_text(engine)} are open, the most allowed ({setting})",
+            "close one, or try again later",
         )
     took = "" if capacity.round_ms is None or capacity.chunk_ms is None else (
         f", with {capacity.round_ms:.1f} ms of work for {capacity.chunk_ms:.1f} ms of sound"
     )  # fmt: skip
     return Refusal(
-        f"at capacity: {_count(engine)} are open, as many as this machine was measured to keep up with{took}",
+        f"at capacity: {now.as_text(engine)} are open, as many as this machine was measured to keep up with{took}",
         f"close one, try again later, or set {setting} to another number",
     )
+
+
+def pools_of(
+    config: Config, engines: Mapping[str, EngineHandle], streams: StreamRegistry, cores: int
+) -> dict[str, Pool]:
+    """The pool of each configured voice."""
+    machine = Machine(list(engines.values()), cores)
+    return {
+        voice: Pool(voice, [engine for engine in machine.engines if engine.voice == voice], machine, streams)
+        for voice in config.voices
+    }

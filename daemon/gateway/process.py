@@ -1,9 +1,9 @@
-"""The gateway role: the sockets between clients, engines and the speaker, and the loop that reads them.
+"""The gateway process: the sockets between clients, engines and the speaker, and the loop that reads them.
 
     python -m glowd.daemon.gateway --run-dir D [--config F]
 
-Rules: one thread, one poll loop, nothing blocks; no torch. Whatever a message means is decided behind it: router.py for
-clients, session.py for streams, handles.py for roles. How the sockets are set up is in runtime/sockets.py.
+Rules: one thread, one poll loop, nothing blocks; no torch. What a message means is decided elsewhere: router.py for clients,
+session.py for streams, handles.py for processes. The options of the sockets are in runtime/sockets.py.
 """
 
 import contextlib
@@ -11,18 +11,23 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgpack
 import zmq
 
 from glowd.daemon import ipc
-from glowd.daemon.gateway.handles import Engine, Speaker
-from glowd.daemon.gateway.placement import Machine, Pool
-from glowd.daemon.gateway.router import Desk
-from glowd.daemon.gateway.snapshot import Snapshots
+from glowd.daemon.config import Config
+from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.placement import pools_of
+from glowd.daemon.gateway.router import ClientRouter
+from glowd.daemon.gateway.session import Session
+from glowd.daemon.gateway.snapshot import SnapshotTaker
+from glowd.daemon.gateway.streams import StreamRegistry
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.role import Role
-from glowd.daemon.runtime.rundir import addresses
+from glowd.daemon.runtime.rundir import Addresses, addresses
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
@@ -30,37 +35,42 @@ from glowd.daemon.wire.fields import Message
 TICK_MS = 20
 TELEMETRY_NS = 500_000_000
 BURST, CLIENT_BURST = 64, 16
-"""Messages read from one socket before the others get a turn. Clients may flood; roles send what was asked of them."""
+"""Messages read from one socket before the next. Clients may flood; engines and speaker send what they were asked for."""
 
 log = logging.getLogger("glowd.gateway")
 
 
 class Gateway:
-    """Sockets and the loop. Everything in it runs in one thread."""
+    """The sockets, the loop, and the objects behind them. Everything in it runs in one thread."""
 
     def __init__(self, role: Role) -> None:
-        self.role, config = role, role.config
+        self.role = role
+        self._open_sockets(role.config, addresses(role.config.server, role.run_dir))
+        self._build(role.config)
+        self._watchers, self._published_ns, self._longest_pass_ns = 0, time.monotonic_ns(), 0
+
+    def _open_sockets(self, config: Config, endpoints: Addresses) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        places = addresses(config.server, role.run_dir)
-        self._engine_socket = sockets.bind_role(self._context, places.engine)
-        self._speaker_socket = sockets.bind_role(self._context, places.speaker)
-        self._client_socket = sockets.bind_clients(self._context, places.clients, config.server.max_message_bytes)
-        self._telemetry = sockets.bind_telemetry(self._context, places.telemetry)
-        self._watchers, wait_s = 0, config.server.role_wait_s
+        self._engine_socket = sockets.bind_role(self._context, endpoints.engine)
+        self._speaker_socket = sockets.bind_role(self._context, endpoints.speaker)
+        self._client_socket = sockets.bind_clients(self._context, endpoints.clients, config.server.max_message_bytes)
+        self._telemetry = sockets.bind_telemetry(self._context, endpoints.telemetry)
+
+    def _build(self, config: Config) -> None:
+        wait_s, clients = config.server.role_wait_s, dict[bytes, ClientConnection]()
         self.engines = {
-            name: Engine(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s)
+            name: EngineHandle(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s)
             for name, spec in config.engines.items()
         }
-        self.speaker = Speaker(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s)
-        machine = Machine(list(self.engines.values()), usable_cores())
-        self.pools = {
-            voice: Pool(voice, [engine for engine in machine.engines if engine.voice == voice], machine)
-            for voice in config.voices
-        }
-        self.desk = Desk(config, self.pools, self.speaker, self._try_client)
-        self.snapshots = Snapshots(config, self.desk, self.engines, role.stopping)
-        self.desk.snapshot = self.snapshots.take
-        self._published_ns, self._longest_turn_ns = time.monotonic_ns(), 0
+        self.speaker = SpeakerHandle(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s)
+        self.streams = StreamRegistry(clients, self.speaker, Path(config.files.directory))
+        self.pools = pools_of(config, self.engines, self.streams, usable_cores())
+        self.snapshots = SnapshotTaker(
+            config, clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping
+        )
+        self.router = ClientRouter(
+            config, clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take
+        )
 
     # ------------------------------------------------------------------- sockets
 
@@ -68,7 +78,7 @@ class Gateway:
         name = identity.encode()
 
         def send(message: Message) -> bool:
-            # A role that is not there is told everything when it is back: see handles.py.
+            # A process that is down gets everything when it is back: see handles.py.
             with contextlib.suppress(zmq.Again, zmq.ZMQError):
                 socket.send_multipart([name, *ipc.encode(message)], zmq.NOBLOCK)
                 return True
@@ -90,7 +100,7 @@ class Gateway:
     # ---------------------------------------------------------------------- loop
 
     def run(self) -> None:
-        """Read, decide, tick, until the role is to stop."""
+        """Read messages and tick until the process is to stop."""
         poller = zmq.Poller()
         for socket in (self._client_socket, self._engine_socket, self._speaker_socket):
             poller.register(socket, zmq.POLLIN)
@@ -109,58 +119,62 @@ class Gateway:
             if (now_ns := time.monotonic_ns()) >= next_tick_ns:
                 next_tick_ns = now_ns + TICK_MS * 1_000_000
                 self._tick(now_ns)
-            self._longest_turn_ns = max(self._longest_turn_ns, time.monotonic_ns() - began_ns)
-        self.desk.stop()
+            self._longest_pass_ns = max(self._longest_pass_ns, time.monotonic_ns() - began_ns)
+        self.router.stop()
 
     def _from_client(self, identity: bytes, parts: list[bytes]) -> None:
-        self.desk.handle(identity, parts, time.monotonic_ns())
+        self.router.handle(identity, parts, time.monotonic_ns())
 
     def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), time.monotonic_ns()
         engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
         if engine is None or message is None:
             return
-        engine.heard(now_ns)
-        session = self.desk.streams.by_key.get(getattr(message, "key", -1))
-        here = session is not None and engine.streams.get(session.name) is session  # it may have moved to another
+        engine.seen(now_ns)
+        stream = self.streams.find_key(getattr(message, "key", -1))
+        if stream is not None and stream.engine is not engine:
+            return  # the stream has moved to another engine
         match message:
-            case ipc.Pcm() if session and here:
-                session.pcm(message, now_ns)
-            case ipc.Failed() if session and here:
-                session.engine_failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
+            case ipc.Pcm() if stream:
+                stream.session.engine.pcm(message, now_ns)
+            case ipc.Failed() if stream:
+                stream.session.engine.failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
             case ipc.Ready() | ipc.Load():
-                engine.handle(message, now_ns)
+                engine.handle(message, [stream.session for stream in self.streams.placed_in(engine)], now_ns)
 
     def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), time.monotonic_ns()
         if message is None:
             return
-        self.speaker.heard_ns = now_ns
-        session = self.desk.streams.by_key.get(getattr(message, "key", -1))
+        self.speaker.last_seen_ns = now_ns
+        stream = self.streams.find_key(getattr(message, "key", -1))
         match message:
-            case ipc.Position() if session:
-                session.position(message)
-            case ipc.Underrun() if session:
-                session.underrun(message)
-            case ipc.Played() if session:
-                session.played(message)
-            case ipc.Flushed() if session:
-                session.flushed(message)
+            case ipc.Position() if stream:
+                stream.session.sinks.position(message)
+            case ipc.Underrun() if stream:
+                stream.session.sinks.underrun(message)
+            case ipc.Played() if stream:
+                stream.session.sinks.played(message)
+            case ipc.Flushed() if stream:
+                stream.session.sinks.flushed(message)
             case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
-                self.speaker.handle(message, list(self.desk.streams.sessions.values()), now_ns)
+                self.speaker.handle(message, self._sessions(), now_ns)
+
+    def _sessions(self) -> list[Session]:
+        return [stream.session for stream in self.streams]
 
     def _tick(self, now_ns: int) -> None:
-        self.desk.tick(now_ns)
+        self.router.tick(now_ns)
         for pool in self.pools.values():
             pool.tick(now_ns)
-        self.speaker.tick(list(self.desk.streams.sessions.values()), now_ns)
+        self.speaker.tick(self._sessions(), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
-            self.snapshots.turn_ms, self._longest_turn_ns = self._longest_turn_ns / 1e6, 0
+            self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0
             self._publish()
 
     def _publish(self) -> None:
-        # Drawing a snapshot takes time that no stream should pay for when nobody is watching.
+        # A snapshot takes time, which the streams should not pay for while nobody watches.
         with contextlib.suppress(zmq.Again):
             while True:
                 self._watchers += 1 if self._telemetry.recv(zmq.NOBLOCK)[:1] == b"\x01" else -1
@@ -169,7 +183,7 @@ class Gateway:
                 self._telemetry.send(msgpack.packb(self.snapshots.take().to_map()), zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Close the sockets; what was said last still goes out, within their linger."""
+        """Close the sockets. The last messages are still sent, within their linger."""
         for socket in (self._client_socket, self._telemetry, self._engine_socket, self._speaker_socket):
             socket.close()
         self._context.term()
@@ -183,7 +197,7 @@ def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], Non
 
 
 def _of_role(identity: bytes, parts: list[bytes]) -> Message | None:
-    """A message of a role; None for what cannot be read: a fault of ours on either side, but no reason to end streams."""
+    """A message of an engine or the speaker; None if it cannot be decoded, which is a bug of ours but ends no stream."""
     try:
         return ipc.decode(parts)
     except WireError as error:
@@ -192,7 +206,7 @@ def _of_role(identity: bytes, parts: list[bytes]) -> Message | None:
 
 
 def main() -> None:
-    """Bind, say ready, serve until told to stop."""
+    """Bind the sockets, report ready, and serve until the process is to stop."""
     with Role.start("gateway") as role:
         gateway = Gateway(role)
         gc.collect()

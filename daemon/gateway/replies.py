@@ -1,87 +1,99 @@
-"""What a session can reach, and what it says to its client and to those who listen.
+"""What a session can reach, and the messages that it sends to its client and to listeners.
 
-Rules: no decision is taken here. `Outside` is all of the world that a session knows, as functions; `Announcer` puts what
-a session has decided into the words of wire/messages.py, and says the same thing to everybody whom it concerns.
+Rules: no decision is made here. `SessionPorts` is everything outside that a session knows. `ReplySender` turns what a
+session has decided into messages of wire/messages.py, and sends each to everybody whom it concerns.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from glowd.daemon import wire
-from glowd.daemon.gateway.sinks import Piece
+from glowd.daemon.gateway.sinks import AudioChunk
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """Everything a session can reach. `try_owner` may refuse (False) when the client reads too slowly."""
+class SessionPorts(Protocol):
+    """Everything that a session can reach. All parts of a session share one object, so they all see it change.
 
-    to_owner: Callable[[Message], object]
-    try_owner: Callable[[Message], bool]
-    to_engine: Callable[[Message], object]
-    to_speaker: Callable[[Message], object]
-    to_listeners: Callable[[Message], object]
-    """The receiver numbers audio messages itself: it may have begun late, or lost some."""
-    new_key: Callable[[Any], int]
-    """A number for the session's next generation, under which engine and speaker answer; the last one is void."""
-    recordings: Path
+    The registry's record of the stream is that object (streams.py): when the stream moves, `to_engine` is another engine.
+    """
+
+    @property
+    def recordings(self) -> Path:
+        """The directory of file sinks."""
+
+    def to_owner(self, message: Message) -> None:
+        """Send to the stream's own client, now or later."""
+
+    def try_owner(self, message: Message) -> bool:
+        """Send to the stream's own client now. Returns False if the client reads too slowly."""
+
+    def to_engine(self, message: Message) -> None:
+        """Send to the engine in which the stream is placed."""
+
+    def to_speaker(self, message: Message) -> None:
+        """Send to the speaker."""
+
+    def to_listeners(self, message: Message) -> None:
+        """Offer to other clients. They number audio themselves: each may have started late, or lost some."""
+
+    def new_key(self) -> int:
+        """A number for the next utterance, which engine and speaker put on their messages. The last one becomes invalid."""
 
 
-class Announcer:
-    """The words about one stream. `generation` is the number of the one that is meant."""
+class ReplySender:
+    """Sends the messages about one stream. `generation` is the number of the utterance that is meant."""
 
-    def __init__(self, stream: str, rate_hz: int, outside: Outside) -> None:
-        self._stream, self._rate_hz, self._outside = stream, rate_hz, outside
-        self._audio_seq, self._said_state = 0, "idle"
+    def __init__(self, stream: str, rate_hz: int, ports: SessionPorts) -> None:
+        self._stream, self._rate_hz, self._ports = stream, rate_hz, ports
+        self._audio_seq, self._sent_state = 0, "idle"
 
     def begin(self) -> None:
-        """A generation begins: its audio is counted anew."""
+        """An utterance starts: its audio messages count from 0."""
         self._audio_seq = 0
 
     def credit(self, generation: int, frames: int) -> None:
-        """The client may send so many more."""
-        self._outside.to_owner(wire.Credit(stream=self._stream, generation=generation, frames=frames))
+        """Grant frames."""
+        self._ports.to_owner(wire.Credit(stream=self._stream, generation=generation, frames=frames))
 
     def state(self, state: str) -> None:
-        """Tell the client, if it does not know."""
-        if state != self._said_state:
-            self._said_state = state
-            self._outside.to_owner(wire.State(stream=self._stream, state=state))
+        """Send the state, if it has changed."""
+        if state != self._sent_state:
+            self._sent_state = state
+            self._ports.to_owner(wire.State(stream=self._stream, state=state))
 
     def fault(self, generation: int, fault: WireError, expected_frame: int = -1) -> None:
-        """Something the client did was refused; the generation goes on."""
-        self._outside.to_owner(self._error(generation, fault, False, expected_frame))
+        """Refuse something that the client sent; the utterance continues."""
+        self._ports.to_owner(self._error(generation, fault, False, expected_frame))
 
     def failed(self, generation: int, fault: WireError) -> None:
-        """An ending: it cannot go on."""
+        """Ending: the utterance cannot continue."""
         self._ending(self._error(generation, fault, True, -1))
 
     def played(self, generation: int, total_samples: int, underruns: int) -> None:
-        """An ending: everything has left every sink."""
+        """Ending: every sink has delivered everything."""
         self._ending(wire.Played(self._stream, generation, total_samples, underruns))
 
     def flushed(self, generation: int, last_sample: int, made_samples: int, to_owner: bool = True) -> None:
-        """An ending: cut short after `last_sample` of the samples that were made."""
+        """Ending: flushed after `last_sample` of the samples that were made."""
         dropped = max(0, made_samples - last_sample - 1)
         self._ending(wire.Flushed(self._stream, generation, last_sample, dropped), to_owner)
 
-    def try_owner(self, generation: int, piece: Piece) -> bool:
-        """Offer the client the next piece of its audio; False if it does not read."""
-        sent = self._outside.try_owner(piece.message(self._stream, generation, self._rate_hz, self._audio_seq))
+    def try_owner(self, generation: int, chunk: AudioChunk) -> bool:
+        """Offer the client the next chunk of its audio. Returns False if it reads too slowly."""
+        sent = self._ports.try_owner(chunk.message(self._stream, generation, self._rate_hz, self._audio_seq))
         self._audio_seq += sent
         return sent
 
-    def to_listeners(self, generation: int, piece: Piece) -> None:
-        """Let the others hear a piece."""
-        self._outside.to_listeners(piece.message(self._stream, generation, self._rate_hz, 0))
+    def to_listeners(self, generation: int, chunk: AudioChunk) -> None:
+        """Send audio to the listeners."""
+        self._ports.to_listeners(chunk.message(self._stream, generation, self._rate_hz, 0))
 
     def _ending(self, ending: Message, to_owner: bool = True) -> None:
         if to_owner:
-            self._outside.to_owner(ending)
-        self._outside.to_listeners(ending)
+            self._ports.to_owner(ending)
+        self._ports.to_listeners(ending)
 
     def _error(self, generation: int, fault: WireError, fatal: bool, expected_frame: int) -> wire.Error:
         return wire.Error(

@@ -1,7 +1,7 @@
-"""Where the audio of a generation goes. Every sink counts the samples that have left it, without gaps.
+"""Where the audio of an utterance goes: socket, device, file, or nowhere. Every sink counts the samples it has delivered.
 
-Rules: a sink is fed pieces in order and belongs to one generation of one session. What it has delivered is what the
-client gets credit for, so the slowest sink of a stream sets its pace, and nothing is queued without bound.
+Rules: a sink takes audio in order and belongs to one utterance of one session. Credit follows what the slowest sink has
+delivered, so no sink queues without limit.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from glowd.daemon.wire.fields import Array, Code, Message
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Samples [n] from `first_sample` on; `last` closes the generation. Stamps name the stages passed so far."""
+class AudioChunk:
+    """Samples [n] from `first_sample` on; `last` ends the utterance. `stamps`: when they passed each stage so far."""
 
     first_sample: int
     audio: Array
@@ -30,11 +30,11 @@ class Piece:
 
     @property
     def end_sample(self) -> int:
-        """The sample after its last."""
+        """The sample after its last one."""
         return self.first_sample + len(self.audio)
 
     def message(self, stream: str, generation: int, rate_hz: int, seq: int) -> wire.Audio:
-        """For clients."""
+        """The message for a client."""
         return wire.Audio(
             stream=stream,
             generation=generation,
@@ -49,42 +49,42 @@ class Piece:
 
 
 class Sink(Protocol):
-    """What a session needs of a sink."""
+    """What every sink can do."""
 
     delivered_samples: int
-    """Samples that have left: heard, sent or written."""
+    """Samples that were played, sent or written."""
     finished: bool
-    """Whether the last piece has left too."""
+    """Whether the last chunk was delivered."""
 
-    def write(self, piece: Piece) -> None:
-        """Take the next piece."""
+    def write(self, chunk: AudioChunk) -> None:
+        """Take the next chunk."""
 
     def pause(self, paused: bool) -> None:
-        """Hold the position, or go on."""
+        """Hold the position, or continue."""
 
     def close(self) -> None:
-        """The generation is over, finished or not; nothing more is heard of it."""
+        """The utterance is over, delivered or not; deliver nothing more."""
 
 
 class NullSink:
-    """Delivers to nobody, at once."""
+    """Drops the audio, and counts it as delivered at once."""
 
     def __init__(self) -> None:
         self.delivered_samples, self.finished = 0, False
 
-    def write(self, piece: Piece) -> None:
+    def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
-        self.delivered_samples, self.finished = piece.end_sample, piece.last
+        self.delivered_samples, self.finished = chunk.end_sample, chunk.last
 
     def pause(self, paused: bool) -> None:
-        """Nobody listens: there is nothing to hold."""
+        """Does nothing: there is no playback to hold."""
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 class FileSink:
-    """A 16-bit WAV file. It has its name when it is whole; until then, and after a flush, it ends in `.part`."""
+    """A 16-bit WAV file. It is named NAME.wav once it is complete; until then, and after a flush, NAME.wav.part."""
 
     def __init__(self, directory: Path, name: str, rate_hz: int) -> None:
         self.delivered_samples, self.finished = 0, False
@@ -94,9 +94,9 @@ class FileSink:
             directory.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
                 raise FileExistsError(self.path)
-            self._file = self._part.open("xb")  # nobody's file is written over, and two streams never share one
+            self._file = self._part.open("xb")  # never overwrite a file; two streams never share one
         except FileExistsError as error:
-            text = f"file sink: {name}.wav exists already, or a recording of that name was not finished"
+            text = f"file sink: {name}.wav exists already, or an unfinished recording of that name"
             raise WireError(Code.SINK_UNAVAILABLE, f"{text}; choose another name") from error
         except OSError as error:
             raise WireError(Code.SINK_UNAVAILABLE, f"file sink: cannot write {directory}: {error.strerror}") from error
@@ -105,46 +105,46 @@ class FileSink:
         self._wave.setsampwidth(2)
         self._wave.setframerate(rate_hz)
 
-    def write(self, piece: Piece) -> None:
-        """See Sink. Raises WireError if the disk refuses."""
+    def write(self, chunk: AudioChunk) -> None:
+        """See Sink. Raises WireError if the file cannot be written."""
         try:
-            self._wave.writeframes((np.clip(piece.audio, -1, 1) * 32767).round().astype("<i2").tobytes())
-            if piece.last:
+            self._wave.writeframes((np.clip(chunk.audio, -1, 1) * 32767).round().astype("<i2").tobytes())
+            if chunk.last:
                 self._wave.close()
                 self._file.close()
                 self._part.rename(self.path)
         except OSError as error:
             raise WireError(Code.SINK_UNAVAILABLE, f"file sink: {self.path.name}: {error.strerror}") from error
-        self.delivered_samples, self.finished = piece.end_sample, piece.last
+        self.delivered_samples, self.finished = chunk.end_sample, chunk.last
 
     def pause(self, paused: bool) -> None:
-        """A file has no time: there is nothing to hold."""
+        """Does nothing: a file has no playback to hold."""
 
     def close(self) -> None:
         """See Sink."""
         for file in (self._wave, self._file):
-            with contextlib.suppress(OSError):  # the disk is full: what could be written stands in the .part file
+            with contextlib.suppress(OSError):  # the disk is full: the .part file has what could be written
                 file.close()
 
 
-class OwnerSink:
-    """The stream's own client. Loses nothing: what its socket cannot take yet waits here, and credit stops."""
+class SocketSink:
+    """The stream's own client. Audio that its socket cannot take yet waits here, and no credit is granted meanwhile."""
 
-    def __init__(self, try_send: Callable[[Piece], bool]) -> None:
+    def __init__(self, try_send: Callable[[AudioChunk], bool]) -> None:
         self.delivered_samples, self.finished = 0, False
         self._try_send, self._paused = try_send, False
-        self._waiting: deque[Piece] = deque()
+        self._waiting: deque[AudioChunk] = deque()
 
-    def write(self, piece: Piece) -> None:
+    def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
-        self._waiting.append(piece)
+        self._waiting.append(chunk)
         self.pump()
 
     def pump(self) -> None:
         """Send what can be sent."""
         while self._waiting and not self._paused and self._try_send(self._waiting[0]):
-            piece = self._waiting.popleft()
-            self.delivered_samples, self.finished = piece.end_sample, piece.last
+            chunk = self._waiting.popleft()
+            self.delivered_samples, self.finished = chunk.end_sample, chunk.last
 
     def pause(self, paused: bool) -> None:
         """See Sink."""
@@ -157,18 +157,18 @@ class OwnerSink:
 
 
 class DeviceSink:
-    """The speaker. Holds what was not played yet, so that a speaker that starts anew can go on."""
+    """The speaker. Keeps what was not played yet, so that a speaker that was restarted can continue."""
 
     def __init__(self, send: Callable[[Message], object], key: int, gain_db: float, prefill_samples: int) -> None:
         self.delivered_samples, self.finished = 0, False
         self.key, self.gain_db, self.prefill_samples = key, gain_db, prefill_samples
         self.playing = False
         self._send, self._paused = send, False
-        self._held: deque[Piece] = deque()
+        self._kept: deque[AudioChunk] = deque()
         self.attach()
 
     def attach(self) -> None:
-        """Begin, or begin again after the speaker was lost, with everything that was not played."""
+        """Start playback; after the speaker was lost, start it again with everything that was not played."""
         self._send(
             ipc.Attach(
                 key=self.key,
@@ -179,37 +179,37 @@ class DeviceSink:
         )
         if self._paused:
             self._send(ipc.Pause(key=self.key))
-        for piece in self._held:
-            begin = max(0, self.delivered_samples - piece.first_sample)
-            self._forward(Piece(piece.first_sample + begin, piece.audio[begin:], piece.last, piece.stamps))
+        for chunk in self._kept:
+            begin = max(0, self.delivered_samples - chunk.first_sample)
+            self._forward(AudioChunk(chunk.first_sample + begin, chunk.audio[begin:], chunk.last, chunk.stamps))
 
-    def write(self, piece: Piece) -> None:
+    def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
-        self._held.append(piece)
-        self._forward(piece)
+        self._kept.append(chunk)
+        self._forward(chunk)
 
-    def _forward(self, piece: Piece) -> None:
+    def _forward(self, chunk: AudioChunk) -> None:
         self._send(
             ipc.Pcm(
                 key=self.key,
-                first_sample=piece.first_sample,
-                samples=len(piece.audio),
-                last=piece.last,
-                audio=piece.audio,
+                first_sample=chunk.first_sample,
+                samples=len(chunk.audio),
+                last=chunk.last,
+                audio=chunk.audio,
             )
         )
 
     def position(self, samples: int) -> None:
-        """The speaker has played up to (not including) sample `samples`."""
+        """The speaker has played the samples before `samples`."""
         self.playing = True
         self.delivered_samples = max(self.delivered_samples, samples)
-        while self._held and self._held[0].end_sample <= self.delivered_samples and not self._held[0].last:
-            self._held.popleft()
+        while self._kept and self._kept[0].end_sample <= self.delivered_samples and not self._kept[0].last:
+            self._kept.popleft()
 
     def played(self, samples: int) -> None:
         """The speaker has played everything."""
         self.delivered_samples, self.finished = samples, True
-        self._held.clear()
+        self._kept.clear()
 
     def pause(self, paused: bool) -> None:
         """See Sink."""
@@ -218,7 +218,7 @@ class DeviceSink:
             self._send(ipc.Pause(key=self.key) if paused else ipc.Resume(key=self.key))
 
     def set_gain(self, gain_db: float) -> None:
-        """Ramp to a new volume."""
+        """Set the volume."""
         self.gain_db = gain_db
         if not self.finished:
             self._send(ipc.Gain(key=self.key, gain_db=gain_db))
@@ -233,51 +233,56 @@ class DeviceSink:
             self._send(ipc.Detach(key=self.key))
 
 
-class Outlets:
-    """The sinks of one generation; empty before it begins and after its ending."""
+class SinkGroup:
+    """The sinks of one utterance. Empty before it starts and after its ending."""
 
     def __init__(self) -> None:
         self._sinks: list[Sink] = []
 
     def add(self, sink: Sink, paused: bool) -> None:
-        """One more, in the state the others are in."""
+        """Add a sink; it is paused if the others are."""
         if paused:
             sink.pause(True)
         self._sinks.append(sink)
 
-    def write(self, piece: Piece) -> None:
-        """Feed the next piece. Raises WireError if a sink cannot take it."""
+    def write(self, chunk: AudioChunk) -> None:
+        """Give the next chunk to every sink. Raises WireError if one cannot take it."""
         for sink in self._sinks:
-            sink.write(piece)
+            sink.write(chunk)
 
     def pause(self, paused: bool) -> None:
-        """Hold the position, or go on."""
+        """Hold the position, or continue."""
         for sink in self._sinks:
             sink.pause(paused)
 
     def pump(self) -> None:
-        """Send what waits for a client that reads slowly."""
+        """Send what waits for a slow client."""
         for sink in self._sinks:
-            if isinstance(sink, OwnerSink):
+            if isinstance(sink, SocketSink):
                 sink.pump()
 
     def close(self) -> None:
-        """The generation is over: close and forget all sinks."""
+        """The utterance is over: close and remove all sinks."""
         for sink in self._sinks:
             sink.close()
         self._sinks.clear()
 
     @property
     def device(self) -> DeviceSink | None:
-        """The one that is the speaker, if there is one."""
+        """The device sink, if there is one."""
         return next((sink for sink in self._sinks if isinstance(sink, DeviceSink)), None)
 
     @property
     def delivered_samples(self) -> int:
-        """Samples that have left every sink."""
+        """Samples that every sink has delivered."""
         return min((sink.delivered_samples for sink in self._sinks), default=0)
 
     @property
+    def heard_samples(self) -> int:
+        """Samples that a listener has heard: those of the device if there is one, else those that were delivered."""
+        return self.delivered_samples if self.device is None else self.device.delivered_samples
+
+    @property
     def finished(self) -> bool:
-        """Whether the last piece has left every sink."""
+        """Whether every sink has delivered the last chunk."""
         return all(sink.finished for sink in self._sinks)

@@ -6,14 +6,14 @@ wire/telemetry.py and PROTOCOL.md.
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TypeVar
 
 from glowd.daemon import ipc
 from glowd.daemon.config import Config
-from glowd.daemon.gateway.handles import Engine, Speaker
+from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import Pool
-from glowd.daemon.gateway.router import Desk
+from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.wire.telemetry import (
     EngineSnapshot,
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def combined(loads: Sequence[ipc.EngineLoad]) -> EngineWork:
-    """What the engines of a voice do together: sums, means of shares, and of lateness the worst."""
+    """What the engines of a voice do together: sums, the means of shares, and the worst of lateness and level."""
 
     def known(values: Iterable[T | None]) -> list[T]:
         return [value for value in values if value is not None]
@@ -49,102 +49,114 @@ def combined(loads: Sequence[ipc.EngineLoad]) -> EngineWork:
     )
 
 
-class Snapshots:
-    """Takes snapshots. Owner: the gateway's only thread."""
+class SnapshotTaker:
+    """Takes snapshots of the gateway. Owner: the gateway's only thread."""
 
-    def __init__(self, config: Config, desk: Desk, engines: Mapping[str, Engine], stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clients: Sized,
+        streams: StreamRegistry,
+        pools: Mapping[str, Pool],
+        engines: Mapping[str, EngineHandle],
+        speaker: SpeakerHandle,
+        stopping: threading.Event,
+    ) -> None:
         self.turn_ms: float | None = None
-        """The longest turn of the gateway's loop, lately."""
-        self._config, self._desk, self._engines, self._stopping = config, desk, engines, stopping
+        """The longest pass of the gateway's loop since the last telemetry."""
+        self._config, self._clients, self._streams, self._pools = config, clients, streams, pools
+        self._engines, self._speaker, self._stopping = engines, speaker, stopping
         self._started_ns = time.monotonic_ns()
 
     def take(self) -> Snapshot:
         """The daemon as it is now."""
-        now_ns = time.monotonic_ns()
+        now_ns, counts = time.monotonic_ns(), self._streams.counts()
         return Snapshot(
             t_ns=now_ns,
             state=self._state(now_ns),
             uptime_s=(now_ns - self._started_ns) / 1e9,
-            clients=len(self._desk.peers),
+            clients=len(self._clients),
             max_streams=self._config.server.max_streams,
             roles=self._roles(now_ns),
-            voices={name: self._voice(pool, now_ns) for name, pool in self._desk.pools.items()},
-            streams={name: self._stream(name) for name in self._desk.streams.sessions},
+            voices={name: self._voice(pool, counts, now_ns) for name, pool in self._pools.items()},
+            streams={stream.name: _stream(stream) for stream in self._streams},
         )
 
     def _state(self, now_ns: int) -> str:
         if self._stopping.is_set():
             return "stopping"
         engines = self._engines.values()
-        fine = all(engine.there(now_ns) and not (engine.load and engine.load.degraded) for engine in engines)
-        return "ready" if fine else "degraded"
+        is_fine = all(engine.is_alive(now_ns) and not (engine.load and engine.load.degraded) for engine in engines)
+        return "ready" if is_fine else "degraded"
 
     def _roles(self, now_ns: int) -> dict[str, Role]:
         gateway = GatewayRole(alive=True, age_s=0.0, rss_bytes=rss_bytes(), turn_ms=self.turn_ms)
         engines = {f"engine:{name}": _role(engine, now_ns) for name, engine in self._engines.items()}
-        return {"gateway": gateway, **engines, "speaker": self._speaker(now_ns)}
+        return {"gateway": gateway, **engines, "speaker": _speaker(self._speaker, now_ns)}
 
-    def _speaker(self, now_ns: int) -> SpeakerRole:
-        speaker, role = self._desk.speaker, _role(self._desk.speaker, now_ns)
-        device = speaker.device
-        return SpeakerRole(
-            alive=role.alive,
-            age_s=role.age_s,
-            rss_bytes=role.rss_bytes,
-            device=None if device is None else device.name,
-            latency_ms=None if device is None else device.latency_ms,
-            why_not=speaker.why_not if device is None else None,
-        )
-
-    def _voice(self, pool: Pool, now_ns: int) -> VoiceSnapshot:
-        living, capacity = pool.living(now_ns), pool.capacity(now_ns)
+    def _voice(self, pool: Pool, counts: Mapping[str, int], now_ns: int) -> VoiceSnapshot:
+        alive, capacity = pool.alive_engines(now_ns), pool.capacity(now_ns)
         return VoiceSnapshot(
-            ready=bool(living),
+            ready=bool(alive),
             default=pool.voice == self._config.default_voice,
-            open=sum(len(engine.streams) for engine in pool.engines),
+            open=sum(counts.get(engine.name, 0) for engine in pool.engines),
             max_streams=None if capacity is None else capacity.streams,
             capacity=capacity,
-            work=combined([engine.load for engine in living if engine.load]),
-            engines={engine.name: self._engine(engine, now_ns) for engine in pool.engines},
-        )
-
-    def _engine(self, engine: Engine, now_ns: int) -> EngineSnapshot:
-        there = engine.there(now_ns)  # else what it last said about its work is past
-        return EngineSnapshot(
-            ready=there,
-            device=engine.device or None,
-            open=len(engine.streams),
-            max_streams=engine.max_streams,
-            capacity=engine.capacity,
-            work=combined([engine.load] if there and engine.load else []),
-        )
-
-    def _stream(self, name: str) -> StreamSnapshot:
-        session, meter = self._desk.streams.sessions[name], self._desk.streams.sessions[name].meter
-        generation = session.generation
-        return StreamSnapshot(
-            client=self._desk.streams.owners[name].name,
-            engine=next(engine.name for engine in self._desk.pools[session.voice].engines if name in engine.streams),
-            state=session.state,
-            voice=session.voice,
-            sinks=list(session.asked.sinks),
-            generation=generation.number,
-            frames_in=generation.frames_in,
-            queue_frames=generation.frames_in - generation.samples_made // session.terms.hop,
-            credit_frames=generation.granted_frames - generation.frames_in,
-            made_samples=generation.samples_made,
-            delivered_samples=session.delivered_samples,
-            ttfa_ms=meter.ttfa_ms,
-            rtf=meter.rtf,
-            batch=meter.batch,
-            stages=meter.stages,
-            underruns=meter.underruns,
+            work=combined([engine.load for engine in alive if engine.load]),
+            engines={engine.name: _engine(engine, counts.get(engine.name, 0), now_ns) for engine in pool.engines},
         )
 
 
-def _role(handle: Engine | Speaker, now_ns: int) -> Role:
+def _engine(engine: EngineHandle, open_streams: int, now_ns: int) -> EngineSnapshot:
+    is_alive = engine.is_alive(now_ns)  # what an engine that is lost reported about its work is past
+    return EngineSnapshot(
+        ready=is_alive,
+        device=engine.device or None,
+        open=open_streams,
+        max_streams=engine.max_streams,
+        capacity=engine.capacity,
+        work=combined([engine.load] if is_alive and engine.load else []),
+    )
+
+
+def _speaker(speaker: SpeakerHandle, now_ns: int) -> SpeakerRole:
+    role, device = _role(speaker, now_ns), speaker.device
+    return SpeakerRole(
+        alive=role.alive,
+        age_s=role.age_s,
+        rss_bytes=role.rss_bytes,
+        device=None if device is None else device.name,
+        latency_ms=None if device is None else device.latency_ms,
+        why_not=speaker.why_not if device is None else None,
+    )
+
+
+def _role(handle: EngineHandle | SpeakerHandle, now_ns: int) -> Role:
     return Role(
-        alive=handle.there(now_ns),
-        age_s=None if handle.heard_ns is None else (now_ns - handle.heard_ns) / 1e9,
+        alive=handle.is_alive(now_ns),
+        age_s=None if handle.last_seen_ns is None else (now_ns - handle.last_seen_ns) / 1e9,
         rss_bytes=None if handle.load is None else handle.load.rss_bytes,
+    )
+
+
+def _stream(stream: Stream) -> StreamSnapshot:
+    state = stream.session.state
+    utterance, meter = state.utterance, state.meter
+    return StreamSnapshot(
+        client=stream.owner.name,
+        engine=stream.engine.name,
+        state=state.state,
+        voice=state.voice,
+        sinks=list(state.asked.sinks),
+        generation=utterance.number,
+        frames_in=utterance.frames_in,
+        queue_frames=utterance.frames_in - utterance.samples_made // state.limits.hop,
+        credit_frames=utterance.granted_frames - utterance.frames_in,
+        made_samples=utterance.samples_made,
+        delivered_samples=state.sinks.delivered_samples,
+        ttfa_ms=meter.ttfa_ms,
+        rtf=meter.rtf,
+        batch=meter.batch,
+        stages=meter.stages,
+        underruns=meter.underruns,
     )

@@ -1,63 +1,151 @@
-"""The streams that are open: the session of each, the client that owns it, and the keys of its generations.
+"""The streams that are open: one record for each, in one registry.
 
-Rules: no socket, and no decision: who may open a stream is decided in admission.py, what a stream does in session.py.
+Rules: no socket, and no decision. Who may open a stream is decided in admission.py, in which engine it is placed in
+placement.py, what it does in session.py.
 """
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
-from glowd.daemon.gateway.connections import Peer
-from glowd.daemon.gateway.placement import Pool
+from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.wire.fields import Message
 
 
-class Streams:
-    """All open streams. `peers` are the clients that may listen. Owner: the gateway's only thread."""
+class Stream:
+    """The record of one open stream: its session, its owner, its engine and the key of its running utterance.
 
-    def __init__(self, pools: Mapping[str, Pool], peers: Mapping[bytes, Peer]) -> None:
-        self.sessions: dict[str, Session] = {}
-        self.owners: dict[str, Peer] = {}
-        self.by_key: dict[int, Session] = {}
-        self._pools, self._peers = pools, peers
-        # Keys must differ from those a former gateway gave to an engine that is still running.
-        self._next_key = time.time_ns() // 1000
+    It is the SessionPorts of its session, so that a stream that moves has one engine, and no copy of the old one. Only
+    the registry changes it.
+    """
 
-    def add(self, session: Session, owner: Peer) -> None:
-        """A stream is open."""
-        self.sessions[session.name], self.owners[session.name] = session, owner
+    session: Session
 
-    def of(self, owner: Peer) -> list[Session]:
+    def __init__(self, name: str, owner: ClientConnection, engine: EngineHandle, registry: "StreamRegistry") -> None:
+        self.name, self.owner, self.engine, self._registry = name, owner, engine, registry
+        self.key = -1
+
+    # ----------------------------------------------------------- see SessionPorts
+
+    @property
+    def recordings(self) -> Path:
+        """The directory of file sinks."""
+        return self._registry.recordings
+
+    def to_owner(self, message: Message) -> None:
+        """Send to the stream's own client, now or later."""
+        self.owner.send(message)
+
+    def try_owner(self, message: Message) -> bool:
+        """Send to the stream's own client now, if it reads."""
+        return self.owner.try_send(message)
+
+    def to_engine(self, message: Message) -> None:
+        """Send to the engine in which the stream is placed now."""
+        self.engine.send(message)
+
+    def to_speaker(self, message: Message) -> None:
+        """Send to the speaker."""
+        self._registry.speaker.send(message)
+
+    def to_listeners(self, message: Message) -> None:
+        """Offer to the other clients that listen."""
+        self._registry.broadcast(self, message)
+
+    def new_key(self) -> int:
+        """The key of the next utterance."""
+        return self._registry.rekey(self)
+
+
+class StreamRegistry:
+    """All open streams, by name and by key. `clients` are those that may listen. Owner: the gateway's only thread."""
+
+    def __init__(self, clients: Mapping[bytes, ClientConnection], speaker: SpeakerHandle, recordings: Path) -> None:
+        self.speaker, self.recordings = speaker, recordings
+        self._clients = clients
+        self._by_name: dict[str, Stream] = {}
+        self._by_key: dict[int, Stream] = {}
+        # An engine may still run streams of a gateway that ended; its keys must differ from ours.
+        self._last_key = time.time_ns() // 1000
+
+    # ----------------------------------------------------------------- questions
+
+    def __iter__(self) -> Iterator[Stream]:
+        """The streams that are open now; they may be closed meanwhile."""
+        return iter(list(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def find(self, name: str) -> Stream | None:
+        """The stream of that name."""
+        return self._by_name.get(name)
+
+    def find_own(self, client: ClientConnection, name: str) -> Stream | None:
+        """The stream of that name, if the client owns it."""
+        stream = self._by_name.get(name)
+        return stream if stream is not None and stream.owner is client else None
+
+    def find_key(self, key: int) -> Stream | None:
+        """The stream whose running utterance has that key."""
+        return self._by_key.get(key)
+
+    @property
+    def keys(self) -> set[int]:
+        """The keys of all running utterances."""
+        return set(self._by_key)
+
+    def owned_by(self, client: ClientConnection) -> list[Stream]:
         """The streams of a client."""
-        return [self.sessions[name] for name, peer in self.owners.items() if peer is owner]
+        return [stream for stream in self if stream.owner is client]
 
-    def own(self, peer: Peer, name: str) -> Session | None:
-        """The stream of that name, if it is this client's."""
-        return self.sessions.get(name) if self.owners.get(name) is peer else None
+    def placed_in(self, engine: EngineHandle) -> list[Stream]:
+        """The streams in an engine, in the order in which they were opened."""
+        return [stream for stream in self if stream.engine is engine]
 
-    def new_key(self, session: Session) -> int:
-        """A number for the next generation of a stream; the last one is void."""
-        self._forget_keys(session)
-        self._next_key += 1
-        self.by_key[self._next_key] = session
-        return self._next_key
+    def counts(self) -> Counter[str]:
+        """How many streams are in each engine, by its name."""
+        return Counter(stream.engine.name for stream in self._by_name.values())
 
-    def to_listeners(self, stream: str, message: Message) -> None:
-        """Offer a message to all clients but the owner; those that listen to the stream get it."""
-        for peer in self._peers.values():
-            if self.owners.get(stream) is not peer:
-                peer.hear(stream, message)
+    # ------------------------------------------------------------------- changes
 
-    def drop(self, session: Session) -> None:
-        """Close a stream and forget it."""
-        session.close()
-        self._forget_keys(session)
-        self._pools[session.voice].forget(session.name)
-        self.sessions.pop(session.name, None)
-        self.owners.pop(session.name, None)
-        for peer in self._peers.values():
-            peer.stream_closed(session.name)
+    def place(
+        self, name: str, owner: ClientConnection, engine: EngineHandle, session_for: Callable[[SessionPorts], Session]
+    ) -> Stream:
+        """Open a stream in an engine."""
+        stream = Stream(name, owner, engine, self)
+        stream.session = session_for(stream)
+        self._by_name[name] = stream
+        return stream
 
-    def _forget_keys(self, session: Session) -> None:
-        for key in [key for key, owner in self.by_key.items() if owner is session]:
-            del self.by_key[key]
+    def rekey(self, stream: Stream) -> int:
+        """Give a stream the key of its next utterance; messages with the last key do not reach it any more."""
+        self._by_key.pop(stream.key, None)
+        self._last_key += 1
+        stream.key = self._last_key
+        self._by_key[stream.key] = stream
+        return stream.key
+
+    def move(self, stream: Stream, engine: EngineHandle) -> None:
+        """Continue a stream in another engine; the one that had it drops it, should it be alive."""
+        stream.session.engine.drop()
+        stream.engine = engine
+        stream.session.engine.resume()
+
+    def close(self, stream: Stream) -> None:
+        """Close a stream and remove it."""
+        stream.session.state.close()
+        self._by_key.pop(stream.key, None)
+        self._by_name.pop(stream.name, None)
+        for client in self._clients.values():
+            client.stream_closed(stream.name)
+
+    def broadcast(self, stream: Stream, message: Message) -> None:
+        """Offer a message of a stream to all clients but its owner; those that listen to the stream take it."""
+        for client in self._clients.values():
+            if client is not stream.owner:
+                client.offer(stream.name, message)

@@ -1,10 +1,10 @@
-"""One generation of a stream, from its first frame to its ending: what may come next, and what must be kept.
+"""One utterance of a stream (a generation in the protocol): which frames and samples come next, and which frames are kept.
 
-Rules: no socket, no clock, no sink. Frames come in without gaps and under credit; samples come from the engine without
-gaps; the frames an engine that starts anew would need are held, and no others.
+Rules: no socket, no clock, no sink, no phase. Frames come in without gaps and within the credit; samples come from the
+engine without gaps. The frames that another engine would need to continue are kept, and no others.
 
     frames  0 .............. replay_from ......... samples_made / hop ...... frames_in ....... granted_frames
-            forgotten        |  held for a replay  |  not yet rendered     |  the client may send these
+            freed            |  kept for a replay  |  not yet rendered     |  the client may send these
 """
 
 from collections import deque
@@ -16,12 +16,12 @@ from glowd.daemon.wire.fields import Array
 
 MAX_REFUSALS = 16
 CREDIT_STEP_FRAMES = 4
-"""Credit is returned in steps of this size, so that it does not cost a message for every frame."""
+"""Credit is granted in steps of this size: one message for each frame would be too many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What a voice and the settings allow a generation."""
+class StreamLimits:
+    """What a voice and the settings allow each utterance of a stream."""
 
     hop: int
     bins: int
@@ -33,8 +33,8 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Frames as they arrived: mel [n, bins]."""
+class MelChunk:
+    """Frames as they arrived: mel [frames, bins]."""
 
     first_frame: int
     mel: Array
@@ -43,7 +43,7 @@ class Chunk:
 
     @property
     def end_frame(self) -> int:
-        """The frame after its last."""
+        """The frame after its last one."""
         return self.first_frame + len(self.mel)
 
     def message(self, key: int) -> ipc.Frames:
@@ -60,60 +60,63 @@ class Chunk:
         )
 
 
-class Generation:
-    """Counters and kept frames of one generation. Owner: its session."""
+class Utterance:
+    """Counters and kept frames of one utterance. Owner: the state of its session."""
 
-    def __init__(self, number: int, key: int, terms: Terms) -> None:
-        self.number, self.key, self.terms = number, key, terms
-        self.frames_in = self.next_seq = self.refusals = 0
-        self.granted_frames = min(terms.window_frames, terms.max_frames)
-        self.ended = self.complete = False
-        self.samples_made = 0
-        self._held: deque[Chunk] = deque()
-        self._refused_seq: int | None = None  # the newest refused mel since the last good one
+    def __init__(self, number: int, key: int, limits: StreamLimits) -> None:
+        self.number, self.key, self.limits = number, key, limits
+        self.frames_in = self.next_seq = self.refusals = self.samples_made = 0
+        self.granted_frames = min(limits.window_frames, limits.max_frames)
+        self.total_frames: int | None = None
+        """All frames of the utterance; None until the client has ended it."""
+        self._kept: deque[MelChunk] = deque()
+        self._refused_seq: int | None = None  # the newest refused mel since the last accepted one
+
+    @property
+    def kept_frames(self) -> int:
+        """How many frames are kept."""
+        return sum(len(chunk.mel) for chunk in self._kept)
 
     # --------------------------------------------------------------- frames in
 
-    def take(self, mel: wire.Mel, now_ns: int) -> Chunk:
-        """Accept the next frames. Raises WireError (nothing is used then)."""
-        if mel.bins != self.terms.bins:
-            raise WireError(Code.BAD_SHAPE, f"mel has {mel.bins} bins, the voice wants {self.terms.bins}", mel.stream)
-        if self.ended:
-            raise WireError(Code.WRONG_STATE, f"mel after end of generation {self.number}", mel.stream)
+    def take(self, mel: wire.Mel, now_ns: int) -> MelChunk:
+        """Accept the next frames. Raises WireError, and then uses none of them."""
+        if mel.bins != self.limits.bins:
+            raise WireError(Code.BAD_SHAPE, f"mel has {mel.bins} bins; the voice needs {self.limits.bins}", mel.stream)
         if (mel.seq, mel.first_frame) != (self.next_seq, self.frames_in):
             raise WireError(
                 Code.GAP,
                 f"mel has seq {mel.seq} and first_frame {mel.first_frame}; "
-                f"next are seq {self.next_seq} and first_frame {self.frames_in}",
+                f"expected seq {self.next_seq} and first_frame {self.frames_in}",
                 mel.stream,
             )
         end = self.frames_in + mel.frames
-        if end > self.terms.max_frames:
-            raise WireError(Code.TOO_LONG, f"{end} frames; an utterance may have {self.terms.max_frames}", mel.stream)
+        if end > self.limits.max_frames:
+            raise WireError(
+                Code.TOO_LONG, f"{end} frames; an utterance may have at most {self.limits.max_frames}", mel.stream
+            )
         if end > self.granted_frames:
             raise WireError(
                 Code.OVER_CREDIT,
-                f"{mel.frames} frames with credit for {self.granted_frames - self.frames_in}",
+                f"{mel.frames} frames sent with credit for {self.granted_frames - self.frames_in}; wait for more credit",
                 mel.stream,
             )
-        chunk = Chunk(self.frames_in, mel.payload, mel.t_client_ns, now_ns)
-        self._held.append(chunk)
+        chunk = MelChunk(self.frames_in, mel.payload, mel.t_client_ns, now_ns)
+        self._kept.append(chunk)
         self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
         return chunk
 
     def end(self, message: wire.End) -> None:
-        """No more frames. Raises WireError if they are not all here, or if the end was said before."""
-        if self.ended:
-            raise WireError(Code.WRONG_STATE, f"generation {self.number} has ended already", message.stream)
+        """The client has no more frames. Raises WireError unless all have arrived."""
         if message.total_frames != self.frames_in:
-            text = f"end says {message.total_frames} frames, {self.frames_in} arrived"
+            text = f"end has total_frames {message.total_frames}; {self.frames_in} frames arrived"
             raise WireError(Code.GAP, text, message.stream)
-        self.ended = True
+        self.total_frames = self.frames_in
 
     def refuse(self, mel: wire.Mel | None = None) -> bool:
-        """Count a refused mel (None: it could not be decoded); returns whether that was one too many.
+        """Count a refused mel (None: it could not be decoded). Returns whether there were too many.
 
-        Those that were under way behind a refused one, and are gaps for that reason alone, do not count.
+        A mel that was sent behind a refused one, and is a gap for that reason alone, does not count.
         """
         behind = mel is not None and self._refused_seq is not None and mel.seq > self._refused_seq
         self._refused_seq = max(self._refused_seq or 0, self.next_seq if mel is None else mel.seq)
@@ -121,57 +124,58 @@ class Generation:
         return self.refusals > MAX_REFUSALS
 
     def credit(self, delivered_samples: int) -> int:
-        """Frames to grant now that so many samples were delivered; they count as granted."""
-        if self.ended:
-            return 0
-        used = self.frames_in if self.terms.whole_utterance else delivered_samples // self.terms.hop
-        due = min(used + self.terms.window_frames, self.terms.max_frames) - self.granted_frames
-        left = self.terms.max_frames - self.granted_frames  # the last frames may be fewer than a step
-        if due < min(CREDIT_STEP_FRAMES, self.terms.window_frames, max(1, left)):
+        """How many frames to grant after so many samples were delivered; they count as granted then."""
+        used = self.frames_in if self.limits.whole_utterance else delivered_samples // self.limits.hop
+        due = min(used + self.limits.window_frames, self.limits.max_frames) - self.granted_frames
+        rest = self.limits.max_frames - self.granted_frames  # may be less than a step
+        if due < min(CREDIT_STEP_FRAMES, self.limits.window_frames, max(1, rest)):
             return 0
         self.granted_frames += due
         return due
 
     # ------------------------------------------------------------- samples out
 
-    def made(self, pcm: ipc.Pcm) -> Array:
-        """Take samples of the engine: those that are new. Raises ValueError if samples are missing before them."""
+    def accept_pcm(self, pcm: ipc.Pcm) -> Array:
+        """Accept samples of the engine; returns those that are new.
+
+        Raises ValueError if samples before them are missing, or if the last ones do not complete the utterance.
+        """
         known = self.samples_made - pcm.first_sample
         if known < 0:
             raise ValueError(f"samples begin at {pcm.first_sample}, expected {self.samples_made}")
         fresh = pcm.audio[known:]
         self.samples_made += len(fresh)
-        self.complete = self.complete or pcm.last
-        if self.complete and self.samples_made != self.frames_in * self.terms.hop:
-            raise ValueError(f"{self.samples_made} samples of {self.frames_in} frames of {self.terms.hop}")
+        expected = self.frames_in * self.limits.hop
+        if pcm.last and self.samples_made != expected:
+            raise ValueError(f"samples end at {self.samples_made}, expected {expected}")
         return fresh
 
     # ---------------------------------------------------------------- replay
 
     @property
     def replay_from(self) -> int:
-        """The frame an engine that starts anew must begin with to go on exactly."""
-        return max(0, self.samples_made // self.terms.hop - self.terms.history_frames)
+        """The frame at which another engine must start to continue exactly."""
+        return max(0, self.samples_made // self.limits.hop - self.limits.history_frames)
 
-    def replay(self) -> list[Chunk]:
+    def replay(self) -> list[MelChunk]:
         """The frames from `replay_from` on, in order."""
         begin, chunks = self.replay_from, []
-        for chunk in self._held:
+        for chunk in self._kept:
             cut = max(0, begin - chunk.first_frame)
             if cut < len(chunk.mel):
-                chunks.append(Chunk(chunk.first_frame + cut, chunk.mel[cut:], chunk.t_client_ns, chunk.t_gateway_ns))
+                chunks.append(MelChunk(chunk.first_frame + cut, chunk.mel[cut:], chunk.t_client_ns, chunk.t_gateway_ns))
         return chunks
 
     def forget(self, delivered_samples: int) -> None:
-        """Let go of frames that neither a replay nor the cause of an underrun will ask for."""
-        begin = min(self.replay_from, delivered_samples // self.terms.hop)
-        while self._held and self._held[0].end_frame <= begin:
-            self._held.popleft()
+        """Free the frames that neither a replay nor an underrun's cause needs."""
+        begin = min(self.replay_from, delivered_samples // self.limits.hop)
+        while self._kept and self._kept[0].end_frame <= begin:
+            self._kept.popleft()
 
     def arrival_ns(self, sample: int) -> int | None:
-        """When the frames that sample needs had all arrived; None if they have not, or are forgotten."""
-        frame = sample // self.terms.hop + self.terms.look_ahead_frames
-        for chunk in self._held:
-            if chunk.end_frame > frame or (self.ended and chunk.end_frame == self.frames_in):
+        """When the last of the frames that a sample needs arrived; None if it has not, or was freed."""
+        frame = sample // self.limits.hop + self.limits.look_ahead_frames
+        for chunk in self._kept:
+            if chunk.end_frame > frame or chunk.end_frame == self.total_frames:
                 return chunk.t_gateway_ns
         return None

@@ -130,6 +130,7 @@ def read_header(parts: Sequence[Any], limits: Limits) -> dict[str, Any]:
 
 
 def unpack_map(data: Any, limits: Limits) -> dict[str, Any]:
+    """The map that `data` packs. Raises WireError."""
     try:
         header = msgpack.unpackb(
             data, raw=False, strict_map_key=True, object_pairs_hook=unique_map, max_bin_len=0, max_ext_len=0,
@@ -143,6 +144,7 @@ def unpack_map(data: Any, limits: Limits) -> dict[str, Any]:
 
 
 def unique_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A map of `pairs`. Raises ValueError if a key appears twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key appears twice")
@@ -187,6 +189,7 @@ def unpack_payload(cls: type[Message], header: Mapping[str, Any], data: Any, lim
 
 
 def check_values(values: Array, payload: Payload, kind: str) -> None:
+    """Raises WireError if a value is not finite or out of the payload's range."""
     if payload.low is None or payload.high is None or not values.size:
         return
     if not np.isfinite(values).all():

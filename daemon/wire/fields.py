@@ -93,6 +93,8 @@ def field(spec: Spec, *, default: Any = REQUIRED) -> Any:
 
 
 def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED) -> Any:
+    """An integer in low..high; true and false are not integers."""
+
     def accepts(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
@@ -100,10 +102,13 @@ def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED) -> 
 
 
 def nanoseconds(*, default: Any = REQUIRED) -> Any:
+    """A reading of a monotonic clock, in nanoseconds."""
     return integer(0, MAX_NS, default=default)
 
 
 def number(low: float, high: float, *, default: Any = REQUIRED) -> Any:
+    """A finite number in low..high."""
+
     def accepts(value: Any) -> bool:
         return type(value) in (int, float) and low <= value <= high  # NaN fails both comparisons
 
@@ -111,10 +116,12 @@ def number(low: float, high: float, *, default: Any = REQUIRED) -> Any:
 
 
 def flag(*, default: Any = REQUIRED) -> Any:
+    """True or false."""
     return field(Spec("true or false", lambda value: type(value) is bool), default=default)
 
 
 def choice(*options: str, default: Any = REQUIRED) -> Any:
+    """One of the `options`."""
     return field(Spec(" or ".join(map(repr, options)), lambda value: value in options), default=default)
 
 
@@ -129,6 +136,8 @@ def identifier(*extra: str, default: Any = REQUIRED) -> Any:
 
 
 def string(max_chars: int, *, default: Any = REQUIRED) -> Any:
+    """Text of at most `max_chars` characters."""
+
     def accepts(value: Any) -> bool:
         return type(value) is str and len(value) <= max_chars
 

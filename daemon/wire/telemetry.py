@@ -1,7 +1,7 @@
-"""What the daemon tells about itself, as records: voices in `welcome`, and the snapshot in `state` and in telemetry.
+"""What the daemon reports about itself, as records: voices in `welcome`, and the snapshot in `state` and in telemetry.
 
 Rules of this file: no bytes, no I/O. PROTOCOL.md explains the keys. A figure that was not measured is None, never 0. Every
-field of a snapshot has a default that means "not told", so that any map can be read as a snapshot.
+field of a snapshot has a default that means "not reported", so that any map can be read as a snapshot.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The messages between the roles: every one survives its bytes, and whatever a client may ask can be passed on."""
+"""The messages between the processes: each survives encoding, and whatever a client may request can be sent on."""
 
 import re
 
@@ -11,7 +11,7 @@ from glowd.daemon import ipc, wire
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.codec import LocalError
 from glowd.daemon.wire.fields import Message
-from tests.daemon.gateway.router_rig import Hall, mel, voice_info
+from tests.harness.router import RouterHarness, mel_message, voice_info
 
 KEY, NS = 1_760_000_000_000_000, 9_000_000_000_000_000
 """Keys count microseconds since 1970; clocks count nanoseconds."""
@@ -54,7 +54,7 @@ def test_round_trip(message: Message) -> None:
     assert again == message and type(again) is type(message)
 
 
-def test_the_protocol_of_clients_is_another() -> None:
+def test_client_message_is_refused() -> None:
     with pytest.raises(WireError) as caught:
         ipc.decode(wire.encode(wire.Hello("x")))
     assert caught.value.code is Code.UNKNOWN_TYPE
@@ -63,7 +63,7 @@ def test_the_protocol_of_clients_is_another() -> None:
 
 
 def test_minutes_of_audio_and_frames_fit() -> None:
-    """A voice that needs everything first renders an utterance in one piece."""
+    """A whole-utterance voice renders everything in one call."""
     samples, frames = 300 * 22_050, 300 * 87
     pcm = ipc.Pcm(KEY, 0, samples, audio=np.zeros(samples, np.float32))
     mels = ipc.Frames(KEY, 0, frames, 80, mel=np.zeros((frames, 80), np.float32))
@@ -72,7 +72,7 @@ def test_minutes_of_audio_and_frames_fit() -> None:
 
 
 @pytest.mark.parametrize("samples", [6, 8])
-def test_a_length_that_is_not_the_payloads_is_refused(samples: int) -> None:
+def test_wrong_payload_length_is_refused(samples: int) -> None:
     header, payload = ipc.encode(EXAMPLES[6])
     changed = header.replace(b"\xa7samples\x07", b"\xa7samples" + bytes([samples]))
     assert changed != header
@@ -81,7 +81,7 @@ def test_a_length_that_is_not_the_payloads_is_refused(samples: int) -> None:
     assert caught.value.code is Code.BAD_SHAPE
 
 
-def test_the_text_of_a_failure_may_be_cut_to_what_is_allowed() -> None:
+def test_failure_text_is_limited() -> None:
     ipc.encode(ipc.Failed(KEY, "x" * 500))
     with pytest.raises(LocalError, match=re.escape("failed.text")):
         ipc.encode(ipc.Failed(KEY, "x" * 501))
@@ -94,14 +94,16 @@ def test_the_text_of_a_failure_may_be_cut_to_what_is_allowed() -> None:
     sigma=st.sampled_from([-1.0, -0.25, 0.0, 2.0]),
     fade_ms=st.sampled_from([0, 1000]),
 )
-def test_whatever_a_client_may_ask_can_be_told_to_the_roles(
+def test_every_allowed_request_can_be_sent_on(
     seed: int, gain_db: float, prefill_ms: int, sigma: float, fade_ms: int
 ) -> None:
-    hall = Hall()
-    hall.hello(b"a")
-    hall.open(b"a", "s", "device", seed=seed, gain_db=gain_db, prefill_ms=prefill_ms, sigma=sigma)
-    hall.say(b"a", mel("s"), wire.Gain("s", -gain_db if gain_db > 0 else gain_db), wire.Flush("s", 0, fade_ms))
-    start, attach = hall.to_engine[0], hall.to_speaker[0]
+    harness = RouterHarness()
+    harness.connect(b"a")
+    harness.open(b"a", "s", "device", seed=seed, gain_db=gain_db, prefill_ms=prefill_ms, sigma=sigma)
+    harness.send(
+        b"a", mel_message("s"), wire.Gain("s", -gain_db if gain_db > 0 else gain_db), wire.Flush("s", 0, fade_ms)
+    )
+    start, attach = harness.to_engine[0], harness.to_speaker[0]
     assert isinstance(start, ipc.Start) and isinstance(attach, ipc.Attach)
     assert (start.seed, attach.gain_db) == (seed, gain_db)
     assert start.sigma == sigma

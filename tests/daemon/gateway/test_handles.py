@@ -1,13 +1,13 @@
-"""Engines and the speaker as the gateway knows them: there, silent, lost, and back in a new life."""
+"""Engines and the speaker as the gateway knows them: alive, silent, lost, restarted."""
 
 import pytest
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.gateway.handles import SILENT_NS, Engine, Speaker
+from glowd.daemon.gateway.handles import SILENT_NS, EngineHandle, SpeakerHandle
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
-from tests.daemon.gateway.router_rig import by_wire, voice_info
-from tests.daemon.gateway.session_rig import HOP, Rig
+from tests.harness.router import decoded_into, voice_info
+from tests.harness.session import HOP, SessionHarness
 
 NOW_NS = 1_000_000_000_000
 WAIT_S = 15
@@ -21,13 +21,13 @@ def sent() -> list[Message]:
 
 
 @pytest.fixture
-def engine(sent: list[Message]) -> Engine:
-    return Engine("glow", "glow", by_wire(sent), WAIT_S)
+def engine(sent: list[Message]) -> EngineHandle:
+    return EngineHandle("glow", "glow", decoded_into(sent), WAIT_S)
 
 
 @pytest.fixture
-def speaker(sent: list[Message]) -> Speaker:
-    return Speaker(sent.append, True, WAIT_S)
+def speaker(sent: list[Message]) -> SpeakerHandle:
+    return SpeakerHandle(sent.append, True, WAIT_S)
 
 
 def device(instance: int = 1) -> ipc.DeviceReady:
@@ -38,94 +38,91 @@ def gone(instance: int = 1) -> ipc.DeviceGone:
     return ipc.DeviceGone(text="it was unplugged", instance=instance)
 
 
-def errors(rig: Rig) -> list[Code]:
-    return [Code(error.code) for error in rig.said(wire.Error)]
+def errors(harness: SessionHarness) -> list[Code]:
+    return [Code(error.code) for error in harness.sent(wire.Error)]
 
 
 # --------------------------------------------------------------------- engines
 
 
-def test_an_engine_is_there_while_it_is_heard_of(engine: Engine) -> None:
-    assert not engine.there(NOW_NS)
-    engine.handle(ipc.Ready("glow", INFO, 1, "cuda:1", 2), NOW_NS)
+def test_engine_is_alive_while_it_sends(engine: EngineHandle) -> None:
+    assert not engine.is_alive(NOW_NS)
+    engine.handle(ipc.Ready("glow", INFO, 1, "cuda:1", 2), [], NOW_NS)
     assert engine.info == INFO and (engine.device, engine.threads) == ("cuda:1", 2)
-    assert engine.there(NOW_NS + SILENT_NS - 1) and not engine.there(NOW_NS + SILENT_NS)
-    engine.handle(ipc.Load(LOAD), NOW_NS + SILENT_NS)
-    assert engine.there(NOW_NS + SILENT_NS) and engine.load == LOAD
-    engine.handle(ipc.Ready("glow", INFO, 2), NOW_NS + SILENT_NS)
-    assert engine.load is None, "what its former life did says nothing about this one"
+    assert engine.is_alive(NOW_NS + SILENT_NS - 1) and not engine.is_alive(NOW_NS + SILENT_NS)
+    engine.handle(ipc.Load(LOAD), [], NOW_NS + SILENT_NS)
+    assert engine.is_alive(NOW_NS + SILENT_NS) and engine.load == LOAD
+    engine.handle(ipc.Ready("glow", INFO, 2), [], NOW_NS + SILENT_NS)
+    assert engine.load is None, "the report of the process before it is past"
 
 
-def test_an_engine_that_cannot_be_told_anything_is_gone_until_it_says_something() -> None:
+def test_unreachable_engine_is_not_alive_until_it_sends() -> None:
     reached = True
-    engine = Engine("glow", "glow", lambda message: reached, WAIT_S)
-    engine.handle(ipc.Ready("glow", INFO, 1), NOW_NS)
+    engine = EngineHandle("glow", "glow", lambda message: reached, WAIT_S)
+    engine.handle(ipc.Ready("glow", INFO, 1), [], NOW_NS)
     engine.send(ipc.Drop(1))
-    assert engine.there(NOW_NS)
+    assert engine.is_alive(NOW_NS)
     reached = False
     engine.send(ipc.Drop(2))
-    assert not engine.there(NOW_NS), "its process is dead; nobody need wait until its silence shows it"
-    engine.heard(NOW_NS)
-    assert engine.there(NOW_NS)
+    assert not engine.is_alive(NOW_NS), "its process has ended; there is no need to wait for its silence"
+    engine.seen(NOW_NS)
+    assert engine.is_alive(NOW_NS)
 
 
-def test_each_life_of_an_engine_is_given_the_streams_once(engine: Engine, sent: list[Message]) -> None:
-    rig = Rig("null")
-    rig.send(4)
-    engine.streams["s"] = rig.session
+def test_restarted_engine_gets_its_streams_once(engine: EngineHandle, sent: list[Message]) -> None:
+    harness = SessionHarness("null")
+    harness.send(4)
     for instance, starts in ((1, 2), (1, 2), (2, 3)):
-        engine.handle(ipc.Ready("glow", INFO, instance), NOW_NS)
-        assert len(rig.said(ipc.Start, rig.engine)) == starts
-    assert sent == [ipc.DropAll(), ipc.DropAll()], "what it did for a gateway before this one is dropped first"
+        engine.handle(ipc.Ready("glow", INFO, instance), [harness.session], NOW_NS)
+        assert len(harness.sent(ipc.Start, harness.ports.engine)) == starts
+    assert sent == [ipc.DropAll(), ipc.DropAll()], "streams of a gateway before this one are dropped first"
 
 
-def test_streams_wait_for_their_engine_and_not_for_ever(engine: Engine) -> None:
-    speaking, silent = Rig("null"), Rig("null")
+def test_lost_engine_fails_its_streams_after_the_wait(engine: EngineHandle) -> None:
+    speaking, idle = SessionHarness("null"), SessionHarness("null")
+    both = [speaking.session, idle.session]
     speaking.send(4)
-    engine.streams |= {"speaking": speaking.session, "silent": silent.session}
-    engine.handle(ipc.Ready("glow", INFO, 1), NOW_NS)
-    engine.tick(NOW_NS + LOST_NS)
+    engine.handle(ipc.Ready("glow", INFO, 1), both, NOW_NS)
+    engine.tick(both, NOW_NS + LOST_NS)
     assert errors(speaking) == []
-    engine.tick(NOW_NS + LOST_NS + 1)
-    engine.tick(NOW_NS + LOST_NS + 2)
-    assert errors(speaking) == [Code.ENGINE_LOST] and errors(silent) == []
+    engine.tick(both, NOW_NS + LOST_NS + 1)
+    engine.tick(both, NOW_NS + LOST_NS + 2)
+    assert errors(speaking) == [Code.ENGINE_LOST] and errors(idle) == []
     ending = speaking.ending
     assert isinstance(ending, wire.Error) and "voice glow" in ending.text
 
 
-def test_an_engine_that_renders_whole_utterances_may_be_silent_for_as_long_as_a_call_takes() -> None:
+def test_whole_utterance_engine_may_be_silent() -> None:
     reached = True
-    engine = Engine("slow", "slow", lambda message: reached, WAIT_S)
-    rig = Rig("null")
-    rig.send(4)
-    engine.streams["s"] = rig.session
-    engine.handle(ipc.Ready("slow", voice_info("slow", whole_utterance=True), 1), NOW_NS)
-    engine.tick(NOW_NS + 2 * LOST_NS)
-    assert engine.there(NOW_NS + 2 * LOST_NS) and errors(rig) == []
+    engine = EngineHandle("slow", "slow", lambda message: reached, WAIT_S)
+    harness = SessionHarness("null")
+    harness.send(4)
+    engine.handle(ipc.Ready("slow", voice_info("slow", whole_utterance=True), 1), [harness.session], NOW_NS)
+    engine.tick([harness.session], NOW_NS + 2 * LOST_NS)
+    assert engine.is_alive(NOW_NS + 2 * LOST_NS) and errors(harness) == []
     reached = False
-    engine.send(ipc.Drop(1))  # only its process's end ends that
-    assert not engine.there(NOW_NS + 2 * LOST_NS)
-    engine.tick(NOW_NS + 2 * LOST_NS)
-    assert errors(rig) == [Code.ENGINE_LOST]
+    engine.send(ipc.Drop(1))
+    assert not engine.is_alive(NOW_NS + 2 * LOST_NS), "its process has ended"
+    engine.tick([harness.session], NOW_NS + 2 * LOST_NS)
+    assert errors(harness) == [Code.ENGINE_LOST]
 
 
-def test_a_gateway_that_has_just_started_gives_nobody_up(engine: Engine, speaker: Speaker) -> None:
-    rig = Rig("device")
-    rig.send(4)
-    engine.streams["s"] = rig.session
-    engine.tick(NOW_NS)
-    speaker.tick([rig.session], NOW_NS)
-    assert errors(rig) == []
+def test_new_gateway_fails_no_stream(engine: EngineHandle, speaker: SpeakerHandle) -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
+    engine.tick([harness.session], NOW_NS)
+    speaker.tick([harness.session], NOW_NS)
+    assert errors(harness) == []
 
 
 # --------------------------------------------------------------------- speaker
 
 
-def test_a_stream_needs_a_device_that_is_there_now(speaker: Speaker) -> None:
+def test_require_without_device_says_why(speaker: SpeakerHandle) -> None:
     def refusal(now_ns: int) -> str:
         with pytest.raises(WireError) as caught:
             speaker.require(now_ns)
-        assert caught.value.code is Code.SINK_UNAVAILABLE and not speaker.there(now_ns)
+        assert caught.value.code is Code.SINK_UNAVAILABLE and not speaker.is_alive(now_ns)
         return caught.value.text
 
     assert refusal(NOW_NS) == "no sound device: the speaker has not started yet"
@@ -133,45 +130,45 @@ def test_a_stream_needs_a_device_that_is_there_now(speaker: Speaker) -> None:
     assert refusal(NOW_NS) == "no sound device: it was unplugged"
     speaker.handle(device(), [], NOW_NS)
     speaker.require(NOW_NS + SILENT_NS - 1)
-    assert speaker.there(NOW_NS + SILENT_NS - 1)
+    assert speaker.is_alive(NOW_NS + SILENT_NS - 1)
     assert refusal(NOW_NS + SILENT_NS + 1).endswith("the speaker process is restarting; try again")
 
 
-def test_a_speaker_that_is_switched_off_says_where() -> None:
+def test_disabled_speaker_names_the_setting() -> None:
     with pytest.raises(WireError, match=r"\[speaker\] enabled is false"):
-        Speaker(list[Message]().append, False, WAIT_S).require(NOW_NS)
+        SpeakerHandle(list[Message]().append, False, WAIT_S).require(NOW_NS)
 
 
-def test_a_device_that_comes_back_in_the_same_process_goes_on_by_itself(speaker: Speaker, sent: list[Message]) -> None:
-    rig = Rig("device")
-    rig.send(4)
+def test_device_back_in_same_process_needs_no_attach(speaker: SpeakerHandle, sent: list[Message]) -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
     for message in (device(), gone(), device(), gone(), device()):
-        speaker.handle(message, [rig.session], NOW_NS)
-    assert len(rig.said(ipc.Attach, rig.speaker)) == 2, "at the stream's beginning, and when the process was first met"
+        speaker.handle(message, [harness.session], NOW_NS)
+    assert len(harness.sent(ipc.Attach, harness.ports.speaker)) == 2, (
+        "at the stream's beginning, and when the process was first met"
+    )
     assert sent == [ipc.DetachAll()]
 
 
 @pytest.mark.parametrize("first_word", [device(2), gone(2)])
-def test_a_new_speaker_process_is_given_the_streams(speaker: Speaker, sent: list[Message], first_word: Message) -> None:
-    rig = Rig("device")
-    speaker.handle(device(1), [rig.session], NOW_NS)
-    rig.send(4)
-    rig.render(4)
-    rig.play(HOP)
-    speaker.handle(first_word, [rig.session], NOW_NS)
-    assert [attach.first_sample for attach in rig.said(ipc.Attach, rig.speaker)] == [0, HOP]
+def test_restarted_speaker_gets_the_streams(speaker: SpeakerHandle, sent: list[Message], first_word: Message) -> None:
+    harness = SessionHarness("device")
+    speaker.handle(device(1), [harness.session], NOW_NS)
+    harness.send(4)
+    harness.render(4)
+    harness.play(HOP)
+    speaker.handle(first_word, [harness.session], NOW_NS)
+    assert [attach.first_sample for attach in harness.sent(ipc.Attach, harness.ports.speaker)] == [0, HOP]
     assert sent == [ipc.DetachAll(), ipc.DetachAll()]
 
 
-def test_streams_wait_for_their_device_and_not_for_ever(speaker: Speaker) -> None:
-    loud, quiet = Rig("device"), Rig("socket")
+def test_lost_device_fails_its_streams_after_the_wait(speaker: SpeakerHandle) -> None:
+    loud, quiet = SessionHarness("device"), SessionHarness("socket")
     both = [loud.session, quiet.session]
     speaker.handle(device(), both, NOW_NS)
-    for rig in (loud, quiet):
-        rig.send(4)
-    for later_ns in range(
-        0, LOST_NS + 1, LOST_NS // 3
-    ):  # it says so again and again, which does not start the clock anew
+    for harness in (loud, quiet):
+        harness.send(4)
+    for later_ns in range(0, LOST_NS + 1, LOST_NS // 3):  # repeated reports do not restart the wait
         speaker.handle(gone(), both, NOW_NS + later_ns)
         speaker.tick(both, NOW_NS + later_ns)
     assert errors(loud) == []
@@ -181,45 +178,45 @@ def test_streams_wait_for_their_device_and_not_for_ever(speaker: Speaker) -> Non
     assert isinstance(ending, wire.Error) and "it was unplugged" in ending.text
 
 
-def test_a_device_that_was_back_in_between_is_waited_for_again(speaker: Speaker) -> None:
-    rig = Rig("device")
-    rig.send(4)
-    speaker.handle(gone(), [rig.session], NOW_NS)
-    speaker.handle(device(), [rig.session], NOW_NS + LOST_NS - 2)
-    speaker.handle(gone(), [rig.session], NOW_NS + LOST_NS - 1)
-    speaker.tick([rig.session], NOW_NS + 2 * LOST_NS - 2)
-    assert errors(rig) == []
+def test_device_back_in_between_restarts_the_wait(speaker: SpeakerHandle) -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
+    speaker.handle(gone(), [harness.session], NOW_NS)
+    speaker.handle(device(), [harness.session], NOW_NS + LOST_NS - 2)
+    speaker.handle(gone(), [harness.session], NOW_NS + LOST_NS - 1)
+    speaker.tick([harness.session], NOW_NS + 2 * LOST_NS - 2)
+    assert errors(harness) == []
 
 
-def test_a_speaker_process_that_stays_away_is_lost_too(speaker: Speaker) -> None:
-    rig = Rig("device")
-    speaker.handle(device(), [rig.session], NOW_NS)
-    rig.send(4)
-    speaker.tick([rig.session], NOW_NS + LOST_NS + 1)
-    assert errors(rig) == [Code.DEVICE_LOST]
+def test_silent_speaker_fails_its_streams_after_the_wait(speaker: SpeakerHandle) -> None:
+    harness = SessionHarness("device")
+    speaker.handle(device(), [harness.session], NOW_NS)
+    harness.send(4)
+    speaker.tick([harness.session], NOW_NS + LOST_NS + 1)
+    assert errors(harness) == [Code.DEVICE_LOST]
 
 
-def test_a_device_that_is_lost_while_it_fades_has_been_flushed(speaker: Speaker) -> None:
-    rig = Rig("device")
-    speaker.handle(device(), [rig.session], NOW_NS)
-    rig.send(4)
-    rig.render(3)
-    rig.play(HOP)
-    rig.flush()
-    speaker.tick([rig.session], NOW_NS + LOST_NS + 1)
-    assert rig.ending == wire.Flushed("s", 0, HOP - 1, 2 * HOP)
+def test_device_lost_while_fading_ends_the_flush(speaker: SpeakerHandle) -> None:
+    harness = SessionHarness("device")
+    speaker.handle(device(), [harness.session], NOW_NS)
+    harness.send(4)
+    harness.render(3)
+    harness.play(HOP)
+    harness.flush()
+    speaker.tick([harness.session], NOW_NS + LOST_NS + 1)
+    assert harness.ending == wire.Flushed("s", 0, HOP - 1, 2 * HOP)
 
 
-def test_a_stream_that_its_device_has_played_does_not_need_it_any_more(speaker: Speaker) -> None:
-    rig = Rig("device", "socket")
-    speaker.handle(device(), [rig.session], NOW_NS)
-    rig.owner_reads = False
-    rig.send(4)
-    rig.end()
-    rig.render(4, last=True)
-    rig.played(4 * HOP)
-    speaker.tick([rig.session], NOW_NS + LOST_NS + 1)
-    rig.owner_reads = True
-    rig.session.settle()
-    assert rig.ending == wire.Played("s", 0, 4 * HOP, 0)
-    assert len(rig.audio) == 4 * HOP
+def test_device_lost_after_playback_costs_nothing(speaker: SpeakerHandle) -> None:
+    harness = SessionHarness("device", "socket")
+    speaker.handle(device(), [harness.session], NOW_NS)
+    harness.ports.owner_reads = False
+    harness.send(4)
+    harness.end()
+    harness.render(4, last=True)
+    harness.play_all(4 * HOP)
+    speaker.tick([harness.session], NOW_NS + LOST_NS + 1)
+    harness.ports.owner_reads = True
+    harness.session.sinks.settle()
+    assert harness.ending == wire.Played("s", 0, 4 * HOP, 0)
+    assert len(harness.audio) == 4 * HOP

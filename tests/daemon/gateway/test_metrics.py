@@ -1,4 +1,4 @@
-"""Figures: stages add up to the whole, and what was not measured is not shown as good."""
+"""Figures of a stream: stages add up to the total, and what was not measured is None."""
 
 import dataclasses
 
@@ -27,38 +27,38 @@ def means(meter: Meter) -> dict[str, float | None]:
     return {name: times.mean_ms for name, times in meter.stages.times.items()}
 
 
-def test_what_was_not_measured_is_none() -> None:
+def test_unmeasured_figures_are_none() -> None:
     meter = Meter(RATE)
     assert meter.stages == Stages() and meter.underruns == Underruns(client=0, engine=0, missing_samples=0)
     assert meter.ttfa_ms is meter.rtf is meter.batch is None
 
 
-def test_the_stages_follow_one_another_and_add_up_to_the_whole() -> None:
+def test_stages_add_up_to_the_total() -> None:
     meter = Meter(RATE)
     meter.frames(101 * MS)
     meter.rendered(pcm(), 100, 120 * MS)  # 4 ms after the network was done
-    meter.heard(ipc.Position(1, 0, 150 * MS))
+    meter.position(ipc.Position(1, 0, 150 * MS))
     assert means(meter) == {
         "client": 1, "transport": 2, "wait": 3, "network": 10, "return": 4, "device": 30,
     }  # fmt: skip
     assert meter.stages.mean_sum_ms == 50, "from the client's sending to the first sample's sounding"
 
 
-def test_a_stage_that_was_not_stamped_is_absent_and_not_in_the_total() -> None:
+def test_unstamped_stage_is_absent_from_total() -> None:
     meter = Meter(RATE)
     meter.rendered(pcm(client=False), 100, 120 * MS)
     assert not {"client", "device"} & meter.stages.times.keys()
     assert meter.stages.mean_sum_ms == 2 + 3 + 10 + 4
 
 
-def test_audio_that_nothing_is_known_of_is_not_counted() -> None:
+def test_unstamped_audio_is_not_counted() -> None:
     meter = Meter(RATE)
     meter.rendered(pcm(samples=0), 0, 120 * MS)
     meter.rendered(ipc.Pcm(key=1, first_sample=0, samples=9, audio=np.zeros(9, np.float32)), 9, 120 * MS)
     assert meter.rtf is None and meter.stages == Stages()
 
 
-def test_streams_of_one_batch_share_its_time() -> None:
+def test_streams_of_a_batch_share_its_time() -> None:
     alone, shared = Meter(RATE), Meter(RATE)
     alone.rendered(pcm(), 100, 120 * MS)
     shared.rendered(pcm(batch=4), 100, 120 * MS)
@@ -66,7 +66,7 @@ def test_streams_of_one_batch_share_its_time() -> None:
     assert shared.rtf == pytest.approx(0.025) and shared.batch == 4
 
 
-def test_the_time_to_first_audio_is_that_of_the_newest_generation() -> None:
+def test_ttfa_is_of_the_newest_utterance() -> None:
     meter = Meter(RATE)
     for t_ns, took_ms in ((0, 20), (1000 * MS, 35)):
         meter.begin()
@@ -77,20 +77,20 @@ def test_the_time_to_first_audio_is_that_of_the_newest_generation() -> None:
         assert meter.ttfa_ms == took_ms
 
 
-def test_a_position_tells_when_the_pieces_before_it_sounded() -> None:
+def test_position_gives_device_time_of_chunks_before_it() -> None:
     meter = Meter(RATE)
     for first in (0, 100, 200):
         meter.rendered(pcm(first), 100, 120 * MS)
-    meter.heard(ipc.Position(1, 150, 300 * MS))  # so sample 0 sounded at 150 ms, sample 100 at 250 ms
+    meter.position(ipc.Position(1, 150, 300 * MS))  # so sample 0 sounded at 150 ms, sample 100 at 250 ms
     device = meter.stages.times["device"]
     assert (device.count, device.mean_ms) == (2, (30 + 130) / 2)
 
 
-def test_a_new_generation_does_not_measure_the_old_ones_audio() -> None:
+def test_new_utterance_does_not_measure_old_audio() -> None:
     meter = Meter(RATE)
     meter.rendered(pcm(), 100, 120 * MS)
     meter.begin()
-    meter.heard(ipc.Position(2, 100, 900 * MS))
+    meter.position(ipc.Position(2, 100, 900 * MS))
     assert "device" not in meter.stages.times
 
 
@@ -114,21 +114,21 @@ def test_percentiles_are_of_the_newest_durations() -> None:
     assert spread.p99_ms == WINDOW * 99 // 100
 
 
-def test_one_duration_is_every_percentile() -> None:
+def test_single_duration_is_every_percentile() -> None:
     window = Window()
     window.append(3 * MS)
     assert window.spread() == StageTimes(p50_ms=3, p99_ms=3, mean_ms=3, count=1)
 
 
-def test_stamps_that_are_not_known_are_left_out() -> None:
+def test_unknown_stamps_are_left_out() -> None:
     stamps = stamps_of(pcm(client=False), 120 * MS)
     assert list(stamps) == ["gateway_in", "engine_in", "net_start", "net_end", "gateway_out"]
     assert list(stamps.values()) == [101 * MS, 103 * MS, 106 * MS, 116 * MS, 120 * MS]
 
 
 @pytest.mark.parametrize("t_client_ns", [1, 2**63 - 1])
-def test_a_client_with_another_clock_is_not_measured_by_ours(t_client_ns: int) -> None:
-    """Another machine's clock began at another time: the difference says nothing."""
+def test_foreign_clock_is_not_measured(t_client_ns: int) -> None:
+    """Clocks of two machines started at different times, so their difference means nothing."""
     meter = Meter(RATE)
     t_ns = 90_000_000 * MS
     message = dataclasses.replace(pcm(t_ns=t_ns), t_client_ns=t_client_ns)

@@ -1,4 +1,4 @@
-"""A stream from open to close, with client, engine and speaker played by hand."""
+"""A stream from open to close; the test plays the client, the engine and the speaker."""
 
 import dataclasses
 from pathlib import Path
@@ -7,397 +7,417 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.gateway.session import ENGINE_SLACK_NS, MAX_PIECE_SAMPLES
-from glowd.daemon.gateway.sinks import FileSink, Piece
+from glowd.daemon.gateway.engine_side import MAX_CHUNK_SAMPLES
+from glowd.daemon.gateway.phases import Phase
+from glowd.daemon.gateway.sink_side import ENGINE_SLACK_NS
+from glowd.daemon.gateway.sinks import AudioChunk, FileSink
 from glowd.daemon.gateway.utterance import MAX_REFUSALS
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.telemetry import Underruns
-from tests.daemon.gateway.session_rig import HOP, TERMS, Rig, mel, signal
+from tests.harness.session import HOP, LIMITS, SessionHarness, mel_message, ramp
 
 
-def test_an_utterance_reaches_every_sink_to_the_sample(tmp_path: Path) -> None:
-    rig = Rig("socket", "device", "null", "file:a", directory=tmp_path)
+def test_utterance_reaches_every_sink_completely(tmp_path: Path) -> None:
+    harness = SessionHarness("socket", "device", "null", "file:a", directory=tmp_path)
     for frames in (3, 1, 6):
-        rig.send(frames)
-    rig.end()
+        harness.send(frames)
+    harness.end()
     for frames in (2, 5, 3):
-        rig.render(frames, last=frames == 3)
-    assert rig.said(wire.Played) == [], "the device has not played it"
-    rig.play(12)
-    rig.played(10 * HOP)
-    assert rig.ending == wire.Played("s", 0, 10 * HOP, 0)
-    np.testing.assert_array_equal(rig.audio, signal(0, 10 * HOP))
-    pieces = rig.said(ipc.Pcm, rig.speaker)
-    np.testing.assert_array_equal(np.concatenate([piece.audio for piece in pieces]), signal(0, 10 * HOP))
-    assert [piece.last for piece in pieces] == [False, False, True]
-    assert [piece.last for piece in rig.said(wire.Audio)] == [False, False, True]
+        harness.render(frames, last=frames == 3)
+    assert harness.sent(wire.Played) == [], "the device has not played it"
+    harness.play(12)
+    harness.play_all(10 * HOP)
+    assert harness.ending == wire.Played("s", 0, 10 * HOP, 0)
+    np.testing.assert_array_equal(harness.audio, ramp(0, 10 * HOP))
+    chunks = harness.sent(ipc.Pcm, harness.ports.speaker)
+    np.testing.assert_array_equal(np.concatenate([chunk.audio for chunk in chunks]), ramp(0, 10 * HOP))
+    assert [chunk.last for chunk in chunks] == [False, False, True]
+    assert [chunk.last for chunk in harness.sent(wire.Audio)] == [False, False, True]
     assert (tmp_path / "a.wav").exists()
 
 
-def test_the_engine_gets_the_frames_as_they_come() -> None:
-    rig = Rig("null")
-    assert rig.engine == [], "nothing is begun for a stream that is silent"
-    rig.send(3)
-    rig.send(2)
-    rig.end()
-    start, first, second, finish = rig.engine
-    assert start == ipc.Start(rig.key, 9, 0, -1.0)
+def test_frames_reach_the_engine_as_they_arrive() -> None:
+    harness = SessionHarness("null")
+    assert harness.ports.engine == [], "an idle stream needs no engine"
+    harness.send(3)
+    harness.send(2)
+    harness.end()
+    start, first, second, finish = harness.ports.engine
+    assert start == ipc.Start(harness.key, 9, 0, -1.0)
     assert isinstance(first, ipc.Frames) and isinstance(second, ipc.Frames)
     assert (first.first_frame, first.frames, second.first_frame, second.frames) == (0, 3, 3, 2)
-    assert (first.t_client_ns, first.t_gateway_ns) == (7, rig.now_ns)
-    assert finish == ipc.Finish(rig.key)
+    assert (first.t_client_ns, first.t_gateway_ns) == (7, harness.now_ns)
+    assert finish == ipc.Finish(harness.key)
 
 
-def test_the_slowest_sink_sets_the_pace_of_credit() -> None:
-    rig = Rig("socket", "device")
-    rig.send(20)
-    rig.render(20)
-    assert len(rig.audio) == 20 * HOP and rig.said(wire.Credit) == []
-    rig.play(8 * HOP)
-    assert rig.only(wire.Credit) == wire.Credit("s", 0, 8)
+def test_credit_follows_the_slowest_sink() -> None:
+    harness = SessionHarness("socket", "device")
+    harness.send(20)
+    harness.render(20)
+    assert len(harness.audio) == 20 * HOP and harness.sent(wire.Credit) == []
+    harness.play(8 * HOP)
+    assert harness.only(wire.Credit) == wire.Credit("s", 0, 8)
 
 
-def test_a_client_that_does_not_read_loses_nothing_and_gets_no_credit() -> None:
-    rig = Rig("socket")
-    rig.owner_reads = False
-    rig.send(20)
-    rig.render(20)
-    assert rig.said(wire.Credit) == []
-    rig.owner_reads = True
-    rig.session.settle()
-    np.testing.assert_array_equal(rig.audio, signal(0, 20 * HOP))
-    assert sum(credit.frames for credit in rig.said(wire.Credit)) == 20
+def test_client_not_reading_gets_no_credit_and_loses_nothing() -> None:
+    harness = SessionHarness("socket")
+    harness.ports.owner_reads = False
+    harness.send(20)
+    harness.render(20)
+    assert harness.sent(wire.Credit) == []
+    harness.ports.owner_reads = True
+    harness.session.sinks.settle()
+    np.testing.assert_array_equal(harness.audio, ramp(0, 20 * HOP))
+    assert sum(credit.frames for credit in harness.sent(wire.Credit)) == 20
 
 
-def test_long_audio_is_cut_into_pieces_that_carry_on() -> None:
-    terms = dataclasses.replace(TERMS, hop=MAX_PIECE_SAMPLES, window_frames=100)
-    rig = Rig("socket", terms=terms)
-    rig.send(3)
-    rig.end()
-    samples = 3 * MAX_PIECE_SAMPLES
-    rig.session.pcm(rig.pcm(0, samples, last=True), rig.now_ns)
-    np.testing.assert_array_equal(rig.audio, signal(0, samples))
-    assert [piece.last for piece in rig.said(wire.Audio)] == [False, False, True]
+def test_long_audio_is_sent_in_chunks() -> None:
+    limits = dataclasses.replace(LIMITS, hop=MAX_CHUNK_SAMPLES, window_frames=100)
+    harness = SessionHarness("socket", limits=limits)
+    harness.send(3)
+    harness.end()
+    samples = 3 * MAX_CHUNK_SAMPLES
+    harness.session.engine.pcm(harness.pcm(0, samples, last=True), harness.now_ns)
+    np.testing.assert_array_equal(harness.audio, ramp(0, samples))
+    assert [chunk.last for chunk in harness.sent(wire.Audio)] == [False, False, True]
 
 
-def test_an_utterance_without_frames_is_played_and_leaves_nothing_in_the_engine() -> None:
-    rig = Rig("socket")
-    key = rig.key
-    rig.end()
-    assert rig.ending == wire.Played("s", 0, 0, 0)
-    assert rig.only(wire.Audio).last
-    assert rig.only(ipc.Drop, rig.engine).key == key
-    assert rig.said(ipc.Finish, rig.engine) == []
+def test_empty_utterance_is_played_and_dropped_from_engine() -> None:
+    harness = SessionHarness("socket")
+    key = harness.key
+    harness.end()
+    assert harness.ending == wire.Played("s", 0, 0, 0)
+    assert harness.only(wire.Audio).last
+    assert harness.only(ipc.Drop, harness.ports.engine).key == key
+    assert harness.sent(ipc.Finish, harness.ports.engine) == []
 
 
-def test_each_generation_begins_with_fresh_credit_and_a_fresh_engine() -> None:
-    rig = Rig("socket")
-    rig.send(4)
-    rig.end()
-    first_key = rig.key
-    rig.render(4, last=True)
-    assert rig.only(wire.Credit) == wire.Credit("s", 1, TERMS.window_frames)
-    rig.anew()
-    rig.send(4)
-    assert rig.key != first_key
-    assert [start.key for start in rig.said(ipc.Start, rig.engine)] == [first_key, rig.key]
-    rig.end()
-    rig.render(4, last=True)
-    assert [played.generation for played in rig.said(wire.Played)] == [0, 1]
-    assert [piece.seq for piece in rig.said(wire.Audio)] == [0, 0]
+def test_each_utterance_has_its_own_credit_and_key() -> None:
+    harness = SessionHarness("socket")
+    harness.send(4)
+    harness.end()
+    first_key = harness.key
+    harness.render(4, last=True)
+    assert harness.only(wire.Credit) == wire.Credit("s", 1, LIMITS.window_frames)
+    harness.reset_counters()
+    harness.send(4)
+    assert harness.key != first_key
+    assert [start.key for start in harness.sent(ipc.Start, harness.ports.engine)] == [first_key, harness.key]
+    harness.end()
+    harness.render(4, last=True)
+    assert [played.generation for played in harness.sent(wire.Played)] == [0, 1]
+    assert [chunk.seq for chunk in harness.sent(wire.Audio)] == [0, 0]
 
 
 # ------------------------------------------------------------------- refusals
 
 
-def test_a_refused_mel_uses_nothing_and_the_stream_goes_on() -> None:
-    rig = Rig("socket")
-    rig.send(3)
-    rig.session.mel(mel(1, 4, 2), rig.now_ns)
-    rig.session.refuse_mel(WireError(Code.NOT_FINITE, "NaN", "s"))
-    gap, nan = rig.said(wire.Error)
+def test_refused_mel_uses_nothing_and_stream_continues() -> None:
+    harness = SessionHarness("socket")
+    harness.send(3)
+    harness.session.client.mel(mel_message(1, 4, 2), harness.now_ns)
+    harness.session.client.refuse_mel(WireError(Code.NOT_FINITE, "NaN", "s"))
+    gap, nan = harness.sent(wire.Error)
     assert (gap.code, gap.fatal, gap.expected_frame, gap.generation) == (Code.GAP, False, 3, 0)
     assert (nan.code, nan.fatal, nan.expected_frame) == (Code.NOT_FINITE, False, 3)
-    rig.send(2)
-    assert rig.said(ipc.Frames, rig.engine)[-1].first_frame == 3
+    harness.send(2)
+    assert harness.sent(ipc.Frames, harness.ports.engine)[-1].first_frame == 3
 
 
-def test_the_seventeenth_refusal_ends_the_generation_and_the_next_may_begin() -> None:
-    rig = Rig("socket")
-    rig.send(3)
-    key = rig.key
+def test_seventeenth_refusal_fails_the_utterance() -> None:
+    harness = SessionHarness("socket")
+    harness.send(3)
+    key = harness.key
     for _ in range(MAX_REFUSALS + 1):
-        rig.session.mel(mel(0, 0, 2), rig.now_ns)
-    errors = rig.said(wire.Error)
+        harness.session.client.mel(mel_message(0, 0, 2), harness.now_ns)
+    errors = harness.sent(wire.Error)
     assert [error.fatal for error in errors] == [False] * MAX_REFUSALS + [True]
     assert errors[-1].code == Code.GAP and "one refusal too many" in errors[-1].text
-    assert rig.only(ipc.Drop, rig.engine).key == key
-    rig.anew()
-    rig.send(2)
-    assert len(rig.said(wire.Error)) == MAX_REFUSALS + 1
-    assert rig.session.generation.number == 1
+    assert harness.only(ipc.Drop, harness.ports.engine).key == key
+    harness.reset_counters()
+    harness.send(2)
+    assert len(harness.sent(wire.Error)) == MAX_REFUSALS + 1
+    assert harness.session.state.utterance.number == 1
 
 
-def test_mels_under_way_when_their_generation_ended_are_no_fault_of_the_next() -> None:
-    rig = Rig("socket")
-    rig.send(3)
-    rig.flush()
+def test_late_mels_do_not_count_against_the_next_utterance() -> None:
+    harness = SessionHarness("socket")
+    harness.send(3)
+    harness.flush()
     for seq in range(1, 60):
-        rig.session.mel(mel(seq, 3 * seq, 3, generation=0), rig.now_ns)
-    errors = rig.said(wire.Error)
+        harness.session.client.mel(mel_message(seq, 3 * seq, 3, generation=0), harness.now_ns)
+    errors = harness.sent(wire.Error)
     assert {(error.code, error.fatal, error.expected_frame) for error in errors} == {(Code.WRONG_GENERATION, False, -1)}
-    rig.anew()
-    rig.send(4)
-    rig.end()
-    rig.render(4, last=True)
-    assert rig.said(wire.Played)[0].generation == 1
+    harness.reset_counters()
+    harness.send(4)
+    harness.end()
+    harness.render(4, last=True)
+    assert harness.sent(wire.Played)[0].generation == 1
 
 
-def test_a_generation_that_is_yet_to_come_is_a_fault() -> None:
-    rig = Rig("socket")
+def test_mels_of_a_future_generation_are_refused() -> None:
+    harness = SessionHarness("socket")
     for _ in range(MAX_REFUSALS + 1):
-        rig.session.mel(mel(0, 0, 3, generation=2), rig.now_ns)
-    assert rig.said(wire.Error)[-1].fatal
+        harness.session.client.mel(mel_message(0, 0, 3, generation=2), harness.now_ns)
+    assert harness.sent(wire.Error)[-1].fatal
 
 
-def test_a_wrong_end_is_told_and_the_right_one_is_still_welcome() -> None:
-    rig = Rig("socket")
-    rig.send(4)
-    rig.session.end(wire.End("s", 0, 5))
-    assert rig.only(wire.Error).code == Code.GAP
-    rig.end()
-    rig.session.end(wire.End("s", 0, 4))
-    assert rig.said(wire.Error)[-1].code == Code.WRONG_STATE
-    rig.render(4, last=True)
-    assert rig.only(wire.Played).total_samples == 4 * HOP
+def test_wrong_end_is_refused_and_right_one_accepted() -> None:
+    harness = SessionHarness("socket")
+    harness.send(4)
+    harness.session.client.end(wire.End("s", 0, 5))
+    assert harness.only(wire.Error).code == Code.GAP
+    harness.end()
+    harness.session.client.end(wire.End("s", 0, 4))
+    assert harness.sent(wire.Error)[-1].code == Code.WRONG_STATE
+    harness.render(4, last=True)
+    assert harness.only(wire.Played).total_samples == 4 * HOP
 
 
 # ------------------------------------------------------------------- barge-in
 
 
-def test_a_flush_of_the_device_waits_for_its_fade_and_tells_the_last_sample() -> None:
-    rig = Rig("device")
-    rig.send(10)
-    rig.render(10)
-    rig.play(12)
-    key = rig.key
-    rig.flush(fade_ms=4)
-    assert rig.only(ipc.Flush, rig.speaker) == ipc.Flush(key, 4)
-    assert rig.only(ipc.Drop, rig.engine).key == key
-    assert rig.said(wire.Flushed) == [] and rig.session.state == "flushing"
-    rig.session.pcm(rig.pcm(10 * HOP, HOP, key=key), rig.now_ns)
-    rig.session.flushed(ipc.Flushed(key, 15, 24))
-    assert rig.ending == wire.Flushed("s", 0, 15, 10 * HOP - 16)
-    assert [piece for piece in rig.said(ipc.Pcm, rig.speaker) if piece.first_sample >= 10 * HOP] == []
+def test_device_flush_reports_last_sample_after_fade() -> None:
+    harness = SessionHarness("device")
+    harness.send(10)
+    harness.render(10)
+    harness.play(12)
+    key = harness.key
+    harness.flush(fade_ms=4)
+    assert harness.only(ipc.Flush, harness.ports.speaker) == ipc.Flush(key, 4)
+    assert harness.only(ipc.Drop, harness.ports.engine).key == key
+    assert harness.sent(wire.Flushed) == [] and harness.session.state.state == "flushing"
+    harness.session.engine.pcm(harness.pcm(10 * HOP, HOP), harness.now_ns)
+    harness.faded(15)
+    assert harness.ending == wire.Flushed("s", 0, 15, 10 * HOP - 16)
+    assert [chunk for chunk in harness.sent(ipc.Pcm, harness.ports.speaker) if chunk.first_sample >= 10 * HOP] == []
 
 
-def test_a_flush_of_the_socket_is_over_at_once() -> None:
-    rig = Rig("socket")
-    rig.send(10)
-    rig.render(3)
-    rig.owner_reads = False
-    rig.render(4)
-    rig.flush()
-    rig.owner_reads = True
-    rig.session.settle()
-    assert rig.ending == wire.Flushed("s", 0, 3 * HOP - 1, 4 * HOP)
-    assert len(rig.audio) == 3 * HOP, "nothing of the generation comes after the word that it is over"
+def test_socket_flush_ends_at_once() -> None:
+    harness = SessionHarness("socket")
+    harness.send(10)
+    harness.render(3)
+    harness.ports.owner_reads = False
+    harness.render(4)
+    harness.flush()
+    harness.ports.owner_reads = True
+    harness.session.sinks.settle()
+    assert harness.ending == wire.Flushed("s", 0, 3 * HOP - 1, 4 * HOP)
+    assert len(harness.audio) == 3 * HOP, "no audio follows the ending"
 
 
-def test_a_flush_before_the_first_frame_moves_on_to_the_next_generation() -> None:
-    rig = Rig("device")
-    rig.flush()
-    assert rig.ending == wire.Flushed("s", 0, -1, 0)
-    assert rig.speaker == [] and rig.engine == []
+def test_idle_flush_starts_the_next_generation() -> None:
+    harness = SessionHarness("device")
+    harness.flush()
+    assert harness.ending == wire.Flushed("s", 0, -1, 0)
+    assert harness.ports.speaker == [] and harness.ports.engine == []
 
 
-def test_flushing_twice_is_flushing_once() -> None:
-    rig = Rig("device")
-    rig.send(4)
-    rig.flush()
-    rig.flush()
-    rig.session.interrupt(4)
-    assert len(rig.said(ipc.Flush, rig.speaker)) == 1 and rig.said(wire.Error) == []
+def test_second_flush_changes_nothing() -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
+    harness.flush()
+    harness.flush()
+    harness.session.client.flush_by_other(4)
+    assert len(harness.sent(ipc.Flush, harness.ports.speaker)) == 1 and harness.sent(wire.Error) == []
 
 
-def test_frames_sent_after_ones_own_flush_are_refused_by_number() -> None:
-    rig = Rig("device")
-    rig.send(4)
-    rig.flush()
-    rig.send(4)
-    assert rig.only(wire.Error).code == Code.WRONG_STATE
+def test_mel_after_own_flush_is_refused() -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
+    harness.flush()
+    harness.send(4)
+    assert harness.only(wire.Error).code == Code.WRONG_STATE
 
 
-def test_a_client_that_somebody_interrupts_is_not_blamed_for_what_it_was_sending() -> None:
-    rig = Rig("device")
-    rig.send(2)
-    rig.session.interrupt(4)
+def test_flush_by_other_reports_no_fault_to_the_owner() -> None:
+    harness = SessionHarness("device")
+    harness.send(2)
+    harness.session.client.flush_by_other(4)
     for _ in range(40):
-        rig.send(1)
-    rig.end()
-    rig.flush()
-    assert rig.said(wire.Error) == []
-    rig.session.flushed(ipc.Flushed(rig.key, -1, 0))
-    assert rig.ending == wire.Flushed("s", 0, -1, 0)
+        harness.send(1)
+    harness.end()
+    harness.flush()
+    assert harness.sent(wire.Error) == []
+    harness.faded(-1)
+    assert harness.ending == wire.Flushed("s", 0, -1, 0)
 
 
-def test_a_speaker_that_dies_while_it_fades_ends_the_flush() -> None:
-    rig = Rig("device")
-    rig.send(10)
-    rig.render(10)
-    rig.play(12)
-    rig.flush()
-    sent = len(rig.said(ipc.Pcm, rig.speaker))
-    rig.session.speaker_back()
-    assert rig.ending == wire.Flushed("s", 0, 11, 10 * HOP - 12)
-    assert len(rig.said(ipc.Pcm, rig.speaker)) == sent, "what was flushed is not heard after all"
+def test_speaker_lost_while_fading_ends_the_flush() -> None:
+    harness = SessionHarness("device")
+    harness.send(10)
+    harness.render(10)
+    harness.play(12)
+    harness.flush()
+    sent = len(harness.sent(ipc.Pcm, harness.ports.speaker))
+    harness.session.sinks.resume()
+    assert harness.ending == wire.Flushed("s", 0, 11, 10 * HOP - 12)
+    assert len(harness.sent(ipc.Pcm, harness.ports.speaker)) == sent, "flushed audio is not sent again"
 
 
-def test_a_flush_that_crosses_the_end_of_playing_is_answered() -> None:
-    """A speaker has nothing left to fade then, and says only that it has played everything."""
-    before, after = Rig("device"), Rig("device", "socket")
-    for rig in (before, after):
-        rig.owner_reads = False
-        rig.send(4)
-        rig.end()
-        rig.render(4, last=True)
+def test_flush_at_end_of_playback_is_answered() -> None:
+    """The speaker has nothing to fade then, and reports only that it has played everything."""
+    before, after = SessionHarness("device"), SessionHarness("device", "socket")
+    for harness in (before, after):
+        harness.ports.owner_reads = False
+        harness.send(4)
+        harness.end()
+        harness.render(4, last=True)
     before.flush()
-    before.played(4 * HOP)
-    after.played(4 * HOP)
+    before.play_all(4 * HOP)
+    after.play_all(4 * HOP)
     after.flush()
     assert before.ending == after.ending == wire.Flushed("s", 0, 4 * HOP - 1, 0)
-    assert after.said(ipc.Flush, after.speaker) == []
+    assert after.sent(ipc.Flush, after.ports.speaker) == []
 
 
-def test_a_device_that_has_played_everything_is_left_alone() -> None:
-    rig = Rig("device", "socket")
-    rig.owner_reads = False
-    rig.send(4)
-    rig.end()
-    rig.render(4, last=True)
-    rig.played(4 * HOP)
-    before = len(rig.speaker)
-    rig.session.pause(True)
-    rig.session.gain(-3)
-    rig.session.speaker_back()
-    rig.session.close()
-    assert rig.speaker[before:] == []
+def test_finished_device_gets_no_messages() -> None:
+    harness = SessionHarness("device", "socket")
+    harness.ports.owner_reads = False
+    harness.send(4)
+    harness.end()
+    harness.render(4, last=True)
+    harness.play_all(4 * HOP)
+    before = len(harness.ports.speaker)
+    harness.session.client.pause(True)
+    harness.session.client.gain(-3)
+    harness.session.sinks.resume()
+    harness.session.state.close()
+    assert harness.ports.speaker[before:] == []
 
 
-def test_closing_drops_the_engines_state_and_detaches_the_device() -> None:
-    rig = Rig("device", "socket")
-    rig.send(10)
-    rig.render(3)
-    key = rig.key
-    rig.session.close()
-    assert rig.only(ipc.Drop, rig.engine).key == key
-    assert rig.only(ipc.Detach, rig.speaker).key == key
-    assert rig.session.state == "closed"
+def test_close_drops_from_engine_and_detaches_device() -> None:
+    harness = SessionHarness("device", "socket")
+    harness.send(10)
+    harness.render(3)
+    key = harness.key
+    harness.session.state.close()
+    assert harness.only(ipc.Drop, harness.ports.engine).key == key
+    assert harness.only(ipc.Detach, harness.ports.speaker).key == key
+    assert harness.session.state.state == "closed"
 
 
 # -------------------------------------------------------------- pause and gain
 
 
-def test_a_paused_socket_holds_its_audio_and_its_credit() -> None:
-    rig = Rig("socket")
-    rig.send(20)
-    rig.session.pause(True)
-    rig.render(20)
-    assert len(rig.audio) == 0 and rig.session.state == "paused" and rig.said(wire.Credit) == []
-    rig.session.pause(False)
-    assert len(rig.audio) == 20 * HOP and rig.said(wire.Credit) != []
+def test_paused_socket_holds_audio_and_credit() -> None:
+    harness = SessionHarness("socket")
+    harness.send(20)
+    harness.session.client.pause(True)
+    harness.render(20)
+    assert len(harness.audio) == 0 and harness.session.state.state == "paused" and harness.sent(wire.Credit) == []
+    harness.session.client.pause(False)
+    assert len(harness.audio) == 20 * HOP and harness.sent(wire.Credit) != []
 
 
-def test_pause_and_gain_reach_the_device_and_last_over_generations() -> None:
-    rig = Rig("device")
-    rig.session.gain(-6)
-    rig.session.pause(True)
-    rig.send(4)
-    attach, pause = rig.speaker
+def test_pause_and_gain_reach_the_device_of_later_utterances() -> None:
+    harness = SessionHarness("device")
+    harness.session.client.gain(-6)
+    harness.session.client.pause(True)
+    harness.send(4)
+    attach, pause = harness.ports.speaker
     assert isinstance(attach, ipc.Attach) and attach.gain_db == -6 and attach.prefill_samples == 8
-    assert pause == ipc.Pause(rig.key)
-    rig.session.gain(-3)
-    rig.session.pause(False)
-    assert rig.speaker[2:] == [ipc.Gain(rig.key, -3), ipc.Resume(rig.key)]
+    assert pause == ipc.Pause(harness.key)
+    harness.session.client.gain(-3)
+    harness.session.client.pause(False)
+    assert harness.ports.speaker[2:] == [ipc.Gain(harness.key, -3), ipc.Resume(harness.key)]
 
 
-# ------------------------------------------------------------- roles that died
+# --------------------------------------------------------- lost engine or speaker
 
 
-def test_a_new_engine_gets_what_it_needs_and_its_first_samples_are_not_heard_twice() -> None:
-    rig = Rig("socket")
-    rig.send(12)
-    rig.render(9)
-    rig.send(3)
-    rig.end()
-    before = len(rig.engine)
-    rig.session.engine_back()
-    start, *frames, finish = rig.engine[before:]
-    first = 9 - TERMS.history_frames
-    assert start == ipc.Start(rig.key, 9, first, -1.0) and finish == ipc.Finish(rig.key)
+def test_resume_replays_frames_and_repeats_no_sample() -> None:
+    harness = SessionHarness("socket")
+    harness.send(12)
+    harness.render(9)
+    harness.send(3)
+    harness.end()
+    before = len(harness.ports.engine)
+    harness.session.engine.resume()
+    start, *frames, finish = harness.ports.engine[before:]
+    first = 9 - LIMITS.history_frames
+    assert start == ipc.Start(harness.key, 9, first, -1.0) and finish == ipc.Finish(harness.key)
     chunks = [chunk for chunk in frames if isinstance(chunk, ipc.Frames)]
     assert [(chunk.first_frame, chunk.frames) for chunk in chunks] == [(first, 8), (12, 3)]
-    rig.session.pcm(rig.pcm(first * HOP, 11 * HOP, last=True), rig.now_ns)
-    np.testing.assert_array_equal(rig.audio, signal(0, 15 * HOP))
-    assert isinstance(rig.ending, wire.Played)
+    harness.session.engine.pcm(harness.pcm(first * HOP, 11 * HOP, last=True), harness.now_ns)
+    np.testing.assert_array_equal(harness.audio, ramp(0, 15 * HOP))
+    assert isinstance(harness.ending, wire.Played)
 
 
-def test_a_new_engine_is_not_bothered_with_what_is_rendered_or_flushed() -> None:
-    done, flushed, idle = Rig("device"), Rig("device"), Rig("device")
+def test_resume_of_rendered_or_flushed_sends_nothing() -> None:
+    done, flushed, idle = SessionHarness("device"), SessionHarness("device"), SessionHarness("device")
     done.send(4)
     done.end()
     done.render(4, last=True)
     flushed.send(4)
     flushed.flush()
-    for rig in (done, flushed, idle):
-        before = len(rig.engine)
-        rig.session.engine_back()
-        assert rig.engine[before:] == []
+    for harness in (done, flushed, idle):
+        before = len(harness.ports.engine)
+        harness.session.engine.resume()
+        assert harness.ports.engine[before:] == []
 
 
-def test_a_new_speaker_goes_on_where_the_last_one_stopped() -> None:
-    rig = Rig("device")
-    rig.send(10)
+def test_restarted_speaker_continues_where_it_stopped() -> None:
+    harness = SessionHarness("device")
+    harness.send(10)
     for frames in (3, 4, 3):
-        rig.render(frames)
-    rig.play(18)
-    rig.session.pause(True)
-    before = len(rig.speaker)
-    rig.session.speaker_back()
-    attach, pause, *pieces = rig.speaker[before:]
-    assert attach == ipc.Attach(rig.key, 0.0, 8, 18) and pause == ipc.Pause(rig.key)
-    again = [piece for piece in pieces if isinstance(piece, ipc.Pcm)]
+        harness.render(frames)
+    harness.play(18)
+    harness.session.client.pause(True)
+    before = len(harness.ports.speaker)
+    harness.session.sinks.resume()
+    attach, pause, *chunks = harness.ports.speaker[before:]
+    assert attach == ipc.Attach(harness.key, 0.0, 8, 18) and pause == ipc.Pause(harness.key)
+    again = [chunk for chunk in chunks if isinstance(chunk, ipc.Pcm)]
     assert again[0].first_sample == 18
-    np.testing.assert_array_equal(np.concatenate([piece.audio for piece in again]), signal(18, 10 * HOP - 18))
+    np.testing.assert_array_equal(np.concatenate([chunk.audio for chunk in again]), ramp(18, 10 * HOP - 18))
 
 
-def test_an_engine_that_fails_fails_the_stream_it_was_working_for() -> None:
-    rig = Rig("device")
-    rig.send(10)
-    rig.session.engine_failed(Code.ENGINE_LOST, "gone")
-    assert isinstance(rig.ending, wire.Error) and rig.ending.code == Code.ENGINE_LOST
+def test_engine_failure_fails_the_utterance() -> None:
+    harness = SessionHarness("device")
+    harness.send(10)
+    harness.session.engine.failed(Code.ENGINE_LOST, "gone")
+    assert isinstance(harness.ending, wire.Error) and harness.ending.code == Code.ENGINE_LOST
 
 
-def test_an_engine_that_fails_after_its_part_is_done_costs_nothing() -> None:
-    done, flushed, idle = Rig("device"), Rig("device"), Rig("device")
+def test_engine_failure_after_rendering_costs_nothing() -> None:
+    done, flushed, idle = SessionHarness("device"), SessionHarness("device"), SessionHarness("device")
     done.send(4)
     done.end()
     done.render(4, last=True)
     flushed.send(4)
     flushed.flush()
-    for rig in (done, flushed, idle):
-        rig.session.engine_failed(Code.ENGINE_LOST, "gone")
-        assert rig.said(wire.Error) == []
-    done.played(4 * HOP)
-    flushed.session.flushed(ipc.Flushed(flushed.key, -1, 0))
+    for harness in (done, flushed, idle):
+        harness.session.engine.failed(Code.ENGINE_LOST, "gone")
+        assert harness.sent(wire.Error) == []
+    done.play_all(4 * HOP)
+    flushed.faded(-1)
     assert isinstance(done.ending, wire.Played) and isinstance(flushed.ending, wire.Flushed)
 
 
-def test_an_engine_that_breaks_the_timeline_fails_its_stream_with_a_number() -> None:
-    rig = Rig("socket")
-    rig.send(10)
-    rig.session.pcm(rig.pcm(HOP, HOP), rig.now_ns)
-    error = rig.only(wire.Error)
+def test_samples_after_the_last_are_ignored() -> None:
+    """An engine that was taken for lost may send late."""
+    harness = SessionHarness("device")
+    harness.send(2)
+    harness.end()
+    harness.render(2, last=True)
+    harness.session.engine.pcm(harness.pcm(0, HOP), harness.now_ns)
+    assert harness.phase is Phase.RENDERED and len(harness.sent(ipc.Pcm, harness.ports.speaker)) == 1
+
+
+def test_last_samples_before_the_end_fail_the_utterance() -> None:
+    harness = SessionHarness("socket")
+    harness.send(2)
+    harness.render(2, last=True)
+    error = harness.only(wire.Error)
+    assert error.fatal and error.code == Code.INTERNAL and "RENDER_LAST cannot happen while SENDING" in error.text
+
+
+def test_gap_in_samples_fails_the_utterance() -> None:
+    harness = SessionHarness("socket")
+    harness.send(10)
+    harness.session.engine.pcm(harness.pcm(HOP, HOP), harness.now_ns)
+    error = harness.only(wire.Error)
     assert error.fatal and error.code == Code.INTERNAL and "samples begin at 4, expected 0" in error.text
 
 
@@ -405,132 +425,134 @@ def test_an_engine_that_breaks_the_timeline_fails_its_stream_with_a_number() -> 
 
 
 @pytest.mark.parametrize(("late_ns", "cause"), [(ENGINE_SLACK_NS + 1, "engine"), (ENGINE_SLACK_NS - 1, "client")])
-def test_an_underrun_is_the_engines_if_the_frames_were_there_in_time(late_ns: int, cause: str) -> None:
-    rig = Rig("device")
-    rig.send(10)
-    rig.render(4)
-    rig.session.underrun(ipc.Underrun(rig.key, 4 * HOP, 3, rig.now_ns + late_ns))
-    assert rig.session.meter.underruns == dataclasses.replace(
+def test_underrun_with_frames_in_time_is_the_engines(late_ns: int, cause: str) -> None:
+    harness = SessionHarness("device")
+    harness.send(10)
+    harness.render(4)
+    harness.underrun(4 * HOP, late_ns)
+    assert harness.session.state.meter.underruns == dataclasses.replace(
         Underruns(client=0, engine=0, missing_samples=3), **{cause: 1}
     )
 
 
-def test_an_underrun_without_frames_is_the_clients_and_is_counted_in_the_ending() -> None:
-    rig = Rig("device")
-    rig.send(4)
-    rig.render(3)
-    rig.session.underrun(ipc.Underrun(rig.key, 4 * HOP, 3, rig.now_ns + 10**9))
-    assert rig.session.meter.underruns.client == 1
-    rig.end()
-    rig.render(1, last=True)
-    rig.played(4 * HOP)
-    assert rig.ending == wire.Played("s", 0, 4 * HOP, 1)
+def test_underrun_without_frames_is_the_clients_and_counts() -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
+    harness.render(3)
+    harness.underrun(4 * HOP, 10**9)
+    assert harness.session.state.meter.underruns.client == 1
+    harness.end()
+    harness.render(1, last=True)
+    harness.play_all(4 * HOP)
+    assert harness.ending == wire.Played("s", 0, 4 * HOP, 1)
 
 
 # ---------------------------------------------------------------------- states
 
 
-def test_the_states_of_a_stream_on_the_device() -> None:
-    rig = Rig("device")
-    rig.send(10)
-    rig.render(4)
-    rig.play(4)
-    rig.play(4 * HOP)
-    rig.end()
-    rig.render(6, last=True)
-    rig.played(10 * HOP)
-    assert [state.state for state in rig.said(wire.State)] == ["priming", "playing", "starved", "ending", "idle"]
+def test_device_stream_passes_through_all_states() -> None:
+    harness = SessionHarness("device")
+    harness.send(10)
+    harness.render(4)
+    harness.play(4)
+    harness.play(4 * HOP)
+    harness.end()
+    harness.render(6, last=True)
+    harness.play_all(10 * HOP)
+    assert [state.state for state in harness.sent(wire.State)] == ["priming", "playing", "starved", "ending", "idle"]
 
 
-def test_a_stream_without_a_device_does_not_starve_between_chunks() -> None:
-    rig = Rig("socket")
-    rig.send(10)
+def test_socket_stream_is_never_starved() -> None:
+    harness = SessionHarness("socket")
+    harness.send(10)
     for _ in range(4):
-        rig.render(2)
-    assert [state.state for state in rig.said(wire.State)] == ["priming", "playing"]
+        harness.render(2)
+    assert [state.state for state in harness.sent(wire.State)] == ["priming", "playing"]
 
 
-def test_a_sink_that_cannot_be_opened_is_fatal_to_the_generation(tmp_path: Path) -> None:
+def test_sink_that_cannot_open_fails_the_utterance(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
-    rig = Rig("socket", "file:a", directory=tmp_path)
-    rig.send(4)
-    assert isinstance(rig.ending, wire.Error) and rig.ending.code == Code.SINK_UNAVAILABLE
-    assert rig.said(ipc.Start, rig.engine) == []
-    rig.anew()
-    rig.send(4)
-    rig.end()
-    rig.render(4, last=True)
+    harness = SessionHarness("socket", "file:a", directory=tmp_path)
+    harness.send(4)
+    assert isinstance(harness.ending, wire.Error) and harness.ending.code == Code.SINK_UNAVAILABLE
+    assert harness.sent(ipc.Start, harness.ports.engine) == []
+    harness.reset_counters()
+    harness.send(4)
+    harness.end()
+    harness.render(4, last=True)
     assert (tmp_path / "a-1.wav").exists(), "the next generation has a name of its own"
 
 
-def test_listeners_are_told_when_a_stream_is_closed_in_the_middle() -> None:
-    rig, idle = Rig("device"), Rig("device")
-    rig.send(10)
-    rig.render(5)
-    rig.play(12)
-    rig.session.close()
-    idle.session.close()
-    assert rig.heard[-1] == wire.Flushed("s", 0, 11, 5 * HOP - 12)
-    assert rig.said(wire.Flushed) == [], "its own client asked for it, or is gone"
-    assert idle.heard == []
+def test_listeners_get_flushed_when_stream_closes() -> None:
+    harness, idle = SessionHarness("device"), SessionHarness("device")
+    harness.send(10)
+    harness.render(5)
+    harness.play(12)
+    harness.session.state.close()
+    idle.session.state.close()
+    assert harness.ports.listeners[-1] == wire.Flushed("s", 0, 11, 5 * HOP - 12)
+    assert harness.sent(wire.Flushed) == [], "its own client asked for it, or is gone"
+    assert idle.ports.listeners == []
 
 
-def test_listeners_hear_what_the_sinks_are_given() -> None:
-    rig = Rig("device")
-    rig.send(4)
-    rig.end()
-    rig.render(4, last=True)
-    rig.played(16)
-    audio, ending = rig.heard
+def test_listeners_get_audio_and_ending() -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
+    harness.end()
+    harness.render(4, last=True)
+    harness.play_all(16)
+    audio, ending = harness.ports.listeners
     assert isinstance(audio, wire.Audio) and audio.last and isinstance(ending, wire.Played)
 
 
 # ---------------------------------------------------------------- over long times
 
 
-def test_a_long_utterance_keeps_no_more_frames_than_a_short_one() -> None:
-    rig = Rig("null", terms=dataclasses.replace(TERMS, max_frames=1000))
+def test_long_utterance_keeps_few_frames() -> None:
+    harness = SessionHarness("null", limits=dataclasses.replace(LIMITS, max_frames=1000))
     most = 0
     for _ in range(200):
-        rig.send(4)
-        rig.render(4)
-        most = max(most, sum(len(chunk.mel) for chunk in rig.session.generation._held))
-    assert most <= TERMS.history_frames + 2 * 4
+        harness.send(4)
+        harness.render(4)
+        most = max(most, harness.session.state.utterance.kept_frames)
+    assert most <= LIMITS.history_frames + 2 * 4
 
 
-def test_the_same_sink_twice_is_one_sink() -> None:
-    rig = Rig("socket", "socket")
-    rig.send(4)
-    rig.end()
-    rig.render(4, last=True)
-    np.testing.assert_array_equal(rig.audio, signal(0, 4 * HOP))
+def test_same_sink_twice_is_one_sink() -> None:
+    harness = SessionHarness("socket", "socket")
+    harness.send(4)
+    harness.end()
+    harness.render(4, last=True)
+    np.testing.assert_array_equal(harness.audio, ramp(0, 4 * HOP))
 
 
-def test_the_time_to_first_audio_begins_anew_with_each_utterance() -> None:
-    rig = Rig("socket")
+def test_ttfa_is_measured_for_each_utterance() -> None:
+    harness = SessionHarness("socket")
     for waited_ms in (30, 70):
-        rig.anew()
-        rig.send(4)
-        rig.now_ns += waited_ms * 1_000_000
-        rig.end()
-        rig.render(4, last=True)
-        assert rig.session.meter.ttfa_ms == waited_ms
+        harness.reset_counters()
+        harness.send(4)
+        harness.now_ns += waited_ms * 1_000_000
+        harness.end()
+        harness.render(4, last=True)
+        assert harness.session.state.meter.ttfa_ms == waited_ms
 
 
-def test_nothing_is_heard_after_a_sink_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def full(sink: FileSink, piece: Piece) -> None:
+def test_sink_failure_stops_all_audio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(sink: FileSink, chunk: AudioChunk) -> None:
         raise WireError(Code.SINK_UNAVAILABLE, "no space left on device")
 
     monkeypatch.setattr(FileSink, "write", full)
-    rig = Rig("file:a", "socket", terms=dataclasses.replace(TERMS, hop=MAX_PIECE_SAMPLES), directory=tmp_path)
-    rig.send(3)
-    rig.session.pcm(rig.pcm(0, 3 * MAX_PIECE_SAMPLES), rig.now_ns)
-    assert isinstance(rig.ending, wire.Error) and rig.ending.code == Code.SINK_UNAVAILABLE
-    assert rig.said(wire.Audio) == [] and rig.heard == [rig.ending]
+    harness = SessionHarness(
+        "file:a", "socket", limits=dataclasses.replace(LIMITS, hop=MAX_CHUNK_SAMPLES), directory=tmp_path
+    )
+    harness.send(3)
+    harness.session.engine.pcm(harness.pcm(0, 3 * MAX_CHUNK_SAMPLES), harness.now_ns)
+    assert isinstance(harness.ending, wire.Error) and harness.ending.code == Code.SINK_UNAVAILABLE
+    assert harness.sent(wire.Audio) == [] and harness.ports.listeners == [harness.ending]
 
 
-def test_an_error_of_any_length_can_be_told() -> None:
-    rig = Rig("null")
-    rig.send(1)
-    rig.session.fail(Code.INTERNAL, "x" * 5000)
-    wire.encode(rig.ending)
+def test_long_error_text_can_be_sent() -> None:
+    harness = SessionHarness("null")
+    harness.send(1)
+    harness.session.state.fail(Code.INTERNAL, "x" * 5000)
+    wire.encode(harness.ending)

@@ -1,4 +1,4 @@
-"""What the parts of a snapshot are made of."""
+"""How the loads of several engines become one."""
 
 from glowd.daemon.gateway.snapshot import combined
 from glowd.daemon.ipc import EngineLoad
@@ -13,18 +13,18 @@ TWO = EngineLoad(
 )  # fmt: skip
 
 
-def test_engines_of_a_voice_are_told_as_one() -> None:
+def test_combined_adds_engines_of_a_voice() -> None:
     assert combined([ONE, TWO]) == EngineWork(
         streams=3, busy=0.5, stolen=0.5, batches_per_s=30.0, audio_per_s=3.0, late=0.6, level=3, degraded=TWO.degraded
     )
 
 
-def test_one_engine_is_told_as_it_is() -> None:
+def test_combined_of_one_engine_is_its_load() -> None:
     assert combined([ONE]) == EngineWork(
         streams=2, busy=0.25, batches_per_s=20.0, audio_per_s=2.0, level=1, degraded=ONE.degraded
     )
 
 
-def test_what_is_not_known_is_not_zero() -> None:
+def test_combined_of_nothing_is_none() -> None:
     assert combined([]) == EngineWork()
     assert combined([EngineLoad(streams=0, busy=0.0)]) == EngineWork(streams=0, busy=0.0)

@@ -1,6 +1,6 @@
 """The wire protocol: golden bytes, round trips, and refusal of everything else.
 
-`python -m tests.daemon.wire.test_wire` writes golden bytes for messages that have none yet; existing ones are forever.
+`python -m tests.daemon.wire.test_wire` writes golden bytes for messages that have none yet; existing ones never change.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ def raw(**header: Any) -> list[bytes]:
 
 
 def raw_mel(data: bytes | None = None, **changes: Any) -> list[bytes]:
-    """A mel as a hostile peer would send it: any header, any payload."""
+    """A mel with any header and any payload, as a hostile peer may send it."""
     header = {"type": "mel", "stream": "s1", "generation": 0, "seq": 0, "first_frame": 0, "frames": 3, **changes}
     return [msgpack.packb(header), MEL_3.tobytes() if data is None else data]
 
@@ -56,7 +56,7 @@ def test_every_message_has_an_example() -> None:
 
 
 @pytest.mark.parametrize(("stem", "msg"), GOLDEN_CASES, ids=[stem for stem, _ in GOLDEN_CASES])
-def test_bytes_never_change(stem: str, msg: Message) -> None:
+def test_golden_bytes_never_change(stem: str, msg: Message) -> None:
     golden = (GOLDEN / f"{stem}.hex").read_text()
     assert golden_text(msg) == golden
     decoded = wire.decode([bytes.fromhex(line) for line in golden.splitlines()])
@@ -76,7 +76,7 @@ def test_round_trip(msg: Message) -> None:
 @example([b"\xd6\xff\x00\x00\x00\x00"])
 @example([b"\x81\xa4type\xd6\xff\x00\x00\x00\x00"])
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_are_a_message_or_a_wire_error(parts: list[bytes]) -> None:
+def test_any_bytes_decode_or_raise_wire_error(parts: list[bytes]) -> None:
     try:
         assert isinstance(wire.decode(parts), Message)
     except WireError as fault:
@@ -85,7 +85,7 @@ def test_any_bytes_are_a_message_or_a_wire_error(parts: list[bytes]) -> None:
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_damaged_messages_are_a_message_or_a_wire_error(data: st.DataObject) -> None:
+def test_damaged_messages_decode_or_raise_wire_error(data: st.DataObject) -> None:
     msg = data.draw(messages())
     parts = [bytearray(part) for part in wire.encode(msg)]
     for _ in range(data.draw(st.integers(1, 4))):
@@ -101,7 +101,7 @@ def test_damaged_messages_are_a_message_or_a_wire_error(data: st.DataObject) -> 
 @given(st.dictionaries(st.sampled_from([*ALL_TYPES[2].FIELDS, "type", "extra"]), st.none() | st.text() | st.integers()
                        | st.binary() | st.floats() | st.lists(st.integers()) | st.just("mel")))  # fmt: skip
 @settings(max_examples=200, deadline=None)
-def test_any_header_is_a_message_or_a_wire_error(header: dict[str, Any]) -> None:
+def test_any_header_decodes_or_raises_wire_error(header: dict[str, Any]) -> None:
     try:
         wire.decode([msgpack.packb({"type": "mel", **header}) if header.get("type") != -1 else b"", b""])
     except WireError as fault:
@@ -111,7 +111,7 @@ def test_any_header_is_a_message_or_a_wire_error(header: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("msg", EXAMPLES, ids=lambda m: m.TYPE)
-def test_a_truncated_message_is_refused(msg: Message) -> None:
+def test_truncated_message_is_refused(msg: Message) -> None:
     parts = wire.encode(msg)
     for cut in range(len(parts[0])):
         assert refusal([parts[0][:cut], *parts[1:]]).code == Code.MALFORMED
@@ -174,13 +174,13 @@ def test_a_truncated_message_is_refused(msg: Message) -> None:
         (raw_mel(data=np.full((3, 80), np.inf, "<f2").tobytes(), dtype="f16"), Code.NOT_FINITE, "Inf"),
     ],
 )
-def test_hostile_messages_are_refused_by_number(parts: list[bytes], code: Code, words: str) -> None:
+def test_hostile_message_is_refused_by_code(parts: list[bytes], code: Code, words: str) -> None:
     fault = refusal(parts)
     assert (fault.code, words in fault.text) == (code, True), fault
     assert len(fault.text) < 600
 
 
-def test_a_refusal_names_the_stream_and_the_frame() -> None:
+def test_refusal_names_stream_and_index() -> None:
     hurt = MEL_3.copy()
     hurt[2, 5] = np.nan
     fault = refusal(raw_mel(data=hurt.tobytes()))
@@ -194,7 +194,7 @@ def test_a_refusal_names_the_stream_and_the_frame() -> None:
 @pytest.mark.parametrize(
     "piece", [b"\x80", b"\x90", b"\xdf\xff\xff\xff\xff", b"\x91", b"\xa0", b"\xdd\x7f\xff\xff\xff"]
 )
-def test_a_megabyte_of_empties_costs_nothing(piece: bytes) -> None:
+def test_megabyte_of_empty_values_is_refused_quickly(piece: bytes) -> None:
     flood = b"\xdd\x00\x0f\xff\xff" + piece * (1_000_000 // len(piece))
     began_s = time.thread_time()  # of this thread alone, whatever else the machine does
     assert refusal([flood]).code == Code.TOO_LARGE
@@ -227,7 +227,7 @@ def test_f16_payloads_arrive_as_float32() -> None:
     np.testing.assert_array_equal(decoded.payload, MEL_3.astype(np.float16).astype(np.float32))
 
 
-def test_a_code_is_a_number_on_the_wire() -> None:
+def test_error_code_is_a_number_on_the_wire() -> None:
     assert wire.decode(wire.encode(wire.Error(Code.GAP, "GAP", "x"))) == wire.Error(204, "GAP", "x")
 
 
@@ -245,12 +245,12 @@ def test_memoryviews_decode_like_bytes() -> None:
         (wire.Ping(2**63), "ping.t_client_ns"),
     ],
 )
-def test_our_own_mistakes_are_local_errors(msg: Message, words: str) -> None:
+def test_invalid_message_of_ours_is_local_error(msg: Message, words: str) -> None:
     with pytest.raises(LocalError, match=re.escape(words)):
         wire.encode(msg)
 
 
-def test_mel_message_wants_two_axes() -> None:
+def test_mel_message_needs_two_axes() -> None:
     with pytest.raises(LocalError, match="frames, bins"):
         wire.mel_message("s", 0, 0, 0, np.zeros(80, np.float32))
 
@@ -264,7 +264,7 @@ class TwoWords(Message):
     payload: wire.Array = array("rows", 2, default=None)
 
 
-def test_the_codec_serves_other_protocols() -> None:
+def test_codec_serves_other_protocols() -> None:
     codec = Codec([TwoWords])
     msg = TwoWords(1, 3, np.arange(6, dtype=np.float32).reshape(3, 2))
     assert TwoWords.TYPE == "two_words" and codec.decode(codec.encode(msg)) == msg
@@ -274,7 +274,7 @@ def test_the_codec_serves_other_protocols() -> None:
         wire.decode(codec.encode(msg))
 
 
-def test_messages_compare_by_payload_too() -> None:
+def test_messages_compare_by_payload() -> None:
     assert wire.mel_message("s1", 0, 0, 0, MEL_3) == MEL
     assert wire.mel_message("s1", 0, 0, 0, MEL_3 + 1) != MEL
     assert wire.Pause("s") != wire.Resume("s")
@@ -307,7 +307,7 @@ def default_of(cls: type[Message], key: str) -> str:
 
 
 @pytest.mark.parametrize("cls", ALL_TYPES, ids=lambda cls: cls.TYPE)
-def test_the_specification_has_every_field_as_it_is(cls: type[Message]) -> None:
+def test_protocol_document_has_every_field(cls: type[Message]) -> None:
     rows = [
         re.split(r"(?<!\\) \| ", line.strip("| "))
         for line in protocol_section(cls.TYPE).splitlines()
@@ -318,7 +318,13 @@ def test_the_specification_has_every_field_as_it_is(cls: type[Message]) -> None:
     assert all(row[3] for row in rows)
 
 
-def test_the_specification_has_every_code_and_a_true_example() -> None:
+@pytest.mark.parametrize("cls", ALL_TYPES, ids=lambda cls: cls.TYPE)
+def test_protocol_document_describes_messages_as_the_code(cls: type[Message]) -> None:
+    described = protocol_section(cls.TYPE).strip().split("\n\n")[0]
+    assert described and (cls.__doc__ or "").startswith(described)
+
+
+def test_protocol_document_has_every_code_and_a_true_example() -> None:
     words = PROTOCOL.read_text()
     assert re.findall(r"^\| (\d+) \| (\w+) \|", words, re.M) == [(str(int(code)), code.name) for code in Code]
     example = bytes.fromhex(re.findall(r"^    ([0-9a-f]{40,})$", words, re.M)[0])

@@ -1,4 +1,4 @@
-"""A gateway process between fake roles, and clients that speak the wire themselves."""
+"""A gateway process between a fake engine and a fake speaker, and clients that use the wire protocol directly."""
 
 import contextlib
 import json
@@ -18,18 +18,19 @@ import zmq
 from glowd.daemon import wire
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Array, Message
-from tests.daemon.fake_roles import HOP, FakeEngine, FakeSpeaker, rendered
+from glowd.daemon.wire.telemetry import Snapshot
+from tests.fakes.roles import HOP, FakeEngine, FakeSpeaker, rendered
 from tests.patience import WAIT_S
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 M = TypeVar("M", bound=Message)
 
 
 class RawClient:
-    """A DEALER and nothing else: it may send anything. `said` keeps everything that was received."""
+    """A DEALER socket that may send anything. `received` keeps everything that arrived."""
 
     alive: ClassVar[set["RawClient"]] = set()
-    """Those that were not closed, because a test failed: their contexts would wait for ever when Python ends."""
+    """Those that were not closed because a test failed; their contexts would block the end of Python."""
 
     def __init__(self, endpoint: str, name: str = "raw", greet: bool = True, queue: int = 1000) -> None:
         self.alive.add(self)
@@ -37,7 +38,7 @@ class RawClient:
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self.socket.linger, self.socket.rcvhwm = 200, queue
         self.socket.connect(endpoint)
-        self.said: list[Message] = []
+        self.received: list[Message] = []
         if greet:
             self.send(wire.Hello(name))
             self.welcome = self.expect(wire.Welcome)
@@ -54,25 +55,25 @@ class RawClient:
         if not self.socket.poll(int(timeout_s * 1000)):
             return None
         message = wire.decode(self.socket.recv_multipart(), wire.CLIENT_LIMITS)
-        self.said.append(message)
+        self.received.append(message)
         return message
 
     def expect(self, kind: type[M], timeout_s: float = WAIT_S) -> M:
-        """The next message of a type; others are passed over."""
+        """The next message of a type; others are skipped."""
         until_s = time.monotonic() + timeout_s
         while (left_s := until_s - time.monotonic()) > 0:
             message = self.next(left_s)
             if isinstance(message, kind):
                 return message
-        raise AssertionError(f"no {kind.__name__} came; these did: {[one.TYPE for one in self.said]}")
+        raise AssertionError(f"no {kind.__name__} came; these did: {[one.TYPE for one in self.received]}")
 
     def expect_error(self, code: Code, fatal: bool = False) -> wire.Error:
         error = self.expect(wire.Error)
         assert (error.code, error.name, error.fatal) == (code, code.name, fatal), error
         return error
 
-    def in_step(self) -> None:
-        """Everything sent before was dealt with."""
+    def sync(self) -> None:
+        """Wait until the gateway has handled everything that was sent."""
         self.send(wire.Ping(7))
         while not self.expect(wire.Pong).t_client_ns:
             pass
@@ -81,51 +82,50 @@ class RawClient:
         self.send(wire.Open(stream, sinks=list(sinks) or ["socket"], **asked))
         return self.expect(wire.Opened)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Snapshot:
         self.send(wire.Status())
-        while True:
-            state = self.expect(wire.State)
-            if state.stream == "":
-                return state.info
+        while (state := self.expect(wire.State)).stream:
+            pass
+        return Snapshot.from_map(state.info)
 
     def audio(self) -> Array:
-        """All audio received, whatever it belongs to."""
-        pieces = [message.payload for message in self.said if isinstance(message, wire.Audio)]
-        return np.concatenate([np.zeros(0, np.float32), *pieces])
+        """All audio that arrived."""
+        chunks = [message.payload for message in self.received if isinstance(message, wire.Audio)]
+        return np.concatenate([np.zeros(0, np.float32), *chunks])
 
     def errors(self) -> list[wire.Error]:
-        return [message for message in self.said if isinstance(message, wire.Error)]
+        return [message for message in self.received if isinstance(message, wire.Error)]
 
     def leave(self) -> None:
-        """Say bye, and wait until it was heard."""
-        self.send(wire.Bye(), wire.Ping(1))  # whoever has left and speaks again is told to say hello
+        """Send bye, and wait until the gateway has handled it."""
+        self.send(wire.Bye(), wire.Ping(1))  # a client that has left must say hello again
         while self.expect(wire.Error).code != Code.NO_HELLO:
             pass
         self.kill()
 
     def kill(self) -> None:
-        """Be gone without a word."""
+        """Disconnect without a message."""
         self.alive.discard(self)
         self.socket.close(0)
         self._context.term()
 
 
-def mels(stream: str, mel: Array, chunk: int, generation: int = 0) -> list[Message]:
-    """An utterance as messages, without its end."""
+def mel_messages(stream: str, mel: Array, chunk: int, generation: int = 0) -> list[Message]:
+    """The frames of an utterance as messages."""
     return [
         wire.mel_message(stream, generation, i, at, mel[at : at + chunk], t_client_ns=time.monotonic_ns())
         for i, at in enumerate(range(0, len(mel), chunk))
     ]
 
 
-class Utterance:
-    """A client that speaks one utterance within its credit, in a thread, and checks that every sample comes once.
+class UtteranceClient:
+    """A client in a thread that sends one utterance within its credit, and checks that every sample arrives once.
 
-    With `go`, its second half is not sent before that is set.
+    With `go`, the second half is sent only once that is set.
     """
 
-    running: ClassVar[set["Utterance"]] = set()
-    """Those that were not checked, because a test failed."""
+    running: ClassVar[set["UtteranceClient"]] = set()
+    """Those that were not checked because a test failed."""
 
     def __init__(
         self, endpoint: str, stream: str, mel: Array, chunk: int = 4, seed: int = 0, pace_s: float = 0.0,
@@ -134,21 +134,21 @@ class Utterance:
         self.go = go
         self.client, self.stream, self.mel, self.seed, self.pace_s = RawClient(endpoint), stream, mel, seed, pace_s
         self.credit = self.client.open(stream, "socket", seed=seed).credit_frames
-        self.pieces: list[Array] = []
+        self.chunks: list[Array] = []
         self.samples = 0
         self.ending: Message | None = None
         self.errors: list[wire.Error] = []
         self.latencies_ns: list[int] = []
         self.gateway_ns: list[int] = []
-        """Of these the gateway's part: from the client to it, and from the engine to when it was passed on."""
+        """The gateway's part of these: from client to gateway, and from the engine's answer to passing it on."""
         self._todo = deque((at, mel[at : at + chunk]) for at in range(0, len(mel), chunk))
         self._seq = 0
         self._over = threading.Event()
         self.running.add(self)
-        self._thread = threading.Thread(target=self._speak)
+        self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def _speak(self) -> None:
+    def _run(self) -> None:
         due_s = time.monotonic()
         give_up_s = due_s + 5 * WAIT_S
         while self.ending is None and time.monotonic() < give_up_s and not self._over.is_set():
@@ -156,7 +156,7 @@ class Utterance:
                 self._send(*self._todo.popleft())
                 due_s = max(due_s + self.pace_s, time.monotonic() - 0.1)
             wait_s = min(0.02, due_s - time.monotonic()) if self._todo else 0.02
-            self._hear(self.client.next(max(0.001, wait_s)))
+            self._read(self.client.next(max(0.001, wait_s)))
 
     def _may_send(self, at: int, frames: Array) -> bool:
         held = self.go is not None and not self.go.is_set() and at >= len(self.mel) // 2
@@ -169,14 +169,14 @@ class Utterance:
         if not self._todo:
             self.client.send(wire.End(self.stream, 0, len(self.mel)))
 
-    def _hear(self, message: Message | None) -> None:
+    def _read(self, message: Message | None) -> None:
         match message:
             case wire.Credit(generation=0):
                 self.credit += message.frames
             case wire.Audio():
                 assert message.first_sample == self.samples and not message.gap
                 self.samples += message.samples
-                self.pieces.append(message.payload)
+                self.chunks.append(message.payload)
                 stamps = message.stamps
                 inside_ns = stamps["net_end"] - stamps["engine_in"]
                 self.latencies_ns.append(time.monotonic_ns() - stamps["client"] - inside_ns)
@@ -189,24 +189,24 @@ class Utterance:
                 self.ending = message
 
     def check(self) -> None:
-        """It came to its end, complete and exact, and was told of no fault."""
+        """Assert that the utterance was played, complete and exact, without an error."""
         self._thread.join()
         self.running.discard(self)
         assert isinstance(self.ending, wire.Played), f"{self.stream} ended with {self.ending}"
         assert self.ending.total_samples == len(self.mel) * HOP
-        np.testing.assert_array_equal(np.concatenate(self.pieces), rendered(self.seed, self.mel))
+        np.testing.assert_array_equal(np.concatenate(self.chunks), rendered(self.seed, self.mel))
         assert self.errors == []
         self.client.leave()
 
     def abandon(self) -> None:
-        """Say no more; whoever closes the client's socket must not meet this thread in it."""
+        """Stop the thread, so that the socket can be closed by another."""
         self._over.set()
         self._thread.join()
         self.running.discard(self)
 
 
-class GatewayRig:
-    """The process, and where it listens."""
+class GatewayHarness:
+    """A gateway process and its endpoint."""
 
     def __init__(self, process: "subprocess.Popen[str]", run_dir: Path) -> None:
         self.process, self.run_dir = process, run_dir
@@ -215,14 +215,14 @@ class GatewayRig:
     def client(self, **options: Any) -> RawClient:
         return RawClient(self.endpoint, **options)
 
-    def when(self, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = WAIT_S) -> dict[str, Any]:
-        """Wait until the daemon's status is as `holds` wants it."""
+    def wait_for(self, what: str, holds: Callable[[Snapshot], object], timeout_s: float = WAIT_S) -> Snapshot:
+        """Wait until `holds` is true of the daemon's status, and return that."""
         watcher, until_s = self.client(name="watcher"), time.monotonic() + timeout_s
-        while not holds(info := watcher.status()):
-            assert time.monotonic() < until_s, f"never {what}: {info}"
+        while not holds(snapshot := watcher.status()):
+            assert time.monotonic() < until_s, f"never {what}: {snapshot}"
             time.sleep(0.02)
         watcher.leave()
-        return info
+        return snapshot
 
     @property
     def rss_bytes(self) -> int:
@@ -244,7 +244,7 @@ def start_gateway(run_dir: Path, *settings: str) -> "subprocess.Popen[str]":
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    """Stop a process that obeys, or kill it."""
+    """Stop a process; kill it if it does not stop."""
     process.terminate()
     try:
         process.communicate(timeout=WAIT_S)
@@ -255,35 +255,35 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 
 @contextlib.contextmanager
-def running_gateway(*settings: str) -> Iterator[GatewayRig]:
-    """A gateway in a run directory of its own, stopped at the end."""
+def running_gateway(*settings: str) -> Iterator[GatewayHarness]:
+    """A gateway in its own run directory, stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="glowd-") as name:
         process = start_gateway(Path(name), *settings)
-        rig = GatewayRig(process, Path(name))
+        gateway = GatewayHarness(process, Path(name))
         try:
             assert process.stdout is not None
             first = json.loads(process.stdout.readline())
             assert "ready" in first, first
-            yield rig
-            assert rig.process.poll() is None, "the gateway has died"
+            yield gateway
+            assert gateway.process.poll() is None, "the gateway has crashed"
         finally:
-            for utterance in list(Utterance.running):
+            for utterance in list(UtteranceClient.running):
                 utterance.abandon()
             for client in list(RawClient.alive):
                 client.kill()
-            for one in {process, rig.process}:  # a test may have started another
+            for one in {process, gateway.process}:  # a test may have started another
                 end(one)
 
 
 @contextlib.contextmanager
-def running_all(*settings: str, device: bool = True) -> Iterator[tuple[GatewayRig, FakeEngine, FakeSpeaker]]:
-    """A gateway with an engine and a speaker that it knows of."""
-    with running_gateway(*settings) as rig:
-        engine, speaker = FakeEngine(rig.run_dir), FakeSpeaker(rig.run_dir, device=device)
+def running_all(*settings: str, device: bool = True) -> Iterator[tuple[GatewayHarness, FakeEngine, FakeSpeaker]]:
+    """A gateway with an engine and a speaker that are ready."""
+    with running_gateway(*settings) as gateway:
+        engine, speaker = FakeEngine(gateway.run_dir), FakeSpeaker(gateway.run_dir, device=device)
         try:
-            rig.when("ready", lambda info: info["voices"]["glow"]["ready"])
-            rig.when("a speaker", lambda info: info["roles"]["speaker"]["alive"] == device)
-            yield rig, engine, speaker
+            gateway.wait_for("ready", lambda found: found.voices["glow"].ready)
+            gateway.wait_for("a speaker", lambda found: found.roles["speaker"].alive == device)
+            yield gateway, engine, speaker
         finally:
             engine.crash()
             speaker.crash()

@@ -1,7 +1,7 @@
-"""An engine and a speaker for tests of the gateway: threads that speak ipc.py, fast and exactly predictable.
+"""A fake engine and a fake speaker for tests of the gateway: threads that use the messages of ipc.py, fast and predictable.
 
-The engine's samples depend on the seed, on the absolute index, and on the frames of a short history, as a network's do:
-an engine that starts in the middle gives wrong samples until it has seen that history, and right ones from there on.
+The samples of the engine depend on the seed, on the absolute index, and on the frames of a short history, as those of a
+network do. An engine that starts in the middle gives wrong samples until it has that history, and right ones from then on.
 """
 
 import threading
@@ -26,7 +26,7 @@ def frames(count: int, seed: int = 0) -> Array:
 
 
 def rendered(seed: int, mel: Array, first_frame: int = 0) -> Array:
-    """What the engine makes of frames that begin at `first_frame`, knowing nothing before them: [frames * HOP]."""
+    """The samples of frames that begin at `first_frame`, without history before them: [frames * HOP]."""
     padded = np.concatenate([np.zeros(HISTORY), mel[:, 0].astype(np.float64)])
     context = np.stack([padded[i : i + len(mel)] for i in range(HISTORY + 1)]).sum(0)
     index = np.arange(first_frame * HOP, (first_frame + len(mel)) * HOP)
@@ -34,9 +34,9 @@ def rendered(seed: int, mel: Array, first_frame: int = 0) -> Array:
 
 
 class FakeRole:
-    """A thread with a DEALER to the gateway. `crash` is a kill -9: its state is gone and nothing is said.
+    """A thread with a DEALER to the gateway. `crash` is like kill -9: its state is lost and nothing is sent.
 
-    While `hung` is set it neither reads nor speaks, as a stopped process does.
+    While `hung` is set it neither reads nor sends, as a stopped process does.
     """
 
     identity: bytes
@@ -59,20 +59,20 @@ class FakeRole:
             self._socket.setsockopt(zmq.IDENTITY, self.identity)
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.connect(self._endpoint)
-            told_s = 0.0
+            sent_s = 0.0
             while not self._ended.is_set():
                 if self.hung.is_set():
                     self._ended.wait(0.005)
                     continue
-                if time.monotonic() - told_s > 0.5:
-                    told_s = time.monotonic()
-                    self._say(self.hello())
+                if time.monotonic() - sent_s > 0.5:
+                    sent_s = time.monotonic()
+                    self._send(self.hello())
                 if self._socket.poll(5):
                     self.take(ipc.decode(self._socket.recv_multipart()))
-                self.turn()
+                self.step()
             self._socket.close()
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         self._socket.send_multipart(ipc.encode(message))
 
     def hello(self) -> Message:
@@ -81,8 +81,8 @@ class FakeRole:
     def take(self, message: Message) -> None:
         raise NotImplementedError
 
-    def turn(self) -> None:
-        """What is to be done now and then."""
+    def step(self) -> None:
+        """Called after every message, and every 5 ms."""
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Rendering:
 
 
 class FakeEngine(FakeRole):
-    """Renders at once; `hold` makes it wait, as a busy network does."""
+    """Renders at once. While `hold` is set it waits, as a busy network does."""
 
     name = "engine"
 
@@ -114,7 +114,7 @@ class FakeEngine(FakeRole):
         super().__init__(run_dir)
 
     def fail_next(self, text: str, at_start: bool = True) -> None:
-        """Give up the next stream that frames arrive for; its first ones, or any."""
+        """Fail the next stream that frames arrive for; with `at_start`, only one whose first frames arrive."""
         self._failure, self._fails_at_start = text, at_start
 
     def hello(self) -> Message:
@@ -123,14 +123,14 @@ class FakeEngine(FakeRole):
             whole_utterance=False, default=True, history_frames=HISTORY, capacity=self.capacity,
         )  # fmt: skip
         if self.refuses:
-            degraded = Degradation(level=3, refuses=True, reason="all its chunks are late")
-            self._say(ipc.Load(ipc.EngineLoad(streams=len(self.streams), busy=1.0, level=3, degraded=degraded)))
+            degraded = Degradation(level=3, refuses=True, reason="all chunks are late")
+            self._send(ipc.Load(ipc.EngineLoad(streams=len(self.streams), busy=1.0, level=3, degraded=degraded)))
         return ipc.Ready(voice="glow", info=info, instance=self.instance, device=self.device)
 
     def take(self, message: Message) -> None:
         match message:
             case ipc.Frames() if self._failure and (message.first_frame == 0 or not self._fails_at_start):
-                self._say(ipc.Failed(key=message.key, text=self._failure))
+                self._send(ipc.Failed(key=message.key, text=self._failure))
                 self._failure = ""
                 del self.streams[message.key]
             case ipc.Start():
@@ -146,9 +146,9 @@ class FakeEngine(FakeRole):
                 self.streams.pop(message.key, None)
             case ipc.DropAll():
                 self.streams.clear()
-        self.turn()
+        self.step()
 
-    def turn(self) -> None:
+    def step(self) -> None:
         if not self.hold.is_set():
             for key in list(self.streams):
                 self._render(key, self.streams[key])
@@ -164,7 +164,7 @@ class FakeEngine(FakeRole):
         audio, first = window[(stream.done - begin) * HOP :], (stream.first_frame + stream.done) * HOP
         stream.done = end
         client_ns, gateway_ns, engine_ns = stream.stamps
-        self._say(
+        self._send(
             ipc.Pcm(
                 key, first, len(audio), last, stream.first_frame + end, client_ns, gateway_ns, engine_ns,
                 max(start_ns, engine_ns), time.monotonic_ns(), 1, audio,
@@ -185,7 +185,7 @@ class Track:
 
 
 class FakeSpeaker(FakeRole):
-    """Plays `speed` times as fast as sound; `heard` keeps what was played of each stream, in the order of their keys."""
+    """Plays `speed` times as fast as a device; `heard` keeps what was played of each stream, by its key."""
 
     identity, name = b"speaker", "speaker"
 
@@ -213,16 +213,16 @@ class FakeSpeaker(FakeRole):
             case ipc.Pause() | ipc.Resume() if track := self.tracks.get(message.key):
                 track.paused = isinstance(message, ipc.Pause)
             case ipc.Flush() if track := self.tracks.get(message.key):
-                self._play(message.key, track, min(message.fade_samples, len(track.audio)), tell=False)
+                self._play(message.key, track, min(message.fade_samples, len(track.audio)), report=False)
                 del self.tracks[message.key]
-                self._say(ipc.Flushed(key=message.key, last_sample_played=track.at - 1, dropped=len(track.audio)))
+                self._send(ipc.Flushed(key=message.key, last_sample_played=track.at - 1, dropped=len(track.audio)))
             case ipc.Detach():
                 self.tracks.pop(message.key, None)
                 self.detached.append(message.key)
             case ipc.DetachAll():
                 self.tracks.clear()
 
-    def turn(self) -> None:
+    def step(self) -> None:
         now_s = time.monotonic()
         samples = int((now_s - self._played_s) * RATE * self.speed)
         if samples < 100:
@@ -232,13 +232,13 @@ class FakeSpeaker(FakeRole):
             if not track.paused:
                 self._play(key, track, min(samples, len(track.audio)))
 
-    def _play(self, key: int, track: Track, samples: int, tell: bool = True) -> None:
+    def _play(self, key: int, track: Track, samples: int, report: bool = True) -> None:
         self.heard[key] = np.concatenate([self.heard[key], track.audio[:samples]])
         track.at, track.audio = track.at + samples, track.audio[samples:]
-        if not tell:
+        if not report:
             return
         if track.ended and not len(track.audio):
             del self.tracks[key]
-            self._say(ipc.Played(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
+            self._send(ipc.Played(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
         elif samples:
-            self._say(ipc.Position(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))
+            self._send(ipc.Position(key=key, samples=track.at, t_dac_ns=time.monotonic_ns()))

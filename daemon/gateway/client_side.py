@@ -1,0 +1,119 @@
+"""What the client of a stream does to it: frames, end, flush, pause, gain, close.
+
+Rules: no socket and no clock. A message that cannot be used becomes a numbered error for the client, and the stream
+continues; only the 17th refused mel of an utterance ends it.
+"""
+
+import numpy as np
+
+from glowd.daemon import wire
+from glowd.daemon.gateway.engine_side import EngineSide
+from glowd.daemon.gateway.phases import Event, Phase
+from glowd.daemon.gateway.session_state import SessionState
+from glowd.daemon.gateway.sink_side import SinkSide
+from glowd.daemon.gateway.sinks import AudioChunk
+from glowd.daemon.wire import WireError
+
+
+class ClientSide:
+    """The messages of a stream's client."""
+
+    def __init__(self, state: SessionState, engine: EngineSide, sinks: SinkSide) -> None:
+        self._state, self._engine, self._sinks = state, engine, sinks
+
+    def mel(self, message: wire.Mel, now_ns: int) -> None:
+        """Accept frames and pass them on to the engine."""
+        state = self._state
+        try:
+            state.check(Event.FRAMES, message.generation)
+            chunk = state.utterance.take(message, now_ns)
+        except WireError as fault:
+            self.refuse_mel(fault, message)
+            return
+        if not self._begin(Event.FRAMES):
+            return
+        state.meter.frames(now_ns)
+        self._engine.send(chunk)
+        self._sinks.settle()
+
+    def refuse_mel(self, fault: WireError, mel: wire.Mel | None = None) -> None:
+        """Reject a mel (None: it could not be decoded). It uses no credit; after MAX_REFUSALS the utterance fails.
+
+        A mel that was sent before its utterance ended or was flushed does not count against the running one.
+        """
+        state = self._state
+        if state.phase.is_flushing or (mel is not None and mel.generation < state.utterance.number):
+            self._report(fault)
+        elif state.utterance.refuse(mel):
+            state.fail(fault.code, f"{fault.text}; that was one refusal too many")
+        else:
+            state.replies.fault(state.utterance.number, fault, state.utterance.frames_in)
+
+    def end(self, message: wire.End) -> None:
+        """The client has no more frames."""
+        state = self._state
+        try:
+            state.check(Event.END, message.generation)
+            state.utterance.end(message)
+        except WireError as fault:
+            self._report(fault)
+            return
+        if not self._begin(Event.END):
+            return
+        if state.utterance.frames_in:
+            self._engine.finish()
+        else:
+            self._end_empty()
+        self._sinks.settle()
+
+    def _end_empty(self) -> None:
+        """An utterance without frames has one empty chunk of audio, and needs no engine."""
+        self._state.drop_from_engine()
+        self._state.advance(Event.RENDER_LAST)
+        self._sinks.deliver(AudioChunk(0, np.zeros(0, np.float32), True))
+
+    def flush(self, message: wire.Flush) -> None:
+        """Barge-in by the client of the stream. A second flush of the same utterance changes nothing."""
+        state = self._state
+        if state.phase.is_flushing and message.generation == state.utterance.number:
+            return
+        try:
+            state.check(Event.FLUSH, message.generation)
+        except WireError as fault:
+            state.replies.fault(state.utterance.number, fault)
+            return
+        self._sinks.flush(Event.FLUSH, message.fade_ms)
+
+    def flush_by_other(self, fade_ms: int) -> None:
+        """Barge-in by another client. The stream's own client is not blamed for what it sends until it learns of it."""
+        if not self._state.phase.is_flushing:
+            self._sinks.flush(Event.FLUSH_BY_OTHER, fade_ms)
+
+    def pause(self, paused: bool) -> None:
+        """Hold the position in every sink, or continue."""
+        self._state.paused = paused
+        self._state.sinks.pause(paused)
+        self._sinks.settle()
+
+    def gain(self, gain_db: float) -> None:
+        """Set the volume on the device, for this utterance and later ones."""
+        self._state.gain_db = gain_db
+        if device := self._state.sinks.device:
+            device.set_gain(gain_db)
+
+    def _begin(self, event: Event) -> bool:
+        """Enter the next phase; with the first message of an utterance, open its sinks and start it in the engine.
+
+        Returns False if a sink could not be opened; the utterance has failed then.
+        """
+        is_first = self._state.phase is Phase.IDLE
+        self._state.advance(event)
+        if is_first and not self._sinks.open():
+            return False
+        if is_first:
+            self._engine.start()
+        return True
+
+    def _report(self, fault: WireError) -> None:
+        if self._state.phase is not Phase.SILENCED:
+            self._state.replies.fault(self._state.utterance.number, fault)

@@ -1,0 +1,95 @@
+"""What the engine of a stream does for it: samples, failures, and going on in another engine.
+
+Rules: no socket and no clock. What an engine sends of an utterance that does not need it any more is ignored.
+"""
+
+from collections.abc import Iterator
+
+from glowd.daemon import ipc
+from glowd.daemon.gateway.metrics import stamps_of
+from glowd.daemon.gateway.phases import Event, Phase
+from glowd.daemon.gateway.session_state import SessionState
+from glowd.daemon.gateway.sink_side import SinkSide
+from glowd.daemon.gateway.sinks import AudioChunk
+from glowd.daemon.gateway.utterance import MelChunk
+from glowd.daemon.wire import Code
+from glowd.daemon.wire.fields import Array
+
+MAX_CHUNK_SAMPLES = 1 << 14
+
+
+class EngineSide:
+    """The messages to and from the engine that renders a stream."""
+
+    def __init__(self, state: SessionState, sinks: SinkSide) -> None:
+        self._state, self._sinks = state, sinks
+
+    # -------------------------------------------------------------- to the engine
+
+    def start(self) -> None:
+        """Start the utterance in the engine, at its beginning or where another engine must continue."""
+        asked, utterance = self._state.asked, self._state.utterance
+        self._state.ports.to_engine(
+            ipc.Start(
+                key=utterance.key,
+                seed=asked.seed,
+                first_frame=utterance.replay_from,
+                sigma=max(-1.0, asked.sigma),
+            )
+        )
+
+    def send(self, chunk: MelChunk) -> None:
+        """Pass frames on."""
+        self._state.ports.to_engine(chunk.message(self._state.utterance.key))
+
+    def finish(self) -> None:
+        """Tell the engine that no more frames follow."""
+        self._state.ports.to_engine(ipc.Finish(key=self._state.utterance.key))
+
+    def drop(self) -> None:
+        """Tell the engine that another one renders the stream: it may be dead, or hang and come back."""
+        self._state.drop_from_engine()
+
+    def resume(self) -> None:
+        """Give an engine that does not know the stream what it needs to continue exactly where the last one stopped."""
+        if not self._state.phase.needs_engine:
+            return
+        self.start()
+        for chunk in self._state.utterance.replay():
+            self.send(chunk)
+        if self._state.phase is Phase.ENDING:
+            self.finish()
+
+    # ------------------------------------------------------------ from the engine
+
+    def pcm(self, message: ipc.Pcm, now_ns: int) -> None:
+        """Deliver samples of the running utterance."""
+        state = self._state
+        if not state.phase.needs_engine:
+            return
+        first_sample = state.utterance.samples_made
+        try:
+            audio = state.utterance.accept_pcm(message)
+            if message.last:
+                state.advance(Event.RENDER_LAST)
+        except ValueError as error:
+            state.fail(Code.INTERNAL, f"the engine broke the timeline: {error}")
+            return
+        state.meter.rendered(message, len(audio), now_ns)
+        stamps = stamps_of(message, now_ns)
+        if all(self._sinks.deliver(chunk) for chunk in _chunks(first_sample, audio, message.last, stamps)):
+            self._sinks.settle()
+
+    def failed(self, code: Code, text: str) -> None:
+        """The engine has given up the stream, or is lost. It does not matter once all samples are rendered."""
+        if self._state.phase.needs_engine:
+            self._state.fail(code, text)
+
+
+def _chunks(first_sample: int, audio: Array, last: bool, stamps: dict[str, int]) -> Iterator[AudioChunk]:
+    """Audio in chunks of at most MAX_CHUNK_SAMPLES; an empty one only where it is the last."""
+    for begin in range(0, max(1, len(audio)), MAX_CHUNK_SAMPLES):
+        part = audio[begin : begin + MAX_CHUNK_SAMPLES]
+        is_last = last and begin + len(part) == len(audio)
+        if len(part) or is_last:
+            yield AudioChunk(first_sample + begin, part, is_last, stamps)

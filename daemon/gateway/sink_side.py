@@ -1,0 +1,128 @@
+"""What the sinks of a stream do: they are opened, take audio, deliver it, and report; the device also fades and fails.
+
+Rules: no socket and no clock. What the sinks have delivered decides when credit is granted and when an utterance ends.
+"""
+
+from glowd.daemon import ipc
+from glowd.daemon.gateway.phases import Event, Phase
+from glowd.daemon.gateway.session_state import SessionState
+from glowd.daemon.gateway.sinks import AudioChunk, DeviceSink, FileSink, NullSink, Sink, SocketSink
+from glowd.daemon.wire import Code, WireError
+
+ENGINE_SLACK_NS = 100_000_000
+"""Frames that arrived at least this long before the device needed them were in time: the engine was late."""
+
+
+class SinkSide:
+    """The sinks of a stream's utterance, and the messages of the speaker."""
+
+    def __init__(self, state: SessionState) -> None:
+        self._state = state
+
+    # ------------------------------------------------------------------ audio out
+
+    def open(self) -> bool:
+        """Open the sinks of a new utterance. Returns False if one could not be opened; the utterance has failed then."""
+        state = self._state
+        try:
+            for name in dict.fromkeys(state.asked.sinks):
+                state.sinks.add(self._sink(name), state.paused)
+        except WireError as fault:
+            state.fail(fault.code, fault.text)
+            return False
+        state.underruns = 0
+        state.replies.begin()
+        state.meter.begin()
+        return True
+
+    def _sink(self, name: str) -> Sink:
+        state, number = self._state, self._state.utterance.number
+        kind, _, file = name.partition(":")
+        if kind == "device":
+            return DeviceSink(state.ports.to_speaker, state.utterance.key, state.gain_db, state.prefill_samples)
+        if kind == "socket":
+            return SocketSink(lambda chunk: state.replies.try_owner(number, chunk))
+        if kind == "file":
+            return FileSink(state.ports.recordings, file if number == 0 else f"{file}-{number}", state.rate_hz)
+        return NullSink()
+
+    def deliver(self, chunk: AudioChunk) -> bool:
+        """Give audio to the sinks and the listeners. Returns False if a sink failed; the utterance has failed then."""
+        try:
+            self._state.sinks.write(chunk)
+        except WireError as fault:
+            self._state.fail(fault.code, fault.text)
+            return False
+        self._state.replies.to_listeners(self._state.utterance.number, chunk)
+        return True
+
+    def settle(self) -> None:
+        """After a delivery: end the utterance or grant credit, free frames, and announce the state."""
+        state = self._state
+        state.sinks.pump()
+        if state.phase is Phase.RENDERED and state.sinks.finished:
+            state.played()
+            return
+        delivered = state.sinks.delivered_samples
+        if state.phase.has_begun and not state.phase.is_flushing:
+            state.utterance.forget(delivered)
+        if state.phase is Phase.SENDING and (frames := state.utterance.credit(delivered)) > 0:
+            state.replies.credit(state.utterance.number, frames)
+        state.announce()
+
+    def flush(self, event: Event, fade_ms: int) -> None:
+        """Barge-in: the device fades out. Without a device that plays, the utterance has ended."""
+        state, device = self._state, self._state.sinks.device
+        state.drop_from_engine()
+        state.advance(event)
+        if device is None or device.finished:
+            state.flushed(state.sinks.heard_samples - 1)
+            return
+        device.flush(fade_ms * state.rate_hz // 1000)
+        state.announce()
+
+    # ------------------------------------------------------------ from the speaker
+
+    def position(self, message: ipc.Position) -> None:
+        """The device has played up to a sample."""
+        if device := self._state.sinks.device:
+            device.position(message.samples)
+            self._state.meter.position(message)
+            self.settle()
+
+    def underrun(self, message: ipc.Underrun) -> None:
+        """The device had nothing to play: count it, and whether client or engine was late."""
+        arrived_ns = self._state.utterance.arrival_ns(message.sample)
+        in_time = arrived_ns is not None and arrived_ns + ENGINE_SLACK_NS < message.t_ns
+        self._state.meter.underrun("engine" if in_time else "client", message.missing_samples)
+        self._state.underruns += 1
+
+    def played(self, message: ipc.Played) -> None:
+        """The device has played everything."""
+        if device := self._state.sinks.device:
+            device.played(message.samples)
+            if self._state.phase.is_flushing:  # it had played everything before it read the flush
+                self._state.flushed(message.samples - 1)
+            else:
+                self.settle()
+
+    def flushed(self, message: ipc.Flushed) -> None:
+        """The device has faded out."""
+        if self._state.phase.is_flushing:
+            self._state.flushed(message.last_sample_played)
+
+    def resume(self) -> None:
+        """A speaker that does not know the stream has started: play on where the last one stopped; a flush is over."""
+        device = self._state.sinks.device
+        if device is not None and self._state.phase.is_flushing:
+            self._state.flushed(device.delivered_samples - 1)
+        elif device is not None and not device.finished:
+            device.attach()
+
+    def device_lost(self, text: str) -> None:
+        """The device will not come back. It does not matter once it has played everything; a flush is over."""
+        device = self._state.sinks.device
+        if device is not None and self._state.phase.is_flushing:
+            self._state.flushed(device.delivered_samples - 1)
+        elif device is not None and not device.finished:
+            self._state.fail(Code.DEVICE_LOST, text)
