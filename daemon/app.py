@@ -22,6 +22,7 @@ from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import config_arguments
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
+from glowd.daemon.runtime.status import READY
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
 
@@ -91,17 +92,21 @@ def _engines(voice: VoiceSettings) -> str:
 
 
 def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
-    """The roles in the order of their start: the gateway, the engines of each voice, the speaker."""
+    """The roles in the order of their start: the gateway, the engines of each voice, the speaker.
 
-    def spec(name: str, role: str, *more: str) -> RoleSpec:
+    Only the default voice is needed: it is the voice of streams that name none.
+    """
+
+    def command(role: str, *more: str) -> tuple[str, ...]:
         # -P: a file in the working directory must not replace a module.
-        return RoleSpec(
-            name, (sys.executable, "-P", "-m", f"glowd.daemon.{role}", "--run-dir", str(directory), *more, *arguments)
-        )
+        return (sys.executable, "-P", "-m", f"glowd.daemon.{role}", "--run-dir", str(directory), *more, *arguments)
 
-    engines = [spec(f"engine:{name}", "engine", "--engine", name) for name in config.engines]
-    speaker = [[spec("speaker", "speaker")]] if config.speaker.enabled else []
-    return [[spec("gateway", "gateway")], engines, *speaker]
+    engines = [
+        RoleSpec(f"engine:{name}", command("engine", "--engine", name), is_optional=spec.voice != config.default_voice)
+        for name, spec in config.engines.items()
+    ]
+    speaker = [[RoleSpec("speaker", command("speaker"))]] if config.speaker.enabled else []
+    return [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker]
 
 
 def run(config: Config, arguments: Sequence[str]) -> int:
@@ -129,12 +134,13 @@ async def supervise(config: Config, directory: Path, arguments: Sequence[str]) -
 
 
 def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: float) -> None:
-    """Print the `glowd ready key=value ...` line, after `seconds` of starting."""
+    """Print the `glowd ready key=value ...` line, after `seconds` of starting. Voices that are away are not named."""
     found = addresses(config.server, directory)
+    ready = {spec.voice for name, spec in config.engines.items() if supervisor.state(f"engine:{name}").state == READY}
     line = ReadyLine(
         endpoint=found.clients,
         telemetry=found.telemetry,
-        voices=tuple(config.voices),
+        voices=tuple(voice for voice in config.voices if voice in ready),
         device=str(supervisor.info("speaker").get("device") or "none"),
         seconds=seconds,
     )

@@ -54,11 +54,19 @@ def config_arguments() -> argparse.ArgumentParser:
     return parser
 
 
+class CannotStart(Exception):
+    """A role cannot do its work, for the reason in the text, which is for people. `settings`: it could not anywhere."""
+
+    def __init__(self, text: str, settings: bool = False) -> None:
+        super().__init__(text)
+        self.settings = settings
+
+
 class Role:
     """A running role process. Owner: its main thread; `stopping` is for any thread."""
 
-    def __init__(self, name: str, config: Config, run_dir: Path, engine: str) -> None:
-        self.name, self.config, self.run_dir, self.engine = name, config, run_dir, engine
+    def __init__(self, name: str, config: Config, run_dir: Path, engine: str, is_trial: bool = False) -> None:
+        self.name, self.config, self.run_dir, self.engine, self.is_trial = name, config, run_dir, engine, is_trial
         self.instance = secrets.randbits(48)
         """Identifies this process, so that the gateway notices that a role was restarted."""
         self.stopping = threading.Event()
@@ -75,6 +83,7 @@ class Role:
             "--run-dir", type=Path, required=True, metavar="DIR", help="directory of the daemon's sockets"
         )
         parser.add_argument("--engine", default="", metavar="NAME", help="engine: its name in the configuration")
+        parser.add_argument("--trial", action="store_true", help="engine: end when it is ready, without a gateway")
         arguments = parser.parse_args(argv)
         try:
             config = load(arguments.config, arguments.set)
@@ -85,7 +94,7 @@ class Role:
             sys.exit(EXIT_FAILED)
         setup_logging(arguments.engine or name, config.log.level)
         set_niceness(NICENESS.get(name, 0))
-        role = cls(name, config, arguments.run_dir.absolute(), arguments.engine)
+        role = cls(name, config, arguments.run_dir.absolute(), arguments.engine, arguments.trial)
         role._take_over()
         return role
 
@@ -157,6 +166,9 @@ class Role:
         """The edge of the process: an exception is logged and reported, and ends the process with status 1."""
         if error is None or isinstance(error, SystemExit):
             return
+        if isinstance(error, CannotStart):  # the supervisor logs the reason
+            self.failed(str(error), error.settings)
+            sys.exit(EXIT_FAILED)
         log.error("%s gives up", self.name, exc_info=error)
         self.failed(f"{type(error).__name__}: {error}")
         sys.exit(EXIT_FAILED)

@@ -111,6 +111,17 @@ with Role.start("engine") as role:
         assert r"ValueError: peer said \x1b[31m\nred]" in err
 
 
+def test_expected_reason_is_reported_without_traceback() -> None:
+    failing = """
+from glowd.daemon.runtime.role import CannotStart, Role
+with Role.start("engine") as role:
+    raise CannotStart("no rate", settings=True)
+"""
+    with role(failing) as process:
+        out, err = process.communicate(timeout=WAIT_S)
+        assert (process.returncode, json.loads(out), err) == (1, {"failed": "no rate", "settings": True}, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
