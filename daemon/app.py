@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glowd.daemon.config import Config, ConfigError, VoiceSettings
 from glowd.daemon.config_reader import load
@@ -25,6 +26,9 @@ from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_d
 from glowd.daemon.runtime.status import READY
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
+
+if TYPE_CHECKING:
+    from glowd.daemon.doctor import Finding
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2
-    return report(config, arguments.command, arguments.json)
+    return report(config, arguments)
 
 
 def role_arguments(arguments: argparse.Namespace) -> list[str]:
@@ -58,23 +62,32 @@ def role_arguments(arguments: argparse.Namespace) -> list[str]:
     return config + [word for override in arguments.set for word in ("--set", override)]
 
 
-def report(config: Config, command: str, as_json: bool) -> int:
+def report(config: Config, arguments: argparse.Namespace) -> int:
     """`glowd doctor` and `glowd check`: print the findings; returns the exit status."""
     from glowd.daemon import doctor  # here, because the running daemon does not need its imports
 
-    examine = doctor.examine_machine if command == "doctor" else doctor.examine_config
-    findings = list(examine(config))
+    if arguments.command == "doctor":
+        engines = stages(config, run_dir(config.server), role_arguments(arguments))[1]
+        found = doctor.examine_machine(config, engines)
+    else:
+        found = doctor.examine_config(config)
+    findings = []
+    for finding in found:
+        findings.append(finding)
+        if not arguments.json:
+            print(as_lines(finding), flush=True)
     status = int(any(finding.state == "missing" for finding in findings))
-    if as_json:
+    if arguments.json:
         print(json.dumps({"ok": not status, "findings": [asdict(finding) for finding in findings]}, indent=2))
-        return status
-    for finding in findings:
-        print(f"{finding.state.ljust(8)} {finding.name}: {finding.text}")
-        if finding.remedy:
-            print(f"         -> {finding.remedy}")
-    if not status:
-        print("this machine can run glowd" if command == "doctor" else summary(config))
+    elif not status:
+        print("this machine can run glowd" if arguments.command == "doctor" else summary(config))
     return status
+
+
+def as_lines(finding: "Finding") -> str:
+    """A finding for the terminal, and below it what to do."""
+    line = f"{finding.state.ljust(8)} {finding.name}: {finding.text}"
+    return f"{line}\n         -> {finding.remedy}" if finding.remedy else line
 
 
 def summary(config: Config) -> str:
