@@ -7,8 +7,10 @@ missing, 2 wrong arguments or settings.
 
 import argparse
 import asyncio
+import contextlib
 import importlib.metadata
 import json
+import logging
 import signal
 import sys
 import time
@@ -19,16 +21,21 @@ from typing import TYPE_CHECKING
 
 from glowd.daemon.config import Config, ConfigError, VoiceSettings
 from glowd.daemon.config_reader import load
+from glowd.daemon.runtime.claim import Claim, ClaimLostError, claim
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import config_arguments
 from glowd.daemon.runtime.role_process import RoleSpec
-from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
+from glowd.daemon.runtime.rundir import addresses, prepare_run_dir, run_dir
 from glowd.daemon.runtime.status import READY
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
 
 if TYPE_CHECKING:
     from glowd.daemon.doctor import Finding
+
+RENEW_EVERY_S = 1.0
+
+log = logging.getLogger("glowd")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,23 +134,39 @@ def run(config: Config, arguments: Sequence[str]) -> int:
     setup_logging("glowd", config.log.level)
     directory = run_dir(config.server)
     prepare_run_dir(directory)
-    with claim(directory, addresses(config.server, directory)):
+    with claim(directory, addresses(config.server, directory)) as held:
         try:
-            asyncio.run(supervise(config, directory, arguments))
-        except StartError as error:
+            asyncio.run(supervise(config, directory, arguments, held))
+        except (StartError, ClaimLostError) as error:
             print(f"glowd: {error}", file=sys.stderr)
             return 1
     return 0
 
 
-async def supervise(config: Config, directory: Path, arguments: Sequence[str]) -> None:
-    """Run all roles; SIGINT and SIGTERM stop them, a second one kills them. Raises StartError."""
+async def supervise(config: Config, directory: Path, arguments: Sequence[str], held: Claim) -> None:
+    """Run all roles; SIGINT and SIGTERM stop them, a second one kills them. Raises StartError, ClaimLostError."""
     started_s = time.monotonic()
     supervisor = Supervisor(stages(config, directory, arguments), config.supervisor)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.request_stop)
+    renewing = asyncio.create_task(keep(held, supervisor))
     await supervisor.run(lambda: announce(config, directory, supervisor, time.monotonic() - started_s))
+    renewing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await renewing
+
+
+async def keep(held: Claim, supervisor: Supervisor) -> None:
+    """Renew the claim every second. If that cannot be, stop the daemon, which nobody could reach. Raises ClaimLostError."""
+    while True:
+        await asyncio.sleep(RENEW_EVERY_S)
+        try:
+            if held.renew():
+                log.warning("the run directory %s was emptied: its lock is made anew", held.directory)
+        except ClaimLostError:
+            supervisor.request_stop()
+            raise
 
 
 def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: float) -> None:

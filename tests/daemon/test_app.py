@@ -15,8 +15,9 @@ import pytest
 from glowd.daemon import app
 from glowd.daemon.config import Config
 from glowd.daemon.config_reader import load
+from glowd.daemon.runtime.claim import claim
 from glowd.daemon.runtime.role_process import RoleSpec
-from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir
+from glowd.daemon.runtime.rundir import addresses, prepare_run_dir
 from tests.patience import WAIT_S
 
 READY_THEN_WAIT = (
