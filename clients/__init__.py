@@ -1,4 +1,4 @@
-"""Peers of the daemon: the client library, glowctl, the demo. They know the wire protocol and nothing of the daemon.
+"""The client library. It knows the wire protocol (glowd.daemon.wire) and nothing else of the daemon.
 
 from glowd.clients import Client
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from glowd.clients.client import Client as Client
     from glowd.clients.errors import GlowdError as GlowdError
 
-_HOMES = {"Client": "glowd.clients.client", "AsyncClient": "glowd.clients.aio", "GlowdError": "glowd.clients.errors"}
+_MODULES = {"Client": "glowd.clients.client", "AsyncClient": "glowd.clients.aio", "GlowdError": "glowd.clients.errors"}
 __all__ = ["AsyncClient", "Client", "GlowdError"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'clients' has no attribute {name!r}; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    if name not in _MODULES:
+        raise AttributeError(f"module 'glowd.clients' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,7 +1,7 @@
 """The client for ordinary programs: blocking calls, safe to use from several threads.
 
-Rules: a thin driver over connection.py. One background thread owns the socket, keeps the heartbeat, and feeds the
-connection; callers run the connection's steps under one lock and wait for its news.
+Rules: a thin driver over connection.py. One background thread owns the socket and passes messages between it and the
+connection; callers run the connection's steps under one lock and wait until the thread has received something.
 
     with Client() as glow, glow.open(sinks=["device"]) as stream:
         for mel in my_tts("Hello"):
@@ -9,7 +9,7 @@ connection; callers run the connection's steps under one lock and wait for its n
 """
 
 import contextlib
-import socket as sockets_of_the_system
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 import zmq
 
 from glowd.clients import errors, transport
-from glowd.clients.connection import Channel, Connection, Heard, Inbox, Steps
+from glowd.clients.connection import Connection, ListenerState, Steps, StreamEvent
+from glowd.clients.stream_state import StreamState, StreamView
 from glowd.daemon import wire
+from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
 
@@ -33,12 +35,12 @@ class Client:
 
     def __init__(self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0) -> None:
         self.endpoint, self.timeout_s = endpoint or wire.default_endpoint(), timeout_s
-        self._connection = Connection(name or transport.program_name(), time.monotonic_ns)
+        self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns)
         self._changed = threading.Condition()
-        self._wake, woken = sockets_of_the_system.socketpair()
+        self._wake, wakeup = socket.socketpair()
         self._wake.setblocking(False)
-        self._stopping, self._opened = False, 0
-        self._thread = threading.Thread(target=self._serve, args=(woken,), name="glowd-client", daemon=True)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run_thread, args=(wakeup,), name="glowd-client", daemon=True)
         self._thread.start()
         try:
             self.welcome = self.run(self._connection.greet(), timeout_s)
@@ -51,19 +53,18 @@ class Client:
 
     def open(
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
-        gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, mel_format: dict[str, Any] | None = None,
+        gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, format: Format = None,
+        strict: bool = False, allow_approximate: bool = False,
     ) -> "Stream":  # fmt: skip
         """A new stream. Sinks: "device", "socket" (see Stream.audio), "null", "file:NAME".
 
-        `mel_format`, if given, is compared with the voice's. Raises Refused with the daemon's reason.
+        `format` says what the frames are, if they are not the voice's own: a preset ("matcha"; see `glowctl formats`), or
+        keys of PROTOCOL.md, Mel formats. The daemon converts them; those with other bands only with `allow_approximate`.
+        `strict`: implausible frames are an error, not a warning. Raises Refused, or MelError for a format, with the
+        daemon's reason.
         """
-        with self._changed:
-            self._opened += 1
-            number = self._opened
-        request = wire.Open(
-            name or transport.stream_name(self._connection.client, number), voice, mel_format or {}, list(sinks),
-            seed, gain_db, prefill_ms, sigma,
-        )  # fmt: skip
+        stated = statement_map(format, strict=strict, allow_approximate=allow_approximate)
+        request = wire.Open(name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma)
         return Stream(self, self.run(self._connection.open(request), self.timeout_s))
 
     def listen(self, stream: str = "*") -> "Listener":
@@ -71,7 +72,7 @@ class Client:
         return Listener(self, self.call(lambda: self._connection.listen(stream)))
 
     def status(self) -> wire.State:
-        """The daemon's state and what it tells about itself."""
+        """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
         return self.run(self._connection.status(), self.timeout_s)
 
     def ping(self) -> int:
@@ -84,7 +85,7 @@ class Client:
             self._connection.leave()
             self._stopping = True
             self._changed.notify_all()
-        self._poke()
+        self._wake_thread()
         self._thread.join()
         self._wake.close()
 
@@ -107,162 +108,127 @@ class Client:
                     result: T = done.value
                     return result
                 finally:
-                    self._poke()
+                    self._wake_thread()
                 if self._stopping:
-                    raise errors.GlowdError("this client was closed")
+                    raise errors.GlowdError("this client is closed; make a new one")
                 left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
                 if not self._changed.wait(left_s):
-                    raise errors.WaitTimeout(f"the daemon did not do this within {timeout_s:g} s")
+                    raise errors.wait_timeout(timeout_s)
 
     def call(self, action: Callable[[], T]) -> T:
-        """Do something with the connection that needs no waiting."""
+        """Run an action on the connection that needs no waiting."""
         with self._changed:
             self._connection.check()
             result = action()
-        self._poke()
+        self._wake_thread()
         return result
 
-    def _poke(self) -> None:
+    def _wake_thread(self) -> None:
         if self._connection.outbox or self._stopping:
-            with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
+            with contextlib.suppress(OSError):  # full: the thread wakes anyway; closed: it has ended
                 self._wake.send(b"x")
 
     # ---- the background thread
 
-    def _serve(self, woken: sockets_of_the_system.socket) -> None:
+    def _run_thread(self, wakeup: socket.socket) -> None:
         context = zmq.Context()
         dealer = context.socket(zmq.DEALER)
         transport.configure(dealer)
-        monitor = dealer.get_monitor_socket(transport.WATCHED)
-        poller = zmq.Poller()
-        for source in (dealer, monitor, woken):
-            poller.register(source, zmq.POLLIN)
+        monitor = dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         try:
             dealer.connect(self.endpoint)
-            self._exchange(poller, dealer, monitor, woken)
+            self._exchange(dealer, monitor, wakeup)
         except zmq.ZMQError as fault:
-            self._lost(f"cannot connect to {self.endpoint}: {fault}")
+            with self._changed:
+                self._connection.fail(f"cannot connect to {self.endpoint}: {fault}")
+                self._changed.notify_all()
         finally:
             dealer.disable_monitor()
-            context.destroy(
-                linger=0 if self._connection.failure or not self._connection.welcome else transport.LINGER_MS
-            )
-            woken.close()
+            context.destroy(linger=transport.LINGER_MS if self._connection.usable else 0)
+            wakeup.close()
 
-    def _exchange(
-        self, poller: zmq.Poller, dealer: "zmq.Socket[bytes]", monitor: Any, woken: sockets_of_the_system.socket
-    ) -> None:
-        heard_s = pinged_s = time.monotonic()
-        while not (self._stopping and not self._connection.outbox):
-            ready = dict(poller.poll(int(1000 * min(1.0, transport.PING_EVERY_S))))
-            now_s = time.monotonic()
-            if woken.fileno() in ready:
-                woken.recv(4096)
-            if dealer in ready:
-                heard_s = now_s
-                self._receive(dealer)
-            if monitor in ready:
-                event = monitor.recv_multipart()
-                if self._connection.welcome:
-                    self._lost(transport.why_lost(event, self.endpoint))
-                    break
-            if now_s - pinged_s > transport.PING_EVERY_S:
-                pinged_s = now_s
-                with self._changed:
-                    self._connection.beat()
-            if now_s - heard_s > transport.SILENCE_S and self._connection.welcome:
-                self._lost(f"the daemon at {self.endpoint} has said nothing for {transport.SILENCE_S:g} s")
-                break
+    def _exchange(self, dealer: "zmq.Socket[bytes]", monitor: Any, wakeup: socket.socket) -> None:
+        """Pass messages both ways until the client closes or the connection fails."""
+        poller = zmq.Poller()
+        for source in (dealer, monitor, wakeup):
+            poller.register(source, zmq.POLLIN)
+        while not (self._connection.failure or (self._stopping and not self._connection.outbox)):
+            ready = dict(poller.poll(int(1000 * min(1.0, self._connection.PING_EVERY_S))))
+            if wakeup.fileno() in ready:
+                wakeup.recv(4096)
             with self._changed:
+                if dealer in ready:
+                    self._receive(dealer)
+                if monitor in ready:
+                    self._connection.transport_lost(transport.loss_reason(monitor.recv_multipart(), self.endpoint))
+                self._connection.tick()
                 while self._connection.outbox:
                     dealer.send_multipart(self._connection.outbox.popleft())
+                if dealer in ready or self._connection.failure:
+                    self._changed.notify_all()
 
     def _receive(self, dealer: "zmq.Socket[bytes]") -> None:
-        with self._changed:
-            with contextlib.suppress(zmq.Again):
-                while True:
-                    self._connection.receive(dealer.recv_multipart(zmq.NOBLOCK))
-            self._changed.notify_all()
-
-    def _lost(self, why: str) -> None:
-        with self._changed:
-            self._connection.lost(why)
-            self._changed.notify_all()
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._connection.receive(dealer.recv_multipart(zmq.NOBLOCK))
 
 
-class Stream:
+class Stream(StreamView):
     """Speaks one utterance after the other. As a context manager it plays to the end; an exception flushes instead."""
 
-    def __init__(self, client: Client, channel: Channel) -> None:
-        self._client, self._channel, self._connection = client, channel, client._connection
-        assert channel.opened is not None, "Client.open waits for it"
-        self.name, self.voice = channel.name, channel.opened.voice
-        self.rate_hz, self.hop = channel.opened.rate_hz, channel.opened.hop
-
-    @property
-    def generation(self) -> int:
-        """Number of the utterance that the next frames belong to."""
-        return self._channel.generation
-
-    @property
-    def credit_frames(self) -> int:
-        """Frames that can be sent without waiting."""
-        return self._channel.credit_frames
-
-    @property
-    def state(self) -> str:
-        """The daemon's last word on the stream: "playing", "starved", ..."""
-        return self._channel.state
+    def __init__(self, client: Client, state: StreamState) -> None:
+        super().__init__(state)
+        self._client = client
 
     def send(self, mel: object, timeout_s: float | None = None) -> None:
         """Send frames, natural log: [frames, bins] float32, or one frame [bins]. Waits for credit.
 
         Raises ValueError for frames of another shape or range; Interrupted when another thread flushed meanwhile.
         """
-        self._client.run(self._channel.send_mel(mel), timeout_s)
+        self._client.run(self._state.send_mel(mel), timeout_s)
 
     def end(self) -> None:
         """No more frames in this utterance. Does not wait; the next `send` begins the next utterance."""
-        self._client.call(lambda: self._channel.end())
+        self._client.call(self._state.end)
 
     def wait_played(self, timeout_s: float | None = None) -> wire.Played | wire.Flushed | None:
         """End the utterance and wait until its last sample has left every sink. None if it had no frames."""
-        return self._client.run(self._channel.wait_played(), timeout_s)
+        return self._client.run(self._state.wait_played(), timeout_s)
 
     def flush(self, fade_ms: int = 15) -> wire.Played | wire.Flushed:
         """Stop speaking now; returns what was heard. Played, if everything was."""
-        return self._client.run(self._channel.flush(fade_ms), self._client.timeout_s)
+        return self._client.run(self._state.flush(fade_ms), self._client.timeout_s)
 
     def pause(self) -> None:
         """Hold the position, silently."""
-        self._tell(wire.Pause(self.name))
+        self._control(wire.Pause(self.name))
 
     def resume(self) -> None:
-        """Go on after `pause`."""
-        self._tell(wire.Resume(self.name))
+        """Continue after `pause`."""
+        self._control(wire.Resume(self.name))
 
     def gain(self, gain_db: float) -> None:
         """Set the volume on the device."""
-        self._tell(wire.Gain(self.name, gain_db))
+        self._control(wire.Gain(self.name, gain_db))
+
+    def _control(self, message: wire.Message) -> None:
+        self._client.call(lambda: self._state.control(message))
 
     def audio(self, timeout_s: float | None = None) -> Iterator[wire.Audio]:
-        """The audio of the utterance (needs the "socket" sink), piece by piece, until its end or flush.
+        """The audio of the utterance (needs the "socket" sink), chunk by chunk, until its end or flush.
 
         It is the utterance of the last frames that were sent; or the next one, if that one was read already.
         """
-        generation = self._channel.to_read()
-        while piece := self._client.run(self._channel.next_audio(generation), timeout_s):
-            yield piece
-            if piece.last:
+        generation = self._state.generation_to_read()
+        while chunk := self._client.run(self._state.next_audio(generation), timeout_s):
+            yield chunk
+            if chunk.last:
                 return
 
     def close(self) -> None:
-        """Give the stream back; what is still playing is faded out."""
+        """Close the stream; audio that is still playing is faded out."""
         with contextlib.suppress(errors.GlowdError):
-            self._client.call(lambda: self._connection.close(self._channel))
-
-    def _tell(self, message: wire.Message) -> None:
-        self._client.call(lambda: self._channel.tell(message))
+            self._client.call(lambda: self._client._connection.close(self._state))
 
     def __enter__(self) -> "Stream":
         return self
@@ -279,28 +245,29 @@ class Stream:
 
 
 class Listener:
-    """Audio of streams that may belong to others. A context manager and an iterator."""
+    """Audio of streams that may belong to other clients."""
 
-    def __init__(self, client: Client, inbox: Inbox) -> None:
-        self._client, self._inbox = client, inbox
+    def __init__(self, client: Client, state: ListenerState) -> None:
+        self._client, self._connection, self._state = client, client._connection, state
 
-    def events(self, timeout_s: float | None = None) -> Iterator[Heard]:
-        """Every piece of audio and every ending, without end. Raises WaitTimeout when none comes within `timeout_s`."""
+    def events(self, timeout_s: float | None = None) -> Iterator[StreamEvent]:
+        """Every chunk of audio and every ending, without end. Raises WaitTimeout when none comes within `timeout_s`."""
         while True:
-            yield self._client.run(self._client._connection.next_heard(self._inbox), timeout_s)
+            yield self._client.run(self._connection.next_event(self._state), timeout_s)
 
     def audio(self, timeout_s: float | None = None) -> Iterator[wire.Audio]:
-        """Every piece of audio, without end."""
-        return (heard for heard in self.events(timeout_s) if isinstance(heard, wire.Audio))
+        """Every chunk of audio, without end."""
+        return (event for event in self.events(timeout_s) if isinstance(event, wire.Audio))
 
     def flush(self, generation: int, fade_ms: int = 15) -> wire.Played | wire.Flushed:
         """Stop the stream's utterance of this number. Raises StreamError if it is not the running one."""
-        steps = self._client._connection.flush_heard(self._inbox, generation, fade_ms)
+        steps = self._connection.flush_listened(self._state, generation, fade_ms)
         return self._client.run(steps, self._client.timeout_s)
 
     def close(self) -> None:
+        """Stop listening."""
         with contextlib.suppress(errors.GlowdError):
-            self._client.call(lambda: self._client._connection.unlisten(self._inbox))
+            self._client.call(lambda: self._connection.unlisten(self._state))
 
     def __enter__(self) -> "Listener":
         return self

@@ -1,52 +1,63 @@
 """A client's side of the protocol, without I/O: what to send, what was received, what to wait for.
 
-Rules: knows no socket, thread or clock of its own. Bytes go in by `receive`, and come out of `outbox`.
-Everything that may have to wait is a generator ("steps"): it yields whenever only news from the daemon can help, and
-returns its result. A driver (client.py, aio.py) runs the steps and waits between them. Streams are in stream_state.py.
+Rules: knows no socket and no thread; the clock is given. Bytes go in by `receive` and come out of `outbox`; `tick` keeps
+the connection alive. Everything that may have to wait is a generator (`Steps`): it yields whenever it needs a new message
+from the daemon, and returns its result. A driver (client.py, aio.py) runs the steps and waits between them. Streams are
+in stream_state.py.
 """
 
+import dataclasses
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from glowd.clients import errors
 from glowd.clients.errors import GlowdError
-from glowd.clients.stream_state import Channel, Steps
+from glowd.clients.stream_state import Steps, StreamState
 from glowd.daemon import wire
 from glowd.daemon.wire import Audio, Flushed, Message, Played
 
-Heard = Audio | Played | Flushed
+StreamEvent = Audio | Played | Flushed
 
 log = logging.getLogger("glowd.client")
 
 
 @dataclass(slots=True, eq=False)
-class Inbox:
-    """What one listener has heard and not read yet. `stream` may be "*"."""
+class ListenerState:
+    """What one listener has received and not read yet. `stream` may be "*"."""
 
     stream: str
-    heard: deque[Heard] = field(default_factory=deque)
+    events: deque[StreamEvent] = field(default_factory=deque)
     failure: GlowdError | None = None
 
 
 class Connection:
-    """All streams of one client over one socket."""
+    """All streams of one client over one connection to the daemon."""
 
-    def __init__(self, client: str, now_ns: Callable[[], int]) -> None:
-        self.client, self._clock = client, now_ns
+    PING_EVERY_S = 5.0
+    SILENCE_S = 20.0
+    """A daemon that sends nothing for this long, though it is pinged, is gone."""
+
+    def __init__(self, client: str, endpoint: str, now_ns: Callable[[], int]) -> None:
+        self.client, self.endpoint, self._clock = client, endpoint, now_ns
         self.outbox: deque[list[bytes]] = deque()
         self.welcome: wire.Welcome | None = None
         self.failure: GlowdError | None = None
-        self.channels: dict[str, Channel] = {}
-        self.listeners: list[Inbox] = []
+        self.streams: dict[str, StreamState] = {}
+        self.listeners: list[ListenerState] = []
         self.daemon_states: deque[wire.State] = deque(maxlen=1)
         self.pong: wire.Pong | None = None
+        self._received_ns = self._pinged_ns = now_ns()
+        self._streams_named = 0
 
     def send(self, message: Message) -> None:
+        """Put a message into the outbox. Raises wire.LocalError for one that the protocol does not allow."""
         self.outbox.append(wire.encode(message))
 
     def now_ns(self) -> int:
+        """The time of the given clock."""
         return self._clock()
 
     def check(self) -> None:
@@ -54,50 +65,82 @@ class Connection:
         if self.failure:
             raise self.failure
 
-    def lost(self, why: str) -> None:
-        """The transport is gone: everything that waits fails."""
-        self.failure = self.failure or errors.DaemonGone(why)
+    @property
+    def usable(self) -> bool:
+        """Whether the daemon has answered and the connection has not failed."""
+        return self.welcome is not None and self.failure is None
+
+    def fail(self, reason: str) -> None:
+        """The daemon cannot be reached: everything that waits raises DaemonGone. The first reason counts."""
+        self.failure = self.failure or errors.DaemonGone(reason)
+
+    def transport_lost(self, reason: str) -> None:
+        """The socket has lost the daemon. Before `welcome` that is no failure: the socket connects again by itself."""
+        if self.welcome:
+            self.fail(reason)
+
+    def tick(self) -> None:
+        """Call this every PING_EVERY_S or more often: it pings the daemon, and fails when the daemon stays silent."""
+        if not self.usable:
+            return
+        now_ns = self.now_ns()
+        if now_ns - self._received_ns > 1e9 * self.SILENCE_S:
+            self.fail(f"the daemon at {self.endpoint} has sent nothing for {self.SILENCE_S:g} s")
+        elif now_ns - self._pinged_ns >= 1e9 * self.PING_EVERY_S:
+            self._pinged_ns = now_ns
+            self.send(wire.Ping(now_ns))
 
     # ---- what the daemon says
 
     def receive(self, parts: list[bytes]) -> None:
-        """Take one multipart message. What cannot be read is the daemon's fault, logged and skipped."""
+        """Take one multipart message. One that cannot be decoded is the daemon's fault: it is logged and skipped."""
+        self._received_ns = self.now_ns()
         try:
             message = wire.decode(parts, wire.CLIENT_LIMITS)
         except wire.WireError as fault:
-            log.warning("skipped an unreadable message of the daemon: %s", fault)
+            log.warning("skipped an unreadable message from the daemon: %s", fault)
             return
         match message:
             case wire.Welcome():
                 self.welcome = message
             case wire.Pong():
-                if message.t_client_ns:  # the others only ask whether we are there
+                if message.t_client_ns:  # 0: the daemon asks whether the client is alive; to receive it is enough
                     self.pong = message
             case wire.Error():
                 self._on_error(message)
+            case wire.Warning() if message.stream not in self.streams:
+                log.warning("the daemon warns: %s (%d %s)", message.text, message.code, message.name)
             case wire.State(stream=""):
                 self.daemon_states.append(message)
-            case wire.Opened() | wire.Credit() | wire.State() | wire.Audio() | wire.Flushed() | wire.Played():
-                if channel := self.channels.get(message.stream):
-                    channel.receive(message)
-                if isinstance(message, Heard):
-                    for listener in self._listening_to(message.stream):
-                        listener.heard.append(message)
+            case (
+                wire.Opened()
+                | wire.Credit()
+                | wire.State()
+                | wire.Warning()
+                | wire.Audio()
+                | wire.Flushed()
+                | wire.Played()
+            ):
+                if stream := self.streams.get(message.stream):
+                    stream.receive(message)
+                if isinstance(message, StreamEvent):
+                    for listener in self._listeners_of(message.stream):
+                        listener.events.append(message)
             case _:
-                log.warning("the daemon sent a %s, which only clients send", message.TYPE)
+                log.warning("skipped a message of type %s from the daemon: only clients send it", message.TYPE)
 
-    def _listening_to(self, stream: str) -> list[Inbox]:
+    def _listeners_of(self, stream: str) -> list[ListenerState]:
         return [listener for listener in self.listeners if listener.stream in ("*", stream)]
 
     def _on_error(self, error: wire.Error) -> None:
-        if channel := self.channels.get(error.stream):
-            channel.refuse(error)
-            if channel.closed:
-                del self.channels[error.stream]
+        if stream := self.streams.get(error.stream):
+            stream.receive_error(error)
+            if stream.closed:
+                del self.streams[error.stream]
         elif error.fatal and not error.stream:
             self.failure = errors.from_message(error)
         else:
-            log.warning("the daemon refused something: %s", error.text)
+            log.warning("the daemon rejected a message: %s", error.text)
             for listener in self.listeners:
                 if listener.stream == error.stream:
                     listener.failure = errors.from_message(error)
@@ -105,72 +148,85 @@ class Connection:
     # ---- what the client wants
 
     def greet(self) -> Steps[wire.Welcome]:
-        self.send(wire.Hello(self.client, t_client_ns=self.now_ns()))
+        """Send `hello` and wait for `welcome`."""
+        self.send(wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns()))
         while self.welcome is None:
             self.check()
             yield
         return self.welcome
 
-    def open(self, request: wire.Open) -> Steps[Channel]:
+    def open(self, request: wire.Open) -> Steps[StreamState]:
+        """Open a stream and wait for `opened`. A request without a name gets one that no other client uses."""
         self.check()
-        if request.stream in self.channels:
+        if not request.stream:
+            request = dataclasses.replace(request, stream=self._new_stream_name())
+        if request.stream in self.streams:
             raise errors.StreamError(f"this client has a stream {request.stream}; close it or choose another name")
         self.send(request)
-        channel = self.channels[request.stream] = Channel(request, self)
+        stream = self.streams[request.stream] = StreamState(request.stream, self, request.format)
         try:
-            return (yield from channel.wait_opened())
+            return (yield from stream.wait_opened())
         finally:
-            if channel.opened is None:  # refused, or nobody waits for it any more
-                self.close(channel)
+            if stream.opened is None:  # refused, or the caller stopped waiting
+                self.close(stream)
 
-    def close(self, channel: Channel) -> None:
-        if not channel.closed:
-            channel.closed = True
-            self.channels.pop(channel.name, None)
+    def _new_stream_name(self) -> str:
+        self._streams_named += 1
+        return f"{self.client[:40]}-{secrets.token_hex(3)}-{self._streams_named}"
+
+    def close(self, stream: StreamState) -> None:
+        """Close a stream. Does nothing if it is closed."""
+        if not stream.closed:
+            stream.closed = True
+            self.streams.pop(stream.name, None)
             if not self.failure:
-                self.send(wire.Close(channel.name))
+                self.send(wire.Close(stream.name))
 
     def leave(self) -> None:
-        """Close everything, with a word to the daemon."""
-        for channel in list(self.channels.values()):
-            self.close(channel)
-        if self.welcome and not self.failure:
+        """Close all streams and say `bye`."""
+        for stream in list(self.streams.values()):
+            self.close(stream)
+        if self.usable:
             self.send(wire.Bye())
 
-    def listen(self, stream: str) -> Inbox:
-        listener = Inbox(stream)
+    def listen(self, stream: str) -> ListenerState:
+        """Subscribe to the audio and endings of a stream of any client, "*" for all."""
+        listener = ListenerState(stream)
         self.listeners.append(listener)
         self.send(wire.Listen(stream))
         return listener
 
-    def unlisten(self, listener: Inbox) -> None:
+    def unlisten(self, listener: ListenerState) -> None:
+        """End a subscription. Does nothing if it has ended."""
         if listener in self.listeners:
             self.listeners.remove(listener)
             if not self.failure:
                 self.send(wire.Unlisten(listener.stream))
 
-    def flush_heard(self, listener: Inbox, generation: int, fade_ms: int) -> Steps[Played | Flushed]:
-        """Flush a stream that may be another client's."""
+    def next_event(self, listener: ListenerState) -> Steps[StreamEvent]:
+        """The next event that the listener has not read."""
+        while not listener.events:
+            if listener.failure:
+                raise listener.failure
+            self.check()
+            yield
+        return listener.events.popleft()
+
+    def flush_listened(self, listener: ListenerState, generation: int, fade_ms: int) -> Steps[Played | Flushed]:
+        """Flush the listener's stream, which may be another client's, and wait for its ending."""
         self.check()
         self.send(wire.Flush(listener.stream, generation, fade_ms))
         while True:
-            for heard in listener.heard:
-                if not isinstance(heard, Audio) and heard.generation >= generation:
-                    return heard
+            for event in listener.events:
+                if not isinstance(event, Audio) and event.generation >= generation:
+                    return event
             if listener.failure:
                 raise listener.failure
             self.check()
             yield
-
-    def next_heard(self, listener: Inbox) -> Steps[Heard]:
-        while not listener.heard:
-            if listener.failure:
-                raise listener.failure
-            self.check()
-            yield
-        return listener.heard.popleft()
 
     def status(self) -> Steps[wire.State]:
+        """The daemon's state and its figures."""
         self.check()
         self.daemon_states.clear()
         self.send(wire.Status())
@@ -178,11 +234,6 @@ class Connection:
             self.check()
             yield
         return self.daemon_states[-1]
-
-    def beat(self) -> None:
-        """A sign of life, so that neither side takes the other for gone."""
-        if self.welcome and not self.failure:
-            self.send(wire.Ping(self.now_ns()))
 
     def ping(self) -> Steps[int]:
         """Round trip in nanoseconds."""

@@ -1,10 +1,10 @@
-"""What can go wrong for a client, as exceptions. A number from the daemon becomes the class of its hundred."""
+"""What can go wrong for a client, as exceptions. The hundreds digit of the daemon's error number selects the class."""
 
 from glowd.daemon.wire import Code, Error
 
 
 class GlowdError(Exception):
-    """Base of all. `code` is the daemon's number, None where the trouble is on this side."""
+    """Base class. `code` is the daemon's error number, None if the error arose in the client."""
 
     def __init__(self, text: str, code: int | None = None, stream: str = "", expected_frame: int = -1) -> None:
         super().__init__(text)
@@ -12,19 +12,19 @@ class GlowdError(Exception):
 
 
 class NotRunning(GlowdError):
-    """Nothing answers at the endpoint."""
+    """No daemon answers at the endpoint."""
 
 
 class DaemonGone(GlowdError):
-    """The daemon answered before, and is gone."""
+    """The daemon answered before and no longer does."""
 
 
 class WaitTimeout(GlowdError):
-    """What was waited for did not happen in time. The stream is as it was."""
+    """A call took longer than its timeout. The stream is unchanged and may be used further."""
 
 
 class Interrupted(GlowdError):
-    """Another thread or task flushed or closed the stream during this call."""
+    """The stream was flushed or closed during this call, by another thread, task or client."""
 
 
 class ProtocolError(GlowdError):
@@ -36,15 +36,15 @@ class StreamError(GlowdError):
 
 
 class MelError(GlowdError):
-    """3xx: these frames are refused. `expected_frame`, if not -1, is the frame to go on with."""
+    """3xx: these frames are rejected. `expected_frame`, if not -1, is the frame to continue with."""
 
 
 class Refused(GlowdError):
-    """4xx: the daemon does not take this stream or client."""
+    """4xx: the daemon does not accept this stream or client."""
 
 
 class DaemonError(GlowdError):
-    """5xx: the daemon's own trouble."""
+    """5xx: a fault inside the daemon."""
 
 
 BY_HUNDRED: dict[int, type[GlowdError]] = {1: ProtocolError, 2: StreamError, 3: MelError, 4: Refused, 5: DaemonError}
@@ -58,11 +58,17 @@ def from_message(error: Error) -> GlowdError:
 
 
 def not_running(endpoint: str, waited_s: float) -> NotRunning:
-    return NotRunning(
-        f"no daemon answers at {endpoint} (waited {waited_s:g} s); start one with: glowd --config config.toml"
+    """The exception when nothing answers at `endpoint`."""
+    return NotRunning(f"no daemon answers at {endpoint} (waited {waited_s:g} s); start one with: glowd")
+
+
+def wait_timeout(timeout_s: float | None) -> WaitTimeout:
+    """The exception for a call that took longer than `timeout_s`."""
+    return WaitTimeout(
+        f"the call did not end within {timeout_s:g} s; allow it more time, or see with `glowctl status` what is slow"
     )
 
 
 def is_content_error(error: Error) -> bool:
-    """Whether sending the same frames again cannot help."""
+    """Whether the frames themselves are rejected, so that sending them again cannot help."""
     return error.code // 100 == 3 or error.code in (Code.MALFORMED, Code.BAD_FIELD, Code.TOO_LARGE)

@@ -1,14 +1,12 @@
-"""The sending half of one stream: frames, credit, generations and refusals, without I/O.
+"""The sending half of one stream: frames, credit, and what to do after a rejection, without I/O.
 
 Rules: frames leave only within credit, in chunks of at most `max_chunk_frames`; `seq` and `first_frame` have no gaps.
-What was sent stays here until the daemon's credit shows that it was used, so that it can be sent again after a refusal.
+Sent frames are kept until the daemon's credit shows that it used them, so that they can be sent again after a rejection.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from glowd.clients.errors import is_content_error
 from glowd.daemon import wire
@@ -17,7 +15,7 @@ from glowd.daemon.wire import Array, Code, Error
 
 @dataclass(slots=True)
 class Chunk:
-    """Frames that were sent. payload: [frames, bins]."""
+    """Frames that were sent in one message. payload: [frames, bins]."""
 
     seq: int
     first_frame: int
@@ -25,12 +23,13 @@ class Chunk:
 
     @property
     def end_frame(self) -> int:
+        """The frame after the last one."""
         return self.first_frame + len(self.payload)
 
 
 @dataclass(slots=True)
-class Outgoing:
-    """One generation's frames on their way out."""
+class SendQueue:
+    """The frames of one generation: `backlog` waits for credit, `sent` may have to be sent again."""
 
     stream: str
     generation: int
@@ -45,7 +44,7 @@ class Outgoing:
     end_sent: bool = False
     _window: int = 0
     _granted: int = 0
-    _stale: int = 0
+    _follow_ons: int = 0
     _rewound_to: int = -1
 
     def __post_init__(self) -> None:
@@ -56,8 +55,13 @@ class Outgoing:
         """Whether this generation has frames."""
         return bool(self.next_frame or self.backlog)
 
+    @property
+    def total_frames(self) -> int:
+        """Frames of this generation so far, sent or waiting."""
+        return self.next_frame + sum(map(len, self.backlog))
+
     def grant(self, frames: int) -> None:
-        """More credit. The first grant of a generation is its window: what lies more than that behind was used."""
+        """Add credit. The first grant of a generation is its window; frames further back than that have been used."""
         if self._window == 0:
             self._window = frames
         self.credit += frames
@@ -66,16 +70,16 @@ class Outgoing:
         while self.sent and self.sent[0].end_frame <= used_frames:
             self.sent.popleft()
 
-    def due(self, now_ns: Callable[[], int]) -> Iterator[wire.Message]:
-        """What may be sent now."""
+    def sendable(self, now_ns: Callable[[], int]) -> Iterator[wire.Message]:
+        """The messages that credit allows now; each counts as sent once it is taken."""
         while self.backlog and self.credit > 0:
             frames = min(len(self.backlog[0]), self.credit, self.max_chunk_frames)
-            yield self._take(frames, now_ns())
+            yield self._next_mel(frames, now_ns())
         if self.end_wanted and not self.end_sent and not self.backlog:
             self.end_sent = True
             yield wire.End(self.stream, self.generation, self.next_frame)
 
-    def _take(self, frames: int, now_ns: int) -> wire.Message:
+    def _next_mel(self, frames: int, now_ns: int) -> wire.Message:
         head = self.backlog[0]
         chunk = Chunk(self.seq, self.next_frame, head[:frames])
         if frames == len(head):
@@ -89,44 +93,31 @@ class Outgoing:
             dtype=self.dtype, t_client_ns=now_ns,
         )  # fmt: skip
 
-    def is_echo(self, error: Error) -> bool:
-        """Whether this answers a message that was under way behind a refused one: it needs nothing more."""
-        if not self._stale or error.code != Code.GAP or error.expected_frame not in (-1, self._rewound_to):
+    def is_follow_on(self, error: Error) -> bool:
+        """Whether this rejects a message that was sent after a rejected one, before the client knew: ignore it."""
+        if not self._follow_ons or error.code != Code.GAP or error.expected_frame not in (-1, self._rewound_to):
             return False
-        self._stale -= 1
+        self._follow_ons -= 1
         return True
 
-    def refused(self, error: Error) -> bool:
-        """Go back to the frame that the daemon wants. False: it must be told to the user, the frames are dropped."""
+    def resume_after(self, error: Error) -> bool:
+        """Go back to the frame that the daemon expects. False if that cannot help: the frames are dropped."""
         again = [chunk for chunk in self.sent if chunk.first_frame >= error.expected_frame]
         known = error.expected_frame == (again[0].first_frame if again else self.next_frame)
-        hopeless = not known or not again or is_content_error(error)
+        can_help = known and bool(again) and not is_content_error(error)
         self._rewind(error, again)
-        if hopeless:
+        if not can_help:
             self.backlog.clear()
             self.end_wanted = False
-        return not hopeless
+        return can_help
 
     def _rewind(self, error: Error, again: list[Chunk]) -> None:
         if not again:
             return
-        self._stale, self._rewound_to = len(again) - 1 + self.end_sent, error.expected_frame
+        self._follow_ons, self._rewound_to = len(again) - 1 + self.end_sent, error.expected_frame
         self.seq, self.next_frame = again[0].seq, again[0].first_frame
         self.credit = 0 if error.code == Code.OVER_CREDIT else self.credit + sum(len(c.payload) for c in again)
         self.backlog.extendleft(chunk.payload for chunk in reversed(again))
         for _ in again:
             self.sent.pop()
         self.end_sent = False
-
-
-def as_mel(mel: object, bins: int) -> Array:
-    """Frames as float32 [frames, bins]; one frame may come as [bins]. Raises ValueError for anything else."""
-    values = np.asarray(mel, dtype=np.float32)
-    if values.ndim == 1:
-        values = values[np.newaxis]
-    if values.ndim != 2 or values.shape[1] != bins:
-        turned = "; it seems to be [bins, frames]: transpose it" if values.ndim == 2 and len(values) == bins else ""
-        raise ValueError(f"a mel has shape [frames, {bins}]; this one has {list(np.shape(values))}{turned}")
-    if values.size and not (np.isfinite(values).all() and np.abs(values).max() <= wire.MEL_HIGH):
-        raise ValueError(f"a mel holds finite natural logs, {wire.MEL_LOW:g}..{wire.MEL_HIGH:g}; these do not")
-    return np.array(values)  # a copy: the caller may go on with its own

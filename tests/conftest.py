@@ -1,7 +1,7 @@
-"""Fixtures for every room."""
+"""Fixtures for all tests, and the marks by which `make test-fast` leaves tests out."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,11 +9,40 @@ from hypothesis import HealthCheck, settings
 
 from tests.pulse import PulseServer
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and all that they start would inherit that.
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# How long an example takes says how busy the machine is.
+# No deadline for an example: its time depends on how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+TESTS = Path(__file__).parent
+MARKED = {
+    "process": (
+        "bench/", "clients/cli/test_glowctl.py", "clients/test_launch.py", "daemon/gateway/test_gateway",
+        "daemon/runtime/test_role.py", "daemon/runtime/test_supervisor.py", "daemon/speaker/test_speaker",
+        "daemon/test_app.py", "e2e/", "flow/test_cli.py", "flow/training/test_distributed.py",
+    ),
+    "slow": (
+        "bench/", "daemon/engine/test_vocoders.py", "e2e/", "flow/evaluation/", "flow/importing/",
+        "flow/inversion/test_triton_backend.py", "flow/network/test_wavenet", "flow/phase_recovery/test_griffin_lim.py",
+        "flow/training/test_distributed.py", "flow/training/test_spectral.py", "flow/training/test_train.py",
+    ),
+}  # fmt: skip
+"""For each mark how the paths of its test files begin. `device` is the mark of every test that uses a PulseAudio server."""
+DEVICE_FIXTURES = {"pulse", "own_pulse"}
+
+
+def marks_of(path: str, fixtures: Sequence[str]) -> set[str]:
+    """The marks of a test in a file, by its path inside tests/ and its fixtures."""
+    marks = {mark for mark, places in MARKED.items() if path.startswith(places)}
+    return marks | ({"device"} if DEVICE_FIXTURES & set(fixtures) else set())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Called by pytest: mark every collected test."""
+    for item in items:
+        for mark in marks_of(item.path.relative_to(TESTS).as_posix(), getattr(item, "fixturenames", ())):
+            item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")

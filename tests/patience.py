@@ -1,7 +1,7 @@
-"""Tests on a machine that is slow, or that stops for a moment: how long they wait, and when they measure again.
+"""Waiting and measuring time on a machine that is slow, or that stalls for a moment.
 
-Waiting costs nothing when what is waited for comes early, so every wait is long. What is about time itself either takes
-into account how long this process was held up meanwhile (`Stalls`), or is measured again when it was (`measured`).
+A wait ends as soon as its condition holds, so every timeout is long. A test of time itself either subtracts how long this
+process was stalled (`Stalls`), or is repeated when it was (`measured`).
 """
 
 import functools
@@ -12,29 +12,29 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 WAIT_S = 60
-"""For what comes at once on a machine with time: an answer, the start of a small process, its end."""
+"""The timeout for what an idle machine does at once: an answer, the start of a small process, its end."""
 STALL_S = 0.01
-"""Later than this no idle machine wakes a thread."""
+"""An idle machine wakes a thread sooner than this."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def until(true: Callable[[], object], what: str = "it", timeout_s: float = WAIT_S) -> None:
-    """Wait for something. Raises TimeoutError."""
+def until(true: Callable[[], object], what: str = "it", timeout_s: float = WAIT_S, every_s: float = 0.005) -> None:
+    """Wait until `true()`, which is asked every `every_s`. Raises TimeoutError."""
     until_s = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > until_s:
             raise TimeoutError(f"{what} did not happen within {timeout_s:g} s")
-        time.sleep(0.005)
+        time.sleep(every_s)
 
 
 class Stalls:
-    """Within its `with`: how late a thread wakes that only sleeps, and so how late others may be."""
+    """Within its `with`, measures how late a sleeping thread wakes, and so how late other threads may be."""
 
     def __init__(self) -> None:
         self.longest_s = self.lost_s = 0.0
-        """The longest time of one stall, and that of all together."""
+        """The longest stall, and the sum of all stalls."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -55,7 +55,7 @@ class Stalls:
 
 
 def measured(attempt: Callable[[], T], tries: int = 6, stall_s: float = STALL_S) -> T:
-    """What `attempt` returns. Where it fails and the machine stalled for `stall_s`, it is made again, `tries` times in all."""
+    """What `attempt` returns. If it fails and the machine stalled for `stall_s`, it is repeated, `tries` times in all."""
     for left in reversed(range(tries)):
         try:
             with Stalls() as stalls:
@@ -68,7 +68,7 @@ def measured(attempt: Callable[[], T], tries: int = 6, stall_s: float = STALL_S)
 
 
 def repeated_after_stalls(test: Callable[P, None]) -> Callable[P, None]:
-    """A test that is `measured` as a whole; it leaves its fixtures as it found them."""
+    """A test that is `measured` as a whole; it must leave its fixtures as it found them."""
 
     @functools.wraps(test)
     def run(*fixtures: P.args, **named: P.kwargs) -> None:

@@ -1,4 +1,4 @@
-"""A PulseAudio server of our own, with sinks that play to nobody, and recorders of what is played there.
+"""A private PulseAudio server, with sinks that discard their audio, and recorders of what is played there.
 
 For tests and soaks: `with PulseServer(directory) as pulse: pulse.add_sink("glow")`; processes started with `pulse.env`
 see a PortAudio device named "pulse"; `with pulse.record("glow") as heard: ...; heard.samples()` is what it played.
@@ -25,19 +25,25 @@ Samples = NDArray[np.float32]
 
 
 class Recording:
-    """A recorder of a sink, running until it leaves its `with`."""
+    """A recorder of a sink, running until the end of its `with`."""
 
     def __init__(self, path: Path, process: "subprocess.Popen[bytes]") -> None:
         self.path, self.process = path, process
 
     def samples(self) -> Samples:
-        """What was recorded so far, [samples] at RATE_HZ."""
+        """The recording so far, [T] at RATE_HZ."""
         data = self.path.read_bytes()
         return np.frombuffer(data[: len(data) // 4 * 4], np.float32)
 
+    def after(self, seconds: float) -> Samples:
+        """The recording when it has grown by this much."""
+        end_bytes = self.path.stat().st_size + round(seconds * RATE_HZ) * 4
+        until(lambda: self.path.stat().st_size >= end_bytes, f"{seconds:g} s more of the recording")
+        return self.samples()
+
 
 class PulseServer:
-    """A private server in `directory`; its own socket, no hardware, no user's settings."""
+    """A server in `directory`, with its own socket, without hardware and without a user's settings."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -70,7 +76,7 @@ class PulseServer:
             env=self.env,
             stderr=subprocess.DEVNULL,
         )
-        _hurry(self._process)
+        _request_realtime_priority(self._process)
         try:
             until(self._answers, "pulseaudio's first answer")
         except BaseException:
@@ -88,21 +94,21 @@ class PulseServer:
         self._sinks.clear()
 
     def restart(self, sink: str) -> None:
-        """A new server with one sink, whatever was there."""
+        """End the server and start a new one with one sink."""
         self.kill()
         self.start()
         self.add_sink(sink)
 
     def add_sink(self, name: str, rate_hz: int = RATE_HZ) -> None:
-        """Add a sink of 16 bit that plays to nobody; the first one is the default."""
+        """Add a 16-bit sink that discards its audio; the first one is the default."""
         self._sinks[name] = self._control("load-module", "module-null-sink", f"sink_name={name}", f"rate={rate_hz}")
 
     def remove_sink(self, name: str) -> None:
-        """Take the sink away, whoever plays there."""
+        """Remove the sink, even while something plays there."""
         self._control("unload-module", self._sinks.pop(name))
 
     def suspend(self, name: str, suspended: bool) -> None:
-        """Have the sink take no sound, or take it again."""
+        """Stop the sink from taking audio, or let it take audio again."""
         self._control("suspend-sink", name, str(int(suspended)))
 
     @contextmanager
@@ -113,7 +119,7 @@ class PulseServer:
         with path.open("wb") as file:
             command = ["parec", "-d", f"{name}.monitor", f"--rate={RATE_HZ}", "--channels=1", "--format=float32le"]
             process = subprocess.Popen([*command, "--latency-msec=20"], env=self.env, stdout=file)
-        _hurry(process)
+        _request_realtime_priority(process)
         try:
             until(lambda: path.stat().st_size, f"a first sample from {name}")
             yield Recording(path, process)
@@ -134,7 +140,7 @@ class PulseServer:
         self.kill()
 
 
-def _hurry(process: "subprocess.Popen[bytes]") -> None:
-    """A sound server, or a recorder, that waits behind the tests around it proves nothing."""
-    with contextlib.suppress(OSError):  # not everybody may
+def _request_realtime_priority(process: "subprocess.Popen[bytes]") -> None:
+    """So that a sound server or a recorder does not wait behind the tests around it. Best effort."""
+    with contextlib.suppress(OSError):  # needs a privilege
         os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(5))

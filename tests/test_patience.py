@@ -1,4 +1,4 @@
-"""The judge of the tests about time: it sees a stall, measures again then and only then, and not for ever."""
+"""Stalls are measured; a test of time is repeated after a stall and only then, and not without end."""
 
 import ctypes
 import time
@@ -11,21 +11,20 @@ STOPPED_S = 0.3
 
 
 def stop_for(seconds: float) -> None:
-    """No thread of this process goes on for so long: C sleeps with Python's lock in its hand."""
+    """Stop all threads of this process: C sleeps while it holds Python's lock."""
     ctypes.PyDLL(None).usleep(round(1e6 * seconds))
 
 
-def test_a_stall_is_seen_with_its_length() -> None:
+def test_stall_is_measured_with_its_length() -> None:
+    began_s = time.monotonic()
     with Stalls() as stalls:
         time.sleep(0.05)
-        before_s = time.monotonic()
         stop_for(STOPPED_S)
-        took_s = time.monotonic() - before_s
         time.sleep(0.05)
-    assert STOPPED_S - 0.05 < stalls.longest_s <= stalls.lost_s and stalls.longest_s < took_s
+    assert STOPPED_S - 0.05 < stalls.longest_s <= stalls.lost_s < time.monotonic() - began_s
 
 
-def test_what_fails_in_a_stall_is_measured_again() -> None:
+def test_failure_during_a_stall_is_repeated() -> None:
     tries: list[float] = []
 
     def attempt() -> int:
@@ -38,7 +37,7 @@ def test_what_fails_in_a_stall_is_measured_again() -> None:
     assert measured(attempt) == 3
 
 
-def test_what_always_fails_is_a_failure() -> None:
+def test_failure_in_every_try_is_raised() -> None:
     tries: list[int] = []
 
     def attempt() -> None:
@@ -51,7 +50,7 @@ def test_what_always_fails_is_a_failure() -> None:
     assert len(tries) == 3
 
 
-def test_without_a_stall_the_first_failure_counts() -> None:
+def test_failure_without_a_stall_is_raised_at_once() -> None:
     tries: list[int] = []
 
     def attempt() -> None:
@@ -63,7 +62,7 @@ def test_without_a_stall_the_first_failure_counts() -> None:
     assert len(tries) == 1
 
 
-def test_a_wait_ends() -> None:
+def test_wait_without_end_times_out() -> None:
     until(lambda: True)
     with pytest.raises(TimeoutError, match=r"nothing did not happen within 0\.02 s"):
         until(lambda: False, "nothing", 0.02)

@@ -1,1 +1,26 @@
-"""The command line of clients: glowctl, the demo, and what they share. It uses the library, never the reverse."""
+"""glowctl, and the demonstration: programs that use the library. `main` is the command `glowctl`.
+
+Rules: `pip install --no-deps glowd` with pyzmq, msgpack and numpy runs every command that needs no other package; one that
+does names the package, and the command that installs it. So packages are imported by the function that needs them.
+"""
+
+import sys
+
+PACKAGE_OF_MODULE = {"zmq": "pyzmq"}
+
+
+def main() -> int:
+    """Run glowctl; its exit status. If a package is missing, exit with status 1 and say how to install it."""
+    try:
+        from glowd.clients.cli import glowctl
+
+        return glowctl.main()
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "glowd"):  # not a package but our own mistake
+            raise
+        package = PACKAGE_OF_MODULE.get(module, module)
+        sys.exit(
+            f"glowctl: this command needs the package {package}, which is not installed; "
+            f"install it with: {sys.executable} -m pip install {package}"
+        )

@@ -1,17 +1,18 @@
-"""Writing audio that arrives piece by piece: WAV files, raw samples on a pipe, a player on this machine.
+"""Writing audio that arrives in chunks: WAV files, raw samples on a pipe, a player on this machine.
 
-Rules: no socket. Pieces are placed by `first_sample`: what is missing between two pieces is written as silence, so that
-the length is right. A WAV file appears under its name only when it is complete.
+Rules: no socket; standard library and numpy only. Chunks are placed by `first_sample`: a gap between two chunks is written
+as silence, so that the length is right. A WAV file appears under its name only when it is complete.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -27,59 +28,61 @@ PLAYERS = (
 
 
 class Timeline:
-    """Pieces of one utterance, placed by their index; the first one heard begins it."""
+    """Chunks of one utterance, placed by their index; the first chunk received begins it."""
 
     def __init__(self, write: Callable[[Array], object]) -> None:
         self._write = write
         self._next_sample: int | None = None
 
-    def add(self, piece: Audio) -> None:
-        """The piece, after silence for what is missing before it. What was written already is not written again."""
-        expected = piece.first_sample if self._next_sample is None else self._next_sample
-        if piece.first_sample > expected:
-            self._write(np.zeros(piece.first_sample - expected, np.float32))
-        known = max(0, expected - piece.first_sample)
-        if piece.samples > known:
-            self._write(piece.payload[known:])
-        self._next_sample = max(expected, piece.first_sample + piece.samples)
+    def add(self, chunk: Audio) -> None:
+        """Write silence for a gap before the chunk, then its samples that were not written before."""
+        expected = chunk.first_sample if self._next_sample is None else self._next_sample
+        if chunk.first_sample > expected:
+            self._write(np.zeros(chunk.first_sample - expected, np.float32))
+        written = max(0, expected - chunk.first_sample)
+        if chunk.samples > written:
+            self._write(chunk.payload[written:])
+        self._next_sample = max(expected, chunk.first_sample + chunk.samples)
 
 
-class Utterance:
-    """One utterance among what a listener hears, from its first piece on; `over` when it has ended."""
+class UtteranceWriter:
+    """Writes one utterance of all that a listener receives, from its first chunk on; `ended` after its last one."""
 
     def __init__(self, first: Audio, write: Callable[[Array], object]) -> None:
-        self._key, self._timeline, self.over = (first.stream, first.generation), Timeline(write), False
+        self._key, self._timeline, self.ended = (first.stream, first.generation), Timeline(write), False
         self.add(first)
 
-    def add(self, heard: Audio | Played | Flushed) -> None:
-        """Write what belongs to the utterance; ignore what others say meanwhile."""
-        if (heard.stream, heard.generation) != self._key:
+    def add(self, event: Audio | Played | Flushed) -> None:
+        """Write audio of this utterance; ignore events of others."""
+        if (event.stream, event.generation) != self._key:
             return
-        if isinstance(heard, Audio):
-            self._timeline.add(heard)
-        self.over = not isinstance(heard, Audio) or heard.last
+        if isinstance(event, Audio):
+            self._timeline.add(event)
+        self.ended = not isinstance(event, Audio) or event.last
 
 
 class WavFile:
-    """A 16-bit mono WAV file. Raises GlowdError if it cannot be written. Nothing remains after an exception."""
+    """A 16-bit mono WAV file. Raises GlowdError if it cannot be written. An exception leaves no file behind."""
 
     def __init__(self, path: Path, rate_hz: int) -> None:
-        import soundfile
-
         self.path, self._part, self.samples = path, path.with_name(path.name + ".part"), 0
         try:
-            self._file = soundfile.SoundFile(self._part, "w", rate_hz, 1, format="WAV", subtype="PCM_16")
-        except soundfile.LibsndfileError as error:
-            raise GlowdError(f"cannot write {path}: {error.error_string}") from error
+            self._file = self._part.open("wb")
+        except OSError as error:
+            raise GlowdError(f"cannot write {path}: {error.strerror}") from error
+        self._wave = wave.open(self._file, "wb")  # noqa: SIM115 (closed by __exit__)
+        self._wave.setparams((1, 2, rate_hz, 0, "NONE", ""))
 
     def write(self, samples: Array) -> None:
-        self._file.write(np.clip(samples, -1, 1))
+        """Append samples [T]; values outside -1..1 are clipped."""
+        self._wave.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
         self.samples += len(samples)
 
     def __enter__(self) -> "WavFile":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self._wave.close()
         self._file.close()
         if kind is None or issubclass(kind, KeyboardInterrupt):
             os.replace(self._part, self.path)  # noqa: PTH105 (Path.replace says less about overwriting)
@@ -87,20 +90,21 @@ class WavFile:
             self._part.unlink(missing_ok=True)
 
 
-class Pipe:
-    """Raw float32 samples into standard output or a player."""
+class RawOutput:
+    """Raw float32 samples on standard output or into a player. Raises GlowdError when the reader has closed it."""
 
     def __init__(self, file: IO[bytes], process: "subprocess.Popen[bytes] | None" = None) -> None:
         self._file, self._process = file, process
 
     def write(self, samples: Array) -> None:
+        """Write samples [T] at once."""
         try:
             self._file.write(np.ascontiguousarray(samples, "<f4").tobytes())
             self._file.flush()
         except BrokenPipeError as error:
-            raise GlowdError("the player or pipe that the audio goes to has closed") from error
+            raise GlowdError("the player or pipe that receives the audio has closed") from error
 
-    def __enter__(self) -> "Pipe":
+    def __enter__(self) -> "RawOutput":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,20 +113,20 @@ class Pipe:
             self._process.wait()
 
 
-def local_player(rate_hz: int) -> Pipe:
-    """A player on this machine's sound device. Raises GlowdError if none is installed."""
+def local_player(rate_hz: int) -> RawOutput:
+    """The first of PLAYERS that is installed. Raises GlowdError if none is."""
     for command in PLAYERS:
         if shutil.which(command[0]):
             arguments = [part.format(rate=rate_hz) for part in command]
             process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=sys.stderr)
             assert process.stdin is not None, "it is a pipe"
-            return Pipe(process.stdin, process)
+            return RawOutput(process.stdin, process)
     names = ", ".join(command[0] for command in PLAYERS)
-    raise GlowdError(f"no player is installed (any of {names}); write a file with --out FILE, or --out - for a pipe")
+    raise GlowdError(f"no player is installed; install one of {names}, or use --out FILE, or --out - for a pipe")
 
 
-def output(target: str, rate_hz: int) -> Any:
-    """Where `listen` writes: a file, "-" for raw samples on standard output, "" for a player."""
+def open_output(target: str, rate_hz: int) -> WavFile | RawOutput:
+    """Where `listen` writes: a WAV file, "-" for raw samples on standard output, "" for a player."""
     if target == "-":
-        return Pipe(sys.stdout.buffer)
+        return RawOutput(sys.stdout.buffer)
     return WavFile(Path(target), rate_hz) if target else local_player(rate_hz)

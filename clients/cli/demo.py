@@ -2,8 +2,8 @@
 
     python -m glowd.clients.cli.demo [--config config.toml] [--out demo.wav]
 
-Rules: a client like any other, which also starts and stops `glowd` as a process of its own, in a private run directory.
-The frames are sent at the pace of speech, as a synthesizer would. The length of the result is checked to the sample.
+Rules: an ordinary client, which also starts and stops `glowd` as a process of its own, in a private run directory. The
+frames are sent at the pace of speech, as a synthesizer sends them. The number of samples that come back must be exact.
 """
 
 import argparse
@@ -32,61 +32,62 @@ SILENT_RMS = 1e-3
 
 
 @dataclass
-class Hearing:
-    """What came back, and when."""
+class Received:
+    """The audio that came back, and when."""
 
     parts: list[Array] = field(default_factory=list)
     first_ns: int | None = None
     last_ns: int | None = None
 
-    def listen(self, stream: Stream) -> None:
+    def read(self, stream: Stream) -> None:
+        """Read the stream's audio to its end."""
         timeline = Timeline(self.parts.append)
-        for piece in stream.audio():
+        for chunk in stream.audio():
             self.last_ns = time.monotonic_ns()
             self.first_ns = self.first_ns or self.last_ns
-            timeline.add(piece)
+            timeline.add(chunk)
 
 
 def speak(endpoint: str, out: Path) -> list[str]:
-    """Speak the sentence and write `out`; the lines of the report."""
+    """Speak the sentence and write its audio to `out`; the lines of the report."""
     with Client(endpoint, name="demo") as client:
         voice = next((voice for voice in client.welcome.voices if voice.get("default")), None)
         if voice is None:
-            raise GlowdError("the daemon has no default voice ready")
+            raise GlowdError("the daemon has no default voice that is ready; see `glowctl status`")
         mel_format = MelFormat.from_dict(voice["format"])
         mel = mel_of_file(SENTENCE, mel_format)
         sinks = ["socket", *(["device"] if "device" in client.welcome.sinks else [])]
-        with client.open(sinks=sinks, mel_format=mel_format.to_dict()) as stream:
-            hearing, began_ns = Hearing(), time.monotonic_ns()
-            listener = threading.Thread(target=hearing.listen, args=(stream,), daemon=True)
-            listener.start()
+        with client.open(sinks=sinks, format=mel_format.to_dict()) as stream:
+            received, began_ns = Received(), time.monotonic_ns()
+            reader = threading.Thread(target=received.read, args=(stream,), daemon=True)
+            reader.start()
             for chunk in at_speaking_pace(in_chunks(iter([mel]), CHUNK_FRAMES), mel_format):
                 stream.send(chunk)
             sent_ns = time.monotonic_ns()
             stream.wait_played()
-            listener.join()
+            reader.join()
             figures = wire.Snapshot.from_map(client.status().info).streams[stream.name]
-            audio = check(hearing, len(mel) * stream.hop)
+            audio = check(received, len(mel) * stream.hop)
             with WavFile(out, stream.rate_hz) as file:
                 file.write(audio)
             head = f"{len(mel)} frames -> {out}, {len(audio)} samples, {len(audio) / stream.rate_hz:.2f} s, "
             return [
                 head + f"voice {stream.voice}, sinks {', '.join(sinks)}",
-                *report(hearing, began_ns, sent_ns, figures),
+                *report(received, began_ns, sent_ns, figures),
             ]
 
 
-def check(hearing: Hearing, samples: int) -> Array:
-    """The audio, if it has the right length and is not silence. Raises GlowdError otherwise."""
-    audio = np.concatenate(hearing.parts) if hearing.parts else np.zeros(0, np.float32)
+def check(received: Received, samples: int) -> Array:
+    """The audio. Raises GlowdError if it has another length, or is silence."""
+    audio = np.concatenate(received.parts) if received.parts else np.zeros(0, np.float32)
     if len(audio) != samples:
-        raise GlowdError(f"{len(audio)} samples came back; {samples} are exactly right")
+        raise GlowdError(f"received {len(audio)} samples, expected {samples}")
     if (rms := float(np.sqrt(np.mean(audio**2)))) < SILENT_RMS:
-        raise GlowdError(f"what came back is silence (RMS {rms:.2g})")
+        raise GlowdError(f"the received audio is silence (RMS {rms:.2g}, expected at least {SILENT_RMS:g})")
     return audio
 
 
-def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: wire.StreamSnapshot) -> list[str]:
+def report(received: Received, began_ns: int, sent_ns: int, figures: wire.StreamSnapshot) -> list[str]:
     """The latency table."""
 
     def after(then_ns: int, now_ns: int | None) -> str:
@@ -98,9 +99,9 @@ def report(hearing: Hearing, began_ns: int, sent_ns: int, figures: wire.StreamSn
     underruns = figures.underruns if "device" in figures.sinks else wire.Underruns()
     times = {stage: figures.stages.times.get(stage, wire.StageTimes()) for stage in wire.STAGES}
     return [
-        row("first frames sent -> first audio here", after(began_ns, hearing.first_ns), "ms"),
+        row("first frames sent -> first audio here", after(began_ns, received.first_ns), "ms"),
         row("  of it in the daemon", tables.cell(figures.ttfa_ms, ".1f"), "ms"),
-        row("last frames sent -> last audio here", after(sent_ns, hearing.last_ns), "ms"),
+        row("last frames sent -> last audio here", after(sent_ns, received.last_ns), "ms"),
         row("real-time factor (network / audio time)", tables.cell(figures.rtf, ".3f")),
         row(
             "device underruns by client / by engine",

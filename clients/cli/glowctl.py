@@ -1,25 +1,38 @@
-"""glowctl: speak through a running glowd, listen to it, and watch it.
+"""glowctl: speak through a running glowd, listen to its streams, and watch it.
 
-Rules: no protocol here, only arguments, and words for people. What goes wrong is one line on standard error: exit status 2
-for wrong arguments or files, 1 for everything else, 130 for Ctrl-C.
+Rules: arguments and output only; the protocol is the library's. An error is one line on standard error: exit status 2 for
+wrong arguments or files, 1 for everything else, 130 for Ctrl-C.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from glowd.clients import errors
 from glowd.clients.cli import tables, top
-from glowd.clients.cli.audio_output import Timeline, Utterance, WavFile, output
-from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file, speak
+from glowd.clients.cli.audio_output import Timeline, UtteranceWriter, WavFile, open_output
+from glowd.clients.cli.formats import format_lines, stated_format, without_padding
+from glowd.clients.cli.mel_sources import (
+    AUDIO_SUFFIXES,
+    SourceError,
+    at_speaking_pace,
+    in_chunks,
+    mel_of_file,
+    mel_of_text,
+)
 from glowd.clients.client import Client, Stream
 from glowd.daemon import wire
 from glowd.flow.mel import Floats, MelFormat
+from glowd.flow.mel_formats.description import MelDescription
+from glowd.flow.mel_formats.statement import read_statement, statement_map, voice_mels
+from glowd.flow.mel_formats.statistics import read_statistics
 
 EPILOG = """examples:
   glowctl say "Hello there."
@@ -30,52 +43,73 @@ EPILOG = """examples:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="glowctl", description=__doc__.splitlines()[0], epilog=EPILOG,
+        prog="glowctl", description="Speak through a running glowd, listen to its streams, and watch it.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--endpoint", default="", help=f"where glowd listens ({wire.default_endpoint()})")
+    parser.add_argument("--endpoint", default="", help=f"address of the daemon ({wire.default_endpoint()})")
     parser.add_argument("--timeout", type=seconds, default=3.0, metavar="S", help="how long to wait for answers (3)")
-    parser.add_argument("--verbose", action="store_true", help="log what the client does")
+    parser.add_argument("--verbose", action="store_true", help="log every message about retries and rejections")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    send = commands.add_parser("send", help="speak a recording's mel, or a saved mel (.wav .flac .npy .pt)")
+    send = commands.add_parser("send", help="speak the mel of a recording, or a saved mel (.wav .flac .npy .npz .pt)")
     send.add_argument("file", type=Path)
-    say = commands.add_parser("say", help="speak a text by way of espeak-ng's mel")
+    format_arguments(send)
+    say = commands.add_parser("say", help="speak a text; its mel comes from espeak-ng's speech")
     say.add_argument("text", help='the text; "-" reads standard input')
     say.add_argument("--espeak-voice", default="en-us", metavar="NAME", help="voice of espeak-ng (en-us)")
     for command in (send, say):
         stream_arguments(command)
 
-    listen = commands.add_parser("listen", help="hear a stream of any client")
-    listen.add_argument("stream", nargs="?", default="*", help="its name; without one: whichever speaks next")
+    known = commands.add_parser(
+        "formats", help="list the mel formats of other toolkits, and what a voice can do with them"
+    )
+    known.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
+
+    listen = commands.add_parser("listen", help="play or record the audio of a stream of any client")
+    listen.add_argument("stream", nargs="?", default="*", help="name of the stream (default: the next one that speaks)")
     listen.add_argument("--out", default="", metavar="FILE", help='WAV file; "-": raw float32 on standard output')
     listen.add_argument("--once", action="store_true", help="stop after one utterance")
 
-    status = commands.add_parser("status", help="the daemon's state, once")
-    status.add_argument("--json", action="store_true")
+    status = commands.add_parser("status", help="print the daemon's state and figures")
+    status.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
-    flush = commands.add_parser("flush", help="stop what a stream is saying")
+    flush = commands.add_parser("flush", help="stop a stream's utterance")
     flush.add_argument("stream")
     flush.add_argument("--fade", type=count(0), default=15, metavar="MS", help="length of the fade-out in ms (15)")
 
-    watch = commands.add_parser("top", help="watch all streams")
-    watch.add_argument("--telemetry", default="", metavar="ENDPOINT", help="where the daemon publishes its figures")
-    watch.add_argument("--batch", action="store_true", help="print tables one after the other")
-    watch.add_argument("--json", action="store_true", help="print a line of JSON for each snapshot")
-    watch.add_argument("-n", type=count(1), default=None, metavar="COUNT", help="stop after so many (batch, json)")
+    watch = commands.add_parser("top", help="show all streams and figures continuously")
+    watch.add_argument("--telemetry", default="", metavar="ENDPOINT", help="address of the daemon's figures")
+    watch.add_argument("--batch", action="store_true", help="print tables instead of filling the screen")
+    watch.add_argument("--json", action="store_true", help="print one line of JSON for each snapshot")
+    watch.add_argument("-n", type=count(1), default=None, metavar="COUNT", help="stop after COUNT snapshots")
     return parser
 
 
 def stream_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of commands that open a stream."""
     parser.add_argument("--sink", action="append", metavar="SINK", help="device, socket, null or file:NAME; repeatable")
-    parser.add_argument("--out", type=Path, default=None, metavar="OUT.wav", help="also write the audio here")
-    parser.add_argument("--voice", default="", help="voice of the daemon (default: its default)")
-    parser.add_argument("--seed", type=count(0), default=0)
+    parser.add_argument("--out", type=Path, default=None, metavar="OUT.wav", help="also write the audio to this file")
+    parser.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
+    parser.add_argument("--seed", type=count(0), default=0, help="of the noise: equal seeds give equal audio (0)")
     parser.add_argument("--gain", type=float, default=0.0, metavar="DB", help="volume on the device")
     parser.add_argument("--stream", default="", metavar="NAME", help="name of the stream (default: a new one)")
-    parser.add_argument("--pace", choices=("realtime", "fast"), default="fast", help="of the frames (fast)")
+    parser.add_argument("--pace", choices=("realtime", "fast"), default="fast", help="of sending (fast)")
     parser.add_argument("--chunk", type=count(1), default=16, metavar="FRAMES", help="frames in a message (16)")
+
+
+def format_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what a saved mel is."""
+    parser.add_argument(
+        "--format", type=stated_format, default={}, metavar="NAME[,KEY=VALUE]",
+        help="what a saved mel is, if it is not the voice's own: a name of `glowctl formats`, keys of PROTOCOL.md, or both",
+    )  # fmt: skip
+    parser.add_argument(
+        "--statistics", type=Path, metavar="FILE", help="mean and standard deviation of z-scores (.npz .npy .json .h5)"
+    )
+    parser.add_argument("--allow-approximate", action="store_true", help="convert other bands too; the cost is said")
+    parser.add_argument("--strict", action="store_true", help="refuse a mel that cannot be what it is said to be")
 
 
 def count(low: int) -> Any:
@@ -83,34 +117,44 @@ def count(low: int) -> Any:
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {low}")
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
         return int(text)
 
     return parse
 
 
 def seconds(text: str) -> float:
+    """An argument type: seconds, more than 0 and less than an hour."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, more than 0")
+        raise argparse.ArgumentTypeError(f"expected seconds > 0 and < 3600, got {text!r}")
     return value
 
 
 # ---- commands
 
 
-def speak_file(client: Client, args: argparse.Namespace) -> None:
-    mel_format = format_of(client, args.voice)
-    say_frames(client, args, mel_format, iter([mel_of_file(args.file, mel_format)]))
+def send(client: Client, args: argparse.Namespace) -> None:
+    """`glowctl send FILE`."""
+    own = format_of(client, args.voice)
+    stated = stated_map(args)
+    if args.file.suffix.lower() in AUDIO_SUFFIXES and (args.format or args.statistics):
+        raise SourceError(
+            f"{args.file} is a recording: its mel is made here, in the voice's format; leave --format out"
+        )
+    mels = read_statement(stated, voice_mels(own.to_dict())).mels
+    mel = without_padding(mel_of_file(args.file, own, mels.n_mels), mels.padding)
+    send_frames(client, args, own, iter([mel]), stated)
 
 
-def speak_text(client: Client, args: argparse.Namespace) -> None:
+def say(client: Client, args: argparse.Namespace) -> None:
+    """`glowctl say TEXT`."""
     mel_format = format_of(client, args.voice)
     text = sys.stdin.read() if args.text == "-" else args.text
-    say_frames(client, args, mel_format, speak(text, args.espeak_voice, mel_format))
+    send_frames(client, args, mel_format, mel_of_text(text, args.espeak_voice, mel_format), mel_format.to_dict())
 
 
 def format_of(client: Client, voice: str) -> MelFormat:
@@ -120,62 +164,101 @@ def format_of(client: Client, voice: str) -> MelFormat:
         if known.get("name") == voice or (not voice and known.get("default")):
             return MelFormat.from_dict(known.get("format", {}))
     names = ", ".join(str(known.get("name")) for known in voices)
-    raise errors.Refused(f"no voice {voice or 'is the default'} is ready; there is: {names or 'none'}")
+    raise errors.Refused(f"voice {voice or '(default)'} is not ready; ready voices: {names or 'none'}")
 
 
-def say_frames(client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[Floats]) -> None:
+def stated_map(args: argparse.Namespace) -> dict[str, Any]:
+    """The map of `open.format` that the arguments of `send` say."""
+    stated: dict[str, Any] = args.format | (read_statistics(args.statistics) if args.statistics else {})
+    return statement_map(stated, strict=args.strict, allow_approximate=args.allow_approximate)
+
+
+def formats(client: Client | None, args: argparse.Namespace) -> None:
+    """`glowctl formats`: for a voice of the daemon, or, where none runs, for glowd's own format."""
+    voice = voice_mels(format_of(client, args.voice).to_dict()) if client else MelDescription()
+    print("\n".join(format_lines(voice)))
+
+
+def send_frames(
+    client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[Floats], stated: dict[str, Any]
+) -> None:
+    """Speak frames, each [n, M], through a stream of their own."""
     sinks = list(args.sink or ([] if args.out else ["device"]))
     if args.out and "socket" not in sinks:
         sinks.append("socket")
     chunks = in_chunks(source, args.chunk)
     if args.pace == "realtime":
         chunks = at_speaking_pace(chunks, mel_format)
-    first = next(chunks, None)  # a source that fails does so before a stream is opened
-    with client.open(
-        args.stream, voice=args.voice, sinks=sinks, seed=args.seed, gain_db=args.gain, mel_format=mel_format.to_dict()
-    ) as stream:
-        if first is not None:
-            stream.send(first)
-        for chunk in chunks:
+    first = next(chunks, None)  # a source that fails must not have opened a stream
+    with (
+        client.open(
+            args.stream, voice=args.voice, sinks=sinks, seed=args.seed, gain_db=args.gain, format=stated
+        ) as stream,
+        printed_warnings(stream) as print_warnings,
+    ):
+        for chunk in chunks if first is None else itertools.chain([first], chunks):
             stream.send(chunk)
+            print_warnings()
         stream.end()
         if args.out:
             save(stream, args.out)
+        stream.wait_played()
+
+
+@contextlib.contextmanager
+def printed_warnings(stream: Stream) -> Iterator[Callable[[], None]]:
+    """A function that prints the stream's new warnings; those that are left are printed at the end."""
+    printed = 0
+
+    def print_new() -> None:
+        nonlocal printed
+        for warning in stream.warnings[printed:]:
+            print(f"glowctl: warning: {tables.clean(warning.text)}", file=sys.stderr)
+            printed += 1
+
+    try:
+        yield print_new
+    finally:
+        print_new()
 
 
 def save(stream: Stream, path: Path) -> None:
+    """Write the utterance's audio into a WAV file."""
     with WavFile(path, stream.rate_hz) as file:
         timeline = Timeline(file.write)
-        for piece in stream.audio():
-            timeline.add(piece)
+        for chunk in stream.audio():
+            timeline.add(chunk)
     print(f"wrote {path}: {file.samples} samples at {stream.rate_hz} Hz", file=sys.stderr)
 
 
 def listen(client: Client, args: argparse.Namespace) -> None:
+    """`glowctl listen`: one utterance after the other, never two mixed."""
     with client.listen(args.stream) as listener:
         events = listener.events()
         first = next(event for event in events if isinstance(event, wire.Audio))
-        with output(args.out, first.rate_hz) as out:
-            utterance = Utterance(first, out.write)
+        with open_output(args.out, first.rate_hz) as output:
+            utterance = UtteranceWriter(first, output.write)
             for event in events:
-                if utterance.over and isinstance(event, wire.Audio):
-                    utterance = Utterance(event, out.write)
+                if utterance.ended and isinstance(event, wire.Audio):
+                    utterance = UtteranceWriter(event, output.write)
                 else:
                     utterance.add(event)
-                if utterance.over and args.once:
+                if utterance.ended and args.once:
                     return
 
 
 def status(client: Client, args: argparse.Namespace) -> None:
+    """`glowctl status`."""
     state = client.status()
     print(json.dumps(state.info) if args.json else tables.as_text(wire.Snapshot.from_map(state.info)))
 
 
 def flush(client: Client, args: argparse.Namespace) -> None:
+    """`glowctl flush STREAM`."""
     streams = wire.Snapshot.from_map(client.status().info).streams
     if args.stream not in streams:
         names = ", ".join(streams) or "none"
-        raise errors.StreamError(f"there is no stream {args.stream}; open now: {names}", wire.Code.UNKNOWN_STREAM)
+        raise errors.StreamError(f"no stream {args.stream} is open; open streams: {names}", wire.Code.UNKNOWN_STREAM)
     with client.listen(args.stream) as listener:
         ending = listener.flush(streams[args.stream].generation or 0, args.fade)
     match ending:
@@ -186,6 +269,7 @@ def flush(client: Client, args: argparse.Namespace) -> None:
 
 
 def watch(args: argparse.Namespace) -> None:
+    """`glowctl top`."""
     endpoint = args.telemetry or wire.default_telemetry()
     if args.batch or args.json or args.n or not sys.stdout.isatty():
         top.watch_batch(endpoint, args.n, args.json)
@@ -193,12 +277,23 @@ def watch(args: argparse.Namespace) -> None:
         top.watch_live(endpoint)
 
 
-COMMANDS = {"send": speak_file, "say": speak_text, "listen": listen, "status": status, "flush": flush}
+COMMANDS = {"send": send, "say": say, "formats": formats, "listen": listen, "status": status, "flush": flush}
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the command that was parsed."""
     if args.command == "top":
         watch(args)
+        return
+    if args.command == "formats" and not args.voice:
+        with (
+            contextlib.suppress(errors.NotRunning),
+            Client(args.endpoint, name="glowctl", timeout_s=args.timeout) as client,
+        ):
+            formats(client, args)
+            return
+        print("no daemon runs; for glowd's own format:", file=sys.stderr)
+        formats(None, args)
         return
     with Client(args.endpoint, name="glowctl", timeout_s=args.timeout) as client:
         COMMANDS[args.command](client, args)
@@ -211,18 +306,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(args)
     except (SourceError, wire.LocalError, ValueError) as error:
-        return complain(str(error), 2)
+        return report(str(error), 2)
     except (errors.GlowdError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough
+        if isinstance(error, BrokenPipeError):  # the reader of standard output has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        return complain(str(error), 1)
+        return report(str(error), 1)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def complain(text: str, exit_status: int) -> int:
+def report(text: str, exit_status: int) -> int:
+    """Print an error; its exit status."""
     print(f"glowctl: {tables.clean(text)}", file=sys.stderr)
     return exit_status
 

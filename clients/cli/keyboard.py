@@ -1,4 +1,4 @@
-"""Single keys from a terminal, without waiting for Enter. Elsewhere (a pipe, no terminal) no key is ever pressed."""
+"""Single keys from a terminal, without waiting for Enter. If the file is not a terminal, no key is ever pressed."""
 
 import select
 import termios
@@ -6,14 +6,14 @@ import tty
 from typing import TextIO
 
 
-class Keys:
-    """A context manager; the terminal is as before after it."""
+class Keyboard:
+    """Reads keys within its `with`; restores the terminal's settings at its end."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._is_terminal = file.isatty()
 
-    def __enter__(self) -> "Keys":
+    def __enter__(self) -> "Keyboard":
         if self._is_terminal:
             self._before = termios.tcgetattr(self._file)
             tty.setcbreak(self._file)
@@ -24,7 +24,7 @@ class Keys:
             termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
 
     def pressed(self) -> str:
-        """The next key that was pressed, "" if none was."""
+        """The next key that was pressed, "" if there is none."""
         if self._is_terminal and select.select([self._file], [], [], 0)[0]:
             return self._file.read(1)
         return ""

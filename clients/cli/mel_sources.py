@@ -1,64 +1,67 @@
 """Where glowctl's frames come from: recordings, mel files, and espeak-ng while it speaks.
 
-Rules: no socket. Frames are [n, bins] float32, natural log, in the voice's own mel format. What a user's file or text can
-cause is a SourceError in words. soundfile and soxr are imported when they are needed.
+Rules: no socket. Frames are [L, M] float32: of a recording or a text natural logs in the voice's own mel format, of a
+mel file as they are. A fault of a user's file or text is a SourceError. soundfile and soxr are imported when they are needed.
 """
 
+import contextlib
 import shutil
 import struct
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from glowd.clients.mel_arrays import as_frames
 from glowd.flow.mel import Floats, MelFormat, MelStream, log_mel
+from glowd.flow.recordings import RecordingError, read_audio
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
-SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".pt")
+SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".npz", ".pt")
 ESPEAK_READ_BYTES = 4096
 
 
 class SourceError(Exception):
-    """A file or a text that cannot be turned into frames."""
+    """This file or text cannot be turned into frames."""
 
 
-def mel_of_file(path: Path, mel_format: MelFormat) -> Floats:
-    """The frames [L, M] of a recording (any rate, mixed to mono), or of a saved mel. Raises SourceError."""
+def mel_of_file(path: Path, mel_format: MelFormat, bins: int = 0) -> Floats:
+    """The frames [L, M] of a recording (any rate, mixed to mono), or of a saved mel. Raises SourceError.
+
+    `bins`: the bands of a saved mel; 0: those of `mel_format`.
+    """
+    bins = bins or mel_format.n_mels
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise SourceError(f"{path}: {suffix or 'a file without a suffix'} is not read; known: {', '.join(SUFFIXES)}")
+        raise SourceError(f"{path}: unknown suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}")
     try:
         if suffix in AUDIO_SUFFIXES:
             return log_mel(read_audio(path, mel_format.rate_hz), mel_format)
-        if suffix == ".npy":
-            return as_frames(np.load(path, allow_pickle=False), mel_format.n_mels, turned=False)
-        return as_frames(array_of_pt(path), mel_format.n_mels, turned=True)
+        if suffix in (".npy", ".npz"):
+            return as_frames(array_of_numpy(path), bins)
+        return as_frames(array_of_pt(path), bins, bins_first=True)
+    except RecordingError as error:
+        raise SourceError(str(error)) from error
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read_audio(path: Path, rate_hz: int) -> Floats:
-    """The recording [T] at `rate_hz`, mono."""
-    import soundfile
-
-    if not path.exists():
-        raise SourceError("no such file")
-    try:
-        samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise SourceError(f"not readable as audio: {error}") from error
-    mono: Floats = samples.mean(axis=1)
-    if file_rate_hz == rate_hz:
-        return mono
-    import soxr
-
-    resampled: Floats = soxr.resample(mono, file_rate_hz, rate_hz)
-    return resampled
+def array_of_numpy(path: Path) -> Any:
+    """The array in a .npy, or in a .npz the only one or the one under "mel"."""
+    with contextlib.ExitStack() as stack:
+        value = np.load(path, allow_pickle=False)
+        if isinstance(value, np.ndarray):
+            return value
+        names = stack.enter_context(value).files
+        if "mel" not in names and len(names) != 1:
+            raise SourceError(f"contains {', '.join(names) or 'nothing'}; expected one array, or one under 'mel'")
+        return value["mel" if "mel" in names else names[0]]
 
 
 def array_of_pt(path: Path) -> Any:
@@ -74,32 +77,16 @@ def array_of_pt(path: Path) -> Any:
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if not isinstance(value, np.ndarray):
-        raise SourceError(f"holds {type(value).__name__} and not a mel: an array, or a map with the key 'mel'")
+        raise SourceError(f"contains a {type(value).__name__}; expected an array, or a map with an array under 'mel'")
     return value
 
 
-def as_frames(values: Any, bins: int, *, turned: bool) -> Floats:
-    """[L, bins] from [L, bins] or [bins, L], with or without axes of length 1 before it.
-
-    `turned` decides when both readings fit: whether the file's kind is usually [bins, L].
-    """
-    shape = np.shape(values)
-    while np.ndim(values) > 2 and len(values) == 1:
-        values = values[0]
-    if np.ndim(values) != 2 or bins not in np.shape(values):
-        raise SourceError(f"has shape {list(shape)}; a mel of this voice is [frames, {bins}] or [{bins}, frames]")
-    if values.dtype.kind not in "fiu":
-        raise SourceError(f"holds {values.dtype} and not numbers")
-    rows_are_bins = len(values) == bins and (turned or values.shape[1] != bins)
-    return np.ascontiguousarray(values.T if rows_are_bins else values, dtype=np.float32)
-
-
-def speak(text: str, espeak_voice: str, mel_format: MelFormat) -> Iterator[Floats]:
-    """The frames of espeak-ng's speech, as it is spoken: each [n, M]. Raises SourceError."""
+def mel_of_text(text: str, espeak_voice: str, mel_format: MelFormat) -> Iterator[Floats]:
+    """The frames of espeak-ng's speech while espeak-ng still speaks: each [n, M]. Raises SourceError."""
     if shutil.which("espeak-ng") is None:
-        raise SourceError("espeak-ng is not installed; on Debian: apt install espeak-ng")
+        raise SourceError("espeak-ng is not installed; on Debian or Ubuntu: sudo apt-get install espeak-ng")
     if not text.strip():
-        raise SourceError("there is no text to say")
+        raise SourceError("the text is empty; give the words to say")
     command = ["espeak-ng", "--stdin", "--stdout", "-b", "1", "-v", espeak_voice]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin and process.stdout and process.stderr, "all three are pipes"
@@ -108,8 +95,8 @@ def speak(text: str, espeak_voice: str, mel_format: MelFormat) -> Iterator[Float
         process.stdin.close()
         yield from mel_of_wav_stream(process.stdout, mel_format)
     except (ValueError, BrokenPipeError) as error:
-        said = process.stderr.read(1000).decode(errors="replace").strip().splitlines()
-        raise SourceError(f"espeak-ng, voice {espeak_voice}: {said[0] if said else error}") from error
+        output = process.stderr.read(1000).decode(errors="replace").strip().splitlines()
+        raise SourceError(f"espeak-ng failed (voice {espeak_voice}): {output[0] if output else error}") from error
     finally:
         process.kill()
         process.wait()
@@ -118,7 +105,7 @@ def speak(text: str, espeak_voice: str, mel_format: MelFormat) -> Iterator[Float
 
 
 def mel_of_wav_stream(file: IO[bytes], mel_format: MelFormat) -> Iterator[Floats]:
-    """The frames of a mono 16-bit WAV that is still being written. Raises ValueError if it is something else."""
+    """The frames of a mono 16-bit WAV that is still being written. Raises ValueError for any other file."""
     rate_hz = read_wav_header(file)
     resample = resampler(rate_hz, mel_format.rate_hz)
     stream, rest = MelStream(mel_format), b""
@@ -133,9 +120,9 @@ def mel_of_wav_stream(file: IO[bytes], mel_format: MelFormat) -> Iterator[Floats
 
 
 def read_wav_header(file: IO[bytes]) -> int:
-    """Read up to the samples; the rate in Hz."""
+    """Read up to the samples; the rate in Hz. Raises ValueError for anything but a mono 16-bit WAV."""
     if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-        raise ValueError("it wrote no WAV")
+        raise ValueError("its output is not a WAV file")
     rate_hz = 0
     while len(head := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", head)
@@ -145,12 +132,12 @@ def read_wav_header(file: IO[bytes]) -> int:
         if kind == b"fmt " and len(body) >= 16:
             encoding, channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", body[:16])
             if (encoding, channels, bits) != (1, 1, 16):
-                raise ValueError(f"it wrote {channels} channels of {bits} bits, not one of 16")
-    raise ValueError("its WAV ended before the samples")
+                raise ValueError(f"its output has {channels} channels of {bits} bits; expected one of 16")
+    raise ValueError("its output ends before the samples")
 
 
 def resampler(from_hz: int, to_hz: int) -> Callable[[Floats, bool], Floats]:
-    """A function (samples, last) -> samples, with the state that chunks need."""
+    """A function (samples, last) -> samples that keeps its state from chunk to chunk."""
     if from_hz == to_hz:
         return lambda samples, last: samples
     import soxr
@@ -158,26 +145,26 @@ def resampler(from_hz: int, to_hz: int) -> Callable[[Floats, bool], Floats]:
     stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32")
 
     def resample(samples: Floats, last: bool) -> Floats:
-        made: Floats = stream.resample_chunk(samples, last=last)
-        return made
+        resampled: Floats = stream.resample_chunk(samples, last=last)
+        return resampled
 
     return resample
 
 
-def in_chunks(pieces: Iterator[Floats], frames: int) -> Iterator[Floats]:
+def in_chunks(parts: Iterator[Floats], frames: int) -> Iterator[Floats]:
     """The same frames in chunks of `frames`; the last one may be shorter."""
-    held: Floats | None = None
-    for piece in pieces:
-        held = piece if held is None else np.concatenate([held, piece])
-        while len(held) >= frames:
-            yield held[:frames]
-            held = held[frames:]
-    if held is not None and len(held):
-        yield held
+    rest: Floats | None = None
+    for part in parts:
+        rest = part if rest is None else np.concatenate([rest, part])
+        while len(rest) >= frames:
+            yield rest[:frames]
+            rest = rest[frames:]
+    if rest is not None and len(rest):
+        yield rest
 
 
 def at_speaking_pace(chunks: Iterator[Floats], mel_format: MelFormat) -> Iterator[Floats]:
-    """The same chunks, none earlier than its frames would be spoken."""
+    """The same chunks, each at the time at which its first frame is spoken, or later."""
     began_s, frames = time.monotonic(), 0
     for chunk in chunks:
         due_s = began_s + frames * mel_format.hop / mel_format.rate_hz

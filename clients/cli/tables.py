@@ -1,12 +1,12 @@
 """A snapshot of the daemon as tables, for `glowctl top`, `glowctl status` and the demo.
 
 Rules: pure functions of a snapshot (PROTOCOL.md, Telemetry). A figure that was not measured is shown as "-", never as 0.
-What peers have named is shown without control characters.
+Names that clients have chosen are shown without control characters.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from glowd.daemon.wire.telemetry import (
     STAGES,
@@ -26,7 +26,7 @@ NARROW_COLUMNS = 110
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, the columns' headings ("<" in front: aligned left) and the rows' cells."""
+    """A title, the headings of the columns ("<" in front: aligned left) and the cells of the rows."""
 
     title: str
     columns: Sequence[str]
@@ -42,7 +42,7 @@ def clean(value: object) -> str:
 
 
 def cell(value: object, form: str = "", scale: float = 1.0) -> str:
-    """A figure by its format; "-" for one that is absent."""
+    """A figure in a format; "-" if it is absent."""
     if value is None or value == "":
         return ABSENT
     if form and isinstance(value, int | float):
@@ -51,8 +51,9 @@ def cell(value: object, form: str = "", scale: float = 1.0) -> str:
 
 
 def entries(found: Mapping[str, T]) -> list[tuple[str, T]]:
+    """The names and values of a map, sorted by name."""
     shown = [(clean(name), value) for name, value in found.items()]
-    return sorted(shown, key=lambda entry: entry[0])  # by name alone: two may look the same once cleaned
+    return sorted(shown, key=lambda entry: entry[0])  # not by value: two names may be equal once cleaned
 
 
 def spread(stage: StageTimes | None) -> str:
@@ -66,20 +67,8 @@ def spread(stage: StageTimes | None) -> str:
 
 
 def streams_table(snapshot: Snapshot, narrow: bool = False) -> Table:
-    """What each stream is and does. VOICE: its engine. XRUN: how often client/engine was late for the device."""
-    columns = [
-        "<STREAM",
-        "<CLIENT",
-        "<STATE",
-        "<VOICE",
-        "<SINKS",
-        "GEN",
-        "TTFA",
-        "RTF",
-        "QUEUE",
-        "CREDIT",
-        "XRUN",
-    ]
+    """A row for each stream. VOICE: its engine. XRUN: how often client/engine was late for the device."""
+    columns = ["<STREAM", "<CLIENT", "<STATE", "<VOICE", "<SINKS", "GEN", "TTFA", "RTF", "QUEUE", "CREDIT", "XRUN"]
     rows = [
         [
             name, cell(s.client), cell(s.state), cell(s.engine or s.voice), cell(",".join(s.sinks)), cell(s.generation),
@@ -102,6 +91,7 @@ def without(table: Table, dropped: Sequence[str]) -> Table:
 
 
 def stages_table(snapshot: Snapshot) -> Table:
+    """A row for each stream: the latency of every stage, and the mean of their sum."""
     rows = [
         [
             name,
@@ -159,6 +149,7 @@ def _state_of(voice: VoiceSnapshot | EngineSnapshot) -> str:
 
 
 def roles_table(snapshot: Snapshot) -> Table:
+    """A row for each process."""
     rows = [
         [
             name,
@@ -179,6 +170,7 @@ def _device_of(role: Role) -> str | None:
 
 
 def headline(snapshot: Snapshot) -> str:
+    """The daemon as a whole, in one line."""
     return (
         f"glowd {cell(snapshot.state)}, up {cell(snapshot.uptime_s, '.0f')} s, "
         f"{cell(snapshot.clients)} clients, {len(snapshot.streams)} of {cell(snapshot.max_streams)} streams"
@@ -186,7 +178,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def notices(snapshot: Snapshot) -> list[str]:
-    """A line for each engine that falls behind: what is done about it, since when and why."""
+    """A line for each overloaded engine: what it does about it, since when and why."""
     return [
         _notice(label, work.degraded, snapshot.t_ns)
         for name, voice in entries(snapshot.voices)
@@ -205,20 +197,20 @@ def _notice(name: str, degraded: Degradation, t_ns: int | None) -> str:
 
 
 def tables(snapshot: Snapshot, narrow: bool = False) -> list[Table]:
+    """All tables."""
     return [
         streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot, narrow), roles_table(snapshot),
     ]  # fmt: skip
 
 
 def as_text(snapshot: Snapshot) -> str:
-    """All tables as plain text."""
-    return "\n".join(
-        [headline(snapshot), *notices(snapshot), *(lines(table) for table in tables(snapshot) if table.rows)]
-    )
+    """The whole snapshot as plain text, without empty tables."""
+    filled = [table for table in tables(snapshot) if table.rows]
+    return "\n".join([headline(snapshot), *notices(snapshot), *(line for table in filled for line in layout(table))])
 
 
-def lines(table: Table) -> str:
-    """A table as plain text, under its title."""
+def layout(table: Table) -> list[str]:
+    """A table as lines of plain text: an empty line, the title, the headings, the rows."""
     titles = [column.lstrip("<") for column in table.columns]
     widths = [max(map(len, column)) for column in zip(titles, *table.rows, strict=True)]
 
@@ -229,17 +221,4 @@ def lines(table: Table) -> str:
         )
         return "  ".join(placed).rstrip()
 
-    return "\n".join([f"\n{table.title}", line(titles), *map(line, table.rows)])
-
-
-def as_rich(table: Table) -> Any:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    made = RichTable(title=table.title, title_justify="left", title_style="dim", box=None, pad_edge=False)
-    for column in table.columns:
-        left = column.startswith("<")
-        made.add_column(column.lstrip("<"), justify="left" if left else "right", no_wrap=True, header_style="cyan")
-    for row in table.rows:
-        made.add_row(*map(Text, row))
-    return made
+    return ["", table.title, line(titles), *map(line, table.rows)]

@@ -1,28 +1,31 @@
-"""`glowctl top`: the daemon's figures, again and again.
+"""`glowctl top`: the daemon's figures, continuously.
 
-Rules: reads snapshots (PROTOCOL.md, Telemetry) and never asks the daemon for anything while it watches. What a snapshot
-looks like on a terminal is in tables.py.
+Rules: only subscribes to snapshots (PROTOCOL.md, Telemetry); it sends the daemon nothing. tables.py says how a snapshot
+looks; this file puts it on the terminal. rich is imported when the live view needs it.
 """
 
 import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import zmq
 
 from glowd.clients import errors
-from glowd.clients.cli.tables import NARROW_COLUMNS, as_rich, as_text, headline, notices, tables
+from glowd.clients.cli.tables import NARROW_COLUMNS, Table, as_text, headline, layout, notices, tables
 from glowd.daemon.wire.telemetry import Snapshot
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 STALE_S = 3.0
 MAX_SNAPSHOT_BYTES = 4 << 20
 
 
-def snapshots(endpoint: str, patience_s: float = STALE_S) -> Iterator[dict[str, Any] | None]:
-    """Snapshots as they are published; None when none came for `patience_s`. Raises NotRunning if the first is missing."""
+def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any] | None]:
+    """Snapshots as published maps; None when none came for `wait_s`. Raises NotRunning if the first one does not come."""
     context = zmq.Context()
     try:
         subscriber = context.socket(zmq.SUB)
@@ -35,11 +38,11 @@ def snapshots(endpoint: str, patience_s: float = STALE_S) -> Iterator[dict[str, 
             raise errors.NotRunning(f"cannot connect to {endpoint}: {fault}") from None
         started = False
         while True:
-            if subscriber.poll(int(patience_s * 1000)):
+            if subscriber.poll(int(wait_s * 1000)):
                 started = True
                 yield unpack(subscriber.recv())
             elif not started:
-                raise errors.not_running(endpoint, patience_s)
+                raise errors.not_running(endpoint, wait_s)
             else:
                 yield None
     finally:
@@ -47,21 +50,21 @@ def snapshots(endpoint: str, patience_s: float = STALE_S) -> Iterator[dict[str, 
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """One published map. Raises ProtocolError for anything else."""
+    """A snapshot from its bytes. Raises ProtocolError for anything else."""
     try:
         snapshot = msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, msgpack.UnpackException) as fault:
-        raise errors.ProtocolError(f"what is published there is not glowd's telemetry: {fault}") from None
+        raise errors.ProtocolError(f"the program at this address does not publish glowd's telemetry: {fault}") from None
     if not isinstance(snapshot, dict) or "streams" not in snapshot:
-        raise errors.ProtocolError("what is published there is not glowd's telemetry")
+        raise errors.ProtocolError("the program at this address does not publish glowd's telemetry")
     return snapshot
 
 
 def watch_batch(endpoint: str, count: int | None, as_json: bool) -> None:
-    """Print `count` snapshots (None: for ever), each as tables or as a line of JSON."""
+    """Print `count` snapshots (None: without end), each as tables or as a line of JSON."""
     for number, snapshot in enumerate(snapshots(endpoint), start=1):
         if snapshot is None:
-            raise errors.DaemonGone(f"the daemon at {endpoint} publishes no more figures")
+            raise errors.DaemonGone(f"the daemon at {endpoint} has stopped publishing figures")
         print(json.dumps(snapshot) if as_json else as_text(Snapshot.from_map(snapshot)) + "\n", flush=True)
         if number == count:
             return
@@ -73,20 +76,29 @@ def watch_live(endpoint: str) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from glowd.clients.cli.keyboard import Keys
+    from glowd.clients.cli.keyboard import Keyboard
 
     source = snapshots(endpoint)
-    snapshot, heard_s = Snapshot.from_map(next(source) or {}), time.monotonic()
-    with Keys(sys.stdin) as keys, Live(screen=True, auto_refresh=False) as live:
+    snapshot, received_s = Snapshot.from_map(next(source) or {}), time.monotonic()
+    with Keyboard(sys.stdin) as keyboard, Live(screen=True, auto_refresh=False) as live:
         while True:
-            silent_s = time.monotonic() - heard_s
-            note = f"   no news for {silent_s:.0f} s" if silent_s > STALE_S else ""
+            silent_s = time.monotonic() - received_s
+            note = f"   no figures for {silent_s:.0f} s" if silent_s > STALE_S else ""
             head = Text(headline(snapshot) + note + "   (q: quit)", style="bold red" if note else "bold")
-            shown = tables(snapshot, narrow=live.console.width < NARROW_COLUMNS)
             warnings = [Text(line, style="yellow") for line in notices(snapshot)]
-            live.update(Group(head, *warnings, *map(as_rich, shown)), refresh=True)
-            if keys.pressed() == "q":
+            shown = tables(snapshot, narrow=live.console.width < NARROW_COLUMNS)
+            live.update(Group(head, *warnings, *map(styled, shown)), refresh=True)
+            if keyboard.pressed() == "q":
                 return
-            news = next(source)
-            if news is not None:
-                snapshot, heard_s = Snapshot.from_map(news), time.monotonic()
+            newest = next(source)
+            if newest is not None:
+                snapshot, received_s = Snapshot.from_map(newest), time.monotonic()
+
+
+def styled(table: Table) -> "Text":
+    """A table for rich: the layout of plain text, with colours."""
+    from rich.text import Text
+
+    _, title, headings, *rows = layout(table)
+    lines = [Text(title, style="dim"), Text(headings, style="cyan"), *map(Text, rows)]
+    return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)

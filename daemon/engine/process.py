@@ -25,7 +25,7 @@ from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_engine
 from glowd.daemon.runtime.system import set_niceness
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 STEP_MS = 500
 """Longest sleep of the loop: short enough to report `alive` in time."""
@@ -72,7 +72,7 @@ def _receive(renderer: Renderer, socket: zmq.Socket[bytes]) -> None:
             renderer.handle(ipc.decode(socket.recv_multipart(zmq.NOBLOCK)))
 
 
-def build_renderer(vocoder: Vocoder, settings: VoiceSettings, socket: zmq.Socket[bytes]) -> Renderer:
+def build_renderer(vocoder: AnyVocoder, settings: VoiceSettings, socket: zmq.Socket[bytes]) -> Renderer:
     """The renderer of a voice, which sends on `socket`."""
     scheduler = Scheduler(
         vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
@@ -81,7 +81,7 @@ def build_renderer(vocoder: Vocoder, settings: VoiceSettings, socket: zmq.Socket
     return Renderer(vocoder, scheduler, lambda message: socket.send_multipart(ipc.encode(message)), cpu_ns=cpu_ns)
 
 
-def load_voice(role: Role) -> tuple[Vocoder, ipc.Ready]:
+def load_voice(role: Role) -> tuple[AnyVocoder, ipc.Ready]:
     """The voice of this engine, warm, and its description. Raises CannotStart."""
     spec, max_streams = role.config.engines[role.engine], role.config.server.max_streams
     settings = role.config.voices[spec.voice]

@@ -14,7 +14,7 @@ from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
 from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 from glowd.daemon.wire.voices import check_voice
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 if TYPE_CHECKING:  # it imports torch
     from glowd.flow.network.waveglow import WaveGlow
@@ -25,7 +25,7 @@ SPARE_SLOTS = 8
 log = logging.getLogger("glowd.engine")
 
 
-def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> Vocoder:
+def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> AnyVocoder:
     """The vocoder of a [voices.NAME] table for one of its engines. Raises CannotStart."""
     try:
         return _build(spec, settings, max_streams)
@@ -33,7 +33,7 @@ def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -
         raise CannotStart(str(error)) from error
 
 
-def _build(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> Vocoder:
+def _build(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> AnyVocoder:
     name = spec.voice
     match settings:
         case WaveGlowSettings():
@@ -65,7 +65,7 @@ def find_device(spec: EngineSpec) -> str:
     return spec.device
 
 
-def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> Vocoder:
+def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> AnyVocoder:
     import torch
 
     from glowd.flow.streaming import ChunkPlan, stream_vocoder
@@ -97,7 +97,7 @@ def _load(checkpoint: str) -> "WaveGlow":
         raise CannotStart(str(error), settings=os.access(resolve(checkpoint), os.R_OK)) from error
 
 
-def prepare(vocoder: Vocoder, settings: VoiceSettings, max_streams: int) -> Capacity | None:
+def prepare(vocoder: AnyVocoder, settings: VoiceSettings, max_streams: int) -> Capacity | None:
     """Find the capacity (find_capacity), then warm the vocoder up for the batches that can come within it."""
     batch = min(settings.max_batch, max_streams)
     clock_s = time.thread_time if is_single_threaded(vocoder, settings.threads) else time.perf_counter
@@ -110,7 +110,7 @@ def prepare(vocoder: Vocoder, settings: VoiceSettings, max_streams: int) -> Capa
     return found
 
 
-def describe(vocoder: Vocoder, default: bool, found: Capacity | None) -> VoiceInfo:
+def describe(vocoder: AnyVocoder, default: bool, found: Capacity | None) -> VoiceInfo:
     """The voice, for the gateway and for `welcome`. Raises CannotStart if clients could not be told of it."""
     latency_samples = vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples
     info = VoiceInfo(
@@ -123,6 +123,7 @@ def describe(vocoder: Vocoder, default: bool, found: Capacity | None) -> VoiceIn
         whole_utterance=vocoder.whole_utterance,
         default=default,
         history_frames=vocoder.history_frames,
+        lead_frames=vocoder.lead_frames,
         capacity=found,
     )
     try:

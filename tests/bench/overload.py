@@ -16,7 +16,8 @@ from glowd.daemon.wire import Code
 from glowd.flow.mel import Floats
 from tests.bench.report import Result, cpu_name, percentiles_ms
 from tests.bench.service import CHUNK_FRAMES, FRAME_S, utterance
-from tests.e2e.running import Daemon, running_daemon, speech
+from tests.harness.daemon import Daemon, running_daemon
+from tests.harness.mels import speech
 
 OFFERED = (4, 8, 12, 16, 20, 24)
 STAGGER_S = 0.061

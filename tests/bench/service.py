@@ -13,7 +13,8 @@ from glowd.clients import Client
 from glowd.daemon import wire
 from glowd.flow.mel import Floats
 from tests.bench.report import Result, cpu_name, percentiles_ms
-from tests.e2e.running import Daemon, rss_bytes, running_daemon, speech
+from tests.harness.daemon import Daemon, rss_bytes, running_daemon
+from tests.harness.mels import speech
 
 CHUNK_FRAMES = 4
 FRAME_S = 256 / 22050

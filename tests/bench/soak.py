@@ -8,7 +8,8 @@ import numpy as np
 
 from tests.bench.report import Result, cpu_name
 from tests.bench.service import CHUNK_FRAMES, utterance
-from tests.e2e.running import Daemon, rss_bytes, running_daemon, speech
+from tests.harness.daemon import Daemon, rss_bytes, running_daemon
+from tests.harness.mels import speech
 from tests.patience import Stalls
 
 SAMPLE_S = 5.0

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.fake import FakeDaemon
+from tests.fakes.daemon import FakeDaemon
 
 
 @pytest.fixture
 def socket_dir() -> Iterator[Path]:
-    """Socket paths are short by law; pytest's own are long."""
+    """A directory whose path is short enough for a socket; pytest's own are not."""
     with tempfile.TemporaryDirectory(prefix="glowd-") as name:
         yield Path(name)
 
 
 @pytest.fixture
 def fake(socket_dir: Path) -> Iterator[FakeDaemon]:
+    """A fake daemon that runs."""
     with FakeDaemon(socket_dir) as daemon:
         yield daemon

@@ -8,17 +8,18 @@ import pytest
 
 from glowd.clients import AsyncClient, errors
 from glowd.clients.aio import AsyncStream
+from glowd.clients.connection import Connection
 from glowd.daemon import wire
-from tests.clients.fake import HOP, FakeDaemon
-from tests.clients.test_client import mel, refuse_once
+from tests.fakes.daemon import HOP, FakeDaemon, refuse_once
+from tests.harness.mels import mel
 from tests.patience import WAIT_S
 
 
 async def samples_of(stream: AsyncStream) -> wire.Array:
-    return np.concatenate([piece.payload async for piece in stream.audio(timeout_s=WAIT_S)])
+    return np.concatenate([chunk.payload async for chunk in stream.audio(timeout_s=WAIT_S)])
 
 
-async def test_a_stream_from_open_to_played(fake: FakeDaemon) -> None:
+async def test_stream_from_open_to_played(fake: FakeDaemon) -> None:
     async with AsyncClient(fake.endpoint) as glow, await glow.open(sinks=["socket"]) as stream:
         for number in range(2):
             await stream.send(mel(70))
@@ -28,24 +29,24 @@ async def test_a_stream_from_open_to_played(fake: FakeDaemon) -> None:
             assert await stream.wait_played() == wire.Played(stream.name, number, 70 * HOP, 0)
 
 
-async def test_sending_waits_for_credit_and_the_loop_goes_on(fake: FakeDaemon) -> None:
+async def test_send_without_credit_waits_without_blocking(fake: FakeDaemon) -> None:
     fake.auto = False
     async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"]) as stream:
         sender = asyncio.create_task(stream.send(mel(80)))
         await asyncio.to_thread(fake.wait_for, lambda: fake.streams["s"].frames == 64)
-        await asyncio.sleep(0.05)
+        await glow.ping()  # whatever was sent before it has arrived
         assert not sender.done() and fake.streams["s"].frames == 64
         fake.streams["s"].credit_frames += 16
-        fake.say("s", wire.Credit("s", 0, 16))
+        fake.send("s", wire.Credit("s", 0, 16))
         await asyncio.wait_for(sender, WAIT_S)
         with pytest.raises(errors.WaitTimeout, match="within"):
             await stream.send(mel(1), timeout_s=0.05)
         fake.streams["s"].credit_frames += 1
-        fake.say("s", wire.Credit("s", 0, 1))  # the frame was kept, and leaves now
+        fake.send("s", wire.Credit("s", 0, 1))  # the frame was kept, and leaves now
     assert fake.of_type(wire.End) == [wire.End("s", 0, 81)]
 
 
-async def test_refused_mels_are_sent_again(fake: FakeDaemon) -> None:
+async def test_rejected_mel_is_sent_again(fake: FakeDaemon) -> None:
     fake.refuse = refuse_once(3, wire.Code.GAP)
     async with AsyncClient(fake.endpoint) as glow, await glow.open(sinks=["socket"]) as stream:
         await stream.send(mel(80))
@@ -68,7 +69,7 @@ async def test_flush_interrupts_a_blocked_send(fake: FakeDaemon) -> None:
     assert fake.received[-5:-2] == [wire.Pause("s"), wire.Gain("s", -3.0), wire.Resume("s")]
 
 
-async def test_many_streams_in_one_loop(fake: FakeDaemon) -> None:
+async def test_many_streams_share_one_loop(fake: FakeDaemon) -> None:
     async def speak(client: AsyncClient) -> int:
         async with await client.open(sinks=["socket"]) as stream:
             await stream.send(mel(50))
@@ -79,7 +80,7 @@ async def test_many_streams_in_one_loop(fake: FakeDaemon) -> None:
         assert await asyncio.gather(*(speak(glow) for _ in range(6))) == [50 * HOP] * 6
 
 
-async def test_an_exception_in_the_block_flushes(fake: FakeDaemon) -> None:
+async def test_exception_in_the_block_flushes(fake: FakeDaemon) -> None:
     with pytest.raises(RuntimeError, match="tts broke"):
         async with AsyncClient(fake.endpoint) as glow, await glow.open("s", sinks=["null"]) as stream:
             await stream.send(mel(5))
@@ -87,7 +88,7 @@ async def test_an_exception_in_the_block_flushes(fake: FakeDaemon) -> None:
     assert fake.of_type(wire.Flush) and not fake.of_type(wire.End)
 
 
-async def test_status_ping_and_listening(fake: FakeDaemon) -> None:
+async def test_status_ping_and_listen_are_answered(fake: FakeDaemon) -> None:
     async with (
         AsyncClient(fake.endpoint) as glow,
         AsyncClient(fake.endpoint) as other,
@@ -97,12 +98,12 @@ async def test_status_ping_and_listening(fake: FakeDaemon) -> None:
         assert await glow.ping() > 0
         async with await glow.open("s", sinks=["null"]) as stream:
             await stream.send(mel(3))
-        async for piece in listener.audio(timeout_s=WAIT_S):
-            if piece.last:
+        async for chunk in listener.audio(timeout_s=WAIT_S):
+            if chunk.last:
                 break
 
 
-async def test_no_daemon_and_a_lost_daemon(socket_dir: Path) -> None:
+async def test_missing_and_lost_daemon_raise(socket_dir: Path) -> None:
     with pytest.raises(errors.NotRunning, match="start one with: glowd"):
         await AsyncClient(f"ipc://{socket_dir}/none.ipc", timeout_s=0.2).connect()
     with pytest.raises(errors.NotRunning, match="cannot connect"):
@@ -114,3 +115,13 @@ async def test_no_daemon_and_a_lost_daemon(socket_dir: Path) -> None:
         await asyncio.to_thread(fake.stop)
         with pytest.raises(errors.DaemonGone, match="closed the connection"):
             await stream.send(mel(64), timeout_s=WAIT_S)
+
+
+async def test_silent_daemon_raises_gone(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "PING_EVERY_S", 0.02)
+    async with AsyncClient(fake.endpoint) as glow:
+        fake.answers = False
+        await asyncio.to_thread(fake.wait_for, lambda: fake.pings > 2)
+        monkeypatch.setattr(Connection, "SILENCE_S", 0.1)
+        with pytest.raises(errors.DaemonGone, match="has sent nothing"):
+            await glow.run(glow._connection.status(), WAIT_S)

@@ -1,7 +1,6 @@
-"""The live device: what a loudspeaker would have played is what was synthesised, in one piece."""
+"""The live device: a loudspeaker would have played exactly the audio that was made, without a gap."""
 
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +8,9 @@ import pytest
 
 from glowd.daemon import wire
 from glowd.flow.mel import Floats
-from tests.e2e.running import Daemon, running_daemon, samples_of, speech
+from tests.harness.daemon import Daemon, running_daemon
+from tests.harness.mels import speech
+from tests.harness.speaking import HOP, AudioReader, speak
 from tests.patience import WAIT_S, repeated_after_stalls, until
 from tests.pulse import PulseServer
 
@@ -18,7 +19,7 @@ MEL = speech()
 
 @pytest.fixture(scope="module")
 def daemon(pulse: PulseServer) -> Iterator[Daemon]:
-    # Long buffers: these tests ask what is heard, and a busy machine must not answer instead.
+    # Long buffers: these tests compare audio, and a busy machine must not cause an underrun.
     settings = (
         "speaker.device=pulse",
         "speaker.prefill_ms=1000",
@@ -36,28 +37,17 @@ def locate(heard: Floats, spoken: Floats) -> int:
     return int(np.argmax(correlation[: len(heard)]))
 
 
-def speak(daemon: Daemon, seed: int, frames: int, results: dict[int, tuple[Floats, wire.Played]]) -> None:
-    with daemon.client() as glow, glow.open(sinks=["device", "socket"], seed=seed) as stream:
-        pieces: list[Floats] = []
-        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(WAIT_S)))
-        reader.start()
-        for at in range(0, frames, 4):
-            stream.send(MEL[at : min(frames, at + 4)], WAIT_S)
-        played = stream.wait_played(WAIT_S)
-        reader.join()
-    assert isinstance(played, wire.Played)
-    results[seed] = samples_of(pieces), played
+def speak_on_device(daemon: Daemon, seed: int, frames: int) -> tuple[Floats, wire.Played]:
+    with daemon.client() as glow:
+        return speak(glow, MEL[:frames], [4], sinks=["device", "socket"], seed=seed)
 
 
 @repeated_after_stalls
-def test_what_is_heard_is_what_was_synthesised(daemon: Daemon, pulse: PulseServer) -> None:
-    results: dict[int, tuple[Floats, wire.Played]] = {}
+def test_recorded_audio_equals_the_made_audio(daemon: Daemon, pulse: PulseServer) -> None:
     with pulse.record("glow") as recording:
-        speak(daemon, 1, 240, results)
-        time.sleep(0.5)
-        heard = recording.samples().copy()
-    spoken, played = results[1]
-    assert played.underruns == 0 and played.total_samples == len(spoken) == 240 * 256
+        spoken, played = speak_on_device(daemon, 1, 240)
+        heard = recording.after(0.5)
+    assert played.underruns == 0
     at = locate(heard, spoken)
     part = heard[at : at + len(spoken)]
     assert np.corrcoef(part, spoken)[0, 1] > 0.9999
@@ -67,39 +57,39 @@ def test_what_is_heard_is_what_was_synthesised(daemon: Daemon, pulse: PulseServe
 
 @repeated_after_stalls
 def test_two_streams_are_mixed(daemon: Daemon, pulse: PulseServer) -> None:
-    results: dict[int, tuple[Floats, wire.Played]] = {}
+    spoken: dict[int, Floats] = {}
+
+    def run(seed: int) -> None:
+        spoken[seed], _ = speak_on_device(daemon, seed, 160)
+
     with pulse.record("glow") as recording:
-        threads = [threading.Thread(target=speak, args=(daemon, seed, 160, results)) for seed in (2, 3)]
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in (2, 3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        time.sleep(0.5)
-        heard = recording.samples().copy()
-    places = {seed: locate(heard, results[seed][0]) for seed in (2, 3)}
-    mixed = np.zeros(max(places[s] + 160 * 256 for s in places), np.float32)
+        heard = recording.after(0.5)
+    places = {seed: locate(heard, audio) for seed, audio in spoken.items()}
+    mixed = np.zeros(max(places.values()) + 160 * HOP, np.float32)
     for seed, at in places.items():
-        mixed[at : at + 160 * 256] += results[seed][0]
+        mixed[at : at + 160 * HOP] += spoken[seed]
     begin = min(places.values())
     assert np.corrcoef(heard[begin : len(mixed)], mixed[begin:])[0, 1] > 0.999
 
 
 @repeated_after_stalls
-def test_barge_in_fades_and_names_the_last_sample(daemon: Daemon, pulse: PulseServer) -> None:
+def test_flush_fades_and_reports_the_last_sample(daemon: Daemon, pulse: PulseServer) -> None:
     with pulse.record("glow") as recording, daemon.client() as glow:
         stream = glow.open(sinks=["device", "socket"], seed=4)
-        pieces: list[Floats] = []
         stream.send(MEL[:300], WAIT_S)
-        reader = threading.Thread(target=lambda: pieces.extend(piece.payload for piece in stream.audio(WAIT_S)))
-        reader.start()
-        until(lambda: glow.status().info["streams"][stream.name]["delivered_samples"] > 12_000, "half a second of it")
-        flushed = stream.flush(fade_ms=15)
-        reader.join()
-        time.sleep(0.6)
-        heard = recording.samples().copy()
+        with AudioReader(stream) as reader:
+            delivered = "delivered_samples"
+            until(lambda: glow.status().info["streams"][stream.name][delivered] > 12_000, "half a second of audio")
+            flushed = stream.flush(fade_ms=15)
+        heard = recording.after(0.6)
         stream.close()
     assert isinstance(flushed, wire.Flushed)
-    last, spoken = flushed.last_sample_played, samples_of(pieces)
+    last, spoken = flushed.last_sample_played, reader.samples
     assert 0 < last < len(spoken) and flushed.dropped_samples >= len(spoken) - last - 1
     steady = last - 22050 * 20 // 1000  # before the fade
     at = locate(heard, spoken[:steady])

@@ -8,20 +8,20 @@ import pytest
 from glowd.flow.checkpoint import load
 from glowd.flow.evaluation import live
 from glowd.flow.streaming import whole
-from tests.e2e.running import speech
+from tests.harness.mels import speech
 
 
-def test_the_daemon_says_what_the_voice_says_offline() -> None:
+def test_live_speech_equals_offline_rendering() -> None:
     mel = speech()[100:160]
     with live.running("embedded") as daemon:
-        heard = daemon.speak(mel, 22050, seed=3)
+        heard = daemon.render(mel, 22050, seed=3)
         folder = daemon.folder
     offline = whole(load("embedded"), mel, 3)
     assert len(heard) == len(mel) * 256 and np.abs(heard - offline).max() < 1e-4  # a step of 16 bits is 3e-5
     assert not folder.exists()
 
 
-def test_a_voice_that_cannot_be_loaded_is_told_in_the_daemons_words(tmp_path: Path) -> None:
+def test_missing_checkpoint_raises_with_the_daemons_log(tmp_path: Path) -> None:
     with (
         pytest.raises(live.LiveError, match=r"(?s)glowd did not become ready; its log ends with:.*none\.safetensors"),
         live.running(str(tmp_path / "none.safetensors")),
@@ -29,14 +29,14 @@ def test_a_voice_that_cannot_be_loaded_is_told_in_the_daemons_words(tmp_path: Pa
         pass
 
 
-def test_what_glowctl_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_glowctl_raises_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "ANSWER_S", 1)  # nobody will answer
-    daemon = live.Speaking(f"ipc://{tmp_path}/nobody.ipc", tmp_path)
+    daemon = live.LiveRenderer(f"ipc://{tmp_path}/nobody.ipc", tmp_path)
     with pytest.raises(live.LiveError, match="glowctl send ended with status 1"):
-        daemon.speak(np.zeros((4, 80), np.float32), 22050, 0)
+        daemon.render(np.zeros((4, 80), np.float32), 22050, 0)
 
 
-def test_the_commands_are_told_as_a_user_would_type_them() -> None:
+def test_commands_are_those_a_user_would_type() -> None:
     start, send = live.commands("embedded", 7)
     assert (
         start

@@ -1,4 +1,4 @@
-"""Streams beyond what the machine can do are refused; when its time is taken away, the daemon degrades and recovers."""
+"""The daemon refuses streams beyond its measured capacity; without processor time it degrades, and recovers later."""
 
 import contextlib
 import os
@@ -14,11 +14,12 @@ import pytest
 from glowd.clients import Client, errors
 from glowd.daemon import wire
 from glowd.daemon.wire import Code
-from tests.e2e.running import Daemon, running_daemon, speech
-from tests.patience import WAIT_S
+from tests.harness.daemon import Daemon, running_daemon
+from tests.harness.mels import speech
+from tests.harness.speaking import send_all
+from tests.patience import WAIT_S, until
 
 MEL = speech()
-FRAME_S = 256 / 22050
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +37,18 @@ def voice(client: Client) -> dict[str, Any]:
 def wait_until(
     client: Client, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = WAIT_S
 ) -> dict[str, Any]:
-    until_s = time.monotonic() + timeout_s
-    while not holds(found := voice(client)):
-        assert time.monotonic() < until_s, f"never {what}: {found}"
-        time.sleep(0.1)
+    found: dict[str, Any] = {}
+
+    def is_so() -> bool:
+        found.clear()
+        found.update(voice(client))
+        return holds(found)
+
+    until(is_so, what, timeout_s, every_s=0.1)
     return found
 
 
-def test_the_measured_capacity_is_told_and_kept(daemon: Daemon) -> None:
+def test_measured_capacity_is_reported_and_enforced(daemon: Daemon) -> None:
     with daemon.client() as glow:
         told = voice(glow)["capacity"]
         assert told == glow.welcome.voices[0]["capacity"]
@@ -64,9 +69,9 @@ def test_the_measured_capacity_is_told_and_kept(daemon: Daemon) -> None:
 
 @contextlib.contextmanager
 def stolen_time(pid: int, stop_s: float = 0.147, run_s: float = 0.003) -> Iterator[None]:
-    """Let a process run only now and then, whatever else the machine does: what a machine without time for it is like.
+    """Stop a process for most of the time, as if the machine were busy with something else.
 
-    2 % of the time, because one stream of the compiled voice needs no more than 6 %.
+    It runs for 2 % of the time: one stream of the compiled voice needs up to 6 %.
     """
     over = threading.Event()
 
@@ -87,17 +92,14 @@ def stolen_time(pid: int, stop_s: float = 0.147, run_s: float = 0.003) -> Iterat
 
 
 def speak_until(client: Client, over: threading.Event, endings: list[object]) -> None:
-    """The sentence at real-time pace, again and again, to nobody."""
+    """Speak the sentence at real-time pace, again and again, into a null sink."""
     with client.open(sinks=["null"]) as stream:
         while not over.is_set():
-            start_s = time.monotonic()
-            for at in range(0, len(MEL), 4):
-                time.sleep(max(0.0, start_s + at * FRAME_S - time.monotonic()))
-                stream.send(MEL[at : at + 4])
+            send_all(stream, MEL, [4], realtime=True)
             endings.append(stream.wait_played(WAIT_S))
 
 
-def test_an_engine_without_time_degrades_in_order_and_recovers(daemon: Daemon) -> None:
+def test_engine_without_time_degrades_then_recovers(daemon: Daemon) -> None:
     over, endings, levels = threading.Event(), list[object](), list[int]()
 
     def seen(found: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.e2e.running import ROOT, running_daemon, speech
+from tests.harness.daemon import ROOT, running_daemon
+from tests.harness.mels import speech
 from tests.patience import WAIT_S
 
 

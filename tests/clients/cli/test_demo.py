@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from glowd.clients import transport
 from glowd.clients.cli import demo
 from glowd.clients.cli.mel_sources import mel_of_file
+from glowd.clients.connection import Connection
 from glowd.clients.errors import GlowdError
 from glowd.daemon import wire
 from glowd.flow.mel import MelFormat
-from tests.clients.fake import HOP, FakeDaemon
-from tests.clients.snapshots import SNAPSHOT
+from tests.fakes.daemon import HOP, FakeDaemon
+from tests.harness.snapshots import SNAPSHOT
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_the_sentence_is_spoken_and_measured(fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "stream_name", lambda client, number: client)
+def test_sentence_is_spoken_and_measured(fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "_new_stream_name", lambda connection: connection.client)
     fake.snapshot = {"streams": {"demo": copy.deepcopy(SNAPSHOT["streams"]["talk"])}}
     report = "\n".join(demo.speak(fake.endpoint, tmp_path / "demo.wav"))
     frames = len(mel_of_file(demo.SENTENCE, MelFormat()))
@@ -44,17 +44,18 @@ def test_the_sentence_is_spoken_and_measured(fake: FakeDaemon, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ([], "0 samples came back; 4 are exactly right"),
-        ([np.ones(5, np.float32)], "5 samples"),
+        ([], "received 0 samples, expected 4"),
+        ([np.ones(5, np.float32)], "received 5 samples, expected 4"),
         ([np.zeros(4, np.float32)], "silence"),
     ],
 )
-def test_a_wrong_result_is_no_success(parts: list[Any], words: str) -> None:
+def test_wrong_result_raises(parts: list[Any], words: str) -> None:
     with pytest.raises(GlowdError, match=words):
-        demo.check(demo.Hearing(parts), 4)
+        demo.check(demo.Received(parts), 4)
 
 
-def test_a_daemon_that_does_not_start_is_told_with_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.process
+def test_failed_start_prints_the_daemons_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.toml").write_text("[server]\nmax_streems = 1\n")
     assert demo.main(["--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "x.wav")]) == 1
     said = capfd.readouterr().err

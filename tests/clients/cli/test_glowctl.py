@@ -1,4 +1,4 @@
-"""glowctl as a process, against the fake daemon: what it does, what it says, how it ends."""
+"""glowctl as a process, against the fake daemon: what it does, what it prints, its exit status."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ import soundfile
 import zmq
 
 from glowd.daemon import wire
-from tests.clients.fake import HOP, FakeDaemon
-from tests.clients.snapshots import SNAPSHOT
+from tests.fakes.daemon import HOP, FakeDaemon
+from tests.harness.snapshots import SNAPSHOT
 from tests.patience import WAIT_S, until
 
 ROOT = Path(__file__).parents[3]
@@ -28,8 +28,8 @@ started: list["subprocess.Popen[str]"] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_runs_on() -> Iterator[None]:
-    """What a test that failed has left running is ended."""
+def end_processes() -> Iterator[None]:
+    """End the processes that a failed test has left running."""
     yield
     for process in started:
         process.kill()
@@ -76,7 +76,7 @@ def telemetry(socket_dir: Path) -> Iterator[str]:
     context.destroy(linger=0)
 
 
-def test_send_speaks_a_file_and_writes_what_it_heard(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+def test_send_speaks_a_file_and_writes_the_audio(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
     words = ["--voice", "glow", "--seed", "7", "--stream", "s", "--chunk", "8", "--out", str(tmp_path / "o.wav")]
     code, _, err = glowctl(fake.endpoint, "send", str(mel_file), *words)
     assert code == 0 and f"{50 * HOP} samples" in err
@@ -87,14 +87,14 @@ def test_send_speaks_a_file_and_writes_what_it_heard(fake: FakeDaemon, mel_file:
     assert fake.received[-2:] == [wire.Close("s"), wire.Bye()]
 
 
-def test_sinks_are_repeatable_and_the_device_is_the_default(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+def test_sink_option_repeats_and_defaults_to_device(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
     assert glowctl(fake.endpoint, "send", str(mel_file))[0] == 0
     sinks = ["--sink", "null", "--sink", "file:x", "--out", str(tmp_path / "o.wav")]
     assert glowctl(fake.endpoint, "send", str(mel_file), *sinks)[0] == 0
     assert [o.sinks for o in fake.of_type(wire.Open)] == [["device"], ["null", "file:x", "socket"]]
 
 
-def test_the_pace_of_speech(fake: FakeDaemon, mel_file: Path) -> None:
+def test_realtime_pace_sends_at_the_pace_of_speech(fake: FakeDaemon, mel_file: Path) -> None:
     words = ("--sink", "null", "--pace", "realtime", "--chunk", "4")
     assert glowctl(fake.endpoint, "send", str(mel_file), *words)[0] == 0
     sent_ns = [m.t_client_ns for m in fake.of_type(wire.Mel)]
@@ -110,7 +110,7 @@ def test_say_speaks_a_text(fake: FakeDaemon, text: str) -> None:
     assert fake.of_type(wire.End)[0].total_frames == frames > 20
 
 
-def test_listen_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+def test_listen_once_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
     process = start(fake.endpoint, "listen", "--once", "--out", str(tmp_path / "heard.wav"))
     fake.wait_for(lambda: bool(fake.listeners))
     assert glowctl(fake.endpoint, "send", str(mel_file), "--sink", "null")[0] == 0
@@ -118,14 +118,14 @@ def test_listen_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp_path
     assert soundfile.info(tmp_path / "heard.wav").frames == 50 * HOP
 
 
-def test_status_as_text_and_json(fake: FakeDaemon) -> None:
+def test_status_prints_text_and_json(fake: FakeDaemon) -> None:
     fake.snapshot = SNAPSHOT
     code, out, _ = glowctl(fake.endpoint, "status")
     assert code == 0 and "talk" in out and "0.31" in out
     assert json.loads(glowctl(fake.endpoint, "status", "--json")[1]) == SNAPSHOT
 
 
-def test_flush_stops_a_stream_of_another_client(fake: FakeDaemon, mel_file: Path) -> None:
+def test_flush_stops_another_clients_stream(fake: FakeDaemon, mel_file: Path) -> None:
     fake.snapshot = {"streams": {"s": {"generation": 0}}}
     np.save(mel_file, np.zeros((10_000, 80), np.float32))
     speaker = start(fake.endpoint, "send", str(mel_file), "--sink", "null", "--stream", "s", "--pace", "realtime")
@@ -135,17 +135,17 @@ def test_flush_stops_a_stream_of_another_client(fake: FakeDaemon, mel_file: Path
     assert speaker.communicate(timeout=WAIT_S)[1] == "glowctl: stream s was flushed by another client\n"
     assert speaker.returncode == 1
     code, _, err = glowctl(fake.endpoint, "flush", "nobody")
-    assert (code, err) == (1, "glowctl: there is no stream nobody; open now: s\n")
+    assert (code, err) == (1, "glowctl: no stream nobody is open; open streams: s\n")
 
 
-def test_top_in_batch_and_json(telemetry: str) -> None:
+def test_top_prints_batch_and_json(telemetry: str) -> None:
     code, out, _ = glowctl("", "top", "--telemetry", telemetry, "--batch", "-n", "2")
     assert code == 0 and out.count("glowd ready") == 2 and "61" in out
     code, out, _ = glowctl("", "top", "--telemetry", telemetry, "--json", "-n", "3")
     assert code == 0 and [json.loads(line) for line in out.splitlines()] == [SNAPSHOT] * 3
 
 
-def test_top_on_a_terminal_is_left_with_q(telemetry: str) -> None:
+def test_top_on_a_terminal_ends_with_q(telemetry: str) -> None:
     ours, theirs = pty.openpty()
     terminal = {"COLUMNS": "140", "LINES": "30", "TERM": "xterm", **os.environ}
     process = start("", "top", "--telemetry", telemetry, stdin=theirs, stdout=theirs, env=terminal)
@@ -153,9 +153,9 @@ def test_top_on_a_terminal_is_left_with_q(telemetry: str) -> None:
     shown: list[bytes] = []
 
     def watch() -> None:
-        with contextlib.suppress(OSError):  # at its end a terminal fails
-            while piece := os.read(ours, 65536):
-                shown.append(piece)
+        with contextlib.suppress(OSError):  # a closed terminal
+            while data := os.read(ours, 65536):
+                shown.append(data)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -168,7 +168,7 @@ def test_top_on_a_terminal_is_left_with_q(telemetry: str) -> None:
     os.close(ours)
 
 
-def test_output_into_a_closed_pipe_is_no_fault(telemetry: str) -> None:
+def test_closed_output_pipe_exits_with_zero(telemetry: str) -> None:
     process = start("", "top", "--telemetry", telemetry, "--batch")
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
@@ -190,18 +190,18 @@ def test_ctrl_c_flushes(fake: FakeDaemon, mel_file: Path) -> None:
     ("words", "code", "said"),
     [
         (["send", "none.wav"], 2, "none.wav: no such file"),
-        (["send", "pyproject.toml"], 2, "known: .wav"),
-        (["say", " "], 2, "no text"),
+        (["send", "pyproject.toml"], 2, "expected one of .wav"),
+        (["say", " "], 2, "text is empty"),
         (["say", "x", "--espeak-voice", "klingon-x"], 2, "klingon-x"),
         (["say", "x", "--sink", "loud"], 2, "open.sinks is ['loud']"),
-        (["say", "x", "--voice", "bass"], 1, "no voice bass is ready; there is: glow"),
-        (["say", "x", "--chunk", "0"], 2, "at least 1"),
-        (["--timeout", "nan", "status"], 2, "no number of seconds"),
+        (["say", "x", "--voice", "bass"], 1, "voice bass is not ready; ready voices: glow"),
+        (["say", "x", "--chunk", "0"], 2, "whole number >= 1"),
+        (["--timeout", "nan", "status"], 2, "expected seconds > 0 and < 3600, got 'nan'"),
         (["sing"], 2, "invalid choice"),
         (["top", "--telemetry", "nonsense"], 1, "cannot connect to nonsense"),
     ],
 )
-def test_errors_are_words_and_a_status(fake: FakeDaemon, words: list[str], code: int, said: str) -> None:
+def test_error_is_one_line_and_a_status(fake: FakeDaemon, words: list[str], code: int, said: str) -> None:
     got, out, err = glowctl(fake.endpoint, *words)
     assert (got, out) == (code, "") and said in err
     assert len(err.splitlines()) == 1 or err.startswith("usage:")
@@ -210,21 +210,21 @@ def test_errors_are_words_and_a_status(fake: FakeDaemon, words: list[str], code:
 def test_no_daemon_is_one_line(socket_dir: Path) -> None:
     for words in (["status"], ["top", "--telemetry", f"ipc://{socket_dir}/t.ipc", "-n", "1"]):
         code, _, err = glowctl(f"ipc://{socket_dir}/none.ipc", "--timeout", "0.2", *words)
-        assert code == 1 and "start one with: glowd --config config.toml" in err and len(err.splitlines()) == 1
+        assert code == 1 and "start one with: glowd" in err and len(err.splitlines()) == 1
 
 
 HEAVY = ("torch", "librosa", "numba", "scipy", "sounddevice", "soundfile", "rich")
 
 
 @pytest.mark.parametrize("module", ["", ".client", ".aio", ".cli.glowctl", ".cli.demo"])
-def test_importing_a_client_is_light(module: str) -> None:
+def test_import_of_a_client_loads_no_heavy_package(module: str) -> None:
     code = (
         f"import sys, glowd.clients{module}; from glowd.clients import Client; print({{*{HEAVY}}} & {{*sys.modules}})"
     )
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set()\n"
 
 
-def test_a_saved_mel_needs_no_librosa(mel_file: Path) -> None:
+def test_saved_mel_loads_no_heavy_package(mel_file: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
@@ -235,8 +235,24 @@ print([m for m in {HEAVY} if m in sys.modules])"""
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
 
 
-def test_clients_has_no_other_names() -> None:
+def test_unknown_name_of_clients_lists_the_known_ones() -> None:
     from glowd import clients
 
     with pytest.raises(AttributeError, match="it has: AsyncClient, Client, GlowdError"):
         clients.Klient  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "words"),
+    [("soundfile", "soundfile", ["send", "x.wav"]), ("zmq", "pyzmq", ["status"]), ("numpy", "numpy", ["status"])],
+)
+def test_missing_package_is_named_with_its_install_command(
+    fake: FakeDaemon, tmp_path: Path, module: str, package: str, words: list[str]
+) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; import glowd.clients.cli as cli; sys.exit(cli.main())"
+    command = [sys.executable, "-c", program, "--endpoint", fake.endpoint, *words]
+    process = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=WAIT_S)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert f"needs the package {package}," in process.stderr and process.stderr.count("\n") == 1
+    assert process.stderr.endswith(f"{sys.executable} -m pip install {package}\n")
+    assert not fake.of_type(wire.Open)

@@ -23,14 +23,14 @@ def tone(rate_hz: int, seconds: float = 0.5) -> Any:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
-def test_a_recording_at_the_voices_rate_is_taken_as_it_is(tmp_path: Path, suffix: str) -> None:
+def test_recording_at_the_voices_rate_is_not_resampled(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, tone(22050), 22050, subtype="PCM_16")
     samples, _ = soundfile.read(path, dtype="float32")
     np.testing.assert_array_equal(mel_of_file(path, FORMAT), log_mel(samples))
 
 
-def test_another_rate_and_two_channels_give_the_same_speech(tmp_path: Path) -> None:
+def test_other_rate_and_stereo_give_the_same_mel(tmp_path: Path) -> None:
     path = tmp_path / "b.wav"
     soundfile.write(path, np.stack([tone(48000), tone(48000)], axis=1), 48000, subtype="FLOAT")
     heard, wanted = mel_of_file(path, FORMAT), log_mel(tone(22050))
@@ -40,19 +40,40 @@ def test_another_rate_and_two_channels_give_the_same_speech(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("values", [MEL, MEL.T, MEL[np.newaxis], MEL.T[np.newaxis], MEL.astype(np.float64)])
-def test_saved_mels_lie_either_way(tmp_path: Path, values: Any) -> None:
+def test_saved_mel_may_be_transposed(tmp_path: Path, values: Any) -> None:
     np.save(tmp_path / "m.npy", values)
     np.testing.assert_allclose(mel_of_file(tmp_path / "m.npy", FORMAT), MEL)
 
 
-def test_a_square_mel_is_read_as_its_kind_is_written() -> None:
+def test_square_mel_is_read_by_the_files_convention(tmp_path: Path) -> None:
+    import torch
+
     square = np.arange(6400, dtype=np.float32).reshape(80, 80)
-    np.testing.assert_array_equal(mel_sources.as_frames(square, 80, turned=False), square)
-    np.testing.assert_array_equal(mel_sources.as_frames(square, 80, turned=True), square.T)
+    np.save(tmp_path / "m.npy", square)
+    torch.save(torch.from_numpy(square), tmp_path / "m.pt")
+    np.testing.assert_array_equal(mel_of_file(tmp_path / "m.npy", FORMAT), square)
+    np.testing.assert_array_equal(mel_of_file(tmp_path / "m.pt", FORMAT), square.T)
+
+
+@pytest.mark.parametrize("table", [{"mel": MEL, "text": np.zeros(3)}, {"arr_0": MEL.T}])
+def test_npz_file_gives_its_mel(tmp_path: Path, table: dict[str, Any]) -> None:
+    np.savez(tmp_path / "m.npz", **table)
+    np.testing.assert_array_equal(mel_of_file(tmp_path / "m.npz", FORMAT), MEL)
+
+
+def test_npz_file_without_a_mel_names_its_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", first=MEL, second=MEL)
+    with pytest.raises(SourceError, match="first, second"):
+        mel_of_file(tmp_path / "m.npz", FORMAT)
+
+
+def test_saved_mel_of_other_bands_is_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.zeros((100, 7), np.float16))
+    assert mel_of_file(tmp_path / "m.npy", FORMAT, bins=100).shape == (7, 100)
 
 
 @pytest.mark.parametrize("wrap", ["alone", "map", "list"])
-def test_pytorch_files(tmp_path: Path, wrap: str) -> None:
+def test_pytorch_file_gives_its_mel(tmp_path: Path, wrap: str) -> None:
     import torch
 
     tensor = torch.from_numpy(MEL.T.copy())
@@ -65,14 +86,14 @@ def test_pytorch_files(tmp_path: Path, wrap: str) -> None:
     [
         ("none.wav", None, "no such file"),
         ("none.npy", None, "No such file"),
-        ("bad.wav", b"RIFFxxxx", "not readable as audio"),
+        ("bad.wav", b"RIFFxxxx", "is not a readable recording"),
         ("bad.npy", b"hello", "bad.npy"),
         ("bad.pt", b"hello", "bad.pt"),
-        ("song.mp4", b"", "known: .wav"),
-        ("noise", b"", "a file without a suffix"),
+        ("song.mp4", b"", "unknown suffix '.mp4'; expected one of .wav"),
+        ("noise", b"", "unknown suffix ''"),
     ],
 )
-def test_bad_files_are_refused_in_words(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+def test_bad_file_raises_its_name_and_fault(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=name) as caught:
@@ -80,78 +101,81 @@ def test_bad_files_are_refused_in_words(tmp_path: Path, name: str, content: byte
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("values", [MEL[:, :79], np.zeros(80), np.zeros((2, 80, 3)), np.full((3, 80), "x")])
-def test_arrays_that_are_no_mel_are_refused(tmp_path: Path, values: Any) -> None:
+@pytest.mark.parametrize("values", [MEL[:, :79], np.zeros(79), np.zeros((2, 80, 3)), np.full((3, 80), "x")])
+def test_array_that_is_no_mel_raises(tmp_path: Path, values: Any) -> None:
     np.save(tmp_path / "m.npy", values)
-    with pytest.raises(SourceError, match=r"holds|shape"):
+    with pytest.raises(SourceError, match=r"elements of type|shape"):
         mel_of_file(tmp_path / "m.npy", FORMAT)
 
 
-def test_a_pickle_in_a_npy_is_not_run(tmp_path: Path) -> None:
+def test_pickle_in_npy_file_is_not_run(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(SourceError, match=r"m\.npy"):
         mel_of_file(tmp_path / "m.npy", FORMAT)
 
 
-def test_a_recording_that_is_too_short_is_refused(tmp_path: Path) -> None:
+def test_too_short_recording_raises(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "s.wav", tone(22050, 0.01), 22050)
     with pytest.raises(SourceError, match="at least 513"):
         mel_of_file(tmp_path / "s.wav", FORMAT)
 
 
-def test_espeak_streams_the_mel_of_what_it_says() -> None:
+def test_espeak_mel_equals_that_of_its_wav() -> None:
     command = ["espeak-ng", "--stdout", "-v", "en-us", "hello there"]
     wav = subprocess.run(command, capture_output=True, check=True).stdout
     samples = np.frombuffer(wav[44:], "<i2").astype(np.float32) / np.float32(32768)
-    pieces = list(mel_sources.speak("hello there", "en-us", FORMAT))
-    assert len(pieces) > 5
-    heard, wanted = np.concatenate(pieces), log_mel(samples)
+    parts = list(mel_sources.mel_of_text("hello there", "en-us", FORMAT))
+    assert len(parts) > 5
+    heard, wanted = np.concatenate(parts), log_mel(samples)
     assert heard.shape == wanted.shape
     np.testing.assert_allclose(heard, wanted, atol=1e-4)
 
 
-def test_espeak_resamples_where_rates_differ() -> None:
+def test_espeak_speech_is_resampled_to_the_voices_rate() -> None:
     other = MelFormat(rate_hz=16000)
-    frames = sum(len(piece) for piece in mel_sources.speak("hello", "en-us", other))
-    same = sum(len(piece) for piece in mel_sources.speak("hello", "en-us", FORMAT))
+    frames = sum(len(part) for part in mel_sources.mel_of_text("hello", "en-us", other))
+    same = sum(len(part) for part in mel_sources.mel_of_text("hello", "en-us", FORMAT))
     assert abs(frames - same * 16000 / 22050) < 3
 
 
-def test_text_is_no_option_and_an_unfinished_speech_is_stopped() -> None:
-    speech = mel_sources.speak("--help me " * 5000, "en-us", FORMAT)  # an hour of it: half a minute on a fast machine
+def test_closed_text_source_stops_espeak() -> None:
+    text = "--help me " * 5000  # like an option; an hour of speech, which takes half a minute on a fast machine
+    speech = mel_sources.mel_of_text(text, "en-us", FORMAT)
     began_s = time.monotonic()
     assert next(speech) is not None
     speech.close()  # type: ignore[attr-defined]
     assert time.monotonic() - began_s < 10
 
 
-@pytest.mark.parametrize(("text", "voice", "words"), [(" ", "en-us", "no text"), ("hi", "klingon-x", "klingon-x")])
-def test_what_espeak_cannot_say(text: str, voice: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "voice", "words"), [(" ", "en-us", "text is empty"), ("hi", "klingon-x", "klingon-x")]
+)
+def test_text_that_espeak_rejects_raises(text: str, voice: str, words: str) -> None:
     with pytest.raises(SourceError, match=words):
-        list(mel_sources.speak(text, voice, FORMAT))
+        list(mel_sources.mel_of_text(text, voice, FORMAT))
 
 
-def test_without_espeak_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_espeak_raises_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SourceError, match="apt install espeak-ng"):
-        list(mel_sources.speak("hi", "en-us", FORMAT))
+    with pytest.raises(SourceError, match="apt-get install espeak-ng"):
+        list(mel_sources.mel_of_text("hi", "en-us", FORMAT))
 
 
 @pytest.mark.parametrize("wav", [b"", b"RIFF\0\0\0\0WAVE", b"RIFF\0\0\0\0WAVEdata\0\0\0\0", b"OggS" * 20])
-def test_what_is_no_wav_is_refused(wav: bytes) -> None:
-    with pytest.raises(ValueError, match="it"):
+def test_other_header_than_wav_raises(wav: bytes) -> None:
+    with pytest.raises(ValueError, match="its output"):
         mel_sources.read_wav_header(io.BytesIO(wav))
 
 
 def test_chunks_keep_every_frame() -> None:
-    pieces = np.split(MEL, [0, 1, 14, 14, 29])
-    chunks = list(mel_sources.in_chunks(iter(pieces), 8))
+    parts = np.split(MEL, [0, 1, 14, 14, 29])
+    chunks = list(mel_sources.in_chunks(iter(parts), 8))
     assert [len(chunk) for chunk in chunks] == [8, 8, 8, 6]
     np.testing.assert_array_equal(np.concatenate(chunks), MEL)
 
 
 class Clock:
-    """Stands for the module time: it goes on when somebody sleeps, and when it is told to."""
+    """Stands for the module time: it advances when the code sleeps, and when the test says so."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -163,12 +187,14 @@ class Clock:
         self.now_s += seconds
 
 
-def test_the_speaking_pace_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, piece_s = Clock(), 10 * 256 / 22050
+def test_speaking_pace_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, chunk_s = Clock(), 10 * 256 / 22050
     monkeypatch.setattr(mel_sources, "time", clock)
     paced, left_s = mel_sources.at_speaking_pace(iter([MEL[:10]] * 6), FORMAT), []
     for _ in range(6):
         next(paced)
         left_s.append(clock.now_s - 100)
-        clock.now_s += {2: 2.5 * piece_s}.get(len(left_s), 0.1 * piece_s)  # the second is held up
-    assert left_s == pytest.approx([n * piece_s for n in (0, 1, 3.5, 3.6, 4, 5)]), "it catches up, and no further"
+        clock.now_s += {2: 2.5 * chunk_s}.get(
+            len(left_s), 0.1 * chunk_s
+        )  # the second is delayed: the next ones catch up
+    assert left_s == pytest.approx([n * chunk_s for n in (0, 1, 3.5, 3.6, 4, 5)])

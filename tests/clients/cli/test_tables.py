@@ -1,4 +1,4 @@
-"""Snapshots as tables: what was measured is shown, what was not is a dash."""
+"""Snapshots as tables: measured figures are shown, others are dashes."""
 
 import copy
 from pathlib import Path
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from glowd.clients.cli import tables
 from glowd.daemon import wire
-from tests.clients.snapshots import SNAPSHOT, STAGE
 from tests.daemon.messages import plain
+from tests.harness.snapshots import SNAPSHOT, STAGE
 
 read = wire.Snapshot.from_map
 
@@ -19,7 +19,7 @@ def row_of(table: tables.Table, name: str) -> dict[str, str]:
     return next(dict(zip(table.columns, row)) for row in table.rows if row[0] == name)
 
 
-def test_what_was_measured_is_shown() -> None:
+def test_measured_figures_are_shown() -> None:
     row = row_of(tables.streams_table(read(SNAPSHOT)), "talk")
     assert row == {
         "<STREAM": "talk", "<CLIENT": "tts", "<STATE": "playing", "<VOICE": "glow", "<SINKS": "device,socket", "GEN": "2",
@@ -35,7 +35,7 @@ def test_what_was_measured_is_shown() -> None:
     }  # fmt: skip
 
 
-def test_a_voice_with_several_engines_has_a_row_for_each() -> None:
+def test_voice_with_two_engines_has_a_row_for_each() -> None:
     table = tables.voices_table(read(SNAPSHOT))
     shown = [(row[0], row[1], row[2], row[4]) for row in table.rows if "twins" in row[0]]
     assert shown == [
@@ -45,7 +45,7 @@ def test_a_voice_with_several_engines_has_a_row_for_each() -> None:
     ]
     assert row_of(table, "glow *")["<DEVICE"] == "cpu" and row_of(table, "old")["<DEVICE"] == "-"
     assert "  glow" not in [row[0] for row in table.rows], "one engine is the voice"
-    assert max(map(len, tables.lines(tables.voices_table(read(SNAPSHOT), narrow=True)).splitlines()[2:])) <= 80
+    assert max(map(len, tables.layout(tables.voices_table(read(SNAPSHOT), narrow=True))[2:])) <= 80
     snapshot = copy.deepcopy(SNAPSHOT)
     snapshot["streams"]["talk"] |= {"voice": "twins", "engine": "twins/1"}
     assert row_of(tables.streams_table(read(snapshot)), "talk")["<VOICE"] == "twins/1"
@@ -53,7 +53,7 @@ def test_a_voice_with_several_engines_has_a_row_for_each() -> None:
     assert tables.notices(read(snapshot))[0].startswith("twins/0 degraded for - s: level 1 of -")
 
 
-def test_what_was_not_measured_is_never_a_zero() -> None:
+def test_unmeasured_figures_are_dashes() -> None:
     row = row_of(tables.streams_table(read(SNAPSHOT)), "new")
     absent = ("TTFA", "RTF", "QUEUE", "CREDIT", "XRUN")
     assert [row[column] for column in absent] == ["-", "-", "-", "-", "-/-"]
@@ -62,7 +62,7 @@ def test_what_was_not_measured_is_never_a_zero() -> None:
     assert [voice[column] for column in ("OPEN", "LATE %", "LEVEL")] == ["-/-", "-", "-"]
 
 
-def test_a_voice_that_falls_behind_is_named_with_the_reason() -> None:
+def test_overloaded_voice_is_reported_with_the_reason() -> None:
     assert tables.notices(read(SNAPSHOT)) == []
     snapshot = copy.deepcopy(SNAPSHOT)
     degraded = {
@@ -78,18 +78,18 @@ def test_a_voice_that_falls_behind_is_named_with_the_reason() -> None:
     )
 
 
-def test_a_zero_that_was_measured_is_a_zero() -> None:
+def test_measured_zero_is_a_zero() -> None:
     assert tables.cell(0) == "0" and tables.cell(0.0, ".1f") == "0.0" and tables.cell(None, ".1f") == "-"
 
 
-def test_text_is_aligned_and_headed() -> None:
+def test_text_has_a_headline_and_aligned_columns() -> None:
     text = tables.as_text(read(SNAPSHOT))
     assert text.startswith("glowd ready, up 12 s, 2 clients, 2 of 16 streams\n")
     header, row = next((a, b) for a, b in zip(text.splitlines(), text.splitlines()[2:]) if b.startswith("talk"))
     assert header.index("STATE") == row.index("playing") and header.index("RTF") + 3 == row.index("0.31") + 4
 
 
-def test_control_characters_of_peers_do_not_reach_the_terminal() -> None:
+def test_control_characters_in_names_are_replaced() -> None:
     snapshot = copy.deepcopy(SNAPSHOT)
     snapshot["streams"]["\x1b[2Jx"] = {"client": "a\x07\nb"}
     text = tables.as_text(read(snapshot))
@@ -103,20 +103,15 @@ def test_any_map_can_be_shown(snapshot: dict[str, Any]) -> None:
     assert "glowd" in tables.as_text(read(snapshot))
 
 
-def test_a_narrow_terminal_gets_fewer_columns() -> None:
+def test_narrow_terminal_gets_fewer_columns() -> None:
     snapshot = {**SNAPSHOT, "streams": {"a-stream-with-a-name": SNAPSHOT["streams"]["talk"]}}
     table = tables.streams_table(read(snapshot), narrow=True)
-    assert max(map(len, tables.lines(table).splitlines())) <= 80
+    assert max(map(len, tables.layout(table))) <= 80
     assert row_of(table, "a-stream-with-a-name")["RTF"] == "0.31"
 
 
-def test_the_specification_names_every_figure() -> None:
+def test_specification_names_every_figure() -> None:
     words = (Path(wire.__file__).parents[1] / "PROTOCOL.md").read_text().split("## Telemetry")[1].split("## Error")[0]
     stream = SNAPSHOT["streams"]["talk"]
     keys = [*SNAPSHOT, *stream, *stream["underruns"], *STAGE, *wire.STAGES, *SNAPSHOT["voices"]["glow"], "device"]
     assert [key for key in keys if f"`{key}`" not in words] == []
-
-
-def test_rich_tables_have_the_same_rows() -> None:
-    for table in tables.tables(read(SNAPSHOT)):
-        assert tables.as_rich(table).row_count == len(table.rows)

@@ -7,20 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
 from glowd.clients import Client, launch
-from glowd.flow.mel import Floats, log_mel
 from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
-SENTENCE = ROOT / "clients" / "demo_sentence.flac"
 ROLES = "glowd.daemon."
 PATIENT = (
     "server.role_wait_s=300", "supervisor.ready_timeout_s=300", "supervisor.watchdog_s=60", "supervisor.grace_s=60",
 )  # fmt: skip
-"""A slow machine is no reason to start a role anew, or to give up a stream whose engine starts."""
+"""On a slow machine no role is restarted, and no stream is given up while its engine starts."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +56,6 @@ class Daemon:
         return pids
 
 
-def speech() -> Floats:
-    """Frames [L, M] of the bundled recording."""
-    audio, _ = soundfile.read(SENTENCE, dtype="float32")
-    return log_mel(audio)
-
-
 def rss_bytes(pid: int) -> int:
     """Resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -79,8 +68,3 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
     config = ("run", "--config", str(ROOT / "config.toml"))
     with launch.launch(*config, *arguments, env=env, cwd=ROOT, ready_s=ready_s, stop_s=2 * WAIT_S) as launched:
         yield Daemon(launched)
-
-
-def samples_of(pieces: list[Floats]) -> Floats:
-    """One array of many pieces."""
-    return np.concatenate([np.zeros(0, np.float32), *pieces])

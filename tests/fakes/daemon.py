@@ -1,4 +1,4 @@
-"""A daemon for tests of clients: speaks wire.py over a real ROUTER, obeys the rules, and does what a test tells it.
+"""A daemon for tests of clients: speaks the wire protocol over a real ROUTER, keeps its rules, and obeys the test.
 
 Sample i of an utterance has the value i / 2**20, so that a test sees at once which samples arrived.
 """
@@ -16,7 +16,7 @@ import zmq
 
 from glowd.daemon import wire
 from glowd.daemon.wire import Code, Message
-from tests.patience import WAIT_S
+from tests.patience import until
 
 HOP, RATE_HZ = 256, 22050
 VOICE = {
@@ -39,7 +39,10 @@ class FakeStream:
 
 @dataclass
 class FakeDaemon:
-    """A thread with a ROUTER. `refuse` may answer a mel with an Error; `auto` gives credit back at once."""
+    """A thread with a ROUTER. `refuse` may answer a mel with an Error; `auto` grants used credit again at once.
+
+    While `answers` is false it reads and does not answer.
+    """
 
     directory: Path
     window_frames: int = 64
@@ -50,7 +53,7 @@ class FakeDaemon:
     limits: dict[str, int] = field(default_factory=dict)
     snapshot: dict[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
-    """All but pings, which come when they like."""
+    """All but pings, which come at any time."""
     pings: int = 0
     streams: dict[str, FakeStream] = field(default_factory=dict)
     listeners: dict[bytes, set[str]] = field(default_factory=dict)
@@ -59,7 +62,7 @@ class FakeDaemon:
     def __post_init__(self) -> None:
         self.endpoint = f"ipc://{self.directory}/fake.ipc"
         self._orders: queue.SimpleQueue[tuple[bytes, list[bytes]]] = queue.SimpleQueue()
-        self.peers: dict[str, bytes] = {}
+        self.owners: dict[str, bytes] = {}
         self._stop = threading.Event()
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -77,28 +80,32 @@ class FakeDaemon:
             raise self.error
 
     def stop(self) -> None:
-        """Die: the connection closes."""
+        """End the thread; the connection closes."""
         self._stop.set()
         self._thread.join()
         self._context.destroy(linger=0)
 
     def of_type(self, kind: type[Any]) -> list[Any]:
+        """The received messages of a type."""
         return [message for message in self.received if isinstance(message, kind)]
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline_s, f"never happened; received: {self.received}"
-            time.sleep(0.002)
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait until the condition holds."""
+        try:
+            until(condition, every_s=0.002)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; received: {self.received}") from None
 
-    def say(self, stream: str, message: Message) -> None:
-        """Send something to the owner of a stream, before any answer to what it says after this."""
-        self.say_raw(stream, wire.encode(message))
+    def send(self, stream: str, message: Message) -> None:
+        """Send a message to the owner of a stream, before any answer to what it sends after this."""
+        self.send_raw(stream, wire.encode(message))
 
-    def say_raw(self, stream: str, parts: list[bytes]) -> None:
-        self._orders.put((self.peers[stream], parts))
+    def send_raw(self, stream: str, parts: list[bytes]) -> None:
+        """As `send`, of bytes."""
+        self._orders.put((self.owners[stream], parts))
 
-    def say_to_listeners(self, message: Message) -> None:
+    def send_to_listeners(self, message: Message) -> None:
+        """Send a message to every client that listens."""
         for listener in self.listeners:
             self._orders.put((listener, wire.encode(message)))
 
@@ -126,7 +133,7 @@ class FakeDaemon:
             except Exception as error:
                 self.error = error
 
-    def _send(self, peer: bytes, *messages: Message) -> None:
+    def _reply(self, peer: bytes, *messages: Message) -> None:
         for message in messages:
             self._router.send_multipart([peer, *wire.encode(message)])
 
@@ -134,13 +141,13 @@ class FakeDaemon:
         match message:
             case wire.Hello():
                 limits = {"max_chunk_frames": self.max_chunk_frames, **self.limits}
-                self._send(
+                self._reply(
                     peer, wire.Welcome(1, "fake 1", [VOICE], ["device", "socket"], limits, message.t_client_ns, 7)
                 )
             case wire.Ping():
-                self._send(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))
+                self._reply(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))
             case wire.Status():
-                self._send(peer, wire.State("", "ready", self.snapshot or {"streams": len(self.streams)}))
+                self._reply(peer, wire.State("", "ready", self.snapshot or {"streams": len(self.streams)}))
             case wire.Listen():
                 self.listeners.setdefault(peer, set()).add(message.stream)
             case wire.Unlisten():
@@ -155,7 +162,7 @@ class FakeDaemon:
                 stream = self.streams[message.stream]
                 assert message.generation == stream.generation
                 self._next(
-                    self.peers[message.stream], stream, wire.Flushed(message.stream, message.generation, 99, 1000)
+                    self.owners[message.stream], stream, wire.Flushed(message.stream, message.generation, 99, 1000)
                 )
             case wire.Close():
                 del self.streams[message.stream]
@@ -163,16 +170,16 @@ class FakeDaemon:
     def _open(self, peer: bytes, request: wire.Open) -> None:
         if request.voice not in ("", "glow"):
             text = f"no voice {request.voice}; there is: glow"
-            self._send(peer, wire.Error(402, Code.UNKNOWN_VOICE.name, text, request.stream, fatal=True))
+            self._reply(peer, wire.Error(402, Code.UNKNOWN_VOICE.name, text, request.stream, fatal=True))
             return
-        self.peers[request.stream] = peer
+        self.owners[request.stream] = peer
         self.streams[request.stream] = FakeStream(request, self.window_frames)
-        self._send(peer, wire.Opened(request.stream, "glow", RATE_HZ, HOP, self.window_frames, 0))
+        self._reply(peer, wire.Opened(request.stream, "glow", RATE_HZ, HOP, self.window_frames, 0))
 
     def _mel(self, peer: bytes, stream: FakeStream, mel: wire.Mel) -> None:
         error = self._fault(stream, mel) or self.refuse(mel)
         if error is not None:
-            self._send(peer, error)
+            self._reply(peer, error)
             return
         first_sample = stream.frames * HOP
         stream.seq, stream.frames = stream.seq + 1, stream.frames + mel.frames
@@ -180,7 +187,7 @@ class FakeDaemon:
         self._audio(peer, stream, first_sample, mel.frames * HOP)
         if self.auto:
             stream.credit_frames += mel.frames
-            self._send(peer, wire.Credit(mel.stream, mel.generation, mel.frames))
+            self._reply(peer, wire.Credit(mel.stream, mel.generation, mel.frames))
 
     def _fault(self, stream: FakeStream, mel: wire.Mel) -> wire.Error | None:
         def error(code: Code, text: str) -> wire.Error:
@@ -200,16 +207,16 @@ class FakeDaemon:
         audio = wire.Audio(name, stream.generation, stream.audio_seq, first, samples, last=last, payload=values)
         stream.audio_seq += 1
         if "socket" in stream.request.sinks:
-            self._send(peer, audio)
+            self._reply(peer, audio)
         for listener, wanted in self.listeners.items():
             if wanted & {"*", name} and listener != peer:
-                self._send(listener, audio)
+                self._reply(listener, audio)
 
     def _end(self, peer: bytes, stream: FakeStream, end: wire.End) -> None:
         name = end.stream
         if end.total_frames != stream.frames:
             text = f"end after {end.total_frames} frames; {stream.frames} came"
-            self._send(peer, wire.Error(204, "GAP", text, name, end.generation))
+            self._reply(peer, wire.Error(204, "GAP", text, name, end.generation))
             return
         self._audio(peer, stream, stream.frames * HOP, 0, last=True)
         self._next(peer, stream, wire.Played(name, end.generation, stream.frames * HOP, 0))
@@ -218,7 +225,20 @@ class FakeDaemon:
         stream.generation, stream.seq, stream.frames, stream.audio_seq = stream.generation + 1, 0, 0, 0
         stream.credit_frames = self.window_frames
         name = stream.request.stream
-        self._send(peer, ending, wire.Credit(name, stream.generation, self.window_frames))
+        self._reply(peer, ending, wire.Credit(name, stream.generation, self.window_frames))
         for listener, wanted in self.listeners.items():
             if wanted & {"*", name} and listener != peer:
-                self._send(listener, ending)
+                self._reply(listener, ending)
+
+
+def refuse_once(number: int, code: Code) -> Callable[[wire.Mel], wire.Error | None]:
+    """For FakeDaemon.refuse: rejects the `number`-th mel that arrives."""
+    seen: list[wire.Mel] = []
+
+    def refuse(message: wire.Mel) -> wire.Error | None:
+        seen.append(message)
+        if len(seen) != number:
+            return None
+        return wire.Error(code, code.name, "no", message.stream, message.generation, False, message.first_frame)
+
+    return refuse

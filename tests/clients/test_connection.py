@@ -1,0 +1,87 @@
+"""The protocol of a client without I/O: the heartbeat, by a clock that the test moves."""
+
+import pytest
+
+from glowd.clients import errors
+from glowd.clients.connection import Connection
+from glowd.daemon import wire
+
+
+class Rig:
+    """A greeted connection and its clock."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.connection = Connection("test", "ipc://x", lambda: round(self.now_s * 1e9))
+        steps = self.connection.greet()
+        next(steps)
+        self.receive(wire.Welcome(1, "fake 1", [], ["null"], {}))
+        with pytest.raises(StopIteration):
+            next(steps)
+        self.sent()
+
+    def receive(self, message: wire.Message) -> None:
+        self.connection.receive(wire.encode(message))
+
+    def sent(self) -> list[wire.Message]:
+        """What was sent since the last call."""
+        messages = [wire.decode(parts) for parts in self.connection.outbox]
+        self.connection.outbox.clear()
+        return messages
+
+    def after(self, seconds: float) -> list[wire.Message]:
+        """What a tick sends after this time."""
+        self.now_s += seconds
+        self.connection.tick()
+        return self.sent()
+
+
+def test_tick_sends_a_ping_every_five_seconds() -> None:
+    rig = Rig()
+    assert [len(rig.after(1)) for _ in range(12)] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0]
+
+
+def test_tick_before_the_welcome_sends_nothing() -> None:
+    now_s = 0.0
+    connection = Connection("test", "ipc://x", lambda: round(now_s * 1e9))
+    now_s = 60.0
+    connection.tick()
+    assert not connection.outbox and connection.failure is None
+
+
+def test_silence_of_twenty_seconds_fails_the_connection() -> None:
+    rig = Rig()
+    for _ in range(4):
+        assert rig.after(5) != []
+    assert rig.after(1) == []
+    with pytest.raises(errors.DaemonGone, match=r"the daemon at ipc://x has sent nothing for 20 s"):
+        rig.connection.check()
+
+
+def test_any_message_ends_the_silence() -> None:
+    rig = Rig()
+    for message in (wire.Pong(), wire.State("other", "idle", {}), wire.Credit("other", 0, 1)):
+        rig.after(19)
+        rig.receive(message)
+    assert rig.connection.failure is None
+
+
+def test_failed_connection_sends_nothing_more() -> None:
+    rig = Rig()
+    rig.receive(wire.Error(503, "STOPPING", "the daemon is stopping", fatal=True))
+    assert rig.after(6) == []
+    rig.connection.leave()
+    assert rig.sent() == []
+    with pytest.raises(errors.DaemonError, match="stopping"):
+        rig.connection.check()
+
+
+def test_lost_transport_before_the_welcome_is_no_failure() -> None:
+    connection = Connection("test", "ipc://x", lambda: 0)
+    connection.transport_lost("no daemon yet")
+    assert connection.failure is None
+    rig = Rig()
+    rig.connection.transport_lost("the first reason")
+    rig.connection.transport_lost("the second reason")
+    with pytest.raises(errors.DaemonGone, match="the first reason"):
+        rig.connection.check()
