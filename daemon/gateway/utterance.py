@@ -8,6 +8,7 @@ engine without gaps. The frames that another engine would need to continue are k
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from glowd.daemon import ipc, wire
@@ -60,6 +61,11 @@ class MelChunk:
         )
 
 
+def as_sent(mel: wire.Mel) -> Array:
+    """The frames, not converted."""
+    return mel.payload
+
+
 class Utterance:
     """Counters and kept frames of one utterance. Owner: the state of its session."""
 
@@ -79,10 +85,12 @@ class Utterance:
 
     # --------------------------------------------------------------- frames in
 
-    def take(self, mel: wire.Mel, now_ns: int) -> MelChunk:
-        """Accept the next frames. Raises WireError, and then uses none of them."""
+    def take(self, mel: wire.Mel, now_ns: int, convert: Callable[[wire.Mel], Array] = as_sent) -> MelChunk:
+        """Accept the next frames, converted to the voice's. Raises WireError, and then uses none of them."""
         if mel.bins != self.limits.bins:
-            raise WireError(Code.BAD_SHAPE, f"mel has {mel.bins} bins; the voice needs {self.limits.bins}", mel.stream)
+            raise WireError(
+                Code.BAD_SHAPE, f"mel has {mel.bins} bins; this stream's mels have {self.limits.bins}", mel.stream
+            )
         if (mel.seq, mel.first_frame) != (self.next_seq, self.frames_in):
             raise WireError(
                 Code.GAP,
@@ -101,7 +109,7 @@ class Utterance:
                 f"{mel.frames} frames sent with credit for {self.granted_frames - self.frames_in}; wait for more credit",
                 mel.stream,
             )
-        chunk = MelChunk(self.frames_in, mel.payload, mel.t_client_ns, now_ns)
+        chunk = MelChunk(self.frames_in, convert(mel), mel.t_client_ns, now_ns)
         self._kept.append(chunk)
         self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
         return chunk

@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.phases import Phase
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.utterance import StreamLimits
@@ -15,6 +16,7 @@ HOP, BINS, RATE = 4, 3, 1000
 LIMITS = StreamLimits(
     hop=HOP, bins=BINS, window_frames=20, max_frames=200, history_frames=5, look_ahead_frames=1, whole_utterance=False
 )
+FORMAT = {"rate_hz": RATE, "hop": HOP, "n_fft": 16, "win": 16, "n_mels": BINS, "fmax_hz": 500.0}
 FIRST_KEY = 101
 M = TypeVar("M", bound=Message)
 
@@ -23,6 +25,11 @@ def mel_message(seq: int, first_frame: int, frames: int, generation: int = 0, bi
     """A mel of stream `s`; all its values are the same."""
     values = np.full((frames, bins), -1.0, np.float32)
     return wire.Mel("s", generation, seq, first_frame, frames, "f32", bins, 7, values)
+
+
+def plain_intake() -> MelIntake:
+    """For frames that are the voice's own."""
+    return MelIntake({}, FORMAT, "glow")
 
 
 def ramp(first: int, samples: int) -> Array:
@@ -66,7 +73,9 @@ class SessionHarness:
 
     def __init__(self, *sinks: str, limits: StreamLimits = LIMITS, directory: Path = Path("/nowhere")) -> None:
         self.ports, self.now_ns = ListPorts(directory), 1_000_000_000
-        self.session = Session(wire.Open("s", sinks=list(sinks), seed=9), "glow", RATE, 8, limits, self.ports)
+        self.session = Session(
+            wire.Open("s", sinks=list(sinks), seed=9), "glow", RATE, 8, limits, self.ports, plain_intake()
+        )
         self._seq = self._sent = self._made = 0
 
     # ------------------------------------------------------------- the client

@@ -22,7 +22,7 @@ from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, Degradation
 from tests.harness.router import voice_info
-from tests.harness.session import HOP, LIMITS, RATE, mel_message
+from tests.harness.session import HOP, LIMITS, RATE, mel_message, plain_intake
 from tests.patience import WAIT_S
 
 NOW_NS = 1_000_000_000_000
@@ -99,7 +99,9 @@ class PlacementHarness:
 
     def _open(self, name: str, engine: EngineHandle) -> Stream:
         def session_for(ports: SessionPorts) -> Session:
-            return Session(wire.Open(name, sinks=["null"], seed=9), engine.voice, RATE, 8, LIMITS, ports)
+            return Session(
+                wire.Open(name, sinks=["null"], seed=9), engine.voice, RATE, 8, LIMITS, ports, plain_intake()
+            )
 
         return self.streams.place(name, self.owner, engine, session_for)
 

@@ -33,7 +33,7 @@ def render(one: Utterance, frames: int) -> None:
         (mel_message(2, 5, 2), Code.GAP, "seq 2"),
         (mel_message(1, 5, 16), Code.OVER_CREDIT, "16 frames sent with credit for 15"),
         (mel_message(1, 5, 300), Code.TOO_LONG, "305 frames; an utterance may have at most 200"),
-        (mel_message(1, 5, 2, bins=2), Code.BAD_SHAPE, "2 bins; the voice needs 3"),
+        (mel_message(1, 5, 2, bins=2), Code.BAD_SHAPE, "2 bins; this stream's mels have 3"),
     ],
 )
 def test_only_next_frames_within_credit_are_accepted(message: wire.Mel, code: Code, said: str) -> None:
