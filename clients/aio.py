@@ -82,6 +82,11 @@ class AsyncClient:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
         return await self.run(self._connection.status(), self.timeout_s)
 
+    async def refresh(self) -> wire.Welcome:
+        """Ask again which voices and sinks are ready; `welcome` has the answer."""
+        self.welcome = await self.run(self._connection.refresh(), self.timeout_s)
+        return self.welcome
+
     async def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
         return await self.run(self._connection.ping(), self.timeout_s)

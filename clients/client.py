@@ -78,6 +78,11 @@ class Client:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
         return self.run(self._connection.status(), self.timeout_s)
 
+    def refresh(self) -> wire.Welcome:
+        """Ask again which voices and sinks are ready; `welcome` has the answer."""
+        self.welcome = self.run(self._connection.refresh(), self.timeout_s)
+        return self.welcome
+
     def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
         return self.run(self._connection.ping(), self.timeout_s)

@@ -163,6 +163,16 @@ class Connection:
             yield f"`welcome` of the daemon at {self.endpoint}"
         return self.welcome
 
+    def refresh(self) -> Steps[wire.Welcome]:
+        """Say `hello` again, for a `welcome` with what is ready now."""
+        before = self.welcome
+        self.check()
+        self.send(wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns()))
+        while self.welcome is None or self.welcome is before:
+            self.check()
+            yield f"`welcome` of the daemon at {self.endpoint}"
+        return self.welcome
+
     def open(self, request: wire.Open) -> Steps[StreamState]:
         """Open a stream and wait for `opened`. A request without a name gets one that no other client uses."""
         self.check()
