@@ -28,6 +28,8 @@ EDGE = re.compile(r"#.*\bedge\b")
 SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
+PLAIN = ("flow.mel", "flow.options", "flow.recordings")
+"""Files of flow that need no torch."""
 
 MAY_IMPORT = {
     "flow": ("flow",),
@@ -38,7 +40,7 @@ MAY_IMPORT = {
     "flow/evaluation/live.py": ("flow", "clients.launch"),
     "flow/torchfile": ("flow.torchfile",),
     "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
-    "flow/training": ("flow.mel", "flow.options", "flow.network", "flow.checkpoint", "flow.training"),
+    "flow/training": (*PLAIN, "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/config.py": ("daemon.config", "flow.options"),
     "daemon/config_reader.py": ("daemon.config", "flow.options"),
@@ -55,7 +57,7 @@ MAY_IMPORT = {
     "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
-    "clients": ("clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.torchfile.reader"),
+    "clients": ("clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.recordings", "flow.torchfile.reader"),
 }
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol."""
@@ -66,6 +68,7 @@ MUST_NOT_IMPORT = {
     "flow/mel.py": ("torch", "zmq", "msgpack", "sounddevice"),
     "flow/mel_formats": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/options.py": ("numpy", *HEAVY, "zmq", "msgpack", "sounddevice"),
+    "flow/recordings.py": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
     "daemon": (*HEAVY, "sounddevice"),
     "daemon/engine/vocoders.py": ("sounddevice",),

@@ -19,6 +19,7 @@ import numpy as np
 
 from glowd.clients.mel_arrays import as_frames
 from glowd.flow.mel import Floats, MelFormat, log_mel
+from glowd.flow.recordings import RecordingError, read_audio
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".npz", ".pt")
@@ -45,24 +46,12 @@ def mel_of_file(path: Path, mel_format: MelFormat, bins: int = 0) -> Floats:
         if suffix in (".npy", ".npz"):
             return as_frames(array_of_numpy(path), bins)
         return as_frames(array_of_pt(path), bins, bins_first=True)
+    except RecordingError as error:
+        raise SourceError(str(error)) from error
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def read_audio(path: Path, rate_hz: int) -> Floats:
-    """The recording [T] at `rate_hz`, mono."""
-    import soundfile
-
-    if not path.exists():
-        raise SourceError("no such file")
-    try:
-        samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise SourceError(f"not readable as audio: {error}") from error
-    mono: Floats = samples.mean(axis=1)
-    return resampled(mono, file_rate_hz, rate_hz)
 
 
 def array_of_numpy(path: Path) -> Any:

@@ -73,6 +73,7 @@ class Admission:
             window_frames=max(needed, int(self._server.credit_ms * frames_per_ms)),
             max_frames=self._server.max_utterance_s * info.rate_hz // info.hop,
             history_frames=info.history_frames,
+            lead_frames=info.lead_frames,
             look_ahead_frames=info.look_ahead_frames,
             whole_utterance=info.whole_utterance,
         )

@@ -1,61 +1,148 @@
-"""The flows of one step, in torch: z and conditioning of B streams by S groups to the squeezed audio, and the streams' state.
+"""One step in torch: frames and noise of B streams to S groups of audio each, and the streams' state.
 
 This is what CUDA runs and what every other backend is held against (numba_backend.py). What a step needs of memory, and every
 view into it, is made once for each shape: a chunk's products are so small that making views would cost more than they do.
+
+    windows -> conditioning of each group, pitches of each frame
+    pitches -> pulses -> squeezed, what the source says of each group
+    z -> flows backwards -> harmonic layer -> mel scale -> overlap-add of the lapped squeeze -> limiter -> audio
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from glowd.flow.inversion.folding import FlowWeights, Folded, LayerWeights
+from glowd.flow.inversion.folding import Folded, LayerWeights, WNWeights
+from glowd.flow.inversion.state import State
+from glowd.flow.network.bounds import bounded, limited
+from glowd.flow.network.conditioning import Linear
+from glowd.flow.network.source import free_running, pulses
+from glowd.flow.network.waveglow import MEL_SCALE_MIDDLE
+
+FEW_ROWS = 4
+"""Products of fewer rows run in another kernel, whose sums have another order; the couplings amplify that tenfold."""
 
 
-@dataclass(slots=True)
-class State:
-    """What B streams remember between chunks."""
+class Step(Protocol):
+    """The inversion of a fixed number of streams and groups; owns its memory, moves its state on."""
 
-    past: Tensor
-    """[B, R, C]: the last inputs of every dilated layer of every flow; R is the sum of their reach in groups."""
-    tail: Tensor
-    """[B, G]: second half of the last lapped group, still to be overlapped. Empty for a polyphase squeeze."""
-
-    def read(self, slots: Tensor, into: "State") -> None:
-        """Copy the streams at `slots` [B] into a state of B streams."""
-        torch.index_select(self.past, 0, slots, out=into.past)
-        torch.index_select(self.tail, 0, slots, out=into.tail)
-
-    def put(self, slots: Tensor, state: "State") -> None:
-        """Write B streams to their slots."""
-        self.past[slots], self.tail[slots] = state.past, state.tail
+    def __call__(self, windows: Tensor, z: Tensor) -> Tensor:
+        """Frames [B, past + n + look_ahead, M], noise [B, S, G] -> audio [B, S * G]: see Inverter.invert."""
 
 
-class FlowsStep(Protocol):
-    """All flows backwards for a fixed number of streams and groups; owns its memory, moves its state on."""
+class EagerStep(ABC):
+    """Everything of a step but the dilated layers of its WNs, in torch calls."""
 
-    def __call__(self, z: Tensor, cond: Tensor) -> Tensor:
-        """z [B, S, G] float32 and conditioning [B, S, C_cond] -> x [B, S, G] before the mel scale."""
+    def __init__(self, weights: Folded, state: State, groups: int) -> None:
+        self.weights, self.config, self.state, self.groups = weights, weights.config, state, groups
+        self.batch = len(state.tail)
+        self._cond = self.scratch(len(weights.cond_bias))
+        self._driven = self.scratch(len(weights.source_bias))
+
+    def scratch(self, *width: int) -> Tensor:
+        """Memory of B * S rows."""
+        return torch.zeros(self.batch * self.groups, *width, dtype=self.weights.dtype, device=self.weights.device)
+
+    @abstractmethod
+    def layers(self, number: int, own: Tensor) -> Tensor:
+        """Start and dilated layers of a WN: its own rows [B * S, m] -> gated outputs [B * S, L * C], read at once."""
+
+    def __call__(self, windows: Tensor, z: Tensor) -> Tensor:
+        """See Step."""
+        weights, config = self.weights, self.config
+        if config.mel_highest is not None:
+            windows = windows.clamp(config.mel_lowest, config.mel_highest)
+        cond = self._condition(windows[:, weights.past_frames - weights.encoder_past :])
+        torch.addmm(weights.cond_bias, cond.flatten(0, 1), weights.cond_weight, out=self._cond)
+        source = self._source(windows).flatten(0, 1).to(weights.dtype)
+        torch.addmm(weights.source_bias, source, weights.source_weight, out=self._driven)
+        x = self._flows(z.flatten(0, 1))
+        if weights.harmonic is not None:
+            shift, minus_log = self._affine(len(weights.wns) - 1, x[:, :0])
+            x = x * minus_log.exp() + shift
+        x = x.view(z.shape)
+        if weights.scale:
+            minus_log = _products(cond, weights.scale).float()
+            x = x * bounded(minus_log, config.mel_scale_bound, -MEL_SCALE_MIDDLE).exp()
+        return limited(self._overlap_add(x) if config.squeeze == "lapped" else x.flatten(1), config.limiter_knee)
+
+    def _condition(self, windows: Tensor) -> Tensor:
+        """What the frames say about each group [B, S, C_cond]."""
+        weights, per_frame = self.weights, self.config.groups_per_frame
+        normal = (windows - weights.mel_mean) / weights.mel_std
+        h = _rows(normal, weights.encoder_past + 1 + weights.look_ahead_frames).to(weights.dtype)
+        h = _products(h, weights.encoder).unflatten(2, (per_frame, -1)).flatten(1, 2)
+        if self.groups % per_frame:
+            h = torch.cat([h, h[:, -1:]], 1)[:, -self.groups :]
+        return h
+
+    def _source(self, windows: Tensor) -> Tensor:
+        """The squeezed pulses [B, S, 2G]; phase and last block move on. Behind the last frame is silence."""
+        weights, config, state = self.weights, self.config, self.state
+        if weights.pitch is None or config.source is None:
+            return windows.new_zeros(self.batch, self.groups, 0)
+        mel, frames = config.mel, self.groups // config.groups_per_frame
+        seen = windows[:, weights.past_frames - weights.pitch_past :][:, : weights.pitch_past + frames + 1]
+        rows = _rows(seen.double(), weights.pitch_past + 1)
+        pitches = [value.view(self.batch, -1) for value in weights.pitch.on_windows(rows.flatten(0, 1))]
+        if frames and self.groups % config.groups_per_frame:  # the last frame's is held, for there is none after it
+            pitches = [torch.cat([value[:, :-1], value[:, -2:-1]], 1) for value in pitches]
+        source, phase = free_running(pitches[0], pitches[1], state.phase, mel.hop, mel.rate_hz)
+        trains = pulses(source, config.source).unflatten(2, (-1, config.group))
+        silence = trains.new_zeros(self.batch, 2, self.groups - trains.shape[2], config.group)
+        blocks = torch.cat([state.pulses[:, :, None], trains, silence], 2)
+        state.phase.copy_(phase)
+        state.pulses.copy_(blocks[:, :, -1])
+        lapped = torch.cat([blocks[:, :, :-1], blocks[:, :, 1:]], 3)
+        return (lapped @ weights.basis.T).transpose(1, 2).flatten(2)
+
+    def _flows(self, rows: Tensor) -> Tensor:
+        """Every flow's affine map and mixing undone, in float32: rows of z [B * S, G] -> the same shape."""
+        config = self.config
+        early, x = rows[:, : -config.rows[-1]], rows[:, -config.rows[-1] :]
+        for number, flow in reversed(list(enumerate(self.weights.flows))):
+            half = x.shape[1] // 2
+            shift, minus_log = self._affine(number, x[:, :half])
+            b = (x[:, half:] - shift).mul_(minus_log.exp())
+            x = torch.cat([x[:, :half], b], 1) @ flow.unmix
+            if flow.early:
+                early, x = early[:, : -config.early_size], torch.cat([early[:, -config.early_size :], x], 1)
+        return x
+
+    def _affine(self, number: int, own: Tensor) -> tuple[Tensor, Tensor]:
+        """What a WN says from its own rows [B * S, m] and the source: shift and minus log-scale."""
+        wn = self.weights.wns[number]
+        gated = self.layers(number, own.to(self.weights.dtype))
+        shift, minus_log = torch.addmm(wn.end_bias, gated, wn.end).float().chunk(2, 1)
+        return shift, bounded(minus_log, self.config.scale_bound)
+
+    def _overlap_add(self, bands: Tensor) -> Tensor:
+        """Lapped groups [B, S, G] -> audio [B, S * G], one group late; keeps the new tail."""
+        first, second = (bands @ self.weights.basis).chunk(2, 2)
+        blocks = first + torch.cat([self.state.tail[:, None], second[:, :-1]], 1)
+        self.state.tail.copy_(second[:, -1])
+        return blocks.flatten(1)
 
 
-def backwards(weights: Folded, z: Tensor, coupling: Callable[[int, FlowWeights, Tensor], Tensor]) -> Tensor:
-    """Every flow's affine map and mixing undone, in float32: z [B, S, G] -> x [B, S, G].
+def _rows(windows: Tensor, frames: int) -> Tensor:
+    """[B, n + frames - 1, M] -> what is seen with each of n frames, oldest first [B, n, frames * M]."""
+    return windows.unfold(1, frames, 1).transpose(2, 3).flatten(2)
 
-    `coupling`: the number of a flow, its weights and the half of its rows that stays [B * S, n / 2] -> [B * S, n], the
-    shift and the minus log-scale of the other half.
-    """
-    config, rows = weights.config, z.flatten(0, 1)
-    early, x = rows[:, : -config.rows[-1]], rows[:, -config.rows[-1] :]
-    for number, flow in reversed(list(enumerate(weights.flows))):
-        half = x.shape[1] // 2
-        shift, minus_log = coupling(number, flow, x[:, :half]).float().chunk(2, 1)
-        b = (x[:, half:] - shift).mul_(minus_log.exp())
-        x = torch.cat([x[:, :half], b], 1) @ flow.unmix
-        if flow.early:
-            early, x = early[:, : -config.early_size], torch.cat([early[:, -config.early_size :], x], 1)
-    return x.view(z.shape)
+
+def _products(x: Tensor, linears: Sequence[Linear]) -> Tensor:
+    """[B, n, C] -> [B, n, C']; what comes out of a row is the same for any n, as streamed == offline needs it."""
+    rows = x.flatten(0, 1)
+    count = len(rows)
+    rows = F.pad(rows, (0, 0, 0, max(0, FEW_ROWS - count)))
+    for weight, bias, silu in linears:
+        rows = F.linear(rows, weight, bias)
+        rows = F.silu(rows) if silu else rows
+    return rows[:count].unflatten(0, x.shape[:2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,69 +159,83 @@ class _Views:
     gated: Tensor  # [B * S, C]: its output
 
 
-class TorchStep:
-    """See FlowsStep. Runs on any device, in any precision.
+class _Memory:
+    """What a WN works in. WNs of one shape share it, one after the other.
 
     window    |--- reach: past, or padding ---|------ S: now ------|--- reach / 2: padding, if not causal ---|
     """
 
-    def __init__(self, weights: Folded, state: State, groups: int) -> None:
-        config, batch = weights.config, len(state.tail)
-        width, kernel, layers = config.channels, config.kernel, config.layers
-        rows, longest = batch * groups, (kernel - 1) * 2 ** (layers - 1)
+    def __init__(self, step: EagerStep, width: int, layers: int) -> None:
+        kernel, batch, groups = step.config.kernel, step.batch, step.groups
+        longest = (kernel - 1) * 2 ** (layers - 1)
+        self.width, self.kernel, self.causal, self.groups = width, kernel, step.config.causal, groups
+        self.gates, self.gated = step.scratch(2 * width), step.scratch(layers * width)
+        self.s_a, self.s_b = self.gates[:, :width], self.gates[:, width:]
+        self.h, self.taps = step.scratch(width), step.scratch(kernel * width)
+        self.h_by_stream = self.h.view(batch, groups, width)
+        self.taps_by_tap = self.taps.view(batch, groups, kernel, width)
+        self.window = self.h.new_zeros(batch, groups + longest, width)
 
-        def scratch(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=weights.dtype, device=weights.device)
-
-        self.weights, self.config, self.state = weights, config, state
-        self._cond = scratch(rows, 2 * width * layers * config.flows)
-        self._gates, self._gated = scratch(rows, 2 * width), scratch(rows, layers * width)
-        self._s_a, self._s_b = self._gates[:, :width], self._gates[:, width:]
-        self._h, self._taps = scratch(rows, width), scratch(rows, kernel * width)
-        self._h_by_stream = self._h.view(batch, groups, width)
-        self._taps_by_tap = self._taps.view(batch, groups, kernel, width)
-        self._window = scratch(batch, groups + longest, width)
-        self._views = [
-            [self._view(layer, flow * layers + i, i, groups) for i, layer in enumerate(step.layers)]
-            for flow, step in enumerate(weights.flows)
-        ]
-
-    def __call__(self, z: Tensor, cond: Tensor) -> Tensor:
-        """See FlowsStep."""
-        torch.addmm(self.weights.cond_bias, cond.flatten(0, 1), self.weights.cond_weight, out=self._cond)
-        return backwards(self.weights, z, self._coupling)
-
-    def _coupling(self, number: int, flow: FlowWeights, half: Tensor) -> Tensor:
-        """See `backwards`."""
-        causal = self.config.causal
-        torch.addmm(flow.start_bias, half.to(self.weights.dtype), flow.start, out=self._h)
-        for layer, view in zip(flow.layers, self._views[number]):
-            view.before.copy_(view.past)
-            view.now.copy_(self._h_by_stream)
-            if not causal:
-                view.after.copy_(view.past)
-            self._taps_by_tap.copy_(view.taps)
-            if causal:
-                view.past.copy_(view.newest)
-            torch.addmm(view.cond, self._taps, layer.gates, out=self._gates).sigmoid_()
-            torch.addcmul(self._s_b, self._s_a, self._s_b, value=-2, out=view.gated)
-            if layer.residual is not None:
-                self._h.addmm_(view.gated, layer.residual)
-        return torch.addmm(flow.end_bias, self._gated, flow.end)
-
-    def _view(self, layer: LayerWeights, number: int, i: int, groups: int) -> _Views:
-        width, kernel, causal = self.config.channels, self.config.kernel, self.config.causal
-        reach = (kernel - 1) * layer.dilation
-        left = reach if causal else reach // 2
-        window = self._window[:, : groups + reach]
+    def view(self, layer: LayerWeights, i: int, past: Tensor, cond: Tensor) -> _Views:
+        """Layer i of a WN with its part of the state [B, R, C] and its conditioning [B * S, 2C]."""
+        reach, width = (self.kernel - 1) * layer.dilation, self.width
+        left = reach if self.causal else reach // 2
+        window = self.window[:, : self.groups + reach]
         stream, row, _ = window.stride()
         return _Views(
-            past=self.state.past[:, layer.past] if causal else layer.padding.expand(len(window), left, width),
+            past=past[:, layer.past] if self.causal else layer.padding.expand(len(window), left, width),
             before=window[:, :left],
-            now=window[:, left : left + groups],
-            after=window[:, left + groups :],
-            newest=window[:, groups:],
-            taps=window.as_strided((len(window), groups, kernel, width), (stream, row, layer.dilation * row, 1)),
-            cond=self._cond[:, 2 * width * number : 2 * width * (number + 1)],
-            gated=self._gated[:, width * i : width * (i + 1)],
+            now=window[:, left : left + self.groups],
+            after=window[:, left + self.groups :],
+            newest=window[:, self.groups :],
+            taps=window.as_strided(
+                (len(window), self.groups, self.kernel, width), (stream, row, layer.dilation * row, 1)
+            ),
+            cond=cond,
+            gated=self.gated[:, width * i : width * (i + 1)],
         )
+
+
+class _TorchWN:
+    """The layers of one WN, bound to the memory that they work in."""
+
+    def __init__(self, wn: WNWeights, memory: _Memory, past: Tensor, cond: Tensor, driven: Tensor) -> None:
+        self.wn, self.memory, self.driven = wn, memory, driven
+        conds = cond.split(2 * memory.width, 1)
+        self.views = [memory.view(layer, i, past, c) for i, (layer, c) in enumerate(zip(wn.layers, conds))]
+
+    def __call__(self, own: Tensor) -> Tensor:
+        memory = self.memory
+        torch.addmm(self.driven, own, self.wn.start, out=memory.h)
+        for layer, view in zip(self.wn.layers, self.views):
+            view.before.copy_(view.past)
+            view.now.copy_(memory.h_by_stream)
+            if not memory.causal:
+                view.after.copy_(view.past)
+            memory.taps_by_tap.copy_(view.taps)
+            if memory.causal:
+                view.past.copy_(view.newest)
+            torch.addmm(view.cond, memory.taps, layer.gates, out=memory.gates).sigmoid_()
+            torch.addcmul(memory.s_b, memory.s_a, memory.s_b, value=-2, out=view.gated)
+            if layer.residual is not None:
+                memory.h.addmm_(view.gated, layer.residual)
+        return memory.gated
+
+
+class TorchStep(EagerStep):
+    """See Step. Runs on any device, in any precision."""
+
+    def __init__(self, weights: Folded, state: State, groups: int) -> None:
+        super().__init__(weights, state, groups)
+        memory = _Memory(self, self.config.channels, self.config.layers)
+        self._wns = [self._bound(flow.wn, memory, state.past) for flow in weights.flows]
+        if self.config.source is not None and weights.harmonic is not None:
+            memory = _Memory(self, self.config.source.harmonic_channels, self.config.source.harmonic_layers)
+            self._wns.append(self._bound(weights.harmonic, memory, state.harmonic_past))
+
+    def _bound(self, wn: WNWeights, memory: _Memory, past: Tensor) -> _TorchWN:
+        return _TorchWN(wn, memory, past, self._cond[:, wn.cond], self._driven[:, wn.source])
+
+    def layers(self, number: int, own: Tensor) -> Tensor:
+        """See EagerStep."""
+        return self._wns[number](own)

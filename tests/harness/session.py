@@ -14,7 +14,14 @@ from glowd.daemon.wire.fields import Array, Message
 
 HOP, BINS, RATE = 4, 3, 1000
 LIMITS = StreamLimits(
-    hop=HOP, bins=BINS, window_frames=20, max_frames=200, history_frames=5, look_ahead_frames=1, whole_utterance=False
+    hop=HOP,
+    bins=BINS,
+    window_frames=20,
+    max_frames=200,
+    history_frames=5,
+    lead_frames=2,
+    look_ahead_frames=1,
+    whole_utterance=False,
 )
 FORMAT = {"rate_hz": RATE, "hop": HOP, "n_fft": 16, "win": 16, "n_mels": BINS, "fmax_hz": 500.0}
 FIRST_KEY = 101
@@ -35,6 +42,11 @@ def plain_intake() -> MelIntake:
 def ramp(first: int, samples: int) -> Array:
     """Samples whose value is a function of their index, so that lost, repeated and moved ones are found."""
     return (np.arange(first, first + samples) % 997 / 1000).astype(np.float32)
+
+
+def phase_at(frame: int) -> float:
+    """The phase of the engine's source at a frame, in cycles."""
+    return 0.37 + 0.25 * frame
 
 
 class ListPorts:
@@ -107,7 +119,7 @@ class SessionHarness:
         return ipc.Pcm(
             key=self.key, first_sample=first, samples=samples, last=last, frames_done=(first + samples) // HOP,
             t_client_ns=1, t_gateway_ns=self.now_ns - 5, t_engine_ns=self.now_ns - 4, t_start_ns=self.now_ns - 3,
-            t_end_ns=self.now_ns - 1, batch=2, audio=ramp(first, samples),
+            t_end_ns=self.now_ns - 1, batch=2, audio=ramp(first, samples), phase=phase_at((first + samples) // HOP),
         )  # fmt: skip
 
     # ------------------------------------------------------------ the speaker

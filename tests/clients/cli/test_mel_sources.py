@@ -85,7 +85,7 @@ def test_pytorch_file_gives_its_mel(tmp_path: Path, wrap: str) -> None:
     [
         ("none.wav", None, "no such file"),
         ("none.npy", None, "No such file"),
-        ("bad.wav", b"RIFFxxxx", "not readable as audio"),
+        ("bad.wav", b"RIFFxxxx", "is not a readable recording"),
         ("bad.npy", b"hello", "bad.npy"),
         ("bad.pt", b"hello", "bad.pt"),
         ("song.mp4", b"", "unknown suffix '.mp4'; expected one of .wav"),

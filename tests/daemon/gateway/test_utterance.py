@@ -9,7 +9,7 @@ import pytest
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.utterance import MAX_REFUSALS, Utterance
 from glowd.daemon.wire import Code, WireError
-from tests.harness.session import HOP, LIMITS, mel_message
+from tests.harness.session import HOP, LIMITS, mel_message, phase_at
 
 
 def utterance(**limits: int | bool) -> Utterance:
@@ -17,7 +17,8 @@ def utterance(**limits: int | bool) -> Utterance:
 
 
 def pcm(first: int, samples: int, last: bool = False) -> ipc.Pcm:
-    return ipc.Pcm(key=1, first_sample=first, samples=samples, last=last, audio=np.zeros(samples, np.float32))
+    done, audio = (first + samples) // HOP, np.zeros(samples, np.float32)
+    return ipc.Pcm(1, first, samples, last, done, audio=audio, phase=phase_at(done))
 
 
 def render(one: Utterance, frames: int) -> None:
@@ -118,19 +119,23 @@ def test_only_frames_for_a_replay_are_kept(chunks: list[int]) -> None:
         one.take(mel_message(seq, one.frames_in, frames), seq)
         render(one, frames)
         one.forget(one.samples_made)
-        replay = one.replay()
-        assert one.replay_from == max(0, one.frames_in - LIMITS.history_frames)
+        replay, ends = one.replay(), [0, *itertools.accumulate(chunks[: seq + 1])]
+        start = max(end for end in ends if end <= max(0, one.frames_in - LIMITS.history_frames))
+        assert one.resume_at == (start, phase_at(start) if start else None), "where samples ended, and no later"
+        assert one.replay_from == max(0, start - LIMITS.lead_frames)
         assert replay[0].first_frame == one.replay_from and replay[-1].end_frame == one.frames_in
         assert all(a.end_frame == b.first_frame for a, b in itertools.pairwise(replay))
-        assert one.kept_frames < LIMITS.history_frames + max(chunks)
+        assert one.kept_frames < LIMITS.history_frames + LIMITS.lead_frames + 2 * max(chunks)
 
 
 def test_replay_starts_after_rendered_samples() -> None:
     one = utterance()
     one.take(mel_message(0, 0, 20), 1)
-    one.accept_pcm(pcm(0, 12 * HOP + 1))
+    for _ in range(12):
+        render(one, 1)
+    one.accept_pcm(pcm(12 * HOP, 1))
     one.forget(0)
-    assert one.replay_from == 12 - LIMITS.history_frames
+    assert one.resume_at.frame == 12 - LIMITS.history_frames
     assert one.arrival_ns(0) == 1, "frames that were not played yet are kept, for the cause of an underrun"
 
 
@@ -171,7 +176,7 @@ def test_unplayed_frames_keep_their_arrival() -> None:
     one = utterance()
     for frame in range(20):
         one.take(mel_message(frame, frame, 1), 100 + frame)
-    render(one, 20)
+        render(one, 1)
     one.forget(3 * HOP)
     assert one.arrival_ns(3 * HOP) == 100 + 3 + LIMITS.look_ahead_frames
     assert one.arrival_ns(0) == 100 + 3, "older ones are not"
