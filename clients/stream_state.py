@@ -163,7 +163,10 @@ class StreamState:
         """How far the listener got in the running utterance, for an error that ends it."""
         if not self.queue or not self.queue.started or not self.opened:
             return ""
-        used, heard_s = self.queue.used_frames, self.queue.used_frames * self.opened.hop / self.opened.rate_hz
+        used = (
+            0 if self._voice.get("whole_utterance") else self.queue.used_frames
+        )  # its credit says nothing of the sound
+        heard_s = used * self.opened.hop / self.opened.rate_hz
         return (
             f"; of utterance {self.generation} of stream {self.name}, at least {used} of {self.queue.total_frames} frames "
             f"({heard_s:.2f} s) had been delivered: open a new stream to speak the rest"
@@ -176,12 +179,17 @@ class StreamState:
             yield f"`opened` of stream {self.name}"
         return self
 
+    @property
+    def _voice(self) -> Mapping[str, Any]:
+        """The stream's voice as `welcome` describes it."""
+        voices = self._connection.welcome.voices if self._connection.welcome else []
+        name = self.opened.voice if self.opened else ""
+        return next((voice for voice in voices if voice.get("name") == name), {})
+
     @cached_property
     def bins(self) -> int:
         """Mel bins of the frames that the client sends: those of the stated format, else the voice's."""
-        voices = self._connection.welcome.voices if self._connection.welcome else []
-        name = self.opened.voice if self.opened else ""
-        voice: Mapping[str, Any] = next((voice.get("format", {}) for voice in voices if voice.get("name") == name), {})
+        voice: Mapping[str, Any] = self._voice.get("format", {})
         try:
             return read_statement(self._stated, voice_mels(voice)).mels.n_mels
         except ValueError:  # a newer daemon, which knows more formats

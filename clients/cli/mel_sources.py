@@ -1,4 +1,4 @@
-"""Where glowctl's frames come from: recordings, mel files, and espeak-ng while it speaks.
+"""Where glowctl's frames come from: recordings, mel files, and the speech of espeak-ng.
 
 Rules: no socket. Frames are [L, M] float32: of a recording or a text natural logs in the voice's own mel format, of a
 mel file as they are. A fault of a user's file or text is a SourceError. soundfile and soxr are imported when they are needed.
