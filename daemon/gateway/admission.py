@@ -72,6 +72,7 @@ class Admission:
             max_frames=self._server.max_utterance_s * info.rate_hz // info.hop,
             history_frames=info.history_frames,
             look_ahead_frames=info.look_ahead_frames,
+            chunk_frames=self._voices[engine.voice].chunk_frames,
             whole_utterance=info.whole_utterance,
         )
 

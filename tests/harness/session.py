@@ -1,7 +1,7 @@
 """A session whose ports are lists, and whose client, engine and speaker are played by the test."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,14 @@ from glowd.daemon.wire.fields import Array, Message
 
 HOP, BINS, RATE = 4, 3, 1000
 LIMITS = StreamLimits(
-    hop=HOP, bins=BINS, window_frames=20, max_frames=200, history_frames=5, look_ahead_frames=1, whole_utterance=False
+    hop=HOP,
+    bins=BINS,
+    window_frames=20,
+    max_frames=200,
+    history_frames=5,
+    look_ahead_frames=1,
+    chunk_frames=2,
+    whole_utterance=False,
 )
 FIRST_KEY = 101
 M = TypeVar("M", bound=Message)
@@ -64,9 +71,12 @@ class ListPorts:
 class SessionHarness:
     """One session, its ports, and counters of what the test has sent and rendered."""
 
-    def __init__(self, *sinks: str, limits: StreamLimits = LIMITS, directory: Path = Path("/nowhere")) -> None:
+    def __init__(
+        self, *sinks: str, limits: StreamLimits = LIMITS, directory: Path = Path("/nowhere"), **asked: Any
+    ) -> None:
         self.ports, self.now_ns = ListPorts(directory), 1_000_000_000
-        self.session = Session(wire.Open("s", sinks=list(sinks), seed=9), "glow", RATE, 8, limits, self.ports)
+        opening = wire.Open("s", sinks=list(sinks), seed=9, **asked)
+        self.session = Session(opening, "glow", RATE, 8, limits, self.ports)
         self._seq = self._sent = self._made = 0
 
     # ------------------------------------------------------------- the client
@@ -97,8 +107,8 @@ class SessionHarness:
     def pcm(self, first: int, samples: int, last: bool = False) -> ipc.Pcm:
         return ipc.Pcm(
             key=self.key, first_sample=first, samples=samples, last=last, frames_done=(first + samples) // HOP,
-            t_client_ns=1, t_gateway_ns=self.now_ns - 5, t_engine_ns=self.now_ns - 4, t_start_ns=self.now_ns - 3,
-            t_end_ns=self.now_ns - 1, batch=2, audio=ramp(first, samples),
+            t_client_ns=1, t_gateway_ns=self.now_ns - 5, t_engine_ns=self.now_ns - 4, t_due_ns=self.now_ns,
+            t_start_ns=self.now_ns - 3, t_end_ns=self.now_ns - 1, batch=2, audio=ramp(first, samples),
         )  # fmt: skip
 
     # ------------------------------------------------------------ the speaker
@@ -111,9 +121,9 @@ class SessionHarness:
         """The device has played the last sample."""
         self.session.sinks.played(ipc.Played(self.key, samples, self.now_ns))
 
-    def underrun(self, sample: int, after_ns: int) -> None:
+    def underrun(self, sample: int, after_ns: int, by_device: bool = False) -> None:
         """The device had nothing to play for three samples."""
-        self.session.sinks.underrun(ipc.Underrun(self.key, sample, 3, self.now_ns + after_ns))
+        self.session.sinks.underrun(ipc.Underrun(self.key, sample, 3, self.now_ns + after_ns, by_device))
 
     def faded(self, last_sample: int) -> None:
         """The device has faded out."""
