@@ -21,6 +21,7 @@ from glowd.clients import errors, transport
 from glowd.clients.connection import Connection, ListenerState, Steps, StreamEvent
 from glowd.clients.stream_state import StreamState, StreamView
 from glowd.daemon import wire
+from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
 
@@ -59,10 +60,12 @@ class AsyncClient:
 
     async def open(
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
-        gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, mel_format: dict[str, Any] | None = None,
+        gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, format: Format = None,
+        strict: bool = False, allow_approximate: bool = False,
     ) -> "AsyncStream":  # fmt: skip
         """A new stream; see Client.open."""
-        request = wire.Open(name, voice, mel_format or {}, list(sinks), seed, gain_db, prefill_ms, sigma)
+        stated = statement_map(format, strict=strict, allow_approximate=allow_approximate)
+        request = wire.Open(name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma)
         return AsyncStream(self, await self.run(self._connection.open(request), self.timeout_s))
 
     async def listen(self, stream: str = "*") -> "AsyncListener":

@@ -22,6 +22,7 @@ from glowd.clients import errors, transport
 from glowd.clients.connection import Connection, ListenerState, Steps, StreamEvent
 from glowd.clients.stream_state import StreamState, StreamView
 from glowd.daemon import wire
+from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
 
@@ -52,13 +53,18 @@ class Client:
 
     def open(
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
-        gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, mel_format: dict[str, Any] | None = None,
+        gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, format: Format = None,
+        strict: bool = False, allow_approximate: bool = False,
     ) -> "Stream":  # fmt: skip
         """A new stream. Sinks: "device", "socket" (see Stream.audio), "null", "file:NAME".
 
-        `mel_format`, if given, is compared with the voice's. Raises Refused with the daemon's reason.
+        `format` says what the frames are, if they are not the voice's own: a preset ("matcha"; see `glowctl formats`), or
+        keys of PROTOCOL.md, Mel formats. The daemon converts them; those with other bands only with `allow_approximate`.
+        `strict`: implausible frames are an error, not a warning. Raises Refused, or MelError for a format, with the
+        daemon's reason.
         """
-        request = wire.Open(name, voice, mel_format or {}, list(sinks), seed, gain_db, prefill_ms, sigma)
+        stated = statement_map(format, strict=strict, allow_approximate=allow_approximate)
+        request = wire.Open(name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma)
         return Stream(self, self.run(self._connection.open(request), self.timeout_s))
 
     def listen(self, stream: str = "*") -> "Listener":

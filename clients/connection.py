@@ -108,9 +108,19 @@ class Connection:
                     self.pong = message
             case wire.Error():
                 self._on_error(message)
+            case wire.Warning() if message.stream not in self.streams:
+                log.warning("the daemon warns: %s (%d %s)", message.text, message.code, message.name)
             case wire.State(stream=""):
                 self.daemon_states.append(message)
-            case wire.Opened() | wire.Credit() | wire.State() | wire.Audio() | wire.Flushed() | wire.Played():
+            case (
+                wire.Opened()
+                | wire.Credit()
+                | wire.State()
+                | wire.Warning()
+                | wire.Audio()
+                | wire.Flushed()
+                | wire.Played()
+            ):
                 if stream := self.streams.get(message.stream):
                     stream.receive(message)
                 if isinstance(message, StreamEvent):
@@ -139,7 +149,7 @@ class Connection:
 
     def greet(self) -> Steps[wire.Welcome]:
         """Send `hello` and wait for `welcome`."""
-        self.send(wire.Hello(self.client, t_client_ns=self.now_ns()))
+        self.send(wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns()))
         while self.welcome is None:
             self.check()
             yield
@@ -153,7 +163,7 @@ class Connection:
         if request.stream in self.streams:
             raise errors.StreamError(f"this client has a stream {request.stream}; close it or choose another name")
         self.send(request)
-        stream = self.streams[request.stream] = StreamState(request.stream, self)
+        stream = self.streams[request.stream] = StreamState(request.stream, self, request.format)
         try:
             return (yield from stream.wait_opened())
         finally:

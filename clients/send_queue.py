@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from glowd.clients.errors import is_content_error
 from glowd.daemon import wire
 from glowd.daemon.wire import Array, Code, Error
@@ -123,24 +121,3 @@ class SendQueue:
         for _ in again:
             self.sent.pop()
         self.end_sent = False
-
-
-def as_mel(mel: object, bins: int) -> Array:
-    """A copy of the frames as float32 [frames, bins]; one frame may come as [bins].
-
-    Raises ValueError for another shape, and for values that are not finite or outside wire.MEL_LOW..MEL_HIGH.
-    """
-    given = np.array(mel, dtype=np.float32)
-    values = given[np.newaxis] if given.ndim == 1 else given
-    if values.ndim != 2 or values.shape[1] != bins:
-        looks_turned = values.ndim == 2 and len(values) == bins
-        hint = "; it looks like [bins, frames]: transpose it" if looks_turned else ""
-        raise ValueError(f"the mel has shape {list(given.shape)}; expected [frames, {bins}]{hint}")
-    allowed = (values >= wire.MEL_LOW) & (values <= wire.MEL_HIGH)  # neither holds for NaN
-    if not allowed.all():
-        frame, bin_ = np.argwhere(~allowed)[0]
-        raise ValueError(
-            f"the mel has the value {values[frame, bin_]:g} at frame {frame}, bin {bin_}; expected finite natural "
-            f"logarithms, {wire.MEL_LOW:g}..{wire.MEL_HIGH:g}"
-        )
-    return values

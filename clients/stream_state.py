@@ -6,20 +6,25 @@ generator (`Steps`) that yields whenever it needs a new message from the daemon.
 
 import logging
 from collections import deque
-from collections.abc import Generator
-from typing import Protocol, TypeVar
+from collections.abc import Generator, Mapping
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 from glowd.clients import errors
 from glowd.clients.errors import GlowdError
-from glowd.clients.send_queue import SendQueue, as_mel
+from glowd.clients.mel_arrays import as_array, as_frames, check_values, is_turned
+from glowd.clients.send_queue import SendQueue
 from glowd.daemon import wire
-from glowd.daemon.wire import Audio, Flushed, Message, Played
+from glowd.daemon.wire import STATED_HIGH, STATED_LOW, Array, Audio, Flushed, Message, Played
+from glowd.flow.mel_formats.statement import read_statement, voice_mels
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 Ending = Played | Flushed | GlowdError
 
 REMEMBERED_ENDINGS = 8
+SCALE_KEYS = {"preset", "log", "log_floor", "scale", "offset"}
+"""Keys of a stated format with which values need not be natural logs."""
 
 log = logging.getLogger("glowd.client")
 
@@ -37,8 +42,11 @@ class ConnectionPorts(Protocol):
 class StreamState:
     """One stream. Owner: its connection."""
 
-    def __init__(self, name: str, connection: ConnectionPorts) -> None:
-        self.name, self._connection = name, connection
+    def __init__(self, name: str, connection: ConnectionPorts, stated: Mapping[str, Any]) -> None:
+        """`stated`: the format in `open`."""
+        self.name, self._connection, self._stated = name, connection, stated
+        self._bins_first = False
+        self.warnings: list[wire.Warning] = []
         self.opened: wire.Opened | None = None
         self.queue: SendQueue | None = None
         self.flushing = self.closed = False
@@ -65,6 +73,9 @@ class StreamState:
                 self.queue = self._new_queue(message.generation, message.credit_frames)
             case wire.State():
                 self.daemon_state = message.state
+            case wire.Warning():
+                self.warnings.append(message)
+                log.warning("stream %s: %s (%d %s)", self.name, message.text, message.code, message.name)
             case wire.Credit() if queue and message.generation == queue.generation:
                 queue.grant(message.frames)
             case wire.Audio() if queue and message.generation == queue.generation and not self.flushing:
@@ -133,13 +144,26 @@ class StreamState:
             yield
         return self
 
-    @property
+    @cached_property
     def bins(self) -> int:
-        """Mel bins of the stream's voice."""
+        """Mel bins of the frames that the client sends: those of the stated format, else the voice's."""
         voices = self._connection.welcome.voices if self._connection.welcome else []
         name = self.opened.voice if self.opened else ""
-        found = [voice["format"].get("n_mels") for voice in voices if voice.get("name") == name and "format" in voice]
-        return found[0] if found and isinstance(found[0], int) else 80
+        voice: Mapping[str, Any] = next((voice.get("format", {}) for voice in voices if voice.get("name") == name), {})
+        try:
+            return read_statement(self._stated, voice_mels(voice)).mels.n_mels
+        except ValueError:  # a newer daemon, which knows more formats
+            return int(voice.get("n_mels", 80))
+
+    def _frames(self, mel: object) -> Array:
+        """Frames [n, bins] of whatever holds them. A square mel has the order of the stream's last one that had one."""
+        values, bins = as_array(mel), self.bins
+        frames = as_frames(values, bins, bins_first=self._bins_first)
+        if values.ndim >= 2 and values.shape[-1] != values.shape[-2]:
+            self._bins_first = is_turned(values.shape, bins, False)
+        limits = (STATED_LOW, STATED_HIGH) if self._stated.keys() & SCALE_KEYS else (wire.MEL_LOW, wire.MEL_HIGH)
+        check_values(frames, *limits, first_frame=self.queue.total_frames if self.queue else 0)
+        return frames
 
     def control(self, message: Message) -> None:
         """Send a message that has no answer: pause, resume, gain."""
@@ -147,11 +171,12 @@ class StreamState:
         self._connection.send(message)
 
     def send_mel(self, mel: object) -> Steps[None]:
-        """Send frames [frames, bins], or one frame [bins], as credit allows.
+        """Send frames as credit allows; `mel` is anything that `as_frames` takes.
 
-        Raises ValueError as `as_mel` does, Refused if the utterance becomes too long, Interrupted if it was flushed.
+        Raises ValueError as `as_frames` and `check_values` do, Refused if the utterance becomes too long, Interrupted if it
+        was flushed.
         """
-        frames = as_mel(mel, self.bins)
+        frames = self._frames(mel)
         self.check()
         while self.flushing or (self.queue and self.queue.end_wanted):  # the generation before must end first
             self.check()
@@ -273,6 +298,11 @@ class StreamView:
     def credit_frames(self) -> int:
         """Frames that can be sent without waiting."""
         return self._state.queue.credit if self._state.queue else 0
+
+    @property
+    def warnings(self) -> list[wire.Warning]:
+        """What the daemon has warned of, in order; each was logged too when it arrived (logger glowd.client)."""
+        return list(self._state.warnings)
 
     @property
     def state(self) -> str:

@@ -30,6 +30,7 @@ from glowd.daemon.wire.fields import (
 from glowd.daemon.wire.records import Record
 from glowd.daemon.wire.telemetry import Degradation, VoiceInfo
 
+MAX_CYCLES = 1e12
 LIMITS = Limits(
     max_message_bytes=64 << 20, max_chunk_frames=1 << 20, max_header_bytes=1 << 16, max_map_len=256, max_array_len=256
 )
@@ -70,12 +71,17 @@ class SpeakerLoad(Record):
 
 @message
 class Start(Message):
-    """A stream starts; at `first_frame` > 0 it continues after an engine was lost. `sigma` -1: the default of the voice."""
+    """A stream starts; at `first_frame` > 0 it continues after an engine was lost. `sigma` -1: the default of the voice.
+
+    To continue, the frames begin `lead_frames` earlier, and `phase` is that of the Pcm that ended there; -1: that of the seed.
+    """
 
     key: int = integer()
     seed: int = integer(-(2**63), 2**63 - 1)
     first_frame: int = integer()
     sigma: float = number(-1, 2, default=-1.0)
+    lead_frames: int = integer(default=0)
+    phase: float = number(-1, MAX_CYCLES, default=-1.0)
 
 
 @message
@@ -134,7 +140,8 @@ class Pcm(Message):
 
     `t_due_ns`: when the engine could have begun with the first of them. The other times are when the newest frames passed
     each stage: client, gateway, engine, start and end of the network's call. `frames_done`: frames of the generation
-    rendered so far. `last`: the generation is complete; there may be no samples.
+    rendered so far; `phase`: that of the voice's source there, in cycles (0 without a source), for the engine that
+    continues. `last`: the generation is complete; there may be no samples.
     """
 
     key: int = integer()
@@ -150,6 +157,7 @@ class Pcm(Message):
     t_end_ns: int = nanoseconds(default=0)
     batch: int = integer(default=0)
     audio: Array = array("samples", default=None)
+    phase: float = number(0, MAX_CYCLES, default=0.0)
 
 
 @message

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with the weights, the voice's geometry and its card inside.
 
-The metadata holds `glowd_format` (a version), `kind` (see registry.py; WaveGlow where there is none), `config` (that kind's
-config as JSON) and `card` (free JSON about data, training and measurements). Nothing in such a file can execute. Weights
-may be stored in float16; they are used in float32.
+The metadata holds `glowd_format` (a version: 2, since voices may have a source; files of version 1 are read as ever), `kind`
+(see registry.py; WaveGlow where there is none), `config` (that kind's config as JSON) and `card` (free JSON about data, training
+and measurements). Nothing in such a file can execute. Weights may be stored in float16; they are used in float32.
 
 `load` and `read_header` take the voices that the daemon can serve; `load_any` and `read_any_header` take every kind.
 """
@@ -19,7 +19,8 @@ from torch import Tensor
 from glowd.flow.network.registry import Config, Network, build, config_from_dict, kind_of
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
 EMBEDDED = Path(__file__).parent / "voices" / "embedded.safetensors"
 
 
@@ -74,9 +75,9 @@ def read_any_header(checkpoint: str | Path) -> tuple[Config, dict[str, Any]]:
         raise CheckpointError(
             f"checkpoint {path} was not written by glowd; convert it: glowlab import {path} OUT.safetensors"
         )
-    if metadata["glowd_format"] != str(FORMAT_VERSION):
+    if metadata["glowd_format"] not in map(str, READABLE):
         raise CheckpointError(
-            f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {FORMAT_VERSION}"
+            f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {' and '.join(map(str, READABLE))}"
         )
     try:
         config = config_from_dict(metadata.get("kind", "waveglow"), json.loads(metadata["config"]))

@@ -1,7 +1,7 @@
-"""`glowlab`: the command line of the voice's room. Trains, imports, inspects, renders and judges voices; knows no daemon.
+"""`glowlab`: the command line for voices. Trains, imports, inspects, renders, times and compares them; knows no daemon.
 
-Rules: arguments in, one call of the room, lines out. Each command imports what it needs when it runs, so that help is
-instant. What a user can cause ends as one line on stderr and exit status 2.
+Rules: arguments in, one call, lines out. Each command imports what it needs when it runs, so that help is instant. A user's
+mistake ends as one line on stderr and exit status 2.
 """
 
 import argparse
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glowd.flow.evaluation import cli as judging
+from glowd.flow import options
+from glowd.flow.evaluation import cli as evaluation
+from glowd.flow.training.settings import Settings, TrainError, read_config
 
 if TYPE_CHECKING:
     from glowd.flow.mel import Floats, MelFormat
@@ -20,58 +22,18 @@ if TYPE_CHECKING:
     from glowd.flow.training.distributed import World
     from glowd.flow.training.run_folder import RunFolder
     from glowd.flow.training.setup import Report
-    from glowd.flow.training.train import Trainer
-
-TRAIN_OPTIONS: list[tuple[str, str, type, str]] = [
-    ("--data", "data", str, "folder of .flac/.wav clips to train on (sub-folders too), or of LJ Speech"),
-    ("--test", "test", str, "folder of clips to validate on"),
-    ("--minutes", "minutes", float, "length of the run (60)"),
-    ("--steps", "steps", int, "length of the run in steps, instead of minutes"),
-    ("--batch", "batch", int, "segments per step, over all processes (12)"),
-    ("--segment", "segment_samples", int, "samples per segment, a multiple of the hop (16384)"),
-    ("--max-silence", "max_silence_s", float, "seconds of silence kept at both ends of a training clip; 0: all (0)"),
-    ("--colour", "colour", float, "share of segments given another level, tilt and band limit, 0 to 1 (0)"),
-    ("--lr", "lr", float, "learning rate of AdamW; Muon's is ten times as high (0.002)"),
-    ("--warm-up", "warm_up_steps", int, "steps until the learning rate is reached (100)"),
-    ("--decay", "decay", float, "share of the run, at its end, over which the learning rate falls (0.5)"),
-    (
-        "--average",
-        "average",
-        float,
-        "share of their moving average that late weights keep (0.999; a short stage: 0.99)",
-    ),
-    ("--nll-weight", "nll_weight", float, "weight of the negative log-likelihood in the loss (1)"),
-    ("--spectral-weight", "spectral_weight", float, "weight of the spectral distance of samples; 0: no samples (0)"),
-    ("--spectral-samples", "spectral_samples", int, "2: energy distance, keeps samples apart; 1: plain distance (2)"),
-    (
-        "--phase-weight",
-        "phase_weight",
-        float,
-        "weight of two samples' agreement in phase inside the spectral distance (0)",
-    ),
-    ("--mel-weight", "mel_weight", float, "weight of the samples' mel error inside the spectral distance (0)"),
-    ("--spectral-sigma", "spectral_sigma", float, "spread of these samples' latents; 0: the voice's own (0)"),
-    ("--every", "every", int, "steps between checkpoints, each with validation (100)"),
-    ("--samples-every", "samples_every", int, "steps between renderings of a few validation sentences; 0: never (0)"),
-    ("--validation-segments", "validation_segments", int, "segments of the validation set (64)"),
-    ("--seed", "seed", int, "seed of weights and batches (0)"),
-    ("--device", "device", str, "cpu, cuda, cuda:N or auto (auto)"),
-    ("--precision", "precision", str, "of the convolutions: bf16, float32 or auto (auto)"),
-    ("--threads", "threads", int, "CPU threads; 0 leaves it to torch (0)"),
-    ("--name", "name", str, "name of the voice, for its card (glow)"),
-    ("--licence", "licence", str, "licence of the voice, for its card"),
-]
+    from glowd.flow.training.trainer import Trainer
 
 
 def train(args: argparse.Namespace) -> int:
     """`glowlab train`."""
-    from glowd.flow.training.distributed import joined
+    from glowd.flow.training.distributed import join
     from glowd.flow.training.run_folder import VOICE, RunFolder
     from glowd.flow.training.train import train as run
 
-    with joined() as world:
-        folder = RunFolder(Path(args.out), writes=world.leads)
-        report = world.said(print)
+    with join() as world:
+        folder = RunFolder(Path(args.out), writes=world.is_leader)
+        report = world.leader_only(print)
         trainer = _trainer(args, folder, report, world)
         if run(trainer, folder):
             report(f"done after {trainer.steps} steps: {folder.path / VOICE}")
@@ -81,11 +43,9 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", world: "World") -> "Trainer":
-    from glowd.flow.training.settings import Settings, TrainError, read_config
     from glowd.flow.training.setup import new_run, resumed_run
 
-    given = {dest: value for _, dest, _, _ in TRAIN_OPTIONS if (value := getattr(args, dest)) is not None}
-    given |= {"compile": True} if args.compile else {}
+    given = options.given(args, Settings)
     if args.resume:
         if args.config or args.init:
             raise TrainError("--config and --init belong to the start of a run; leave them out with --resume")
@@ -106,7 +66,7 @@ def import_(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """`glowlab render`."""
     from glowd.flow import checkpoint
-    from glowd.flow.training.data import write_audio
+    from glowd.flow.recordings import write_audio
 
     voice = checkpoint.load_any(args.checkpoint)
     mel = _mel(Path(args.source), voice.config.mel)
@@ -120,11 +80,11 @@ def _samples(network: "Network", mel: "Floats", args: argparse.Namespace) -> "Fl
     from glowd.flow.network.wavenet import WaveNet
 
     if isinstance(network, WaveNet):
-        from glowd.flow.network.wavenet_sampling import render as generate
+        from glowd.flow.network.wavenet_sampling import sample
 
-        return generate(network, [mel], args.seed, args.sigma)[0]
+        return sample(network, [mel], args.seed, args.sigma)[0]
+    from glowd.flow.devices import pick_device
     from glowd.flow.streaming import whole
-    from glowd.flow.training.settings import pick_device
 
     return whole(network, mel, args.seed, args.sigma, pick_device(args.device))
 
@@ -152,9 +112,9 @@ def bench(args: argparse.Namespace) -> int:
     import torch
 
     from glowd.flow import checkpoint
+    from glowd.flow.devices import pick_device
     from glowd.flow.streaming import ChunkPlan, stream_vocoder
     from glowd.flow.timing import WARM_UP, speed
-    from glowd.flow.training.settings import pick_device
 
     device = pick_device(args.device)
     torch.set_num_threads(args.threads)
@@ -192,15 +152,15 @@ def card(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """`glowlab evaluate`."""
-    return judging.evaluate(args, _say)
+    return evaluation.evaluate(args, _report)
 
 
 def compare(args: argparse.Namespace) -> int:
     """`glowlab compare`."""
-    return judging.compare(args, _say)
+    return evaluation.compare(args, _report)
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     print(line, flush=True)
 
 
@@ -216,23 +176,27 @@ def _print_table(table: dict[str, Any], indent: str = "") -> None:
 
 
 def _mel(source: Path, format: "MelFormat") -> "Floats":
-    """Frames [L, M] from an .npy of frames or from a recording."""
+    """Frames [L, M] from an .npy of frames or from a recording. Raises RecordingError or ValueError."""
     from glowd.flow.mel import log_mel
-    from glowd.flow.training.data import DataError, read_audio
+    from glowd.flow.recordings import read_speech
 
-    if source.suffix.lower() != ".npy":
-        wave = read_audio(source, format.rate_hz)
-        return log_mel(wave, format)[: len(wave) // format.hop]
+    if source.suffix.lower() == ".npy":
+        return _saved_mel(source, format)
+    wave = read_speech(source, format.rate_hz)
+    return log_mel(wave, format)[: len(wave) // format.hop]
+
+
+def _saved_mel(source: Path, format: "MelFormat") -> "Floats":
     import numpy as np
 
     try:
         mel = np.load(source, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{source} is not a readable .npy file: {error}") from error
+        raise ValueError(f"{source} is not a readable .npy file: {error}") from error
     if mel.ndim != 2 or mel.shape[1] != format.n_mels or not len(mel):
-        raise DataError(f"{source} has shape {list(mel.shape)}; expected frames [L, {format.n_mels}] of log-mel")
+        raise ValueError(f"{source} has shape {list(mel.shape)}; expected frames [L, {format.n_mels}] of log-mel")
     if mel.dtype.kind != "f" or not np.isfinite(mel).all():
-        raise DataError(f"{source} holds values that are no finite floats (dtype {mel.dtype})")
+        raise ValueError(f"{source} holds values that are not finite floats (dtype {mel.dtype})")
     frames: Floats = mel.astype(np.float32)
     return frames
 
@@ -247,36 +211,71 @@ def positive(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
-        prog="glowlab", description="train, import, inspect, render and judge voices of glowd"
+        prog="glowlab", description="Train, import, inspect, render, time and compare voices of glowd."
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_import(commands)
+    _add_context(commands)
+    _add_render(commands)
+    _add_bench(commands)
+    evaluation.add_arguments(commands, evaluate, compare)
+    _add_card(commands)
+    return top
 
+
+def _add_train(commands: Any) -> None:
+    sub = commands.add_parser(
+        "train",
+        help="train a voice by likelihood, alone or with a spectral distance",
+        epilog="Several GPUs: torchrun --nproc-per-node N -m glowd.flow.cli train ...",
+    )
+    sub.add_argument("--out", required=True, metavar="FOLDER", help="folder of the run: state, curve, voice, samples")
+    options.add_arguments(sub, Settings)
+    sub.add_argument(
+        "--config",
+        default="",
+        help='run file (.toml with [voice] and [train]), or JSON: {"channels": 128}; {"preset": "wavenet"} trains a WaveNet',
+    )
+    sub.add_argument(
+        "--init", default="", metavar="CHECKPOINT", help="checkpoint to start from, instead of random weights"
+    )
+    sub.add_argument("--resume", action="store_true", help="resume the run in --out; other options change its settings")
+    sub.set_defaults(run=train)
+
+
+def _add_import(commands: Any) -> None:
     sub = commands.add_parser("import", help="convert a published WaveGlow checkpoint")
     sub.add_argument("source", metavar="FILE.pt")
     sub.add_argument("out", metavar="OUT.safetensors")
     sub.add_argument("--half", action="store_true", help="store the weights in float16")
     sub.set_defaults(run=import_)
 
-    sub = commands.add_parser("context", help="what truncated context costs a voice that is not causal")
+
+def _add_context(commands: Any) -> None:
+    sub = commands.add_parser("context", help="measure how truncated context changes a voice that is not causal")
     sub.add_argument("checkpoint", metavar="CHECKPOINT")
     sub.add_argument("source", metavar="SPEECH", help="recording, or .npy of mel frames, to measure on")
-    sub.add_argument("--seconds", type=float, default=4.0, help="of the recording (4)")
+    sub.add_argument("--seconds", type=float, default=4.0, help="seconds of the recording to use (4)")
     sub.add_argument("--chunk-frames", type=int, default=8, help="frames in a chunk (8)")
     sub.set_defaults(run=context)
 
-    sub = commands.add_parser("render", help="speech from a recording's mel, or from an .npy of mel frames")
+
+def _add_render(commands: Any) -> None:
+    sub = commands.add_parser("render", help="render speech from the mel of a recording, or from an .npy of mel frames")
     sub.add_argument("source", metavar="IN", help=".wav/.flac, or .npy with frames [L, M]")
     sub.add_argument("out", metavar="OUT", help=".wav or .flac")
     sub.add_argument("--checkpoint", default="embedded", help="a .safetensors file (embedded: the voice of glowd)")
-    sub.add_argument("--seed", type=int, default=0, help="of the latents (0)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the latents (0)")
     sub.add_argument(
-        "--sigma", type=float, help="spread of the latents; of a WaveNet its temperature (the voice's own)"
+        "--sigma", type=float, help="standard deviation of the latents; of a WaveNet its temperature (the voice's own)"
     )
     sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto); a WaveNet runs on the CPU")
     sub.set_defaults(run=render)
 
-    sub = commands.add_parser("bench", help="how fast a voice is on this machine, by chunk size and streams")
+
+def _add_bench(commands: Any) -> None:
+    sub = commands.add_parser("bench", help="time a voice on this machine, by chunk size and number of streams")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")
     sub.add_argument(
         "--chunk-frames", type=positive, nargs="+", default=[1, 2, 4, 8, 16], help="frames in a chunk (1 2 4 8 16)"
@@ -287,44 +286,21 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--threads", type=positive, default=1, help="CPU threads (1)")
     sub.set_defaults(run=bench)
 
-    judging.add_arguments(commands, evaluate, compare)
 
-    sub = commands.add_parser("card", help="geometry and card of a checkpoint")
+def _add_card(commands: Any) -> None:
+    sub = commands.add_parser("card", help="show geometry and card of a checkpoint")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded")
     sub.add_argument("--json", action="store_true", help="as JSON, with the curve of the training")
     sub.set_defaults(run=card)
-    return top
-
-
-def _add_train(commands: Any) -> None:
-    sub = commands.add_parser(
-        "train",
-        help="train a voice by likelihood, alone or with a spectral distance",
-        epilog="Several GPUs: torchrun --nproc-per-node N -m glowd.flow.cli train ...",
-    )
-    sub.add_argument("--out", required=True, help="folder of the run: state, curve, voice, samples")
-    for flag, dest, kind, text in TRAIN_OPTIONS:
-        sub.add_argument(flag, dest=dest, type=kind, help=text)
-    sub.add_argument(
-        "--config",
-        default="",
-        help='run file (.toml with [voice] and [train]), or JSON: {"channels": 128}; {"preset": "wavenet"} trains a WaveNet',
-    )
-    sub.add_argument("--init", default="", help="checkpoint to start from instead of random weights")
-    sub.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out; other options override its settings"
-    )
-    sub.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
-    sub.set_defaults(run=train)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0, or 2 after one line that says what was wrong, or 130 when interrupted."""
+    """Run a command: 0; 2 after one line that names the mistake; 130 when interrupted."""
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has read enough: `glowlab card | head`
+    except BrokenPipeError:  # the reader has closed the pipe: `glowlab card | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
@@ -338,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     status = main()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        # Started by torchrun: threads of its process group have been seen to abort an interpreter that ends in the usual way.
+        # Started by torchrun: threads of its process group can abort an interpreter that ends in the usual way.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,46 +1,43 @@
 """The mel front end: one implementation for training, evaluation and clients, whole or streamed.
 
-Rules: numpy only, so that a client that turns a recording or an espeak-ng voice into mel frames is small and starts at
-once. Frames are rows: [L, M] float32, natural logarithm.
+Rules: numpy only, so that a client that computes mel frames is small and starts at once. Frames are rows: [L, M] float32,
+natural logarithm.
 
 The format is the one of the published WaveGlow checkpoints: centred STFT with reflect padding, Hann window, magnitude,
 Slaney-normalised bands, log clamped at 1e-5 (NVIDIA/tacotron2 `layers.TacotronSTFT`; librosa.filters.mel defaults).
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from glowd.flow.options import Options, option
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class MelFormat:
-    """What a mel frame is. Two formats are interchangeable when they are equal."""
+class MelFormat(Options):
+    """What a mel frame is. Two formats are interchangeable when they are equal.
 
-    rate_hz: int = 22050
-    n_fft: int = 1024
-    hop: int = 256
-    win: int = 1024
-    n_mels: int = 80
-    fmin_hz: float = 0.0
-    fmax_hz: float = 8000.0
-    log_floor: float = 1e-5
+    Its map, `to_dict`, stands in checkpoints and in `open` messages.
+    """
 
-    def to_dict(self) -> dict[str, int | float]:
-        """The format as a flat map, as it stands in checkpoints and in `open` messages."""
-        return asdict(self)
+    rate_hz: int = option(22050, "samples per second of the audio", min=1)
+    n_fft: int = option(1024, "samples of a Fourier transform", min=2)
+    hop: int = option(256, "samples from one frame to the next", min=1)
+    win: int = option(1024, "samples of the Hann window", min=1)
+    n_mels: int = option(80, "bands of a frame", min=1)
+    fmin_hz: float = option(0.0, "lower end of the lowest band", min=0)
+    fmax_hz: float = option(8000.0, "upper end of the highest band", above=0)
+    log_floor: float = option(1e-5, "magnitude that lower ones are raised to before the logarithm", above=0)
 
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "MelFormat":
-        """The inverse of `to_dict`; raises ValueError for a key that is not part of a format."""
-        known = {field.name for field in fields(cls)}
-        if unknown := table.keys() - known:
-            raise ValueError(f"unknown mel format key {min(unknown)!r}; known: {', '.join(sorted(known))}")
-        return cls(**table)
+    def check(self) -> None:
+        """Raise OptionError where values contradict one another."""
+        self.require("win", self.win <= self.n_fft, f"at most n_fft, {self.n_fft}")
+        self.require("fmin_hz", self.fmin_hz < self.fmax_hz, f"below fmax_hz, {self.fmax_hz:g}")
 
 
 def slaney_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -56,9 +53,9 @@ def slaney_mel(hz: float) -> float:
 
 @lru_cache(maxsize=4)
 def filter_bank(format: MelFormat) -> Floats:
-    """Triangular mel filters of unit area [M, n_fft / 2 + 1]; equal to librosa.filters.mel (a test says so).
+    """Triangular mel filters of unit area [M, n_fft / 2 + 1]; a test compares them with librosa.filters.mel.
 
-    Written out here because importing librosa takes seconds (numba), which a client would pay before its first word.
+    Written out here because importing librosa takes seconds (numba), and a client would wait that long when it starts.
     """
     ends = slaney_mel(format.fmin_hz), slaney_mel(format.fmax_hz)
     corners = slaney_hz(np.linspace(*ends, format.n_mels + 2))
@@ -115,7 +112,7 @@ class MelStream:
         return self._complete_frames()
 
     def end(self) -> Floats:
-        """The last frames [n, M]: the signal is over and is reflected at its end. Raises ValueError if it was too short."""
+        """The last frames [n, M]: the signal ends here and is reflected at its end. Raises ValueError if it is too short."""
         half = self.format.n_fft // 2
         if not self._left_padded:
             raise ValueError(f"audio has {self._received_samples} samples; a mel needs at least {half + 1}")

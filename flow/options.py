@@ -127,7 +127,8 @@ class Option:
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Make it an argument of `parser`. Absent, it is None; present, a bool is True."""
         flag = self.flag or "--" + self.name.replace("_", "-")
-        default = "" if self.default in (MISSING, False, "") else f"default {plain(self.default)}"
+        named = self.default not in (MISSING, None, "") and self.kind is not bool
+        default = f"default {plain(self.default)}" if named else ""
         notes = "; ".join(filter(None, (self.range, default)))
         text = (f"{self.help} ({notes})" if notes else self.help).replace("%", "%%")
         if self.kind is bool:

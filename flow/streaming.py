@@ -27,10 +27,10 @@ import torch
 
 from glowd.flow.inversion.inverter import Inverter
 from glowd.flow.inversion.runner import StepRunner
-from glowd.flow.latents import NoiseTable
+from glowd.flow.latents import NoiseTable, first_phase
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
-from glowd.flow.vocoder import Stream, Vocoder, render
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder, render
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -44,7 +44,7 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-class _WaveGlowVocoder(Vocoder):
+class _WaveGlowVocoder(Vocoder[Stream]):
     """What both modes share: the folded network, the noise, and the window of frames around a chunk."""
 
     def __init__(
@@ -69,7 +69,7 @@ class _WaveGlowVocoder(Vocoder):
         )
 
     def _window(self, stream: Stream, begin: int, end: int) -> Floats:
-        inner_begin, inner_end = max(begin, stream.first_frame), min(end, stream.frames_in)
+        inner_begin, inner_end = max(begin, stream.first_in), min(end, stream.frames_in)
         mel = stream.frames(inner_begin, inner_end)
         rim = ((inner_begin - begin, end - inner_end), (0, 0))
         if rim[0] == (0, 0):
@@ -111,23 +111,26 @@ class ExactVocoder(_WaveGlowVocoder):
         self.look_ahead_frames = self.inverter.look_ahead_frames
         self.latency_samples = config.group if self.inverter.lapped else 0
         reach = -(-config.reach_groups // config.groups_per_frame)
-        self.history_frames = reach + self.inverter.past_frames + 1
+        self.history_frames, self.lead_frames = reach + 1, self.inverter.past_frames
         # One slot more than streams: the rows of a CUDA bucket that carry no stream play there.
         self.bank = self.inverter.initial_state(slots + 1)
         self._fresh = self.inverter.initial_state(1)
         self._free = list(range(slots - 1, -1, -1))
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> ExactStream:
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> ExactStream:
         """See Vocoder. Raises RuntimeError when all slots are taken."""
         if not self._free:
             raise RuntimeError(
                 f"all {len(self.bank.past) - 1} stream slots of voice {self.name} are taken; close a stream"
             )
         sigma = self.sigma if sigma is None else sigma
-        stream = ExactStream(seed, sigma, self.format.n_mels, first_frame, self.inverter.past_frames + 1)
+        stream = ExactStream(seed, sigma, self.format.n_mels, origin, self.inverter.past_frames + 1)
         stream.slot = self._free.pop()
         stream.noise_row = self.noise.first_row(seed)
+        if self.config.source is not None:
+            stream.phase = first_phase(seed) if origin.phase is None else origin.phase
         with self.runner.on_stream():
+            self._fresh.phase.fill_(stream.phase)
             self.bank.put(torch.tensor([stream.slot], device=self.device), self._fresh)
         return stream
 
@@ -159,7 +162,9 @@ class ExactVocoder(_WaveGlowVocoder):
         windows = self._windows(exact, min(0, frames - 1) - self.inverter.past_frames, frames + self.look_ahead_frames)
         rows = [stream.noise_row + stream.frames_done * self.config.groups_per_frame for stream in exact]
         slots, sigmas = [stream.slot for stream in exact], [stream.sigma for stream in exact]
-        audio = self.runner.run(windows, groups, rows, sigmas, self.bank, slots, repeats=True)
+        audio, phases = self.runner.run(windows, groups, rows, sigmas, self.bank, slots, repeats=True)
+        for stream, phase in zip(exact, phases):
+            stream.phase = float(phase)
         return [self._take(stream, row, frames, final) for stream, row in zip(exact, audio)]
 
     def _take(self, stream: ExactStream, samples: Floats, frames: int, final: bool) -> Floats:
@@ -236,10 +241,10 @@ class OverlapVocoder(_WaveGlowVocoder):
         # The crossfade begins where the chunk does: w runs over (0, 1) and the other render has weight 1 - w.
         self._fade_in = ((np.arange(plan.crossfade_samples) + 0.5) / max(1, plan.crossfade_samples)).astype(np.float32)
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> OverlapStream:
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> OverlapStream:
         """See Vocoder."""
         keep = self.plan.context_frames + self.inverter.past_frames
-        stream = OverlapStream(seed, self.sigma if sigma is None else sigma, self.format.n_mels, first_frame, keep)
+        stream = OverlapStream(seed, self.sigma if sigma is None else sigma, self.format.n_mels, origin, keep)
         stream.noise_row, stream.tail = self.noise.first_row(seed), np.zeros(0, np.float32)
         return stream
 
@@ -276,7 +281,7 @@ class OverlapVocoder(_WaveGlowVocoder):
         rows = [stream.noise_row + (stream.frames_done - before) * per_frame for stream in overlapped]
         groups = (before + frames + after) * per_frame + (self.inverter.extra_groups if final else 0)
         steady = (before, after, final) == (self.plan.context_frames, self.plan.look_ahead_frames, False)
-        audio = self.runner.run(windows, groups, rows, [stream.sigma for stream in overlapped], None, [], steady)
+        audio, _ = self.runner.run(windows, groups, rows, [stream.sigma for stream in overlapped], None, [], steady)
         delay = self.config.group if self.inverter.lapped else 0
         return [self._take(stream, row[delay:], before, frames) for stream, row in zip(overlapped, audio)]
 

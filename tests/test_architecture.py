@@ -28,16 +28,19 @@ EDGE = re.compile(r"#.*\bedge\b")
 SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
+PLAIN = ("flow.mel", "flow.options", "flow.recordings")
+"""Files of flow that need no torch."""
 
 MAY_IMPORT = {
     "flow": ("flow",),
+    "flow/mel_formats": ("flow.mel", "flow.mel_formats"),
     "flow/network": ("flow.mel", "flow.options", "flow.latents", "flow.network"),
     "flow/inversion": ("flow.mel", "flow.options", "flow.latents", "flow.network", "flow.inversion"),
     "flow/phase_recovery": ("flow.mel", "flow.vocoder", "flow.phase_recovery"),
     "flow/evaluation/live.py": ("flow", "clients.launch"),
     "flow/torchfile": ("flow.torchfile",),
     "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
-    "flow/training": ("flow.mel", "flow.options", "flow.network", "flow.checkpoint", "flow.training"),
+    "flow/training": (*PLAIN, "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/config.py": ("daemon.config", "flow.options"),
     "daemon/config_reader.py": ("daemon.config", "flow.options"),
@@ -45,7 +48,7 @@ MAY_IMPORT = {
     "daemon/wire": ("daemon.wire",),
     "daemon/ipc.py": ("daemon.wire",),
     "daemon/runtime": SHARED,
-    "daemon/gateway": (*SHARED, "daemon.gateway"),
+    "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats"),
     "daemon/speaker": (*SHARED, "daemon.speaker"),
     "daemon/engine": ENGINE,
     "daemon/engine/vocoders.py": (*ENGINE, "flow"),
@@ -54,7 +57,7 @@ MAY_IMPORT = {
     "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
-    "clients": ("clients", "daemon.wire", "flow.mel", "flow.torchfile.reader"),
+    "clients": ("clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.recordings", "flow.torchfile.reader"),
 }
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol."""
@@ -63,7 +66,9 @@ HEAVY = ("torch", "librosa", "numba", "scipy")
 MUST_NOT_IMPORT = {
     "flow": ("zmq", "msgpack", "sounddevice"),
     "flow/mel.py": ("torch", "zmq", "msgpack", "sounddevice"),
+    "flow/mel_formats": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/options.py": ("numpy", *HEAVY, "zmq", "msgpack", "sounddevice"),
+    "flow/recordings.py": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
     "daemon": (*HEAVY, "sounddevice"),
     "daemon/engine/vocoders.py": ("sounddevice",),

@@ -57,7 +57,7 @@ def speak(endpoint: str, out: Path) -> list[str]:
         mel_format = MelFormat.from_dict(voice["format"])
         mel = mel_of_file(SENTENCE, mel_format)
         sinks = ["socket", *(["device"] if "device" in client.welcome.sinks else [])]
-        with client.open(sinks=sinks, mel_format=mel_format.to_dict()) as stream:
+        with client.open(sinks=sinks, format=mel_format.to_dict()) as stream:
             received, began_ns = Received(), time.monotonic_ns()
             reader = threading.Thread(target=received.read, args=(stream,), daemon=True)
             reader.start()

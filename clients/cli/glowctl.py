@@ -5,21 +5,34 @@ wrong arguments or files, 1 for everything else, 130 for Ctrl-C.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from glowd.clients import errors
 from glowd.clients.cli import tables, top
 from glowd.clients.cli.audio_output import Timeline, UtteranceWriter, WavFile, open_output
-from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file, mel_of_text
+from glowd.clients.cli.formats import format_lines, stated_format, without_padding
+from glowd.clients.cli.mel_sources import (
+    AUDIO_SUFFIXES,
+    SourceError,
+    at_speaking_pace,
+    in_chunks,
+    mel_of_file,
+    mel_of_text,
+)
 from glowd.clients.client import Client, Stream
 from glowd.daemon import wire
 from glowd.flow.mel import Floats, MelFormat
+from glowd.flow.mel_formats.description import MelDescription
+from glowd.flow.mel_formats.statement import read_statement, statement_map, voice_mels
+from glowd.flow.mel_formats.statistics import read_statistics
 
 EPILOG = """examples:
   glowctl say "Hello there."
@@ -40,13 +53,19 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log every message about retries and rejections")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    send = commands.add_parser("send", help="speak the mel of a recording, or a saved mel (.wav .flac .npy .pt)")
+    send = commands.add_parser("send", help="speak the mel of a recording, or a saved mel (.wav .flac .npy .npz .pt)")
     send.add_argument("file", type=Path)
+    format_arguments(send)
     say = commands.add_parser("say", help="speak a text; its mel comes from espeak-ng's speech")
     say.add_argument("text", help='the text; "-" reads standard input')
     say.add_argument("--espeak-voice", default="en-us", metavar="NAME", help="voice of espeak-ng (en-us)")
     for command in (send, say):
         stream_arguments(command)
+
+    known = commands.add_parser(
+        "formats", help="list the mel formats of other toolkits, and what a voice can do with them"
+    )
+    known.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
 
     listen = commands.add_parser("listen", help="play or record the audio of a stream of any client")
     listen.add_argument("stream", nargs="?", default="*", help="name of the stream (default: the next one that speaks)")
@@ -80,6 +99,19 @@ def stream_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=count(1), default=16, metavar="FRAMES", help="frames in a message (16)")
 
 
+def format_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what a saved mel is."""
+    parser.add_argument(
+        "--format", type=stated_format, default={}, metavar="NAME[,KEY=VALUE]",
+        help="what a saved mel is, if it is not the voice's own: a name of `glowctl formats`, keys of PROTOCOL.md, or both",
+    )  # fmt: skip
+    parser.add_argument(
+        "--statistics", type=Path, metavar="FILE", help="mean and standard deviation of z-scores (.npz .npy .json .h5)"
+    )
+    parser.add_argument("--allow-approximate", action="store_true", help="convert other bands too; the cost is said")
+    parser.add_argument("--strict", action="store_true", help="refuse a mel that cannot be what it is said to be")
+
+
 def count(low: int) -> Any:
     """An argument type: an integer of at least `low`."""
 
@@ -107,15 +139,22 @@ def seconds(text: str) -> float:
 
 def send(client: Client, args: argparse.Namespace) -> None:
     """`glowctl send FILE`."""
-    mel_format = format_of(client, args.voice)
-    send_frames(client, args, mel_format, iter([mel_of_file(args.file, mel_format)]))
+    own = format_of(client, args.voice)
+    stated = stated_map(args)
+    if args.file.suffix.lower() in AUDIO_SUFFIXES and (args.format or args.statistics):
+        raise SourceError(
+            f"{args.file} is a recording: its mel is made here, in the voice's format; leave --format out"
+        )
+    mels = read_statement(stated, voice_mels(own.to_dict())).mels
+    mel = without_padding(mel_of_file(args.file, own, mels.n_mels), mels.padding)
+    send_frames(client, args, own, iter([mel]), stated)
 
 
 def say(client: Client, args: argparse.Namespace) -> None:
     """`glowctl say TEXT`."""
     mel_format = format_of(client, args.voice)
     text = sys.stdin.read() if args.text == "-" else args.text
-    send_frames(client, args, mel_format, mel_of_text(text, args.espeak_voice, mel_format))
+    send_frames(client, args, mel_format, mel_of_text(text, args.espeak_voice, mel_format), mel_format.to_dict())
 
 
 def format_of(client: Client, voice: str) -> MelFormat:
@@ -128,7 +167,21 @@ def format_of(client: Client, voice: str) -> MelFormat:
     raise errors.Refused(f"voice {voice or '(default)'} is not ready; ready voices: {names or 'none'}")
 
 
-def send_frames(client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[Floats]) -> None:
+def stated_map(args: argparse.Namespace) -> dict[str, Any]:
+    """The map of `open.format` that the arguments of `send` say."""
+    stated: dict[str, Any] = args.format | (read_statistics(args.statistics) if args.statistics else {})
+    return statement_map(stated, strict=args.strict, allow_approximate=args.allow_approximate)
+
+
+def formats(client: Client | None, args: argparse.Namespace) -> None:
+    """`glowctl formats`: for a voice of the daemon, or, where none runs, for glowd's own format."""
+    voice = voice_mels(format_of(client, args.voice).to_dict()) if client else MelDescription()
+    print("\n".join(format_lines(voice)))
+
+
+def send_frames(
+    client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[Floats], stated: dict[str, Any]
+) -> None:
     """Speak frames, each [n, M], through a stream of their own."""
     sinks = list(args.sink or ([] if args.out else ["device"]))
     if args.out and "socket" not in sinks:
@@ -137,16 +190,36 @@ def send_frames(client: Client, args: argparse.Namespace, mel_format: MelFormat,
     if args.pace == "realtime":
         chunks = at_speaking_pace(chunks, mel_format)
     first = next(chunks, None)  # a source that fails must not have opened a stream
-    with client.open(
-        args.stream, voice=args.voice, sinks=sinks, seed=args.seed, gain_db=args.gain, mel_format=mel_format.to_dict()
-    ) as stream:
-        if first is not None:
-            stream.send(first)
-        for chunk in chunks:
+    with (
+        client.open(
+            args.stream, voice=args.voice, sinks=sinks, seed=args.seed, gain_db=args.gain, format=stated
+        ) as stream,
+        printed_warnings(stream) as print_warnings,
+    ):
+        for chunk in chunks if first is None else itertools.chain([first], chunks):
             stream.send(chunk)
+            print_warnings()
         stream.end()
         if args.out:
             save(stream, args.out)
+        stream.wait_played()
+
+
+@contextlib.contextmanager
+def printed_warnings(stream: Stream) -> Iterator[Callable[[], None]]:
+    """A function that prints the stream's new warnings; those that are left are printed at the end."""
+    printed = 0
+
+    def print_new() -> None:
+        nonlocal printed
+        for warning in stream.warnings[printed:]:
+            print(f"glowctl: warning: {tables.clean(warning.text)}", file=sys.stderr)
+            printed += 1
+
+    try:
+        yield print_new
+    finally:
+        print_new()
 
 
 def save(stream: Stream, path: Path) -> None:
@@ -204,13 +277,23 @@ def watch(args: argparse.Namespace) -> None:
         top.watch_live(endpoint)
 
 
-COMMANDS = {"send": send, "say": say, "listen": listen, "status": status, "flush": flush}
+COMMANDS = {"send": send, "say": say, "formats": formats, "listen": listen, "status": status, "flush": flush}
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command that was parsed."""
     if args.command == "top":
         watch(args)
+        return
+    if args.command == "formats" and not args.voice:
+        with (
+            contextlib.suppress(errors.NotRunning),
+            Client(args.endpoint, name="glowctl", timeout_s=args.timeout) as client,
+        ):
+            formats(client, args)
+            return
+        print("no daemon runs; for glowd's own format:", file=sys.stderr)
+        formats(None, args)
         return
     with Client(args.endpoint, name="glowctl", timeout_s=args.timeout) as client:
         COMMANDS[args.command](client, args)

@@ -1,23 +1,27 @@
 """Where glowctl's frames come from: recordings, mel files, and espeak-ng while it speaks.
 
-Rules: no socket. Frames are [L, M] float32, natural log, in the voice's own mel format. A fault of a user's file or text is
-a SourceError. soundfile and soxr are imported when they are needed.
+Rules: no socket. Frames are [L, M] float32: of a recording or a text natural logs in the voice's own mel format, of a
+mel file as they are. A fault of a user's file or text is a SourceError. soundfile and soxr are imported when they are needed.
 """
 
+import contextlib
 import shutil
 import struct
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from glowd.clients.mel_arrays import as_frames
 from glowd.flow.mel import Floats, MelFormat, MelStream, log_mel
+from glowd.flow.recordings import RecordingError, read_audio
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
-SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".pt")
+SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".npz", ".pt")
 ESPEAK_READ_BYTES = 4096
 
 
@@ -25,40 +29,39 @@ class SourceError(Exception):
     """This file or text cannot be turned into frames."""
 
 
-def mel_of_file(path: Path, mel_format: MelFormat) -> Floats:
-    """The frames [L, M] of a recording (any rate, mixed to mono), or of a saved mel. Raises SourceError."""
+def mel_of_file(path: Path, mel_format: MelFormat, bins: int = 0) -> Floats:
+    """The frames [L, M] of a recording (any rate, mixed to mono), or of a saved mel. Raises SourceError.
+
+    `bins`: the bands of a saved mel; 0: those of `mel_format`.
+    """
+    bins = bins or mel_format.n_mels
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SourceError(f"{path}: unknown suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}")
     try:
         if suffix in AUDIO_SUFFIXES:
             return log_mel(read_audio(path, mel_format.rate_hz), mel_format)
-        if suffix == ".npy":
-            return as_frames(np.load(path, allow_pickle=False), mel_format.n_mels, bins_first=False)
-        return as_frames(array_of_pt(path), mel_format.n_mels, bins_first=True)
+        if suffix in (".npy", ".npz"):
+            return as_frames(array_of_numpy(path), bins)
+        return as_frames(array_of_pt(path), bins, bins_first=True)
+    except RecordingError as error:
+        raise SourceError(str(error)) from error
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read_audio(path: Path, rate_hz: int) -> Floats:
-    """The recording [T] at `rate_hz`, mono."""
-    import soundfile
-
-    if not path.exists():
-        raise SourceError("no such file")
-    try:
-        samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise SourceError(f"not readable as audio: {error}") from error
-    mono: Floats = samples.mean(axis=1)
-    if file_rate_hz == rate_hz:
-        return mono
-    import soxr
-
-    resampled: Floats = soxr.resample(mono, file_rate_hz, rate_hz)
-    return resampled
+def array_of_numpy(path: Path) -> Any:
+    """The array in a .npy, or in a .npz the only one or the one under "mel"."""
+    with contextlib.ExitStack() as stack:
+        value = np.load(path, allow_pickle=False)
+        if isinstance(value, np.ndarray):
+            return value
+        names = stack.enter_context(value).files
+        if "mel" not in names and len(names) != 1:
+            raise SourceError(f"contains {', '.join(names) or 'nothing'}; expected one array, or one under 'mel'")
+        return value["mel" if "mel" in names else names[0]]
 
 
 def array_of_pt(path: Path) -> Any:
@@ -76,22 +79,6 @@ def array_of_pt(path: Path) -> Any:
     if not isinstance(value, np.ndarray):
         raise SourceError(f"contains a {type(value).__name__}; expected an array, or a map with an array under 'mel'")
     return value
-
-
-def as_frames(values: Any, bins: int, *, bins_first: bool) -> Floats:
-    """[L, bins] from [L, bins] or [bins, L], with or without axes of length 1 before it. Raises SourceError.
-
-    `bins_first` decides for a square array: whether files of this kind are usually [bins, L].
-    """
-    shape = np.shape(values)
-    while np.ndim(values) > 2 and len(values) == 1:
-        values = values[0]
-    if np.ndim(values) != 2 or bins not in np.shape(values):
-        raise SourceError(f"has shape {list(shape)}; this voice expects [frames, {bins}] or [{bins}, frames]")
-    if values.dtype.kind not in "fiu":
-        raise SourceError(f"has elements of type {values.dtype}; expected numbers")
-    rows_are_bins = len(values) == bins and (bins_first or values.shape[1] != bins)
-    return np.ascontiguousarray(values.T if rows_are_bins else values, dtype=np.float32)
 
 
 def mel_of_text(text: str, espeak_voice: str, mel_format: MelFormat) -> Iterator[Floats]:

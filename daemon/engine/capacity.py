@@ -16,7 +16,7 @@ from functools import cache
 
 from glowd.daemon.wire.telemetry import Capacity
 from glowd.flow.timing import calls, frames_per_call
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 SHARE = 0.5
 """Share of a chunk's duration that a round of calls may take. At 0.7 streams at full capacity had underruns (measured): gateway
@@ -29,18 +29,18 @@ LIMIT_S = 6.0
 Clock = Callable[[], float]
 
 
-def device_of(vocoder: Vocoder) -> str:
+def device_of(vocoder: AnyVocoder) -> str:
     """The device of a voice: cpu or cuda:N."""
     return str(getattr(vocoder, "device", "cpu"))
 
 
-def is_single_threaded(vocoder: Vocoder, threads: int) -> bool:
+def is_single_threaded(vocoder: AnyVocoder, threads: int) -> bool:
     """Whether the calling thread does all the work of the voice, without other threads or a GPU."""
     return threads == 1 and device_of(vocoder) == "cpu"
 
 
 def find_capacity(
-    vocoder: Vocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
+    vocoder: AnyVocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
 ) -> Capacity | None:
     """The configured capacity (`max_streams` above 0), else the measured one; None for a voice without live streams.
 
@@ -70,7 +70,7 @@ def _ms(seconds: float) -> float | None:
     return round(1000 * seconds, 2) if math.isfinite(seconds) else None
 
 
-def fastest_s(vocoder: Vocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
+def fastest_s(vocoder: AnyVocoder, frames: int, batch: int, until_s: float, clock_s: Clock) -> float:
     """Seconds of the fastest of REPEATS steady calls; infinite if there was none before `until_s` (monotonic clock).
 
     The fastest, because other work of the machine makes the others slower, and SHARE accounts for that.

@@ -24,7 +24,7 @@ from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_engine
 from glowd.daemon.runtime.system import set_niceness
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 STEP_MS = 500
 """Longest sleep of the loop: short enough to report `alive` in time."""
@@ -71,7 +71,7 @@ def _receive(renderer: Renderer, socket: zmq.Socket[bytes]) -> None:
             renderer.handle(ipc.decode(socket.recv_multipart(zmq.NOBLOCK)))
 
 
-def build_renderer(vocoder: Vocoder, settings: VoiceSettings, socket: zmq.Socket[bytes]) -> Renderer:
+def build_renderer(vocoder: AnyVocoder, settings: VoiceSettings, socket: zmq.Socket[bytes]) -> Renderer:
     """The renderer of a voice, which sends on `socket`."""
     scheduler = Scheduler(
         vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms

@@ -19,7 +19,7 @@ from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.wire.fields import Message
 from glowd.flow.mel import Floats
 from glowd.flow.timing import frames_per_call
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder, Origin
 
 LOAD_EVERY_NS = 1_000_000_000
 DIVERGED = 4.0
@@ -44,7 +44,7 @@ class Renderer:
 
     def __init__(
         self,
-        vocoder: Vocoder,
+        vocoder: AnyVocoder,
         scheduler: Scheduler,
         send: Callable[[Message], object],
         clock_ns: Callable[[], int] = time.monotonic_ns,
@@ -72,7 +72,9 @@ class Renderer:
                 case ipc.Start():
                     self._drop(message.key)
                     sigma = None if message.sigma < 0 else message.sigma
-                    stream = self.vocoder.open(message.seed, message.first_frame, sigma)
+                    phase = None if message.phase < 0 else message.phase
+                    origin = Origin(message.first_frame, message.lead_frames, phase)
+                    stream = self.vocoder.open(message.seed, origin, sigma)
                     self.streams[message.key] = EngineStream(message.key, stream)
                 case ipc.Frames() if found := self.streams.get(message.key):
                     self._push(found, message)
@@ -163,6 +165,7 @@ class Renderer:
                 t_end_ns=end_ns,
                 batch=batch,
                 audio=samples,
+                phase=inner.phase,
             )
         )
 

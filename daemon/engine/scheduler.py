@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glowd.daemon.engine.stream import EngineStream
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 NEVER = 2**63 - 1
 
@@ -32,7 +32,7 @@ class Scheduler:
     """The rule above, for one vocoder."""
 
     def __init__(
-        self, vocoder: Vocoder, chunk_frames: int, max_chunk_frames: int, max_batch: int, max_wait_ms: float
+        self, vocoder: AnyVocoder, chunk_frames: int, max_chunk_frames: int, max_batch: int, max_wait_ms: float
     ) -> None:
         self.vocoder = vocoder
         self.chunk_frames, self.max_chunk_frames, self.max_batch = chunk_frames, max_chunk_frames, max_batch

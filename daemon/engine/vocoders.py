@@ -9,7 +9,7 @@ import time
 from glowd.daemon.config import EngineSpec, GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings
 from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
-from glowd.flow.vocoder import Vocoder
+from glowd.flow.vocoder import AnyVocoder
 
 SPARE_SLOTS = 8
 """Slots beyond server.max_streams: a flushed utterance may still be closing while the next one opens."""
@@ -17,7 +17,7 @@ SPARE_SLOTS = 8
 log = logging.getLogger("glowd.engine")
 
 
-def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> Vocoder:
+def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> AnyVocoder:
     """The vocoder of a [voices.NAME] table for one of its engines. Raises glowd.flow.checkpoint.CheckpointError, ValueError."""
     name = spec.voice
     match settings:
@@ -50,7 +50,7 @@ def find_device(spec: EngineSpec) -> str:
     return spec.device
 
 
-def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> Vocoder:
+def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> AnyVocoder:
     import torch
 
     from glowd.flow.checkpoint import load
@@ -73,7 +73,7 @@ def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: i
     return vocoder
 
 
-def prepare(vocoder: Vocoder, settings: VoiceSettings, max_streams: int) -> Capacity | None:
+def prepare(vocoder: AnyVocoder, settings: VoiceSettings, max_streams: int) -> Capacity | None:
     """Find the capacity (find_capacity), then warm the vocoder up for the batches that can come within it."""
     batch = min(settings.max_batch, max_streams)
     clock_s = time.thread_time if is_single_threaded(vocoder, settings.threads) else time.perf_counter
@@ -86,7 +86,7 @@ def prepare(vocoder: Vocoder, settings: VoiceSettings, max_streams: int) -> Capa
     return found
 
 
-def describe(vocoder: Vocoder, default: bool, found: Capacity | None) -> VoiceInfo:
+def describe(vocoder: AnyVocoder, default: bool, found: Capacity | None) -> VoiceInfo:
     """The voice, for the gateway and for `welcome`."""
     latency_samples = vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples
     return VoiceInfo(
@@ -99,5 +99,6 @@ def describe(vocoder: Vocoder, default: bool, found: Capacity | None) -> VoiceIn
         whole_utterance=vocoder.whole_utterance,
         default=default,
         history_frames=vocoder.history_frames,
+        lead_frames=vocoder.lead_frames,
         capacity=found,
     )

@@ -5,12 +5,12 @@ Rules: no socket, time is passed in. A refusal is a WireError that says what is 
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from glowd.daemon import wire
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
@@ -48,18 +48,20 @@ class Admission:
         if voice not in self._pools:
             raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; choose one of {', '.join(self._pools)}")
         engine = self._pools[voice].require(now_ns)
-        check_format(asked.format, engine.info.format, voice)
+        intake = MelIntake(asked.format, engine.info.format, voice)
         if "device" in asked.sinks:
             self._speaker.require(now_ns)
-        return self._streams.place(asked.stream, client, engine, lambda ports: self._session(asked, engine, ports))
+        return self._streams.place(
+            asked.stream, client, engine, lambda ports: self._session(asked, engine, ports, intake)
+        )
 
-    def _session(self, asked: wire.Open, engine: EngineHandle, ports: SessionPorts) -> Session:
+    def _session(self, asked: wire.Open, engine: EngineHandle, ports: SessionPorts, intake: MelIntake) -> Session:
         prefill_ms = asked.prefill_ms if asked.prefill_ms >= 0 else self._default_prefill_ms
-        limits = self._limits(engine, prefill_ms if "device" in asked.sinks else 0)
+        limits = self._limits(engine, intake.bins, prefill_ms if "device" in asked.sinks else 0)
         rate_hz = engine.info.rate_hz
-        return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), limits, ports)
+        return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), limits, ports, intake)
 
-    def _limits(self, engine: EngineHandle, prefill_ms: float) -> StreamLimits:
+    def _limits(self, engine: EngineHandle, bins: int, prefill_ms: float) -> StreamLimits:
         info, chunk_frames = engine.info, self._voices[engine.voice].max_chunk_frames  # the largest under overload
         frames_per_ms = info.rate_hz / (1000 * info.hop)
         # With less credit than engine and device wait for, client, engine and device would wait for one another.
@@ -67,21 +69,12 @@ class Admission:
         needed = info.look_ahead_frames + chunk_frames + cushion_frames + CREDIT_STEP_FRAMES
         return StreamLimits(
             hop=info.hop,
-            bins=info.bins,
+            bins=bins,
             window_frames=max(needed, int(self._server.credit_ms * frames_per_ms)),
             max_frames=self._server.max_utterance_s * info.rate_hz // info.hop,
             history_frames=info.history_frames,
+            lead_frames=info.lead_frames,
             look_ahead_frames=info.look_ahead_frames,
             chunk_frames=self._voices[engine.voice].chunk_frames,
             whole_utterance=info.whole_utterance,
         )
-
-
-def check_format(asked: dict[str, Any], own: dict[str, Any], voice: str) -> None:
-    """Raises WireError, with the keys that differ, if the mel format of a client is not that of the voice."""
-    different = [key for key, value in asked.items() if key not in own or own[key] != value]
-    if different:
-        wrong = ", ".join(
-            f"{key} = {asked[key]!r} (voice: {own.get(key, 'no such key')!r})" for key in sorted(different)
-        )
-        raise WireError(Code.WRONG_FORMAT, f"mel format differs from voice {voice!r} in {wrong}; expected {own}")

@@ -8,25 +8,31 @@ import numpy as np
 
 from glowd.daemon import wire
 from glowd.daemon.gateway.engine_side import EngineSide
+from glowd.daemon.gateway.mel_intake import MelIntake, Notice
 from glowd.daemon.gateway.phases import Event, Phase
 from glowd.daemon.gateway.session_state import SessionState
 from glowd.daemon.gateway.sink_side import SinkSide
 from glowd.daemon.gateway.sinks import AudioChunk
-from glowd.daemon.wire import WireError
+from glowd.daemon.wire import Code, WireError
 
 
 class ClientSide:
     """The messages of a stream's client."""
 
-    def __init__(self, state: SessionState, engine: EngineSide, sinks: SinkSide) -> None:
-        self._state, self._engine, self._sinks = state, engine, sinks
+    def __init__(self, state: SessionState, engine: EngineSide, sinks: SinkSide, intake: MelIntake) -> None:
+        self._state, self._engine, self._sinks, self._intake = state, engine, sinks, intake
+
+    def opened(self) -> None:
+        """The client has been sent `opened`: tell it what its mel format costs."""
+        for notice in self._intake.notices:
+            self._state.replies.warning(self._state.utterance.number, notice)
 
     def mel(self, message: wire.Mel, now_ns: int) -> None:
         """Accept frames and pass them on to the engine."""
         state = self._state
         try:
             state.check(Event.FRAMES, message.generation)
-            chunk = state.utterance.take(message, now_ns)
+            chunk = state.utterance.take(message, now_ns, self._intake.convert)
         except WireError as fault:
             self.refuse_mel(fault, message)
             return
@@ -34,7 +40,8 @@ class ClientSide:
             return
         state.meter.frames(now_ns)
         self._engine.send(chunk)
-        self._sinks.settle()
+        if self._pass(self._intake.judge(chunk.mel)):  # while the engine works
+            self._sinks.settle()
 
     def refuse_mel(self, fault: WireError, mel: wire.Mel | None = None) -> None:
         """Reject a mel (None: it could not be decoded). It uses no credit; after MAX_REFUSALS the utterance fails.
@@ -58,7 +65,7 @@ class ClientSide:
         except WireError as fault:
             self._report(fault)
             return
-        if not self._begin(Event.END):
+        if not self._begin(Event.END) or not self._pass(self._intake.finish()):
             return
         if state.utterance.frames_in:
             self._engine.finish()
@@ -111,7 +118,17 @@ class ClientSide:
         if is_first and not self._sinks.open():
             return False
         if is_first:
+            self._intake.begin()
             self._engine.start()
+        return True
+
+    def _pass(self, notices: list[Notice]) -> bool:
+        """Tell what is suspicious of the frames. Returns False if the stream is strict: the utterance has failed then."""
+        for notice in notices:
+            if self._intake.strict:
+                self._state.fail(Code.UNLIKELY_MEL, f"{notice.text} (the stream is strict)")
+                return False
+            self._state.replies.warning(self._state.utterance.number, notice)
         return True
 
     def _report(self, fault: WireError) -> None:

@@ -96,6 +96,7 @@ class ClientConnection:
     def __init__(self, identity: bytes, name: str, now_ns: int, try_send: TrySend) -> None:
         self.identity, self.name, self.last_seen_ns = identity, name, now_ns
         self._probed_ns = now_ns
+        self.version = wire.OLDEST_VERSION
         self.lost = ""
         self.listening: dict[str, AudioFormat] = {}
         """What it listens to, "*" being everything, and in which format."""
@@ -105,7 +106,9 @@ class ClientConnection:
         self._outbox_bytes = 0
 
     def send(self, message: Message) -> None:
-        """Send now or later, in order."""
+        """Send now or later, in order; not at all what the client's version of the protocol lacks."""
+        if wire.since(message) > self.version:
+            return
         parts = wire.encode(message)
         self._outbox.append(parts)
         self._outbox_bytes += sum(map(len, parts))

@@ -29,12 +29,15 @@ class EngineSide:
     def start(self) -> None:
         """Start the utterance in the engine, at its beginning or where another engine must continue."""
         asked, utterance = self._state.asked, self._state.utterance
+        mark = utterance.resume_at
         self._state.ports.to_engine(
             ipc.Start(
                 key=utterance.key,
                 seed=asked.seed,
-                first_frame=utterance.replay_from,
+                first_frame=mark.frame,
                 sigma=max(-1.0, asked.sigma),
+                lead_frames=mark.frame - utterance.replay_from,
+                phase=-1.0 if mark.phase is None else mark.phase,
             )
         )
 

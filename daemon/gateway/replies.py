@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from glowd.daemon import wire
+from glowd.daemon.gateway.mel_intake import Notice
 from glowd.daemon.gateway.sinks import AudioChunk
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
@@ -67,6 +68,11 @@ class ReplySender:
     def fault(self, generation: int, fault: WireError, expected_frame: int = -1) -> None:
         """Refuse something that the client sent; the utterance continues."""
         self._ports.to_owner(self._error(generation, fault, False, expected_frame))
+
+    def warning(self, generation: int, notice: Notice) -> None:
+        """Tell the client something that it should know; everything goes on."""
+        code, text, first_frame = notice
+        self._ports.to_owner(wire.Warning(int(code), code.name, text[:1024], self._stream, generation, first_frame))
 
     def failed(self, generation: int, fault: WireError) -> None:
         """Ending: the utterance cannot continue."""

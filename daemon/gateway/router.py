@@ -76,11 +76,10 @@ class ClientRouter:
     def _connect(self, identity: bytes, message: Message, now_ns: int) -> None:
         if not isinstance(message, wire.Hello):
             raise WireError(Code.NO_HELLO, f"the first message must be hello, not {message.TYPE}")
-        if not message.min_version <= wire.VERSION <= message.max_version:
+        if message.min_version > wire.VERSION or message.max_version < wire.OLDEST_VERSION:
             supported = f"{message.min_version}..{message.max_version}"
-            raise WireError(
-                Code.BAD_VERSION, f"the client supports versions {supported}, glowd supports {wire.VERSION}"
-            )
+            ours = f"{wire.OLDEST_VERSION}..{wire.VERSION}"
+            raise WireError(Code.BAD_VERSION, f"the client supports versions {supported}, glowd supports {ours}")
         if len(self.clients) >= self._server.max_clients:
             text = f"{self._server.max_clients} clients are connected, the most allowed (server.max_clients)"
             raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; try again later")
@@ -89,9 +88,10 @@ class ClientRouter:
 
     def _welcome(self, client: ClientConnection, hello: wire.Hello, now_ns: int) -> None:
         sinks = ["device"] if self._speaker.is_alive(now_ns) else []
+        client.version = max(client.version, min(wire.VERSION, hello.max_version))
         client.send(
             wire.Welcome(
-                version=wire.VERSION,
+                version=client.version,
                 server=SERVER,
                 voices=[info.to_map() for pool in self._pools.values() if (info := pool.info(now_ns))],
                 sinks=[*sinks, "socket", "file", "null"],
@@ -168,6 +168,7 @@ class ClientRouter:
             client.send(wire.error_for(WireError(fault.code, fault.text, asked.stream), fatal=True))
             return
         client.send(_opened(stream))
+        stream.session.client.opened()
 
     # ---------------------------------------------------------------- departures
 

@@ -13,6 +13,7 @@ A session has three sides, which share one SessionState:
 from glowd.daemon import wire
 from glowd.daemon.gateway.client_side import ClientSide
 from glowd.daemon.gateway.engine_side import EngineSide
+from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session_state import SessionState
 from glowd.daemon.gateway.sink_side import SinkSide
@@ -30,8 +31,9 @@ class Session:
         prefill_samples: int,
         limits: StreamLimits,
         ports: SessionPorts,
+        intake: MelIntake,
     ) -> None:
         self.state = SessionState(asked, voice, rate_hz, prefill_samples, limits, ports)
         self.sinks = SinkSide(self.state)
         self.engine = EngineSide(self.state, self.sinks)
-        self.client = ClientSide(self.state, self.engine, self.sinks)
+        self.client = ClientSide(self.state, self.engine, self.sinks, intake)

@@ -1,14 +1,17 @@
 """One utterance of a stream (a generation in the protocol): which frames and samples come next, and which frames are kept.
 
 Rules: no socket, no clock, no sink, no phase. Frames come in without gaps and within the credit; samples come from the
-engine without gaps. The frames that another engine would need to continue are kept, and no others.
+engine without gaps. The frames that another engine would need to continue are kept, and no others. Another engine can start
+only where the source phase of the voice is known: where a message with samples ended.
 
-    frames  0 .............. replay_from ......... samples_made / hop ...... frames_in ....... granted_frames
-            freed            |  kept for a replay  |  not yet rendered     |  the client may send these
+    frames  0 ......... replay_from ... resume_at ...... samples_made / hop ...... frames_in ....... granted_frames
+            freed       |  context     |  rendered again |  not yet rendered     |  the client may send these
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.wire import Code, WireError
@@ -28,9 +31,18 @@ class StreamLimits:
     window_frames: int
     max_frames: int
     history_frames: int
+    lead_frames: int
     look_ahead_frames: int
     chunk_frames: int
     whole_utterance: bool
+
+
+class Mark(NamedTuple):
+    """A frame before which everything was rendered, and the phase of the voice's source there, in cycles."""
+
+    frame: int
+    phase: float | None
+    """None: that of the seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,11 @@ class MelChunk:
         )
 
 
+def as_sent(mel: wire.Mel) -> Array:
+    """The frames, not converted."""
+    return mel.payload
+
+
 class Utterance:
     """Counters and kept frames of one utterance. Owner: the state of its session."""
 
@@ -72,6 +89,7 @@ class Utterance:
         """All frames of the utterance; None until the client has ended it."""
         self._kept: deque[MelChunk] = deque()
         self._rendered: deque[tuple[int, int]] = deque()  # (sample after the last, when it fell due), not delivered yet
+        self._marks = deque([Mark(0, None)])
         self._refused_seq: int | None = None  # the newest refused mel since the last accepted one
 
     @property
@@ -81,10 +99,12 @@ class Utterance:
 
     # --------------------------------------------------------------- frames in
 
-    def take(self, mel: wire.Mel, now_ns: int) -> MelChunk:
-        """Accept the next frames. Raises WireError, and then uses none of them."""
+    def take(self, mel: wire.Mel, now_ns: int, convert: Callable[[wire.Mel], Array] = as_sent) -> MelChunk:
+        """Accept the next frames, converted to the voice's. Raises WireError, and then uses none of them."""
         if mel.bins != self.limits.bins:
-            raise WireError(Code.BAD_SHAPE, f"mel has {mel.bins} bins; the voice needs {self.limits.bins}", mel.stream)
+            raise WireError(
+                Code.BAD_SHAPE, f"mel has {mel.bins} bins; this stream's mels have {self.limits.bins}", mel.stream
+            )
         if (mel.seq, mel.first_frame) != (self.next_seq, self.frames_in):
             raise WireError(
                 Code.GAP,
@@ -103,7 +123,7 @@ class Utterance:
                 f"{mel.frames} frames sent with credit for {self.granted_frames - self.frames_in}; wait for more credit",
                 mel.stream,
             )
-        chunk = MelChunk(self.frames_in, mel.payload, mel.t_client_ns, now_ns)
+        chunk = MelChunk(self.frames_in, convert(mel), mel.t_client_ns, now_ns)
         self._kept.append(chunk)
         self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
         return chunk
@@ -148,6 +168,7 @@ class Utterance:
         fresh = pcm.audio[known:]
         self.samples_made += len(fresh)
         self._rendered.append((self.samples_made, pcm.t_due_ns))
+        self._mark(Mark(pcm.frames_done, pcm.phase))
         expected = self.frames_in * self.limits.hop
         if pcm.last and self.samples_made != expected:
             raise ValueError(f"samples end at {self.samples_made}, expected {expected}")
@@ -155,10 +176,26 @@ class Utterance:
 
     # ---------------------------------------------------------------- replay
 
+    def _mark(self, mark: Mark) -> None:
+        """Keep the newest mark that is old enough to start from, and those after it."""
+        if mark.frame > self._marks[-1].frame:
+            self._marks.append(mark)
+        while len(self._marks) > 1 and self._marks[1].frame <= self._latest_start:
+            self._marks.popleft()
+
+    @property
+    def _latest_start(self) -> int:
+        return self.samples_made // self.limits.hop - self.limits.history_frames
+
+    @property
+    def resume_at(self) -> Mark:
+        """Where another engine must start to continue exactly."""
+        return self._marks[0]
+
     @property
     def replay_from(self) -> int:
-        """The frame at which another engine must start to continue exactly."""
-        return max(0, self.samples_made // self.limits.hop - self.limits.history_frames)
+        """The first frame that another engine must be given."""
+        return max(0, self.resume_at.frame - self.limits.lead_frames)
 
     def replay(self) -> list[MelChunk]:
         """The frames from `replay_from` on, in order."""

@@ -43,7 +43,7 @@ class Limits:
     max_chunk_frames: int = 512
     max_header_bytes: int = 8192
     max_map_len: int = 64
-    max_array_len: int = 64
+    max_array_len: int = 512
     max_str_bytes: int = 2048
 
 

@@ -45,6 +45,7 @@ class Code(IntEnum):
     BAD_SHAPE = 301
     NOT_FINITE = 302
     OUT_OF_RANGE = 303
+    UNLIKELY_MEL = 304
     AT_CAPACITY = 400
     TOO_MANY_CLIENTS = 401
     UNKNOWN_VOICE = 402
@@ -81,6 +82,17 @@ class Payload:
     low: float | None
     high: float | None
     chunked: bool  # the first axis counts mel frames; Limits.max_chunk_frames applies
+
+
+class WarningCode(IntEnum):
+    """Numbers of the warnings a peer can be told. 60x: the mel; 61x: what was done to the audio; 62x: who is late."""
+
+    MEL_SCALE = 600
+    MEL_FLOOR = 601
+    MEL_CONSTANT = 602
+    MEL_PADDING = 603
+    MEL_ORDER = 604
+    MEL_APPROXIMATE = 605
 
 
 REQUIRED: Any = dataclasses.MISSING

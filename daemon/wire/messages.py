@@ -1,4 +1,4 @@
-"""Wire protocol v1: every message between a client and the daemon, as a typed and checked dataclass.
+"""The wire protocol, versions 1 and 2: every message between a client and the daemon, as a typed and checked dataclass.
 
 Rules of this file: no I/O and no session state, so that client libraries, the gateway and fuzzers can share it. It imports
 numpy and the other files of this package, nothing else. The range of each field is declared here and nowhere else.
@@ -17,6 +17,7 @@ from glowd.daemon.wire.fields import (
     Array,
     Code,
     Message,
+    WarningCode,
     array,
     choice,
     flag,
@@ -34,16 +35,17 @@ from glowd.daemon.wire.fields import (
 )
 
 __all__ = [  # noqa: RUF022 (by kind)
-    "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "MEL_HIGH", "MEL_LOW", "NAME", "VERSION",
-    "Array", "Code", "Limits",
+    "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "MEL_HIGH", "MEL_LOW", "NAME", "OLDEST_VERSION",
+    "STATED_HIGH", "STATED_LOW", "VERSION", "Array", "Code", "Limits", "WarningCode", "since",
     "LocalError", "Message", "WireError", "decode", "encode", "error_for", "mel_message",
     "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
-    "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Pong",
+    "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",
 ]  # fmt: skip
 
-VERSION = 1
+OLDEST_VERSION, VERSION = 1, 2
 MAX_GENERATION = 2**31 - 1
 MEL_LOW, MEL_HIGH = -20.0, 20.0  # natural-log magnitudes; 1e-5 is -11.5
+STATED_LOW, STATED_HIGH = -1000.0, 1000.0  # what they may be before they are converted: dB, say
 SINK = r"device|socket|null|file:[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"  # a file name cannot begin with a dot
 
 # What a client accepts from the daemon: state and welcome may be longer than any message of a client.
@@ -58,8 +60,8 @@ class Hello(Message):
     """The first message of a client: its name and the protocol versions that it supports."""
 
     client: str = identifier()
-    min_version: int = integer(1, 65535, default=VERSION)
-    max_version: int = integer(1, 65535, default=VERSION)
+    min_version: int = integer(1, 65535, default=OLDEST_VERSION)
+    max_version: int = integer(1, 65535, default=OLDEST_VERSION)
     t_client_ns: int = nanoseconds(default=0)
 
 
@@ -69,7 +71,7 @@ class Open(Message):
 
     stream: str = identifier()
     voice: str = identifier("", default="")
-    format: dict[str, Any] = mapping(1, default={})
+    format: dict[str, Any] = mapping(2, default={})
     sinks: list[str] = string_list(1, 8, SINK, Code.BAD_SINK, default=["device"])
     seed: int = integer(default=0)
     gain_db: float = number(-120, 24, default=0.0)
@@ -93,7 +95,9 @@ class Mel(Message):
     dtype: str = choice("f32", "f16", default="f32")
     bins: int = integer(1, 1024, default=80)
     t_client_ns: int = nanoseconds(default=0)
-    payload: Array = array("frames", "bins", dtype="dtype", low=MEL_LOW, high=MEL_HIGH, chunked=True, default=None)
+    payload: Array = array(
+        "frames", "bins", dtype="dtype", low=STATED_LOW, high=STATED_HIGH, chunked=True, default=None
+    )
 
 
 @message
@@ -279,6 +283,21 @@ class Error(Message):
 
 
 @message
+class Warning(Message):
+    """`code` with its `name`: something that the client should know; everything goes on. Since version 2.
+
+    `first_frame` >= 0: the frame from which on it holds.
+    """
+
+    code: int = integer(0, 999)
+    name: str = identifier()
+    text: str = string(1024)
+    stream: str = identifier("", default="")
+    generation: int = integer(0, MAX_GENERATION, default=0)
+    first_frame: int = integer(-1, default=-1)
+
+
+@message
 class Pong(Message):
     """The answer to `ping`."""
 
@@ -290,9 +309,15 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     Hello, Open, Mel, End, Flush, Pause, Resume, Gain, Close, Bye, Ping, Listen, Unlisten, Status,
 )  # fmt: skip
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
-    Welcome, Opened, Credit, Audio, Flushed, Played, State, Error, Pong,
+    Welcome, Opened, Credit, Audio, Flushed, Played, State, Error, Warning, Pong,
 )  # fmt: skip
+ADDED: dict[type[Message], int] = {Warning: 2}
 CODEC = Codec(CLIENT_MESSAGES + DAEMON_MESSAGES)
+
+
+def since(msg: Message) -> int:
+    """The version of the protocol that first had this message."""
+    return ADDED.get(type(msg), OLDEST_VERSION)
 
 
 def encode(msg: Message) -> list[bytes]:

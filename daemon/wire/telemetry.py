@@ -58,6 +58,7 @@ class VoiceInfo(Record):
     whole_utterance: bool
     default: bool
     history_frames: int
+    lead_frames: int = 0
     capacity: Capacity | None = None
 
     @property

@@ -1,1 +1,1 @@
-"""Judging: systems side by side, in figures and by ear."""
+"""Evaluation: systems side by side, measured and by ear."""

@@ -1,4 +1,4 @@
-"""What truncating the context of a non-causal voice costs: error against look-ahead, measured on a checkpoint.
+"""The error of truncating the context of a non-causal voice, against look-ahead, measured on a checkpoint.
 
 Each row streams the same frames with the same latents as one whole-utterance inversion and compares the samples.
 """
@@ -11,14 +11,14 @@ import numpy as np
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, receptive_frames, whole
-from glowd.flow.vocoder import Vocoder, render
+from glowd.flow.vocoder import AnyVocoder, render
 
 LOOK_AHEADS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One plan and what it costs."""
+    """One plan, its latency, its extra work and its error."""
 
     look_ahead_frames: int
     context_frames: int
@@ -27,14 +27,14 @@ class Row:
     recompute: float
     """Frames computed per frame rendered."""
     snr_db: float
-    """Whole-utterance power over the power of the difference; infinite if there is none."""
+    """Power of the whole utterance over that of the difference; infinite where there is no difference."""
     max_error: float
 
 
 def context_curve(
     voice: WaveGlow, mel: Floats, look_aheads: Sequence[int] = LOOK_AHEADS, chunk_frames: int = 8, seed: int = 0
 ) -> Iterator[Row]:
-    """Rows of the error-versus-context curve for mel [L, M], context three times the look-ahead, then the full field."""
+    """Rows for mel [L, M]: context three times the look-ahead, and in the last row the whole receptive field."""
     reference = whole(voice, mel, seed)
     hop = voice.config.mel.hop
     if voice.config.causal:
@@ -48,7 +48,7 @@ def context_curve(
 
 
 def _row(
-    vocoder: Vocoder, mel: Floats, reference: Floats, seed: int, look_ahead: int, context: int, chunk_frames: int
+    vocoder: AnyVocoder, mel: Floats, reference: Floats, seed: int, look_ahead: int, context: int, chunk_frames: int
 ) -> Row:
     difference = render(vocoder, mel, seed, chunk_frames) - reference
     power = float(np.square(difference, dtype=np.float64).mean())

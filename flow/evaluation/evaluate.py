@@ -1,7 +1,7 @@
 """Measuring systems on recordings: every clip, system and seed is one job of a pool of processes, every metric one figure.
 
-Rules: jobs and figures are plain data; what they mean is in metrics.py, how they look in scores.py. A clip that cannot be
-used, or a metric that says nothing about a render, is never fatal and never silent: it is named with the reason.
+Rules: jobs and figures are plain data; metrics.py computes the figures, scores.py tabulates them. A clip that cannot be used,
+or a metric that cannot be taken of a render, does not end an evaluation: it is named with the reason.
 """
 
 import multiprocessing
@@ -14,15 +14,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from glowd.flow.evaluation import metrics
 from glowd.flow.evaluation.metrics import MetricError, Pitch
-from glowd.flow.evaluation.systems import REAL, System, build
+from glowd.flow.evaluation.systems import REAL, System, build, format_of, group_of
 from glowd.flow.mel import Floats, MelFormat, log_mel
-from glowd.flow.training.data import DataError, find_recordings, read_audio
+from glowd.flow.recordings import RecordingError, find_recordings, read_speech
 
 
 class EvaluateError(ValueError):
@@ -45,8 +45,8 @@ class Clip:
 
 
 def read_clip(path: Path, format: MelFormat) -> Clip:
-    """Read a recording. Raises DataError if it cannot be read, and MetricError if it is silent or too short to judge."""
-    audio = read_audio(path, format.rate_hz)
+    """Read a recording. Raises RecordingError if it cannot be read, and MetricError if it is silent or too short."""
+    audio = read_speech(path, format.rate_hz)
     metrics.require_sound(audio, format.rate_hz, str(path))
     frames = len(audio) // format.hop
     audio = audio[: frames * format.hop]
@@ -65,9 +65,17 @@ class Job:
     group: int
 
 
+class Figures(NamedTuple):
+    """How far a render is from its recording; fields as in `Measured`."""
+
+    values: dict[str, float]
+    comb_db: list[float]
+    problems: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one job gave."""
+    """The result of one job."""
 
     job: Job
     values: dict[str, float]
@@ -75,7 +83,7 @@ class Measured:
     comb_db: list[float]
     """Level of each tooth of the comb."""
     problems: list[str] = field(default_factory=list)
-    """Why what is absent is absent."""
+    """Why figures are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +97,10 @@ class Problem:
 # ---- one job
 
 
-def judge(
-    clip: Clip, samples: Floats, format: MelFormat, group: int
-) -> tuple[dict[str, float], list[float], list[str]]:
-    """Samples [L * hop] against the clip they should sound like -> values, comb, problems (as in `Measured`).
+def figures_of(clip: Clip, samples: Floats, format: MelFormat, group: int) -> Figures:
+    """Samples [L * hop] compared with the clip that they render. `group`: G, for the comb.
 
-    Judged is what a listener hears: a render that diverged counts as the noise that it is.
+    They are measured as a listener hears them, clipped at full scale: a render that diverged counts as noise.
     """
     problems: list[str] = []
     rate_hz = format.rate_hz
@@ -103,12 +109,29 @@ def judge(
         problems.append(f"diverged: peak {np.abs(samples).max():.3g}, full scale is 1")
     samples = metrics.as_heard(samples)
     try:
-        metrics.require_sound(samples, rate_hz, "what was rendered")
+        metrics.require_sound(samples, rate_hz, "the render")
     except MetricError as error:
-        return {"overload": float(overload)}, [], [*problems, str(error)]
+        return Figures({"overload": float(overload)}, [], [*problems, str(error)])
+    values = {"overload": float(overload)}
+    for name, metric in _metrics(clip, samples, format).items():
+        try:
+            values[name] = metric()
+        except MetricError as error:
+            problems.append(f"{name}: {error}")
+    try:
+        comb = metrics.comb_levels_db(samples, group).tolist()
+    except MetricError as error:
+        comb = []
+        problems.append(f"comb: {error}")
+    return Figures(values, comb, problems)
+
+
+def _metrics(clip: Clip, samples: Floats, format: MelFormat) -> dict[str, Callable[[], float]]:
+    """The metrics by name; each may raise MetricError when it is taken."""
+    rate_hz = format.rate_hz
     mel = log_mel(samples, format)[: len(clip.mel)]
     pitch = metrics.pitch(samples, rate_hz)
-    take: dict[str, Callable[[], float]] = {
+    return {
         "pesq": lambda: metrics.pesq_wb(clip.audio, samples, rate_hz),
         "stoi": lambda: metrics.stoi(clip.audio, samples, rate_hz),
         "estoi": lambda: metrics.stoi(clip.audio, samples, rate_hz, extended=True),
@@ -119,43 +142,32 @@ def judge(
         "voicing_f1": lambda: metrics.voicing_f1(clip.pitch, pitch),
         "periodicity": lambda: metrics.periodicity_rmse(clip.pitch, pitch),
     }
-    values = {"overload": float(overload)}
-    for name, metric in take.items():
-        try:
-            values[name] = metric()
-        except MetricError as error:
-            problems.append(f"{name}: {error}")
-    try:
-        comb = metrics.comb_levels_db(samples, group).tolist()
-    except MetricError as error:
-        comb = []
-        problems.append(f"comb: {error}")
-    return values, comb, problems
 
 
 def measure(job: Job) -> Measured | Problem:
-    """Render and judge. Every error that a recording can cause comes back as a Problem."""
+    """Render and measure. Every error that a recording can cause comes back as a Problem."""
     try:
-        return sound(job)[0]
-    except (DataError, MetricError) as error:
+        return render_and_measure(job)[0]
+    except (RecordingError, MetricError) as error:
         return Problem(job, str(error))
 
 
-def sound(job: Job) -> tuple[Measured, Floats]:
-    """The same with the samples [L * hop]. Raises DataError or MetricError for a clip that cannot be used."""
+def render_and_measure(job: Job) -> tuple[Measured, Floats]:
+    """The same, with the samples [L * hop]. Raises RecordingError or MetricError for a clip that cannot be used."""
     clip = _clip(job.path, job.format)
     if job.system.kind == REAL:
-        return Measured(job, *judge(clip, clip.audio, job.format, job.group)), clip.audio
-    renderer = _ready(job.system, job.format)
+        return Measured(job, *figures_of(clip, clip.audio, job.format, job.group)), clip.audio
+    renderer = _warm_renderer(job.system, job.format)
     began_s = time.process_time()
     samples = renderer(clip.mel, job.seed)
     seconds = time.process_time() - began_s
-    values, comb, problems = judge(clip, samples, job.format, job.group)
-    values["rtf"] = seconds / (len(clip.audio) / job.format.rate_hz)
+    figures = figures_of(clip, samples, job.format, job.group)
+    figures.values["rtf"] = seconds / (len(clip.audio) / job.format.rate_hz)
     if job.system.offline:
-        whole = _ready(job.system.offline, job.format)(clip.mel, job.seed)
-        values["streamed_difference"] = metrics.difference_max(metrics.as_heard(whole), metrics.as_heard(samples))
-    return Measured(job, values, comb, problems), metrics.as_heard(samples)
+        whole = _warm_renderer(job.system.offline, job.format)(clip.mel, job.seed)
+        difference = metrics.difference_max(metrics.as_heard(whole), metrics.as_heard(samples))
+        figures.values["streamed_difference"] = difference
+    return Measured(job, *figures), metrics.as_heard(samples)
 
 
 @lru_cache(maxsize=4)
@@ -164,8 +176,8 @@ def _clip(path: Path, format: MelFormat) -> Clip:
 
 
 @lru_cache(maxsize=64)
-def _ready(system: System, format: MelFormat) -> Callable[[Floats, int], Floats]:
-    """Built, and run once, so that what only the first call pays is in no figure."""
+def _warm_renderer(system: System, format: MelFormat) -> Callable[[Floats, int], Floats]:
+    """A renderer that has run once, so that the extra time of a first call is in no figure."""
     renderer = build(system, format)
     renderer(np.full((8, format.n_mels), -5.0, np.float32), 0)
     return renderer
@@ -174,15 +186,14 @@ def _ready(system: System, format: MelFormat) -> Callable[[Floats, int], Floats]
 # ---- all jobs
 
 
-def plan(
-    folders: Sequence[Path], systems: Sequence[System], seeds: int, most: int, made: tuple[MelFormat, int]
-) -> list[Job]:
-    """Jobs for the first `most` clips (0: all) of each folder, clip by clip. Raises DataError for an empty folder."""
+def plan_jobs(folders: Sequence[Path], systems: Sequence[System], seeds: int, most: int) -> list[Job]:
+    """Jobs for the first `most` clips (0: all) of each folder, clip by clip. Raises RecordingError for an empty folder."""
+    format, group = format_of(systems), group_of(systems)
     sets = {folder.name or str(folder): find_recordings(folder)[: most or None] for folder in folders}
     if len(sets) < len(folders):
         raise EvaluateError("two data folders have the same name; give folders whose last parts differ")
     return [
-        Job(name, path, system, seed, *made)
+        Job(name, path, system, seed, format, group)
         for name, paths in sets.items()
         for path in paths
         for system in systems
@@ -200,9 +211,9 @@ def _start_worker() -> None:
 Result = TypeVar("Result")
 
 
-def run(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[Result]:
-    """Work in so many processes of one thread each; results in the order they come. Raises EvaluateError if one dies."""
-    # Threads of BLAS and OpenMP are settled when a library loads, so the workers inherit it.
+def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[Result]:
+    """Work in `processes` of one thread each; results as they are ready. Raises EvaluateError if a process dies."""
+    # BLAS and OpenMP read their number of threads when they load, so the workers inherit it.
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker)

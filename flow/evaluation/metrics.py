@@ -1,9 +1,9 @@
 """How far samples are from a recording: each metric a pure function of signals, with its source.
 
-Rules: numpy in, a float out; knows no network, file or table. A reference and what is judged have the same length and
-rate, and no alignment is sought: a vocoder that shifts its speech in time is wrong. What a metric says nothing about
-(silence, too short a clip, no voiced frame) raises MetricError instead of giving a number that looks like one.
-The libraries are the optional dependencies `eval`; each is imported when it is first needed.
+Rules: numpy in, a float out; knows no network, file or table. A reference and the samples have the same length and rate and
+are not aligned: a vocoder that shifts its speech in time is wrong. Where a metric is not defined (silence, too short a clip,
+no voiced frame) it raises MetricError instead of returning a meaningless number. The libraries are the optional dependencies
+`eval`; each is imported when it is first needed.
 """
 
 import importlib
@@ -18,20 +18,20 @@ from glowd.flow.mel import Floats
 
 LIBRARIES = ("pesq", "pystoi", "auraloss", "librosa")
 MIN_S = 0.5
-"""Below this PESQ and STOI have too few frames to mean anything."""
+"""Shorter clips have too few frames for PESQ and STOI."""
 SILENT_RMS = 1e-4
 FMIN_HZ, FMAX_HZ = 65.0, 600.0
 """Range of the pitch search: low men's to high women's voices."""
 OVERLOAD = 2.0
-"""Peak, full scale = 1, beyond which a network has diverged rather than spoken too loud."""
+"""Peak, full scale = 1, above which a render counts as diverged, not as too loud."""
 MCD_ORDER = 13
 COMB_BINS = 4096
 COMB_NEAR, COMB_FAR = 3, 10
-"""Bins around a tooth that are its neighbours: beyond the main lobe of a Hann window, and not much further."""
+"""Distance in bins from a tooth to its neighbours: outside the main lobe of a Hann window, and close to it."""
 
 
 class MetricError(ValueError):
-    """A metric that cannot be taken. The text says of what, and why."""
+    """A metric that cannot be taken. The text names what it was to be taken of, and the reason."""
 
 
 def library(name: str) -> Any:
@@ -40,7 +40,7 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MetricError(
-            f"judging voices needs {name}, which is missing; install it, in glowd's folder: pip install -e '.[eval]'"
+            f"evaluating voices needs {name}, which is missing; install it, in glowd's folder: pip install -e '.[eval]'"
         ) from error
 
 
@@ -56,7 +56,7 @@ def require_sound(samples: Floats, rate_hz: int, who: str = "the signal") -> Non
 
 
 def as_heard(samples: Floats) -> Floats:
-    """Samples [T] as a loudspeaker plays them: cut at full scale, silence where there is no number."""
+    """Samples [T] as a loudspeaker plays them: clipped at full scale, silence in place of NaN."""
     heard: Floats = np.nan_to_num(samples, nan=0.0).clip(-1, 1).astype(np.float32)
     return heard
 
@@ -78,7 +78,7 @@ def pesq_wb(reference: Floats, samples: Floats, rate_hz: int) -> float:
     try:
         return float(pesq.pesq(wide_hz, *pair, "wb"))
     except (pesq.PesqError, ValueError) as error:
-        raise MetricError(f"PESQ finds nothing to judge: {error}") from error
+        raise MetricError(f"PESQ finds no speech: {error}") from error
 
 
 def stoi(reference: Floats, samples: Floats, rate_hz: int, extended: bool = False) -> float:
@@ -135,7 +135,7 @@ def multi_resolution_stft(reference: Floats, samples: Floats) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pitch:
-    """What pYIN hears in L frames."""
+    """What pYIN finds in L frames."""
 
     hz: NDArray[np.float64]
     """[L], NaN where unvoiced."""
@@ -167,10 +167,10 @@ def f0_rmse_cents(reference: Pitch, other: Pitch) -> float:
 
 def voicing_f1(reference: Pitch, other: Pitch) -> float:
     """F1, 0 to 1, of the decision voiced or unvoiced, the reference taken as the truth (Morrison et al. 2022, CARGAN)."""
-    said = int(reference.voiced.sum()) + int(other.voiced.sum())
-    if not said:
+    voiced = int(reference.voiced.sum()) + int(other.voiced.sum())
+    if not voiced:
         raise MetricError("no frame of either signal is voiced")
-    return 2 * int((reference.voiced & other.voiced).sum()) / said
+    return 2 * int((reference.voiced & other.voiced).sum()) / voiced
 
 
 def periodicity_rmse(reference: Pitch, other: Pitch) -> float:

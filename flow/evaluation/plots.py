@@ -1,6 +1,6 @@
 """Pictures for a page: a spectrogram, and the curve of a training.
 
-Rules: samples and points in, bytes or markup out. The curve has no colours of its own, so that it suits light and dark.
+Rules: samples and points in, bytes or markup out. The curve takes its colours from the page, light or dark.
 """
 
 import io
@@ -20,7 +20,7 @@ ANCHORS = [
     (4, 4, 12), (32, 12, 74), (85, 15, 109), (136, 34, 106), (187, 55, 84), (227, 89, 51), (249, 140, 10),
     (249, 201, 50), (252, 255, 190),
 ]  # fmt: skip
-"""Colours from silence to the loudest, of even steps in lightness."""
+"""Colours from silence to the loudest, in even steps of lightness."""
 
 
 def spectrogram(samples: Floats, rate_hz: int, top: float | None = None) -> bytes:
@@ -58,7 +58,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 52, 16, 12, 40
 def curve(points: Sequence[Sequence[float]]) -> str:
     """An SVG of points (step, seconds, train, validation, ...), likelihoods in nats per sample. Empty for under two points.
 
-    The first tenth of a training falls so far that the rest would be a flat line: the picture begins below it.
+    The likelihood of the first tenth changes so much that the rest would be a flat line: the picture leaves it out.
     """
     if len(points) < 2:
         return ""
@@ -74,12 +74,12 @@ def curve(points: Sequence[Sequence[float]]) -> str:
         lines.append(f'<polyline class="{name}" points="{" ".join(inside)}"/>')
     ticks = [_tick_y(value, low, high) for value in np.linspace(low, high, 5)]
     ticks += [_tick_x(share, float(hours[-1])) for share in np.linspace(0, 1, 5)]
-    said = (
+    label = (
         f"Negative log-likelihood over {hours[-1]:.1f} hours of training, ending at {losses[-1, 1]:.2f} nats per sample"
     )
     axes = f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">hours of training</text>'
     content = "".join([*ticks, axes, *lines])
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}">{content}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{content}</svg>'
 
 
 def _tick_y(value: float, low: float, high: float) -> str:

@@ -1,7 +1,7 @@
-"""What measurements add up to: a row for each system and set of clips, as lines for a terminal, as JSON and as CSV.
+"""Tables of measurements: a row for each system and set of clips, as lines for a terminal, as JSON and as CSV.
 
 Rules: no signal and no network here. A row's mean is over clips and seeds; its spread is the standard deviation, over
-seeds, of the mean over clips, so it says how far another seed would move the figure. What was not measured is absent.
+seeds, of the mean over clips, that is, how much another seed would change the figure. What was not measured is absent.
 """
 
 import csv
@@ -26,7 +26,7 @@ class Column:
     heading: str
     form: str
     text: str
-    """What it is, and which way is better."""
+    """What it is, and whether higher or lower is better."""
     goal: float | None = None
     higher_is_better: bool = False
 
@@ -55,7 +55,7 @@ COLUMNS = [
     ),
     Column("comb_worst_db", "worst", ".2f", "the same, of the multiple that stands out most"),
     Column("streamed_difference", "streamed", ".0e", "largest difference between streamed and offline, full scale = 1"),
-    Column("overload", "diverged", ".0%", "share of renders that go 6 dB or more beyond full scale, judged as noise"),
+    Column("overload", "diverged", ".0%", "share of renders that go 6 dB or more beyond full scale, measured as noise"),
     Column("rtf", "RTF", ".2f", "CPU time of one thread over audio time, lower is better"),
 ]
 COMB, WORST, STREAMED = "comb_db", "comb_worst_db", "streamed_difference"
@@ -100,7 +100,7 @@ def _means(measured: list[Measured]) -> dict[str, float]:
         for key, value in one.values.items():
             values.setdefault(key, []).append(value)
     means = {key: float(max(found) if key == STREAMED else np.mean(found)) for key, found in values.items()}
-    # Tones of the network stand at the same place in every clip, so teeth are averaged first and compared then.
+    # A network's tones have the same frequencies in every clip, so the teeth are averaged before they are compared.
     if combs := [one.comb_db for one in measured if one.comb_db]:
         teeth = np.mean(combs, axis=0)
         means |= {COMB: float(teeth.mean()), WORST: float(teeth.max())}
@@ -136,15 +136,15 @@ def goal_lines(found: Sequence[Row]) -> list[str]:
     for row in found:
         if row.system == REAL:
             continue
-        said = []
+        verdicts = []
         for column in COLUMNS:
             if column.goal is None or column.key not in row.mean:
                 continue
             sign = ">=" if column.higher_is_better else "<="
             short = column.shortfall(row.mean[column.key])
             verdict = f"missed by {short:{column.form}}" if short else "reached"
-            said.append(f"{column.heading} {sign} {column.goal:g} {verdict}")
-        lines.append(f"goal, {row.system}: {'; '.join(said)}")
+            verdicts.append(f"{column.heading} {sign} {column.goal:g} {verdict}")
+        lines.append(f"goal, {row.system}: {'; '.join(verdicts)}")
     return lines
 
 
@@ -166,11 +166,11 @@ def as_dict(found: Sequence[Row], results: Sequence[Measured | Problem], made: d
 
 
 def read_rows(document: dict[str, Any]) -> list[Row]:
-    """The rows of such a document. Raises ValueError if it is none."""
+    """The rows of such a document. Raises ValueError for another one."""
     try:
         return [Row(**row) for row in document["rows"]]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"this is no result of `glowlab evaluate --json`: {error}") from error
+        raise ValueError(f"not a result of `glowlab evaluate --json`: {error}") from error
 
 
 def as_csv(results: Sequence[Measured | Problem]) -> str:
@@ -191,13 +191,13 @@ def _of(one: Measured) -> dict[str, Any]:
 
 
 def skipped(results: Iterable[Measured | Problem]) -> list[str]:
-    """Clips that could not be used and metrics that could not be taken, each said once."""
-    said = []
+    """Clips that could not be used and metrics that could not be taken, each text once."""
+    texts = []
     for one in results:
         if isinstance(one, Problem):
-            said.append(one.text)
+            texts.append(one.text)
         else:
-            said += [
+            texts += [
                 f"{one.job.path.name}, {one.job.system.name}, seed {one.job.seed}: {text}" for text in one.problems
             ]
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(texts))

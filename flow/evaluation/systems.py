@@ -1,41 +1,42 @@
 """The systems that are compared: each has a name and turns a mel into samples. Real audio is the one that needs no mel.
 
-Rules: a `System` is plain data, so that it travels to worker processes, which `build` it there. A new engine of sound is
+Rules: a `System` is plain data that is sent to worker processes, which `build` it there. A new vocoder without a network is
 one line in VOCODERS; a new kind of network is one entry in `of_checkpoint`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 from glowd.flow import checkpoint
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.network.registry import Network
 from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
-from glowd.flow.network.wavenet_sampling import render as generate
+from glowd.flow.network.wavenet_sampling import sample
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 from glowd.flow.streaming import ChunkPlan, stream_vocoder, whole
-from glowd.flow.vocoder import Vocoder, render
+from glowd.flow.vocoder import AnyVocoder, render
 
 Renderer = Callable[[Floats, int], Floats]
 """Mel [L, M] and a seed to samples [L * hop]."""
 
 REAL, GRIFFIN_LIM, RTISI_LA = "Real audio", "Griffin-Lim", "RTISI-LA"
 WAVENET, WAVEGLOW, STREAMED = "WaveNet", "WaveGlow", "WaveGlow streamed"
-VOCODERS: dict[str, Callable[[MelFormat], Vocoder]] = {GRIFFIN_LIM: GriffinLimVocoder, RTISI_LA: RtisiVocoder}
-"""Engines without a network, by name."""
+VOCODERS: dict[str, Callable[[MelFormat], AnyVocoder]] = {GRIFFIN_LIM: GriffinLimVocoder, RTISI_LA: RtisiVocoder}
+"""Vocoders without a network, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What to render with. Hashable, and small to send to another process."""
+    """What renders. Hashable, and small enough to send to another process."""
 
     kind: str
     """REAL, a name in VOCODERS, or the kind of a checkpoint."""
     checkpoint: str = ""
     title: str = ""
-    """What tells two checkpoints of one kind apart."""
+    """Distinguishes two checkpoints of one kind."""
     sigma: float | None = None
     """Spread of the latents; None where there are none, or for the voice's own."""
     chunk_frames: int = 4
@@ -74,16 +75,26 @@ def of_checkpoint(path: str, sigmas: list[float], chunk_frames: int, title: str 
     return [*offline, System(STREAMED, path, title, own, chunk_frames)]
 
 
-def format_of(systems: list[System]) -> MelFormat:
+def systems_of(checkpoints: Sequence[str], sigmas: list[float], chunk_frames: int) -> list[System]:
+    """Real audio, the vocoders without a network, then the systems of each checkpoint. Raises ValueError."""
+    for titles in ([""] * len(checkpoints), [Path(path).stem for path in checkpoints]):
+        made = [of_checkpoint(path, sigmas, chunk_frames, title) for path, title in zip(checkpoints, titles)]
+        systems = [*classical(), *(system for some in made for system in some)]
+        if len({system.name for system in systems}) == len(systems):
+            return systems
+    raise ValueError("two checkpoints have the same file name, so a table cannot distinguish them; rename one")
+
+
+def format_of(systems: Sequence[System]) -> MelFormat:
     """The mel format of all of them. Raises ValueError if two checkpoints have different ones."""
     found = {s.checkpoint: checkpoint.read_any_header(s.checkpoint)[0].mel for s in systems if s.checkpoint}
     if len(set(found.values())) > 1:
-        raise ValueError(f"{' and '.join(found)} have different mel formats; compare them apart")
+        raise ValueError(f"{' and '.join(found)} have different mel formats; evaluate them separately")
     return next(iter(found.values()), MelFormat())
 
 
-def group_of(systems: list[System]) -> int:
-    """G of the first network among them, whose comb is looked for in every system; 64 if there is none."""
+def group_of(systems: Sequence[System]) -> int:
+    """G of the first network among them; every system is searched for its comb. 64 if there is no network."""
     return next((checkpoint.read_header(s.checkpoint)[0].group for s in systems if s.kind == WAVEGLOW), 64)
 
 
@@ -94,13 +105,13 @@ def _network(path: str) -> Network:
 
 @cache
 def build(system: System, format: MelFormat) -> Renderer:
-    """Load what it takes to render; once in each process. REAL cannot be built: its samples are the recording's."""
+    """Load what a system needs to render; once in each process. REAL cannot be built: its samples are the recording's."""
     if system.kind in VOCODERS:
         vocoder = VOCODERS[system.kind](format)
         return lambda mel, seed: render(vocoder, mel, seed)
     voice = _network(system.checkpoint)
     if isinstance(voice, WaveNet):
-        return lambda mel, seed: generate(voice, [mel], seed)[0]
+        return lambda mel, seed: sample(voice, [mel], seed)[0]
     if system.kind == WAVEGLOW:
         return lambda mel, seed: whole(voice, mel, seed, system.sigma)
     assert system.kind == STREAMED, system

@@ -1,9 +1,9 @@
 """Published WaveGlow checkpoints to glowd's own: names, layouts and weight norm are translated, numbers are kept.
 
-Rules: files are read with ptfile, so nothing in them runs. The geometry is read off the shapes of the weights; what a
-file says about itself (`config`, attributes of a pickled module) must agree with them.
+Rules: files are read by torchfile/, which runs nothing in them. The geometry follows from the shapes of the weights; the
+metadata of a file (`config`, attributes of a pickled module) must agree with them.
 
-Read are NVIDIA/waveglow's pickled modules and state dicts of any age, DeepLearningExamples' {'state_dict', 'config'}:
+Supported are NVIDIA/waveglow's pickled modules and state dicts of any age, and DeepLearningExamples' {'state_dict', 'config'}:
 
     published name (weights folded)                  here
     upsample                                         encoder.upsample
@@ -44,7 +44,7 @@ _NORM_PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What was found in a file: the weights by their names there, and what it says of itself."""
+    """The weights of a file by their names there, and its metadata."""
 
     weights: Weights
     hints: Mapping[str, Any]
@@ -54,8 +54,8 @@ class _Source:
 def import_checkpoint(path: str | Path) -> tuple[WaveGlowConfig, dict[str, Tensor]]:
     """Geometry and float32 state dict (as WaveGlow(config) expects it) of a published checkpoint.
 
-    Raises CheckpointError if it is not a WaveGlow that can be read, ptfile's UnsafeCheckpoint or CheckpointFileError if
-    the file is hostile or damaged, OSError if it cannot be opened. Every text names the file.
+    Raises CheckpointError if it holds no supported WaveGlow, UnsafeCheckpoint or CheckpointFileError (torchfile/) if the
+    file is hostile or damaged, OSError if it cannot be opened. Every text names the file.
     """
     config, state, _ = _import(path)
     return config, state
@@ -87,7 +87,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Finding the weights in what a file holds.
+# Finding the weights in the content of a file.
 
 
 def _find(content: Any) -> _Source:
@@ -138,13 +138,13 @@ def _children(module: Opaque) -> dict[str, Opaque]:
 
 
 def _module_weights(root: Opaque) -> Weights:
-    """The state dict of a pickled module tree. Attributes that are no parameters, such as W_inverse, are left out."""
+    """The state dict of a pickled module tree, without attributes that are not parameters, such as W_inverse."""
     weights: Weights = {}
     waiting, seen = [("", root)], set[int]()
     while waiting:
         prefix, module = waiting.pop()
         if module.module.partition(".")[0] == "glow_old":
-            raise ValueError("glow_old.WaveGlow is another network (its couplings alternate between the halves)")
+            raise ValueError("glow_old.WaveGlow is not supported: its couplings alternate between the halves")
         seen.add(id(module))
         for table in ("_parameters", "_buffers"):
             weights |= {prefix + name: value for name, value in _arrays(_attributes(module).get(table)).items()}
@@ -153,7 +153,7 @@ def _module_weights(root: Opaque) -> Weights:
 
 
 def _module_hints(module: Opaque) -> Mapping[str, Any]:
-    """The module's own n_flows etc., and the stride of its upsampling, which no shape shows."""
+    """The module's n_flows etc., and the stride of its upsampling, which does not follow from a shape."""
     while "WN" not in (children := _children(module)):
         if "module" not in children:
             return {}
@@ -162,11 +162,11 @@ def _module_hints(module: Opaque) -> Mapping[str, Any]:
     return _attributes(module) | ({"hop": stride[0]} if isinstance(stride, tuple) and stride else {})
 
 
-# From the names and layouts of a file to the published ones.
+# Names and layouts of a file to the newest published ones.
 
 
 def _without_prefix(weights: Weights) -> Weights:
-    """Names without what a wrapper put in front (`module.`, `waveglow.`), and without kept inverses."""
+    """Names without the prefix of a wrapper (`module.`, `waveglow.`), and without stored inverses."""
     prefix = next(match[1] for name in weights if (match := _MARK.match(name)))
     return {
         name.removeprefix(prefix): value
@@ -182,7 +182,7 @@ def _without_weight_norm(weights: Weights) -> Weights:
             if name.endswith(gain_part):
                 layer = name.removesuffix(gain_part)
                 if layer + direction_part not in weights:
-                    raise ValueError(f"{layer + direction_part} is missing beside {name}")
+                    raise ValueError(f"{layer + direction_part} is missing; {name} needs it")
                 folded[layer + ".weight"] = _normed(name, folded.pop(name), folded.pop(layer + direction_part))
     return folded
 
@@ -197,7 +197,7 @@ def _normed(name: str, gain: Array, direction: Array) -> Array:
 
 
 def _with_fused_layers(weights: Weights) -> Weights:
-    """Layers of older files joined as the published network has had them since."""
+    """Layers of older files joined, as in the newest published layout."""
     for flow in range(count(weights, r"WN\.(\d+)\.")):
         for part in ("weight", "bias"):
             _fuse_cond(weights, f"WN.{flow}.", part)
@@ -226,7 +226,7 @@ def _take(weights: Weights, name: str) -> Array:
 
 
 def _tensor(name: str, value: Array) -> Tensor:
-    # A copy only of what still lies in the file: a folded weight is already ours.
+    # Copies only what is still a view of the file; folded weights are copies already.
     value = np.require(value, np.float32, ["C", "W"])
     if not np.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or infinite weights")

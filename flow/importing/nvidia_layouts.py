@@ -1,7 +1,7 @@
-"""The published WaveGlow's names and shapes: what they say about a geometry, and what they are called here.
+"""The published WaveGlow's names and shapes: the geometry that follows from them, and their names here.
 
-Rules: knows names, shapes and nothing about files. `Weights` are the published state dict with weight norm folded, by
-name, as NVIDIA/waveglow lays it out since August 2019.
+Rules: names and shapes only, no files. `Weights` are the published state dict with weight norm folded, by name, in the layout
+of NVIDIA/waveglow since August 2019.
 """
 
 import re
@@ -16,7 +16,7 @@ Weights = dict[str, Array]
 
 
 def count(weights: Weights, pattern: str) -> int:
-    """How many different numbers stand at the group of `pattern` in the names that it begins."""
+    """Number of different values of the group of `pattern`, among the names that it matches."""
     return len({match[1] for name in weights if (match := re.match(pattern, name))})
 
 
@@ -29,9 +29,9 @@ def _shape(weights: Weights, name: str) -> tuple[int, ...]:
 
 
 def geometry(weights: Weights, hints: Mapping[str, Any]) -> WaveGlowConfig:
-    """The geometry that the shapes show; `hints` is what the file says of itself, of which only `hop` is needed.
+    """The geometry that follows from the shapes. Of `hints`, the file's metadata, only `hop` is used.
 
-    Raises ValueError for a weight that is missing or a geometry that cannot be.
+    Raises ValueError for a weight that is missing or an impossible geometry.
     """
     n_mels, _, upsample_kernel = _shape(weights, "upsample.weight")
     channels, _, _ = _shape(weights, "WN.0.start.weight")
@@ -88,10 +88,10 @@ def check(weights: Weights, config: WaveGlowConfig, hints: Mapping[str, Any]) ->
 
 
 def _disagreements(config: WaveGlowConfig, hints: Mapping[str, Any]) -> list[str]:
-    """Where the file's own words differ from the shapes of its weights."""
+    """Where the file's metadata differ from the shapes of its weights."""
     wn = hints.get("WN_config")
-    said = dict(hints) | (dict(wn) if isinstance(wn, dict) else {})
-    shown = {
+    claimed = dict(hints) | (dict(wn) if isinstance(wn, dict) else {})
+    found = {
         "n_mel_channels": config.mel.n_mels,
         "n_flows": config.flows,
         "n_group": config.group,
@@ -100,11 +100,11 @@ def _disagreements(config: WaveGlowConfig, hints: Mapping[str, Any]) -> list[str
         "kernel_size": config.kernel,
     }
     if any(config.early):
-        shown |= {"n_early_every": config.early_every, "n_early_size": config.early_size}
+        found |= {"n_early_every": config.early_every, "n_early_size": config.early_size}
     return [
-        f"the file says {name} = {said[name]}, its weights show {value}"
-        for name, value in shown.items()
-        if isinstance(said.get(name), int) and said[name] != value
+        f"the file claims {name} = {claimed[name]}, its weights have {value}"
+        for name, value in found.items()
+        if isinstance(claimed.get(name), int) and claimed[name] != value
     ]
 
 

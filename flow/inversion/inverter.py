@@ -1,30 +1,25 @@
 """Inversion of a WaveGlow as matrix products on [B, S, C] (channels last), with the past of every causal layer in a state.
 
-The definition of the network is waveglow.py; this is the same arithmetic with folded weights (folding.py). Whole utterances,
-chunks, CPU and CUDA all run `invert`; a whole utterance is one large chunk that begins with a fresh state.
-
-    windows -> conditioning of each group, mel scale                 here, in torch
-    z, conditioning -> flows backwards, state moves on               a step: one of the backends
-    x * scale -> overlap-add of the lapped squeeze -> audio          here, in torch
+The definition of the network is waveglow.py; this is the same arithmetic with folded weights (folding.py) in steps: in torch
+(torch_backend.py), compiled (numba_backend.py) or in Triton (triton_backend.py). Whole utterances, chunks, CPU and CUDA all
+run `invert`; a whole utterance is one large chunk that begins with a fresh state.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from glowd.flow.inversion.folding import Folded
-from glowd.flow.inversion.torch_backend import FlowsStep, State, TorchStep
-from glowd.flow.network.conditioning import Linear
+from glowd.flow.inversion.state import State
+from glowd.flow.inversion.step import Step
+from glowd.flow.inversion.torch_backend import TorchStep
 from glowd.flow.network.waveglow import WaveGlow
 from glowd.flow.options import BACKENDS
 
 MAX_WORKSPACES = 64
-FEW_ROWS = 4
-"""Products of fewer rows run in another kernel, whose sums have another order; the couplings amplify that tenfold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +27,7 @@ class Workspace:
     """A step of B streams by S groups, and the state that it moves on. Owner: the inverter's thread."""
 
     state: State
-    flows: FlowsStep
+    step: Step
 
 
 class Inverter:
@@ -53,13 +48,9 @@ class Inverter:
     ) -> None:
         self.config, self.device, self.dtype = voice.config, torch.device(device), dtype
         self.lapped, self.extra_groups = voice.config.squeeze == "lapped", voice.squeeze.extra_groups
-        encoder = voice.encoder
-        self._window_frames = encoder.past_frames + 1 + encoder.look_ahead_frames
-        self.past_frames, self.look_ahead_frames, self.pad = encoder.past_frames, encoder.look_ahead_frames, encoder.pad
         self._workspaces: dict[tuple[int, int], Workspace] = {}
-        weights = Folded(voice, self.device, dtype)
-        self._encoder, self._scale = weights.encoder, weights.scale
-        self._basis, self._rest = weights.basis, weights.rest
+        self._weights = weights = Folded(voice, self.device, dtype)
+        self.past_frames, self.look_ahead_frames, self.pad = weights.past_frames, weights.look_ahead_frames, weights.pad
         self.backend, self.why_torch = self._choose(backend)
         self._make_step = self._steps(weights)
 
@@ -67,8 +58,7 @@ class Inverter:
 
     def initial_state(self, streams: int) -> State:
         """The state of streams that have heard nothing: every layer's past is its padding."""
-        tail = torch.zeros(streams, self.config.group if self.lapped else 0, device=self.device)
-        return State(self._rest.expand(streams, -1, -1).clone(), tail)
+        return self._weights.rest(streams)
 
     def workspace(self, batch: int, groups: int) -> Workspace:
         """The memory of a step of B streams by S groups; the newest few are kept."""
@@ -88,26 +78,7 @@ class Inverter:
         conditioning of the last group; S = 1 asks for that one alone).
         With a lapped squeeze the audio lies one group back: its first block overlaps the groups before these.
         """
-        cond = self._condition(windows, z.shape[1])
-        x = workspace.flows(z, cond)
-        if self._scale:
-            x = x * _products(cond, self._scale).float().exp()
-        return self._overlap_add(x, workspace.state) if self.lapped else x.flatten(1)
-
-    def _condition(self, windows: Tensor, groups: int) -> Tensor:
-        """What the frames say about each of S groups [B, S, C_cond]."""
-        h = windows.unfold(1, self._window_frames, 1).transpose(2, 3).flatten(2).to(self.dtype)
-        h = _products(h, self._encoder).unflatten(2, (self.config.groups_per_frame, -1)).flatten(1, 2)
-        if groups % self.config.groups_per_frame:
-            h = torch.cat([h, h[:, -1:]], 1)[:, -groups:]
-        return h
-
-    def _overlap_add(self, bands: Tensor, state: State) -> Tensor:
-        """Lapped groups [B, S, G] -> audio [B, S * G], one group late; keeps the new tail."""
-        first, second = (bands @ self._basis).chunk(2, 2)
-        blocks = first + torch.cat([state.tail[:, None], second[:, :-1]], 1)
-        state.tail.copy_(second[:, -1])
-        return blocks.flatten(1)
+        return workspace.step(windows, z)
 
     # ---------------------------------------------------------------- backend
 
@@ -149,24 +120,13 @@ class Inverter:
             return f"Triton cannot be imported ({error})"
         return ""
 
-    def _steps(self, weights: Folded) -> Callable[[State, int], FlowsStep]:
+    def _steps(self, weights: Folded) -> Callable[[State, int], Step]:
         if self.backend == "torch":
             return lambda state, groups: TorchStep(weights, state, groups)
         if self.backend == "triton":
             from glowd.flow.inversion.triton_backend import TritonStep
 
             return lambda state, groups: TritonStep(weights, state, groups)
-        from glowd.flow.inversion.numba_backend import CompiledFlows
+        from glowd.flow.inversion.numba_backend import CompiledVoice
 
-        return CompiledFlows(weights).step
-
-
-def _products(x: Tensor, linears: Sequence[Linear]) -> Tensor:
-    """[B, n, C] -> [B, n, C']; what comes out of a row is the same for any n, as streamed == offline needs it."""
-    rows = x.flatten(0, 1)
-    count = len(rows)
-    rows = F.pad(rows, (0, 0, 0, max(0, FEW_ROWS - count)))
-    for weight, bias, silu in linears:
-        rows = F.linear(rows, weight, bias)
-        rows = F.silu(rows) if silu else rows
-    return rows[:count].unflatten(0, x.shape[:2])
+        return CompiledVoice(weights).step

@@ -1,274 +1,114 @@
-"""The flows of one step as one compiled loop (numba), for causal voices in float32 on a CPU.
+"""A step in compiled loops (numba_loops.py), for causal voices in float32 on a CPU.
 
-The arithmetic is that of torch_backend.py.
-
-A chunk's products have 4 to 64 rows. Run one by one, as a library's calls, they take as long to be called as to be
-computed, and their weights are packed anew each time. Here a flow is one call that allocates nothing:
-
-    for each layer, for each stream (so a layer's weights are fetched once for all streams)
-        window <- past | h                    the taps of a dilated convolution are rows of it, shifted by the dilation,
-        gate   <- bias + sum of taps @ W      so they need no gathering
-        gated  <- s_b - 2 s_a s_b             s = sigmoid(gate)
-        h      <- h + gated @ residual
-
-Products run in tiles: ROWS rows by some vectors of columns whose sums stay in registers while k runs, over weights that were
-packed once, in panels of as many columns (the inner kernel of Goto & van de Geijn, "Anatomy of high-performance matrix
-multiplication", 2008). LLVM compiles a tile's vectors of 16 floats to whatever the machine has (AVX-512, AVX2, NEON).
-
-Rules: arrays are C-contiguous float32; everything here is told its memory, so that calls may run side by side without the
-interpreter's lock. Machine code is kept beside this file or in the user's cache (numba's rules), compiled where neither can be.
+Run one by one, as a library's calls, a chunk's products take as long to be called as to be computed. Here a step is some
+thirty calls, each of which does its part of the work for all streams of a thread.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from llvmlite import binding, ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from torch import Tensor
 
-from glowd.flow.inversion.folding import FlowWeights, Folded
-from glowd.flow.inversion.torch_backend import State
-from glowd.flow.mel import Floats
-
-LANES = 16
-"""Floats of one vector in the source."""
-ROWS = 4
-VECTORS = 6 if binding.get_host_cpu_features().get("avx512f") else 1
-"""Vectors of a wide tile: with 32 registers of 16 floats, ROWS * 6 sums stay in them; with 16 of 8, ROWS * 1."""
-WIDE = LANES * VECTORS
+from glowd.flow.inversion import numba_loops as loops
+from glowd.flow.inversion.folding import Folded, WNWeights
+from glowd.flow.inversion.numba_matmul import LANES, Array, packed
+from glowd.flow.inversion.state import State
+from glowd.flow.network.waveglow import MEL_SCALE_MIDDLE
 
 
-def _jit(function: Callable[..., Any], signature: Any = None) -> Callable[..., Any]:
-    """Compiled at once for a signature, else on the first call. Products may be fused with sums; nothing else is reordered."""
-    options: dict[str, Any] = dict(fastmath={"contract", "nsz"}, error_model="numpy", nogil=True)
-    try:
-        return njit(signature, cache=True, **options)(function)
-    except RuntimeError:  # no directory to keep machine code in
-        return njit(signature, **options)(function)
+class _WNArrays(NamedTuple):
+    """The weights of a WN as `_wn` reads them, products packed."""
+
+    start: Array  # [m + Q, C]: own rows, then the source's
+    start_bias: Array  # [C]
+    gates: Array  # [L] of [k * C + C_cond, 2C]: taps, then conditioning
+    gate_bias: Array  # [L, 2C]
+    residual: Array  # [L - 1] of [C, C]
+    end: Array  # [L * C, n]
+    end_bias: Array  # [n]
+
+    @classmethod
+    def of(cls, weights: Folded, wn: WNWeights) -> "_WNArrays":
+        """Packed for the products of this machine."""
+        layers, bias = len(wn.layers), weights.source_bias[wn.source]
+        conds = weights.cond_weight[:, wn.cond].unflatten(1, (layers, 2 * len(bias))).unbind(1)
+        residual = [layer.residual for layer in wn.layers if layer.residual is not None]
+        return cls(
+            start=packed(torch.cat([wn.start, weights.source_weight[:, wn.source]])),
+            start_bias=bias.contiguous().numpy(),
+            gates=packed(torch.stack([torch.cat([layer.gates, c]) for layer, c in zip(wn.layers, conds)])),
+            gate_bias=weights.cond_bias[wn.cond].view(layers, -1).contiguous().numpy(),
+            residual=packed(torch.cat([*residual, torch.zeros(0, len(bias))]).view(-1, len(bias), len(bias))),
+            end=packed(wn.end),
+            end_bias=wn.end_bias.numpy(),
+        )
 
 
-# ------------------------------------------------------------------ products
+class _Scratch(NamedTuple):
+    """What WNs of one shape work in, for some streams by S groups; gates and ends for one stream at a time."""
+
+    windows: Array  # [B, longest reach + S, C]: past | h
+    gates: Array  # [S, 2C]
+    gated: Array  # [B, S, L * C]
+    ends: Array  # [S, n]
+
+    @classmethod
+    def of(cls, batch: int, groups: int, kernel: int, wn: _WNArrays, n: int) -> "_Scratch":
+        """For WNs of this shape whose ends have at most n columns."""
+        layers, channels = len(wn.gates), len(wn.start_bias)
+        longest = (kernel - 1) * 2 ** (layers - 1)
+        shapes = (
+            (batch, longest + groups, channels),
+            (groups, 2 * channels),
+            (batch, groups, layers * channels),
+            (groups, n),
+        )
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
-def _tile(rows: int, vectors: int) -> Any:
-    """An intrinsic (a, a_stride, b, b_stride, c, c_stride, depth): c += a @ b for `rows` rows by `vectors` * LANES columns.
+class _Dense(NamedTuple):
+    """A layer on rows, and what it gives."""
 
-    Arrays are given as addresses, strides in bytes from row to row. The sums stay in registers over all of `depth`.
-    """
-    scalar, vector, word = ir.FloatType(), ir.VectorType(ir.FloatType(), LANES), ir.IntType(64)
-    undefined, lanes = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    weights: Array  # packed
+    bias: Array  # [N]
+    silu: bool
+    residual: bool
 
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        a, a_stride, b, b_stride, c, c_stride, depth = arguments
-
-        def pointer(base: Any, stride: Any, index: Any, column: int, kind: Any) -> Any:
-            index = ir.Constant(word, index) if isinstance(index, int) else index
-            address = builder.add(builder.add(base, builder.mul(stride, index)), ir.Constant(word, 4 * column))
-            return builder.inttoptr(address, kind.as_pointer())
-
-        def load(where: Any) -> Any:
-            return builder.load(where, align=4)
-
-        places = [[pointer(c, c_stride, r, LANES * v, vector) for v in range(vectors)] for r in range(rows)]
-        sums = [[cgutils.alloca_once_value(builder, load(place)) for place in row] for row in places]
-        with cgutils.for_range(builder, depth) as loop:
-            factors = [load(pointer(b, b_stride, loop.index, LANES * v, vector)) for v in range(vectors)]
-            for r, row in enumerate(sums):
-                row_of_a = builder.add(a, builder.mul(a_stride, ir.Constant(word, r)))
-                value = load(pointer(row_of_a, ir.Constant(word, 4), loop.index, 0, scalar))
-                first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-                spread = builder.shuffle_vector(first, undefined, lanes)
-                for factor, sum_ in zip(factors, row):
-                    product = builder.fmul(spread, factor, flags=("contract",))
-                    builder.store(builder.fadd(builder.load(sum_), product, flags=("contract",)), sum_)
-        for row, row_places in zip(sums, places):
-            for sum_, place in zip(row, row_places):
-                builder.store(builder.load(sum_), place, align=4)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def tile(_context, a, a_stride, b, b_stride, c, c_stride, depth):  # type: ignore[no-untyped-def]  # numba reads names
-        return types.void(*[types.intp] * 7), generate
-
-    return tile
-
-
-_wide, _wide_row = _tile(ROWS, VECTORS), _tile(1, VECTORS)
-_narrow, _narrow_row = _tile(ROWS, 1), _tile(1, 1)
-
-
-MATRIX, PANELS = types.float32[:, ::1], types.float32[:, :, ::1]
-
-
-# One signature: numba would compile it anew for every argument that is a constant zero.
-@partial(_jit, signature=types.void(MATRIX, types.intp, PANELS, types.intp, types.intp, MATRIX))
-def _accumulate(a: Floats, first: int, b: Floats, top: int, depth: int, c: Floats) -> None:
-    """c[:, :N] += a[:, first : first + depth] @ b[top : top + depth] for packed b; a and c may have more columns."""
-    rows, (panels, _, width) = len(c), b.shape
-    a_at, a_stride, b_stride, c_stride = a.ctypes.data + 4 * first, a.strides[0], b.strides[1], c.strides[0]
-    for panel in range(panels):
-        b_at, c_at = b.ctypes.data + panel * b.strides[0] + top * b_stride, c.ctypes.data + 4 * panel * width
-        if width == WIDE:
-            for m in range(0, rows - ROWS + 1, ROWS):
-                _wide(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-            for m in range(rows - rows % ROWS, rows):
-                _wide_row(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-        elif width == LANES:
-            for m in range(0, rows - ROWS + 1, ROWS):
-                _narrow(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-            for m in range(rows - rows % ROWS, rows):
-                _narrow_row(a_at + m * a_stride, a_stride, b_at, b_stride, c_at + m * c_stride, c_stride, depth)
-        else:
-            for m in range(rows):
-                for n in range(width):
-                    for k in range(depth):
-                        c[m, panel * width + n] += a[m, first + k] * b[panel, top + k, n]
-
-
-def _packed(b: Tensor) -> Floats:
-    """Weights [..., K, N] -> panels [..., N / w, K, w], as wide as the tiles that suit N; else one of N columns."""
-    columns = b.shape[-1]
-    width = next((w for w in (WIDE, LANES) if columns % w == 0), columns)
-    return b.unflatten(-1, (-1, width)).transpose(-3, -2).contiguous().numpy()
-
-
-# ----------------------------------------------------------- one value at a time
-
-
-@_jit
-def _exp(x):  # type: ignore[no-untyped-def]  # a float32 scalar
-    """e^x = 2^n e^r, |r| <= log(2) / 2: the Taylor series to r^7 is below a float's last place. x is held to +-87."""
-    x = min(max(x, np.float32(-87)), np.float32(87))
-    n = np.floor(x * np.float32(1 / np.log(2)) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375)  # log(2) in two parts: the first has few bits, so n times it is exact
-    r = r - n * np.float32(np.log(2) - 0.693359375)
-    e = np.float32(1 / 5040)
-    e = e * r + np.float32(1 / 720)
-    e = e * r + np.float32(1 / 120)
-    e = e * r + np.float32(1 / 24)
-    e = e * r + np.float32(1 / 6)
-    e = e * r + np.float32(1 / 2)
-    e = e * r + np.float32(1)
-    e = e * r + np.float32(1)
-    return e * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@_jit
-def _gate(gate: Floats, gated: Floats, column: int) -> None:
-    """[S, 2C] -> C columns of `gated`: s_b - 2 s_a s_b."""
-    one, width = np.float32(1), gate.shape[1] // 2
-    for s in range(len(gate)):
-        for c in range(width):
-            s_a, s_b = one / (one + _exp(-gate[s, c])), one / (one + _exp(-gate[s, width + c]))
-            gated[s, column + c] = s_b - (s_a + s_a) * s_b
-
-
-@_jit
-def _affine(x: Floats, first: int, affine: Floats, n: int) -> None:
-    """Second half of n columns of x: (b - shift) * exp(minus log-scale)."""
-    half = n // 2
-    for s in range(len(x)):
-        for c in range(half):
-            x[s, first + half + c] = (x[s, first + half + c] - affine[s, c]) * _exp(affine[s, half + c])
-
-
-@_jit
-def _copy(source: Floats, into: Floats, column: int) -> None:
-    """into[:, column : ] <- the first columns of source, as many as fit."""
-    for s in range(len(into)):
-        for c in range(into.shape[1] - column):
-            into[s, column + c] = source[s, c]
-
-
-@_jit
-def _fill(into: Floats, row: Floats) -> None:
-    """Every row's first columns <- row."""
-    for s in range(len(into)):
-        for c in range(len(row)):
-            into[s, c] = row[c]
-
-
-# -------------------------------------------------------------------- the flow
-
-
-@_jit
-def _layer(flow, i, h, cond, past, window, gate, gated):  # type: ignore[no-untyped-def]
-    """Layer i for one stream: h [S, C] and its past [reach, C] move on; it writes its C columns of `gated` [S, L * C]."""
-    (groups, width), reach, dilation, weights = h.shape, len(past), 1 << i, flow.gates[i]
-    window = window[: reach + groups]
-    _copy(past, window[:reach], 0)
-    _copy(h, window[reach:], 0)
-    _copy(window[groups:], past, 0)
-    _fill(gate, flow.gate_bias[i])
-    for tap in range(reach // dilation + 1):
-        _accumulate(window[tap * dilation : tap * dilation + groups], 0, weights, tap * width, width, gate)
-    _accumulate(cond, 0, weights, (reach // dilation + 1) * width, cond.shape[1], gate)
-    _gate(gate, gated, i * width)
-    if i < len(flow.residual):
-        _accumulate(gated, i * width, flow.residual[i], 0, width, h)
-
-
-@_jit
-def _flow(flow, x, cond, past, first, at, window, gate, h, gated, affine):  # type: ignore[no-untyped-def]
-    """One flow backwards, in place: x [B, S, G] from column `first`; the flow's past begins at row `at`."""
-    n = len(flow.end_bias)
-    for b in range(len(x)):
-        _fill(h[b], flow.start_bias)
-        _accumulate(x[b], first, flow.start, 0, n // 2, h[b])
-    taps = (flow.gates.shape[2] - cond.shape[2]) // h.shape[2]
-    for i in range(len(flow.gates)):
-        reach = (taps - 1) << i
-        for b in range(len(x)):
-            _layer(flow, i, h[b], cond[b], past[b, at : at + reach], window, gate, gated[b])
-        at += reach
-    for b in range(len(x)):
-        _fill(affine, flow.end_bias)
-        _accumulate(gated[b], 0, flow.end, 0, gated.shape[2], affine)
-        _affine(x[b], first, affine, n)
-        affine[:, :n] = 0
-        _accumulate(x[b], first, flow.unmix, 0, n, affine)
-        _copy(affine, x[b], first)
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor, silu: bool, residual: bool = False) -> "_Dense":
+        """From a weight [N, K]; float64 where the layer is to run so."""
+        widths = [LANES] if weight.dtype == torch.float64 else None
+        return cls(packed(weight.T.float(), widths), bias.contiguous().numpy(), silu, residual)
 
 
 class _FlowArrays(NamedTuple):
-    """The weights of a flow as `_flow` reads them, products packed."""
+    """One flow: which columns of x it begins with, where its past begins, and its weights."""
 
-    start: Floats  # [n / 2, C]
-    start_bias: Floats  # [C]
-    gates: Floats  # [L] of [k * C + C_cond, 2C]: taps, then conditioning
-    gate_bias: Floats  # [L, 2C]
-    residual: Floats  # [L - 1] of [C, C]
-    end: Floats  # [L * C, n]
-    end_bias: Floats  # [n]
-    unmix: Floats  # [n, n]
+    first: int
+    at: int
+    wn: _WNArrays
+    unmix: Array  # [n, n], packed
 
 
-class _Part(NamedTuple):
-    """What one thread works on."""
-
-    streams: slice
-    past: Floats
-    scratch: tuple[Floats, ...]
-
-
-class CompiledFlows:
+class CompiledVoice:
     """The weights of a voice, and the threads that share a batch: as many as torch might use when it was made."""
 
     def __init__(self, weights: Folded) -> None:
         config = weights.config
-        self.config = config
-        wide = 2 * config.channels
-        conds = weights.cond_weight.split(wide * config.layers, 1), weights.cond_bias.split(wide * config.layers)
+        self.weights, self.config = weights, config
+        self.encoder = [_Dense.of(*linear) for linear in weights.encoder]
+        self.scale = [_Dense.of(*linear) for linear in weights.scale]
+        self.pitch = [] if weights.pitch is None else [_Dense.of(*layer) for layer in weights.pitch.layers()]
         self.flows = [
-            (config.group - rows, flow.layers[0].past.start, _arrays(flow, cond, bias))
-            for rows, flow, cond, bias in zip(config.rows, weights.flows, *conds)
+            _FlowArrays(
+                config.group - rows, flow.wn.layers[0].past.start, _WNArrays.of(weights, flow.wn), packed(flow.unmix)
+            )
+            for rows, flow in zip(config.rows, weights.flows)
         ]
+        self.harmonic = None if weights.harmonic is None else _WNArrays.of(weights, weights.harmonic)
+        self.basis, self.basis_back = packed(weights.basis.T), packed(weights.basis)
         self.threads = torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.threads, "flows") if self.threads > 1 else None
 
@@ -277,57 +117,134 @@ class CompiledFlows:
         return CompiledStep(self, state, groups)
 
 
-class CompiledStep:
-    """See steps.FlowsStep. With more than one thread each takes a part of the streams."""
+class _Part:
+    """What one thread works on: some of the streams, with views into their state, and memory of its own."""
 
-    def __init__(self, flows: CompiledFlows, state: State, groups: int) -> None:
-        self.flows = flows
-        batch = len(state.tail)
-        size = -(-batch // flows.threads)
-        past = state.past.numpy()
-        parts = [slice(at, min(at + size, batch)) for at in range(0, batch, size)]
-        self._parts = [_Part(part, past[part], self._scratch(part.stop - part.start, groups)) for part in parts]
+    def __init__(self, voice: CompiledVoice, state: State, streams: slice, groups: int) -> None:
+        config, batch = voice.config, streams.stop - streams.start
+        self.voice, self.streams, self.groups = voice, streams, groups
+        self._past, self._harmonic_past = state.past.numpy()[streams], state.harmonic_past.numpy()[streams]
+        self._pulses, self._phase = state.pulses.numpy()[streams], state.phase.numpy()[streams]
+        self._tail = state.tail.numpy()[streams]
+        self._frames = groups // config.groups_per_frame
+        self._flows = _Scratch.of(batch, groups, config.kernel, voice.flows[0].wn, config.group)
+        self._harmonic = voice.harmonic and _Scratch.of(batch, groups, config.kernel, voice.harmonic, 2 * config.group)
+        samples = self._frames * config.mel.hop
+        self._turn, self._f0_hz = np.zeros(samples, np.float32), np.zeros(samples)
+        self._blocks = np.zeros((2, groups + 1, config.group), np.float32)
+        self._source = np.zeros((batch, groups, config.source_rows), np.float32)
+        self._cond = np.zeros((batch, groups, config.cond_channels), np.float32)
+        self._both = np.zeros((groups, 2 * config.group), np.float32)
 
-    def __call__(self, z: Tensor, cond: Tensor) -> Tensor:
-        """See FlowsStep."""
-        x = z.clone(memory_format=torch.contiguous_format)
-        arrays = x.numpy(), cond.contiguous().numpy()
-        if self.flows.pool and len(self._parts) > 1:
-            list(self.flows.pool.map(lambda part: self._run(part, *arrays), self._parts))
+    def run(self, windows: Array, x: Array, audio: Array) -> None:
+        """Its streams: frames [B, F, M] and noise [B, S, G], which is overwritten, to audio [B, S, G]."""
+        voice, config = self.voice, self.voice.config
+        windows, x, audio = windows[self.streams], x[self.streams], audio[self.streams]
+        self._condition(self._normal(windows, np.float32))
+        if voice.pitch:
+            self._drive(*self._pitches(self._normal(windows, np.float64)))
+        bound = np.float32(config.scale_bound or 0)
+        for flow in reversed(voice.flows):
+            loops.flow(
+                flow.wn, flow.unmix, x, self._cond, self._source, self._past, flow.first, flow.at, bound, *self._flows
+            )
+        if voice.harmonic is not None and self._harmonic is not None:
+            loops.harmonic(voice.harmonic, x, self._cond, self._source, self._harmonic_past, bound, *self._harmonic)
+        if voice.scale:
+            minus_log = self._rows(self._cond.reshape(-1, config.cond_channels), voice.scale)
+            loops.rescale(
+                x, minus_log.reshape(x.shape), np.float32(config.mel_scale_bound or 0), np.float32(-MEL_SCALE_MIDDLE)
+            )
+        if config.squeeze == "lapped":
+            loops.overlap_add(x, voice.basis_back, self._tail, self._both, audio)
         else:
-            self._run(self._parts[0], *arrays)
-        return x
+            audio[:] = x
+        loops.limit(audio, np.float32(config.limiter_knee or 0))
 
-    def _run(self, part: "_Part", x: Floats, cond: Floats) -> None:
-        x, cond = x[part.streams], cond[part.streams]
-        for first, at, flow in reversed(self.flows.flows):
-            _flow(flow, x, cond, part.past, first, at, *part.scratch)
+    def _normal(self, windows: Array, precision: type) -> Array:
+        config, weights = self.voice.config, self.voice.weights
+        low, high = (-np.inf, np.inf) if config.mel_highest is None else (config.mel_lowest, config.mel_highest)
+        normal: Array = np.empty(windows.shape, precision)
+        loops.normalise(windows, np.float32(low), np.float32(high), weights.mel_mean, weights.mel_std, normal)
+        return normal
 
-    def _scratch(self, batch: int, groups: int) -> tuple[Floats, ...]:
-        """What `_flow` works in: window, gate and affine for one stream at a time, h and gated for all."""
-        config = self.flows.config
-        longest = (config.kernel - 1) * 2 ** (config.layers - 1)
-        shapes = [
-            (longest + groups, config.channels),
-            (groups, 2 * config.channels),
-            (batch, groups, config.channels),
-            (batch, groups, config.layers * config.channels),
-            (groups, config.group),
-        ]
-        return tuple(np.zeros(shape, np.float32) for shape in shapes)
+    def _condition(self, frames: Array) -> None:
+        """What the frames say about each group."""
+        voice, weights = self.voice, self.voice.weights
+        first, *rest = voice.encoder
+        h = np.empty((len(frames), max(1, self._frames), len(first.bias)), np.float32)
+        loops.context(frames, weights.past_frames - weights.encoder_past, first.weights, first.bias, h)
+        rows = h.reshape(-1, len(first.bias))
+        if first.silu:
+            loops.activate(rows)
+        found = self._rows(rows, rest)
+        loops.spread(found.reshape(len(frames), -1, voice.config.cond_channels), self._cond)
+
+    def _rows(self, h: Array, layers: list[_Dense]) -> Array:
+        """Rows [n, K] through some layers."""
+        for layer in layers:
+            out = np.empty((len(h), len(layer.bias)), np.float32)
+            loops.dense(h, layer.weights, layer.bias, out)
+            if layer.silu:
+                loops.activate(out)
+            h = out
+        return h
+
+    def _pitches(self, frames: Array) -> list[Array]:
+        """Log f0 and logit of voicing at the centres of the frames and the next one's [B, n + 1]; see step.py."""
+        voice, weights, pitch = self.voice, self.voice.weights, self.voice.weights.pitch
+        assert pitch is not None
+        (first, *rest), count = voice.pitch, self._frames + 1
+        h: Array = np.empty((len(frames), count, len(first.bias)))
+        loops.context(frames, weights.past_frames - weights.pitch_past, first.weights, first.bias, h)
+        h = h.reshape(-1, len(first.bias))
+        if first.silu:
+            loops.activate64(h)
+        for layer in rest:
+            out = np.empty((len(h), len(layer.bias)))
+            loops.dense(h, layer.weights, layer.bias, out)
+            if layer.silu:
+                loops.activate64(out)
+            if layer.residual:
+                loops.add(h, out)
+            h = out
+        found = [value.numpy().reshape(-1, count) for value in pitch.read_out(torch.from_numpy(h))]
+        if (
+            self._frames and self.groups % voice.config.groups_per_frame
+        ):  # the last frame's is held, for there is none after it
+            for value in found:
+                value[:, -1:] = value[:, -2:-1]
+        return found
+
+    def _drive(self, log_f0: Array, logit: Array) -> None:
+        """The squeezed pulses of every stream, from the pitches [B, n + 1]; phase and last block move on."""
+        voice, source = self.voice, self.voice.config.source
+        assert source is not None
+        mel = voice.config.mel
+        for b, rows in enumerate(self._source):
+            loops.drive(
+                log_f0[b], logit[b], self._phase[b : b + 1], self._pulses[b], self._blocks, self._turn, self._f0_hz, rows,
+                voice.basis, float(mel.rate_hz), mel.hop, source.top_hz, float(source.most_harmonics),
+            )  # fmt: skip
 
 
-def _arrays(flow: FlowWeights, cond: Tensor, bias: Tensor) -> _FlowArrays:
-    layers, width = len(flow.layers), len(flow.start_bias)
-    conds = cond.unflatten(1, (layers, 2 * width)).unbind(1)
-    residual = [layer.residual for layer in flow.layers if layer.residual is not None]
-    return _FlowArrays(
-        start=_packed(flow.start),
-        start_bias=flow.start_bias.numpy(),
-        gates=_packed(torch.stack([torch.cat([layer.gates, c]) for layer, c in zip(flow.layers, conds)])),
-        gate_bias=bias.view(layers, 2 * width).contiguous().numpy(),
-        residual=_packed(torch.cat([*residual, torch.zeros(0, width)]).view(-1, width, width)),
-        end=_packed(flow.end),
-        end_bias=flow.end_bias.numpy(),
-        unmix=_packed(flow.unmix),
-    )
+class CompiledStep:
+    """See step.Step. With more than one thread each takes a part of the streams."""
+
+    def __init__(self, voice: CompiledVoice, state: State, groups: int) -> None:
+        self._pool = voice.pool
+        batch = len(state.tail)
+        size = -(-batch // voice.threads)
+        parts = [slice(at, min(at + size, batch)) for at in range(0, batch, size)]
+        self._parts = [_Part(voice, state, part, groups) for part in parts]
+
+    def __call__(self, windows: Tensor, z: Tensor) -> Tensor:
+        """See Step."""
+        x = z.clone(memory_format=torch.contiguous_format)
+        audio = torch.empty_like(x)
+        arrays = windows.contiguous().numpy(), x.numpy(), audio.numpy()
+        if self._pool and len(self._parts) > 1:
+            list(self._pool.map(lambda part: part.run(*arrays), self._parts))
+        else:
+            self._parts[0].run(*arrays)
+        return audio.flatten(1)

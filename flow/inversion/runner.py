@@ -13,13 +13,17 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glowd.flow.inversion.inverter import Inverter
-from glowd.flow.inversion.torch_backend import State
+from glowd.flow.inversion.state import State
 from glowd.flow.latents import NoiseTable
 from glowd.flow.mel import Floats
+
+Phases = NDArray[np.float64]
 
 BUCKET_FRAMES = (1, 2, 4, 8, 16)
 BUCKET_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -79,8 +83,8 @@ class StepRunner:
         bank: State | None,
         slots: Sequence[int],
         repeats: bool,
-    ) -> Floats:
-        """One step of B streams by S groups -> samples [B, S * G].
+    ) -> tuple[Floats, Phases]:
+        """One step of B streams by S groups -> samples [B, S * G], and the phases of their sources behind it [B].
 
         windows: [B, past + n + look_ahead, M]; rows [B]: first rows in the noise table. Without a bank (overlapped
         windows) the state is a fresh one. `repeats`: this shape will come again, so it is worth a bucket.
@@ -95,18 +99,19 @@ class StepRunner:
             if self.bucketed and repeats:
                 return self._bucket(inputs, groups, bank).step(inputs)
             device = _Inputs(*(tensor.to(self.inverter.device) for tensor in inputs.tensors()))
-            return self._compute(device, groups, bank).cpu().numpy()
+            audio, phases = self._compute(device, groups, bank)
+            return audio.cpu().numpy(), phases.cpu().numpy().copy()
 
-    def _compute(self, inputs: _Inputs, groups: int, bank: State | None) -> Tensor:
+    def _compute(self, inputs: _Inputs, groups: int, bank: State | None) -> tuple[Tensor, Tensor]:
         workspace = self.inverter.workspace(len(inputs.rows), groups)
         z = self.noise.rows(inputs.rows, groups) * inputs.sigmas[:, None, None]
         if bank is None:
             workspace.state.tail.zero_()
-            return self.inverter.invert(inputs.windows, z, workspace)
+            return self.inverter.invert(inputs.windows, z, workspace), workspace.state.phase
         bank.read(inputs.slots, workspace.state)
         audio = self.inverter.invert(inputs.windows, z, workspace)
         bank.put(inputs.slots, workspace.state)
-        return audio
+        return audio, workspace.state.phase
 
     def _bucket(self, inputs: _Inputs, groups: int, bank: State | None) -> "_Bucket":
         batch, frames = inputs.windows.shape[:2]
@@ -136,24 +141,27 @@ class _Bucket:
                 self._compute()
             torch.cuda.current_stream().synchronize()
             with torch.cuda.graph(self._graph, stream=runner._stream):
-                self._audio = self._compute()
-            self._audio_host = self._pinned(torch.empty(self._audio.shape, dtype=self._audio.dtype))
+                self._outputs = self._compute()
+            self._outputs_host = [self._pinned(torch.empty(t.shape, dtype=t.dtype)) for t in self._outputs]
 
-    def step(self, inputs: _Inputs) -> Floats:
-        """Copy in, run, copy out: samples [B, S * G] of the rows that carry streams."""
+    def step(self, inputs: _Inputs) -> tuple[Floats, Phases]:
+        """Copy in, run, copy out: samples [B, S * G] and phases [B] of the rows that carry streams."""
         batch = len(inputs.rows)
         self._host.slots[batch:] = self._spare
         for host, given in zip(self._host.tensors(), inputs.tensors()):
             host[:batch] = given
         if not self._cuda:
-            return self._compute()[:batch].numpy()
+            audio, phases = self._compute()
+            return audio[:batch].numpy(), phases[:batch].numpy().copy()
         for device, host in zip(self._device.tensors(), self._host.tensors()):
             device.copy_(host, non_blocking=True)
         self._graph.replay()
-        self._audio_host.copy_(self._audio, non_blocking=True)
+        for host, device in zip(self._outputs_host, self._outputs):
+            host.copy_(device, non_blocking=True)
         self._done.record()
         self._done.synchronize()
-        return self._audio_host[:batch].numpy().copy()
+        samples, behind = (host[:batch].numpy().copy() for host in self._outputs_host)
+        return samples, behind
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if self._cuda else tensor

@@ -40,8 +40,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glowd.flow.inversion.folding import FlowWeights, Folded, LayerWeights
-from glowd.flow.inversion.torch_backend import State, backwards
+from glowd.flow.inversion.folding import Folded, LayerWeights, WNWeights
+from glowd.flow.inversion.state import State
+from glowd.flow.inversion.step import EagerStep
 
 # ------------------------------------------------------------------ the kernel
 
@@ -180,62 +181,76 @@ class Tiles(NamedTuple):
         return cls(tall, wide, max(16, 64 // itemsize), 8 if tall == 128 else 4)
 
 
-class TritonStep:
-    """See steps.FlowsStep. All memory and every launch is made once; the state is moved on in place, by the last of them."""
+class _BoundWN(NamedTuple):
+    """The layers of one WN, ready to be called: their arguments never change."""
+
+    h: Tensor  # [B * S, C], what the first one reads
+    gated: Tensor  # [B * S, L * C]
+    launches: list[Callable[[], Any]]
+
+
+class TritonStep(EagerStep):
+    """See EagerStep. All memory and every launch is made once; the state is moved on in place, by the last of them."""
 
     def __init__(self, weights: Folded, state: State, groups: int) -> None:
-        config, batch = weights.config, len(state.tail)
-        width, rows = config.channels, batch * groups
-
-        def scratch(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=weights.dtype, device=weights.device)
-
-        self.weights, self.config, self.state, self._groups = weights, config, state, groups
+        super().__init__(weights, state, groups)
         cuda = weights.device.type == "cuda"
-        processors = torch.cuda.get_device_properties(weights.device).multi_processor_count if cuda else 4
-        self._tiles = Tiles.of(rows, width, weights.dtype.itemsize, processors)
-        self._cond = scratch(rows, 2 * width * config.layers * config.flows)
-        self._h, self._gated = scratch(2, rows, width), scratch(rows, config.layers * width)
+        self._processors = torch.cuda.get_device_properties(weights.device).multi_processor_count if cuda else 4
         self._moved = torch.empty_like(state.past)
-        self._launches = [
-            [self._launch(layer, flow * config.layers + i, i) for i, layer in enumerate(step.layers)]
-            for flow, step in enumerate(weights.flows)
-        ]
+        self._moved_harmonic = torch.empty_like(state.harmonic_past)
+        memory = self._memory(self.config.channels, self.config.layers)
+        self._wns = [self._bound(flow.wn, *memory, state.past, self._moved) for flow in weights.flows]
+        if self.config.source is not None and weights.harmonic is not None:
+            memory = self._memory(self.config.source.harmonic_channels, self.config.source.harmonic_layers)
+            self._wns.append(self._bound(weights.harmonic, *memory, state.harmonic_past, self._moved_harmonic))
 
-    def __call__(self, z: Tensor, cond: Tensor) -> Tensor:
-        """See FlowsStep."""
-        torch.addmm(self.weights.cond_bias, cond.flatten(0, 1), self.weights.cond_weight, out=self._cond)
+    def __call__(self, windows: Tensor, z: Tensor) -> Tensor:
+        """See Step."""
         with torch.cuda.device_of(z):  # Triton launches on the current device, whatever its arguments lie on
-            x = backwards(self.weights, z, self._coupling)
+            audio = super().__call__(windows, z)
         if self.config.causal:
             self.state.past.copy_(self._moved)
-        return x
+            self.state.harmonic_past.copy_(self._moved_harmonic)
+        return audio
 
-    def _coupling(self, number: int, flow: FlowWeights, half: Tensor) -> Tensor:
-        """See `backwards`."""
-        torch.addmm(flow.start_bias, half.to(self.weights.dtype), flow.start, out=self._h[0])
-        for launch in self._launches[number]:
+    def layers(self, number: int, own: Tensor) -> Tensor:
+        """See EagerStep."""
+        weights, bound = self.weights.wns[number], self._wns[number]
+        torch.addmm(self._driven[:, weights.source], own, weights.start, out=bound.h)
+        for launch in bound.launches:
             launch()
-        return torch.addmm(flow.end_bias, self._gated, flow.end)
+        return bound.gated
 
-    def _launch(self, layer: LayerWeights, number: int, i: int) -> Callable[[], Any]:
-        """Layer i of its flow, `number` of all, ready to be called: its arguments never change."""
-        config, width, rows = self.config, self.config.channels, len(self._gated)
-        batch, reach = rows // self._groups, (config.kernel - 1) * layer.dilation
-        past = self.state.past[:, layer.past] if config.causal else layer.padding
-        stream, row = past.stride()[:2] if config.causal else (0, 0)  # one row, wherever a tap leaves the chunk
-        cond = self._cond[:, 2 * width * number : 2 * width * (number + 1)]
-        gated = self._gated[:, width * i : width * (i + 1)]
-        programs = triton.cdiv(rows, self._tiles.rows)
-        if config.causal:
-            programs += triton.cdiv(batch * reach, self._tiles.rows)
+    def _memory(self, width: int, layers: int) -> tuple[Tensor, Tensor]:
+        """What WNs of one shape share: h [2, B * S, C], and what is gated [B * S, L * C]."""
+        return torch.stack([self.scratch(width)] * 2), self.scratch(layers * width)
+
+    def _bound(self, wn: WNWeights, h: Tensor, gated: Tensor, past: Tensor, moved: Tensor) -> "_BoundWN":
+        conds, parts = self._cond[:, wn.cond].split(2 * h.shape[2], 1), gated.split(h.shape[2], 1)
+        launches = [
+            self._launch(layer, (h[i % 2], h[1 - i % 2]), past, moved, conds[i], parts[i])
+            for i, layer in enumerate(wn.layers)
+        ]
+        return _BoundWN(h[0], gated, launches)
+
+    def _launch(
+        self, layer: LayerWeights, h: tuple[Tensor, Tensor], past: Tensor, moved: Tensor, cond: Tensor, gated: Tensor
+    ) -> Callable[[], Any]:
+        config, (rows, width) = self.config, gated.shape
+        reach, causal = (config.kernel - 1) * layer.dilation, config.causal
+        tiles = Tiles.of(rows, width, self.weights.dtype.itemsize, self._processors)
+        before = past[:, layer.past] if causal else layer.padding
+        stream, row = before.stride()[:2] if causal else (0, 0)  # one row, wherever a tap leaves the chunk
+        programs = triton.cdiv(rows, tiles.rows)
+        if causal:
+            programs += triton.cdiv(self.batch * reach, tiles.rows)
         return partial(
             _layer[(programs,)],
-            self._h[i % 2], self._h[1 - i % 2], past, self._moved[:, layer.past], cond, layer.gates, gated,
+            *h, before, moved[:, layer.past], cond, layer.gates, gated,
             layer.gates if layer.residual is None else layer.residual,
-            rows, self._groups, layer.dilation,
+            rows, self.groups, layer.dilation,
             stream, row, cond.stride(0), gated.stride(0),
-            C=width, TAPS=config.kernel, CAUSAL=config.causal, LAST=layer.residual is None,
-            ROWS=self._tiles.rows, COLUMNS=self._tiles.columns, DEPTH=self._tiles.depth,
-            WIDEN=INTERPRETED and self.weights.dtype == torch.bfloat16, num_warps=self._tiles.warps,
+            C=width, TAPS=config.kernel, CAUSAL=causal, LAST=layer.residual is None,
+            ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
+            WIDEN=INTERPRETED and self.weights.dtype == torch.bfloat16, num_warps=tiles.warps,
         )  # fmt: skip

@@ -1,1 +1,1 @@
-"""The networks: definitions, likelihoods, and what a network is made of."""
+"""The networks and their layers: definitions and likelihoods."""

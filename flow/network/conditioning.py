@@ -4,8 +4,8 @@ Both kinds read a window of frames around each frame and write `hop / G` groups 
 
     frames   past_frames | frame f | look_ahead_frames   ->   groups f * hop / G ... (f + 1) * hop / G - 1
 
-`pad` says what stands outside the utterance. `linears` gives the same map as matrix products on such windows,
-[n, (past + 1 + look) * M] -> [n, hop / G * C], which is what inversion runs (see inverter.py).
+`pad` says what stands outside the utterance. `linears` gives the same map as matrix products on such windows of normalised
+frames, [n, (past + 1 + look) * M] -> [n, hop / G * C], which is what inversion runs.
 """
 
 import torch
@@ -41,14 +41,12 @@ class FrameEncoder(nn.Module):
         return h.unflatten(1, (self.channels, self.groups_per_frame)).transpose(2, 3).flatten(2)
 
     def linears(self) -> list[Linear]:
-        """The same map on windows of raw frames: the normalisation is folded into the first product."""
-        weight = self.context.weight / self.mel_std
-        bias = _bias(self.context) - weight.sum((1, 2)) * self.mel_mean
+        """The same map on windows of normalised frames."""
         by_group = (self.groups_per_frame, self.channels)
         expand = self.expand.weight[:, :, 0].unflatten(0, by_group[::-1]).transpose(0, 1).flatten(0, 1)
         expand_bias = _bias(self.expand).unflatten(0, by_group[::-1]).transpose(0, 1).flatten()
         return [
-            (weight.transpose(1, 2).flatten(1), bias, True),
+            (self.context.weight.transpose(1, 2).flatten(1), _bias(self.context), True),
             (self.mix.weight[:, :, 0], _bias(self.mix), True),
             (expand, expand_bias, True),
         ]
@@ -62,6 +60,7 @@ class Upsampler(nn.Module):
 
     look_ahead_frames = 0
     pad = "constant"
+    mel_mean, mel_std = 0.0, 1.0
 
     def __init__(self, n_mels: int, hop: int, group: int, kernel: int) -> None:
         super().__init__()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glowd.flow.network.bounds import bounded
+
 
 class Mixing(nn.Module):
     """Invertible 1x1 convolution: x -> weight @ x, weight [C, C], started as a random rotation."""
@@ -32,13 +34,16 @@ class Mixing(nn.Module):
 class WN(nn.Module):
     """WaveNet-like network of a coupling: gated dilated convolutions with residual and skip (WaveGlow, section 2.1).
 
-    [B, n, S] and conditioning [B, C_cond, S] -> shift and log-scale, [B, n, S] each. Causal: it pads on the left only.
+    [B, inputs, S] and conditioning [B, C_cond, S] -> shift and log-scale of n rows, [B, n, S] each. Causal: it pads on the
+    left only.
     """
 
-    def __init__(self, n: int, channels: int, cond_channels: int, layers: int, kernel: int, causal: bool) -> None:
+    def __init__(
+        self, inputs: int, n: int, channels: int, cond_channels: int, layers: int, kernel: int, causal: bool
+    ) -> None:
         super().__init__()
         self.channels, self.kernel, self.causal = channels, kernel, causal
-        self.start, self.end = nn.Conv1d(n, channels, 1), nn.Conv1d(channels, 2 * n, 1)
+        self.start, self.end = nn.Conv1d(inputs, channels, 1), nn.Conv1d(channels, 2 * n, 1)
         self.cond = nn.Conv1d(cond_channels, 2 * channels * layers, 1)
         self.conv = nn.ModuleList(nn.Conv1d(channels, 2 * channels, kernel, dilation=2**i) for i in range(layers))
         self.res_skip = nn.ModuleList(
@@ -54,7 +59,7 @@ class WN(nn.Module):
         return (reach, 0) if self.causal else (reach // 2, reach // 2)
 
     def forward(self, x: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, n, S], [B, C_cond, S] -> shift [B, n, S], log-scale [B, n, S]."""
+        """[B, inputs, S], [B, C_cond, S] -> shift [B, n, S], log-scale [B, n, S]."""
         h, skip = self.start(x), torch.zeros(())
         last = len(self.conv) - 1
         for i, (conv, res_skip, c) in enumerate(zip(self.conv, self.res_skip, self.cond(cond).chunk(last + 1, 1))):
@@ -68,25 +73,28 @@ class WN(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Affine coupling: the first half of the rows sets shift and scale of the second half."""
+    """Affine coupling: the first half of the rows, and what the source says, set shift and scale of the second half.
 
-    def __init__(self, wn: WN) -> None:
+    `bound`: the most that a log-scale may be, either way; None: no bound.
+    """
+
+    def __init__(self, wn: WN, bound: float | None = None) -> None:
         super().__init__()
-        self.wn = wn
+        self.wn, self.bound = wn, bound
 
-    def forward(self, x: Tensor, cond: Tensor, autocast: bool = False) -> tuple[Tensor, Tensor]:
-        """[B, C, S] -> the same shape, log-determinant [B]."""
+    def forward(self, x: Tensor, cond: Tensor, source: Tensor, autocast: bool = False) -> tuple[Tensor, Tensor]:
+        """x [B, C, S], conditioning [B, C_cond, S], source [B, Q, S], Q may be 0 -> x's shape, log-determinant [B]."""
         a, b = x.chunk(2, 1)
-        shift, log_scale = self._affine(a, cond, autocast)
+        shift, log_scale = self._affine(a, cond, source, autocast)
         return torch.cat([a, b * log_scale.exp() + shift], 1), log_scale.sum((1, 2))
 
-    def inverse(self, x: Tensor, cond: Tensor, autocast: bool = False) -> Tensor:
+    def inverse(self, x: Tensor, cond: Tensor, source: Tensor, autocast: bool = False) -> Tensor:
         """[B, C, S] -> the same shape."""
         a, b = x.chunk(2, 1)
-        shift, log_scale = self._affine(a, cond, autocast)
+        shift, log_scale = self._affine(a, cond, source, autocast)
         return torch.cat([a, (b - shift) * (-log_scale).exp()], 1)
 
-    def _affine(self, a: Tensor, cond: Tensor, autocast: bool) -> tuple[Tensor, Tensor]:
+    def _affine(self, a: Tensor, cond: Tensor, source: Tensor, autocast: bool) -> tuple[Tensor, Tensor]:
         with torch.autocast(a.device.type, torch.bfloat16, enabled=autocast):
-            shift, log_scale = self.wn(a, cond)
-        return shift.float(), log_scale.float()
+            shift, log_scale = self.wn(torch.cat([a, source], 1), cond)
+        return shift.float(), bounded(log_scale.float(), self.bound)

@@ -1,9 +1,9 @@
-"""Linear prediction from mel frames: which part of the next sample its mel already tells.
+"""Linear prediction from mel frames: the part of the next sample that follows from the samples before it and the mel.
 
 A mel frame is a smoothed magnitude spectrum. Its square is a power spectrum, whose transform is an autocorrelation, whose
 normal equations (Levinson-Durbin) give an all-pole filter and its prediction error: LPCNet takes its predictor from the
 features in this way (Valin & Skoglund 2019, arXiv:1810.11846, section 2.2), LP-WaveNet puts it under a WaveNet (Hwang et
-al. 2020, arXiv:1811.11913). So a network only has to model the excitation e, which is nearly white and of unit power:
+al. 2020, arXiv:1811.11913). So the network models only the excitation e, which is nearly white and of unit power:
 
     x_t = sum_k taps_k x_(t-k) + gain * e_t        with taps and gain constant over one slice of a frame
 

@@ -1,6 +1,6 @@
-"""The kinds of network that the trainer trains and a checkpoint may hold, by the names that checkpoints give them.
+"""The kinds of network that can be trained and stored in a checkpoint, by the names that checkpoints give them.
 
-A kind is a frozen config (`to_dict`, `from_dict`, `mel`) and a module made from it that has `nll(audio, mel, autocast)`.
+A kind is a frozen config (`to_dict`, `from_dict`, `mel`) and a module made from it, with `nll(audio, mel, autocast)`.
 """
 
 from typing import Any

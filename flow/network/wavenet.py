@@ -1,9 +1,9 @@
-"""WaveNet as a vocoder (van den Oord et al. 2016, arXiv:1609.03499): the definition of the network, and nothing else.
+"""WaveNet as a vocoder (van den Oord et al. 2016, arXiv:1609.03499): the definition of the network.
 
 Every sample is drawn from a Gaussian (Ping et al. 2018, ClariNet, arXiv:1807.07281) that the network computes from all
 samples before it and from the mel. Two known changes make it train in minutes instead of days:
 
-- What it models is the excitation that linear prediction from the mel leaves over (LP-WaveNet; see linear_prediction.py).
+- It models the excitation: what remains after linear prediction from the mel (LP-WaveNet; see linear_prediction.py).
 - It steps by groups of G samples. Inside a group each sample's mean adds a linear function of the group's earlier
   excitations, so the factorisation over samples, and with it the likelihood, stays exact; G = 1 is the plain WaveNet.
 
@@ -11,11 +11,10 @@ samples before it and from the mel. Two known changes make it train in minutes i
           -> sum of skips -> ReLU, 1x1, ReLU, 1x1 -> mean, log-scale, taps inside the group
 
 Symbols: B batch, M mel bins, L mel frames, T = L * hop samples, G group size, S = T / G steps, C channels, N slices (the
-quarters, say, of a frame, over which conditioning and linear prediction are constant). Speech from it: wavenet_sampling.py.
+quarters, say, of a frame, over which conditioning and linear prediction are constant). Sampling is wavenet_sampling.py.
 """
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,52 +23,43 @@ from torch import Tensor, nn
 from glowd.flow.mel import MelFormat
 from glowd.flow.network.conditioning import FrameEncoder
 from glowd.flow.network.linear_prediction import Predictor
+from glowd.flow.options import Options, option
 
 LEAST_LOG_SCALE = -7.0
-"""Of a sample's Gaussian over the expected excitation: -61 dB; what is more certain than this is silence."""
+"""Lower limit of a sample's log-scale, over the expected excitation: -61 dB."""
 
 MOST_TEMPERATURE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class WaveNetConfig:
+class WaveNetConfig(Options):
     """The geometry of a WaveNet. Stands inside its checkpoint."""
 
-    group: int = 4
-    stacks: int = 2
-    layers: int = 8
-    """Of one stack; layer i has the dilation kernel^i, in groups."""
-    channels: int = 80
-    skip_channels: int = 128
-    kernel: int = 2
-    cond_channels: int = 96
-    slices_per_frame: int = 4
-    look_ahead_frames: int = 1
-    order: int = 24
-    """Of the linear prediction; 0 leaves it out."""
-    mel_mean: float = -5.6
-    mel_std: float = 2.1
-    temperature: float = 0.8
-    """Spread of a generated sample's noise over the Gaussian's own, where a caller does not say: below 1 it hisses less."""
+    group: int = option(4, "samples of one step", min=1)
+    stacks: int = option(2, "times that the layers are repeated", min=1)
+    layers: int = option(8, "layers of one stack; layer i has the dilation kernel^i, in groups", min=1)
+    channels: int = option(80, "channels of a layer", min=1)
+    skip_channels: int = option(128, "channels of the sum of skips", min=1)
+    kernel: int = option(2, "taps of a layer", min=2)
+    cond_channels: int = option(96, "channels of the conditioning", min=1)
+    slices_per_frame: int = option(4, "parts of a frame over which conditioning is constant", min=1)
+    look_ahead_frames: int = option(1, "frames after a frame that its conditioning depends on", min=1)
+    order: int = option(24, "order of the linear prediction; 0: none", min=0)
+    mel_mean: float = option(-5.6, "mean of the mel that the network normalises with")
+    mel_std: float = option(2.1, "standard deviation of the mel that the network normalises with", above=0)
+    temperature: float = option(
+        0.8, "noise of sampling over the Gaussian's own; below 1 there is less hiss", min=0, max=MOST_TEMPERATURE
+    )
     mel: MelFormat = field(default_factory=MelFormat)
 
-    def __post_init__(self) -> None:
-        counts = (
-            "group", "stacks", "layers", "channels", "skip_channels", "cond_channels", "slices_per_frame",
-            "look_ahead_frames",
-        )  # fmt: skip
-        for name in counts:
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("kernel", self.kernel >= 2, "at least 2")
-        self._require("order", 0 <= self.order < self.mel.n_fft // 2, f"0 to {self.mel.n_fft // 2 - 1}")
-        self._require("temperature", 0 <= self.temperature <= MOST_TEMPERATURE, f"0 to {MOST_TEMPERATURE}")
-        hop = self.mel.hop
-        self._require("slices_per_frame", hop % self.slices_per_frame == 0, f"a divisor of the hop {hop}")
-        self._require("group", self.slice_samples % self.group == 0, f"a divisor of the slice {self.slice_samples}")
-
-    def _require(self, name: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise ValueError(f"WaveNet geometry: {name} is {getattr(self, name)!r}; allowed: {allowed}")
+    def check(self) -> None:
+        """Raise OptionError where values do not fit together."""
+        hop, slices = self.mel.hop, self.slices_per_frame
+        self.require(
+            "order", self.order < self.mel.n_fft // 2, f"at most {self.mel.n_fft // 2 - 1}, half of n_fft less 1"
+        )
+        self.require("slices_per_frame", hop % slices == 0, f"a divisor of the hop, {hop}")
+        self.require("group", self.slice_samples % self.group == 0, f"a divisor of the slice, {self.slice_samples}")
 
     @property
     def slice_samples(self) -> int:
@@ -85,18 +75,6 @@ class WaveNetConfig:
     def reach_samples(self) -> int:
         """Samples before a group that its distribution depends on: the receptive field."""
         return self.group * (1 + (self.kernel - 1) * sum(self.dilations)) + self.order
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain map, as it stands in a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "WaveNetConfig":
-        """The inverse of `to_dict`; raises ValueError for an unknown key or an impossible value."""
-        known = [f.name for f in fields(cls)]
-        if unknown := table.keys() - set(known):
-            raise ValueError(f"unknown WaveNet setting {min(unknown)!r}; known: {', '.join(known)}")
-        return cls(**table | {"mel": MelFormat.from_dict(table.get("mel", {}))})
 
 
 def product(layer: nn.Conv1d, *taps: Tensor) -> Tensor:

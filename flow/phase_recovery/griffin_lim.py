@@ -1,8 +1,8 @@
-"""Griffin-Lim behind the vocoder interface: no network, the classical way back from a mel, and every voice's yardstick.
+"""Griffin-Lim as a vocoder: no network; the classical inversion of a mel, and the baseline of every voice.
 
-Rules: no torch; librosa is imported when something is first rendered. The phase is found by going back and forth between
-signal and spectrogram (Griffin & Lim 1984; with momentum, Perraudin, Balazs & Soendergaard 2013), which needs the whole
-utterance: a stream renders nothing before `end`, then everything in its first step, and hands it out after that.
+Rules: no torch; librosa is imported by the first rendering. The phase is found by iterating between signal and spectrogram
+(Griffin & Lim 1984; with momentum, Perraudin, Balazs & Soendergaard 2013), which needs the whole utterance: a stream renders
+nothing before `end`, everything in its first step, and returns it in chunks.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,17 +11,17 @@ import numpy as np
 
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.phase_recovery.mel_inversion import MelInversion
-from glowd.flow.vocoder import Stream, Vocoder
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 
 class GriffinLimStream(Stream):
-    """A stream that keeps all its frames, and, once they were rendered, the samples not yet handed out."""
+    """A stream that keeps all its frames and, once they are rendered, all samples of the utterance."""
 
     samples: Floats | None = None
 
 
-class GriffinLimVocoder(Vocoder):
-    """Mel to magnitudes as in mel_inversion.py, to samples by `iterations` rounds. The seed is the first phase."""
+class GriffinLimVocoder(Vocoder[GriffinLimStream]):
+    """Mel to magnitudes by mel_inversion.py, to samples by `iterations` rounds. The seed gives the first phase."""
 
     look_ahead_frames = 0
     history_frames = 2**31 - 1
@@ -33,28 +33,27 @@ class GriffinLimVocoder(Vocoder):
         self.format, self.name, self.iterations = format or MelFormat(), name, iterations
         self._inversion = MelInversion(self.format)
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> GriffinLimStream:
-        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a `first_frame` other than 0."""
-        if first_frame != 0:
-            raise ValueError(f"{self.name} renders whole utterances: the first frame must be 0, not {first_frame}")
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> GriffinLimStream:
+        """See Vocoder; `sigma` has no effect. Raises ValueError for an origin other than frame 0."""
+        if origin.frame != 0:
+            raise ValueError(f"{self.name}: first_frame is {origin.frame}; allowed: 0, as it renders whole utterances")
         return GriffinLimStream(seed, self.sigma, self.format.n_mels, keep_frames=None)
 
-    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+    def ready_frames(self, stream: GriffinLimStream, limit: int) -> int | None:
         """See Vocoder."""
         if not stream.ended or stream.done:
             return None
         return min(limit, stream.frames_in - stream.frames_done)
 
-    def key(self, stream: Stream, frames: int) -> Hashable:
-        """See Vocoder. One stream at a time: nothing is gained by making one wait for another's utterance."""
+    def key(self, stream: GriffinLimStream, frames: int) -> Hashable:
+        """See Vocoder. One stream at a time: a batch would only make a stream wait for others."""
         return id(stream)
 
-    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+    def step(self, streams: Sequence[GriffinLimStream], frames: int) -> list[Floats]:
         """See Vocoder."""
         return [self._next(stream, frames) for stream in streams]
 
-    def _next(self, stream: Stream, frames: int) -> Floats:
-        assert isinstance(stream, GriffinLimStream)
+    def _next(self, stream: GriffinLimStream, frames: int) -> Floats:
         if stream.samples is None:
             stream.samples = self.invert(stream.frames(0, stream.frames_in), stream.seed)
         begin = stream.frames_done * self.hop

@@ -1,4 +1,4 @@
-"""From mel bands back to linear magnitudes: what every phase-recovery engine needs first.
+"""From mel bands back to linear magnitudes: the first step of every phase recovery.
 
 Rules: numpy and scipy, no torch, no phase. A frame's result depends on that frame alone, to the last bit, so that a
 stream may be cut anywhere and batched with any other.

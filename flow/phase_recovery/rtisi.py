@@ -1,9 +1,9 @@
-"""Live Griffin-Lim behind the vocoder interface: clear speech, frame by frame, from no network at all.
+"""RTISI-LA as a vocoder: Griffin-Lim frame by frame, for clear speech in real time without a network.
 
-Rules: numpy and scipy, no torch. A frame's phase is settled while the next ones arrive, and then never touched again:
-real-time iterative spectrogram inversion with look-ahead, RTISI-LA (Zhu, Beauregard & Wyse 2007, "Real-Time Signal
-Estimation From Modified Short-Time Fourier Transform Magnitude Spectra", IEEE TASLP 15(5)). What a stream says is a
-function of its frames and its seed alone, to the last bit: neither chunks nor other streams in a call change it.
+Rules: numpy and scipy, no torch. A frame's phase is settled while the next ones arrive, and does not change after that:
+real-time iterative spectrogram inversion with look-ahead (Zhu, Beauregard & Wyse 2007, "Real-Time Signal Estimation From
+Modified Short-Time Fourier Transform Magnitude Spectra", IEEE TASLP 15(5)). The samples of a stream are a function of its
+frames and its seed alone, to the last bit: neither chunks nor other streams in a call change them.
 """
 
 from collections.abc import Hashable, Sequence
@@ -13,7 +13,7 @@ import scipy.fft
 
 from glowd.flow.mel import Floats, MelFormat, hann_window
 from glowd.flow.phase_recovery.mel_inversion import MelInversion
-from glowd.flow.vocoder import Stream, Vocoder
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 TINY = np.float32(1e-20)
 MIN_WEIGHT = np.float32(1e-3)
@@ -21,21 +21,21 @@ MIN_WEIGHT = np.float32(1e-3)
 
 
 class RtisiStream(Stream):
-    """A stream, and what its next frame is joined to. Arrays are replaced, never written into.
+    """A stream, and the frames that its next frame overlaps. Arrays are replaced, never written into.
 
     With S = hop, Q = n_fft / hop and K = 1 + look-ahead:
     """
 
     settled: Floats
-    """[Q - 1, S]: the part of the settled frames that is still to be added to."""
+    """[Q - 1, S]: sum of the settled frames, where later frames still overlap it."""
     tentative: Floats
-    """[K, n_fft]: windowed samples of the frames whose phase is still moving, oldest first; the last is about to enter."""
+    """[K, n_fft]: windowed samples of the frames whose phase still changes, oldest first; the last enters next."""
     magnitudes: Floats
     """[K, n_fft / 2 + 1]: those of the last K frames that entered."""
 
 
-class RtisiVocoder(Vocoder):
-    """RTISI-LA. One tick takes in one frame, moves the phases of the newest K, and settles the oldest of them:
+class RtisiVocoder(Vocoder[RtisiStream]):
+    """RTISI-LA. One tick takes in one frame, improves the phases of the newest K, and settles the oldest of them:
 
         settled frames     ... [ f-1 ]
         tentative                  [  f  ]              <- settled at the end of this tick
@@ -51,14 +51,14 @@ class RtisiVocoder(Vocoder):
     """
 
     latency_samples = 0
-    # The phase of a frame rests on all frames before it, so only a stream that begins anew goes on exactly.
+    # The phase of a frame depends on all frames before it, so only a stream from its beginning is exact.
     history_frames = 2**31 - 1
     sigma = 0.0
 
     def __init__(
         self, format: MelFormat | None = None, name: str = "rtisi", look_ahead_frames: int = 2, iterations: int = 16
     ) -> None:
-        """`look_ahead_frames` beyond those over a sample; `iterations` per frame. Raises ValueError for what cannot be."""
+        """`look_ahead_frames` beyond those that overlap a sample; `iterations` per frame. Raises ValueError."""
         self.format, self.name, self.iterations = format or MelFormat(), name, iterations
         if look_ahead_frames < 0 or iterations < 1:
             raise ValueError(
@@ -77,10 +77,12 @@ class RtisiVocoder(Vocoder):
         self._blocks = np.arange(self._tentative_frames)[:, None] + np.arange(self.overlap)
         self._inversion = MelInversion(self.format)
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> RtisiStream:
-        """See Vocoder. There is no noise whose `sigma` could be set. Raises ValueError for a `first_frame` other than 0."""
-        if first_frame != 0:
-            raise ValueError(f"{self.name} goes on from a whole past: the first frame must be 0, not {first_frame}")
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> RtisiStream:
+        """See Vocoder; `sigma` has no effect. Raises ValueError for an origin other than frame 0."""
+        if origin.frame != 0:
+            raise ValueError(
+                f"{self.name}: first_frame is {origin.frame}; allowed: 0, as a frame depends on all before it"
+            )
         stream = RtisiStream(seed, self.sigma, self.format.n_mels)
         stream.tentative = np.zeros((self._tentative_frames, self.format.n_fft), np.float32)
         # The first frame has no past to take its phase from: it enters as noise, of which only the phase is kept.
@@ -90,24 +92,23 @@ class RtisiVocoder(Vocoder):
         stream.magnitudes = np.zeros((self._tentative_frames, self.format.n_fft // 2 + 1), np.float32)
         return stream
 
-    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+    def ready_frames(self, stream: RtisiStream, limit: int) -> int | None:
         """See Vocoder."""
         held_back = 0 if stream.ended else self.look_ahead_frames
         ready = min(limit, stream.frames_in - held_back - stream.frames_done)
         return ready if ready > 0 else None
 
-    def key(self, stream: Stream, frames: int) -> Hashable:
+    def key(self, stream: RtisiStream, frames: int) -> Hashable:
         """See Vocoder. A first step takes the look-ahead in as well."""
         return frames, stream.frames_done == 0
 
-    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+    def step(self, streams: Sequence[RtisiStream], frames: int) -> list[Floats]:
         """See Vocoder."""
-        batch = [stream for stream in streams if isinstance(stream, RtisiStream)]
-        taken_in = 0 if batch[0].frames_done == 0 else self.look_ahead_frames
-        coming = self._coming(batch, taken_in, frames + self.look_ahead_frames)
-        settled, tentative, magnitudes = (
-            np.stack([getattr(stream, name) for stream in batch]) for name in ("settled", "tentative", "magnitudes")
-        )
+        taken_in = 0 if streams[0].frames_done == 0 else self.look_ahead_frames
+        coming = self._coming(streams, taken_in, frames + self.look_ahead_frames)
+        settled = np.stack([stream.settled for stream in streams])
+        tentative = np.stack([stream.tentative for stream in streams])
+        magnitudes = np.stack([stream.magnitudes for stream in streams])
         blocks = []
         for tick in range(coming.shape[1]):
             magnitudes = np.concatenate([magnitudes[:, 1:], coming[:, tick, None]], axis=1)
@@ -116,9 +117,9 @@ class RtisiVocoder(Vocoder):
             blocks.append(total[:, 0])
             settled = total[:, 1:]
             tentative = np.concatenate([tentative[:, 1:], np.zeros_like(tentative[:, :1])], axis=1)
-        for row, stream in enumerate(batch):
+        for row, stream in enumerate(streams):
             stream.settled, stream.tentative, stream.magnitudes = settled[row], tentative[row], magnitudes[row]
-        return [self._take(stream, row) for stream, row in zip(batch, np.stack(blocks[-frames:], axis=1))]
+        return [self._take(stream, row) for stream, row in zip(streams, np.stack(blocks[-frames:], axis=1))]
 
     def _coming(self, streams: Sequence[RtisiStream], begin: int, end: int) -> Floats:
         """Magnitudes [B, end - begin, F] of frames that far after those rendered; a stream's last frame is repeated."""

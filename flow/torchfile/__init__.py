@@ -1,1 +1,1 @@
-"""PyTorch files, read without torch and without running anything in them."""
+"""PyTorch files, read without torch and without running any code in them."""

@@ -1,14 +1,14 @@
 """PyTorch files (.pt, .pth, .bin) read without PyTorch, and without running anything in them.
 
-Rules: numpy and standard library only; clients use this too. Tensors come back as read-only numpy arrays (bfloat16 as
-float32), plain containers as themselves, modules and other objects as `Opaque`; inertpickle states which calls are
-answered, recorded and refused. Storages are memory-mapped: a file costs its pickle until an array is used.
+Rules: numpy and standard library only; clients use this too. Tensors become read-only numpy arrays (bfloat16 float32), plain
+containers stay what they are, modules and other objects become `Opaque`; safe_pickle.py has the rules for calls. Storages are
+memory-mapped: only the pickle is read before an array is used.
 
     zip (PyTorch 1.6 on)    NAME/data.pkl, NAME/data/KEY, NAME/byteorder; every record stored uncompressed
     legacy (before 1.6)     pickles: magic, protocol, system, object, storage keys; then per key: count, raw elements
 
-Sizes in a file are believed only once they fit into the file: records may not be compressed, and no tensor may have
-more elements than its storage. So no array is larger than the file (twice its size for bfloat16).
+Sizes are checked against the file before they are used: records may not be compressed, and no tensor may have more elements
+than its storage. So no array is larger than the file (twice its size for bfloat16).
 """
 
 import mmap
@@ -32,8 +32,8 @@ MAX_PICKLE_BYTES = 16 * 1024 * 1024
 def read_pt(path: str | Path) -> Any:
     """The object that `torch.save` wrote to `path`: dicts, lists, numbers, numpy arrays, `Opaque` objects.
 
-    Raises OSError if the file cannot be read, UnsafeCheckpoint if it wants code to be run, CheckpointFileError if it is
-    damaged, cut off or not a PyTorch file. Every text names the file.
+    Raises OSError if the file cannot be read, UnsafeCheckpoint if it asks for code to be run, CheckpointFileError if it is
+    damaged, truncated or not a PyTorch file. Every text names the file.
     """
     try:
         with Path(path).open("rb") as file:
@@ -56,9 +56,9 @@ def _read(file: BinaryIO) -> Any:
 
 def _other_kind(head: bytes) -> str:
     if head[257:262] == b"ustar":
-        return "a tar file of PyTorch 0.1 is not read; load it with PyTorch and write it again with torch.save"
+        return "a tar file of PyTorch 0.1 is not supported; load it with PyTorch and write it again with torch.save"
     if head[8:9] == b"{":
-        return "this looks like a safetensors file, which is not one that torch.save wrote"
+        return "this looks like a safetensors file; expected a file that torch.save wrote"
     return "not a PyTorch file; expected one that torch.save wrote (zip, or the format before PyTorch 1.6)"
 
 
@@ -70,19 +70,21 @@ def _read_zip(file: BinaryIO, memory: mmap.mmap) -> Any:
         with zipfile.ZipFile(file) as archive:
             infos = {info.filename: info for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        raise CheckpointFileError(f"a damaged or cut-off zip file: {error}") from error
+        raise CheckpointFileError(f"a damaged or truncated zip file: {error}") from error
     records = _ZipRecords(memory, infos, _prefix(infos))
     order = bytes(records["byteorder"]) if "byteorder" in records else b"little"
     pickle = records["data.pkl"]
     if len(pickle) > MAX_PICKLE_BYTES:
-        raise CheckpointFileError(f"record data.pkl has {len(pickle)} bytes; at most {MAX_PICKLE_BYTES} are read")
+        raise CheckpointFileError(f"record data.pkl has {len(pickle)} bytes; allowed: at most {MAX_PICKLE_BYTES}")
     storages = Storages(lambda key: records[f"data/{key}"], order == b"big")
     return load(BytesIO(pickle), known_calls(storages.tensor), lambda pid: _zip_storage(pid, storages))
 
 
 def _prefix(infos: dict[str, zipfile.ZipInfo]) -> str:
     if any(name.endswith("/constants.pkl") for name in infos):
-        raise CheckpointFileError("a TorchScript program is not read; write the model's state_dict with torch.save")
+        raise CheckpointFileError(
+            "a TorchScript program is not supported; write the model's state_dict with torch.save"
+        )
     pickles = [name for name in infos if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointFileError(f"not a PyTorch zip file: it has {len(pickles)} records NAME/data.pkl, expected 1")
@@ -90,7 +92,7 @@ def _prefix(infos: dict[str, zipfile.ZipInfo]) -> str:
 
 
 class _ZipRecords:
-    """Records of the archive by name, as views of the mapped file. Taking one checks its checksum."""
+    """Records of the archive by name, as views of the mapped file. Access verifies the checksum."""
 
     def __init__(self, memory: mmap.mmap, infos: dict[str, zipfile.ZipInfo], prefix: str) -> None:
         self._memory, self._infos, self._prefix = memory, infos, prefix
@@ -117,7 +119,7 @@ class _ZipRecords:
         name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
         start = info.header_offset + 30 + name_bytes + extra_bytes
         if start + info.file_size > len(self._memory):
-            raise CheckpointFileError(f"record {name} ends beyond the file: cut off, or its size is false")
+            raise CheckpointFileError(f"record {name} ends beyond the file: truncated, or its size is false")
         return memoryview(self._memory)[start : start + info.file_size]
 
 
@@ -132,7 +134,7 @@ def _zip_storage(pid: Any, storages: Storages) -> Array:
 
 
 def _read_legacy(memory: mmap.mmap) -> Any:
-    """The object comes before the storages it views: it is read once to learn of them, and again to use them."""
+    """The object comes before its storages: it is read once to find them, and a second time to use them."""
     stream = BytesIO(memory[:MAX_PICKLE_BYTES])
     magic, protocol, system = (load(stream, {}, _no_reference) for _ in range(3))
     if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(system, dict):
@@ -151,7 +153,7 @@ def _no_reference(_: Any) -> Any:
 
 
 def _nothing(*_: Any) -> None:
-    """Stands for tensors while only the storages are being learnt."""
+    """In place of tensors while only the storages are looked for."""
 
 
 def _promised_storage(pid: Any, item_bytes: dict[str, int]) -> GlobalName | None:
@@ -160,22 +162,22 @@ def _promised_storage(pid: Any, item_bytes: dict[str, int]) -> GlobalName | None
             item_bytes.setdefault(key, storage_dtype(kind).itemsize)
             return None
         case ("module", GlobalName() as module_class, _, _):
-            # A module's class, with its source file and text, which are not looked at.
+            # A module's class, with its source file and text, which are not used.
             return module_class
     raise CheckpointFileError("malformed storage reference; expected ('storage', type, key, location, count, view)")
 
 
 def _legacy_views(rest: memoryview, keys: Any, item_bytes: dict[str, int]) -> dict[str, memoryview]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != item_bytes.keys():
-        raise CheckpointFileError("malformed file: its storages are not those that its object refers to")
+        raise CheckpointFileError("malformed file: its storages differ from those that its object refers to")
     views = dict[str, memoryview]()
     for key in keys:
         if len(rest) < 8:
-            raise CheckpointFileError(f"cut off before storage {key!r}")
+            raise CheckpointFileError(f"truncated before storage {key!r}")
         count = struct.unpack("<q", rest[:8])[0]
         end = 8 + count * item_bytes[key]
         if not 8 <= end <= len(rest):
-            raise CheckpointFileError(f"cut off inside storage {key!r} of {count} elements, or its size is false")
+            raise CheckpointFileError(f"truncated inside storage {key!r} of {count} elements, or its size is false")
         views[key], rest = rest[8:end], rest[end:]
     return views
 

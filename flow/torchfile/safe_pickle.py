@@ -1,16 +1,16 @@
-"""A pickle reader that runs nothing: every opcode is interpreted here, and no name in a pickle is ever imported.
+"""A pickle reader that runs no code of the pickle: every opcode is interpreted here, and no name in it is imported.
 
-Rules: standard library only. What a pickle names (`GLOBAL`) is a `GlobalName`, two strings. What happens when it is
-called (REDUCE, NEWOBJ, INST, OBJ) is decided by this list, first match wins:
+Rules: standard library only. A name in a pickle (`GLOBAL`) becomes a `GlobalName`, two strings. A call of it (REDUCE, NEWOBJ,
+INST, OBJ) follows the first rule that applies:
 
-1. A name in the reader's `known` table is answered by that function of ours, which builds plain data.
-2. A name in one of `REFUSED_MODULES` is refused with `UnsafeCheckpoint`, already when it is mentioned.
-3. A name that looks like a class (`Conv1d`, `WeightNorm`, `Outer.Inner`) makes an `Opaque`: it records module, name,
+1. A name in the reader's `known` table: the function in that table, which is ours, builds plain data.
+2. A name in one of `REFUSED_MODULES`: `UnsafeCheckpoint`, as soon as the name occurs.
+3. A name that looks like a class (`Conv1d`, `WeightNorm`, `Outer.Inner`): an `Opaque`, which records module, name,
    arguments, items and state (BUILD), and does nothing with them.
-4. Anything else is a plain function that would have had to run to give a value: `UnsafeCheckpoint` names it.
+4. Any other name is a function that would have to run to give a value: `UnsafeCheckpoint` names it.
 
-The refusals are for the user, who should know that the file meant to run something. Safety does not rest on them: it
-rests on this file having no way to import, look up an attribute of, or call, anything but the functions in `known`.
+The refusals inform the user that the file asks for code to be run. Safety does not depend on them: this file cannot import
+anything, look up attributes, or call any function that is not in `known`.
 """
 
 import pickletools
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 MAX_DEPTH = 200
 MAX_KEY_DEPTH = 4
 MAX_COPIED_ITEMS = 2**24
-"""What all calls of `known` functions together may be given in text and items: one big list can be given many times."""
+"""Limit of text and items passed to all calls of `known` functions together: one big list can be passed many times."""
 
 REFUSED_MODULES = frozenset([
     "__builtin__", "builtins", "os", "posix", "nt", "ntpath", "posixpath", "sys", "subprocess", "commands", "popen2",
@@ -38,16 +38,16 @@ _CLASS_NAME = re.compile(r"(?:[A-Za-z_]\w*\.)*_*[A-Z]\w*", re.ASCII)
 
 
 class CheckpointFileError(ValueError):
-    """The file is not a checkpoint that can be read: damaged, cut off, or of another format."""
+    """The file is not a readable checkpoint: damaged, truncated, or of another format."""
 
 
 class UnsafeCheckpoint(CheckpointFileError):
-    """The file asks for code to be run. Nothing was."""
+    """The file asks for code to be run. Nothing was run."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalName:
-    """A class or function that a pickle names; two strings, nothing is behind them."""
+    """A class or function that a pickle names: two strings, never imported."""
 
     module: str
     name: str
@@ -58,7 +58,7 @@ class GlobalName:
 
 @dataclass(slots=True, eq=False)
 class Opaque:
-    """What is left of an instance of `module.name`: the arguments, state and items it was pickled with."""
+    """A record of an instance of `module.name`: the arguments, state and items it was pickled with."""
 
     module: str
     name: str
@@ -72,10 +72,10 @@ Persistent = Callable[[Any], Any]
 
 
 def load(stream: BinaryIO, known: Known, persistent: Persistent) -> Any:
-    """Read one pickle from `stream`, which is left behind its STOP.
+    """Read one pickle from `stream`, which is left after its STOP.
 
-    `known` maps (module, name) to the function that answers a call of it; `persistent` answers persistent ids.
-    Raises UnsafeCheckpoint (see the rules above), CheckpointFileError for what is malformed, cut off or too deep.
+    `known` maps (module, name) to the function to call for it; `persistent` resolves persistent ids. Raises
+    UnsafeCheckpoint (see the rules above), CheckpointFileError for a pickle that is malformed, truncated or too deep.
     """
     machine = _Machine(known, persistent)
     position = 0
@@ -102,7 +102,7 @@ def _checked_depth(root: Any) -> Any:
                 level.append(child)
         if not level:
             return root
-    raise CheckpointFileError(f"objects are nested more than {MAX_DEPTH} deep; no checkpoint is")
+    raise CheckpointFileError(f"objects are nested too deep; allowed: at most {MAX_DEPTH} levels")
 
 
 def _children(parent: Any) -> list[Any]:
@@ -116,7 +116,7 @@ def _children(parent: Any) -> list[Any]:
 
 
 def _checked_key(key: Any, depth: int = 0) -> Any:
-    """Keys are hashed, so they are held to plain values: hashing a deep tuple would exhaust the C stack."""
+    """Keys are hashed, so only plain values are allowed: hashing a deep tuple would exhaust the C stack."""
     if isinstance(key, tuple) and depth < MAX_KEY_DEPTH:
         for item in key:
             _checked_key(item, depth + 1)
@@ -149,7 +149,7 @@ class _Machine:
         elif opcode in _ACTIONS:
             _ACTIONS[opcode](self, argument)
         elif opcode not in _IGNORED:
-            raise CheckpointFileError(f"pickle opcode {opcode} does not occur in PyTorch files and is not read")
+            raise CheckpointFileError(f"pickle opcode {opcode} does not occur in PyTorch files and is not supported")
 
     # Stack and memo.
 
@@ -261,8 +261,8 @@ class _Machine:
     def _checked_name(self, module: str, name: str) -> GlobalName:
         if (module, name) not in self._known and module.partition(".")[0] in REFUSED_MODULES:
             raise UnsafeCheckpoint(
-                f"the file refers to {module}.{name}, which has no place in a checkpoint; do not load it with anything "
-                "else. Nothing was run"
+                f"the file refers to {module}.{name}, which no checkpoint needs; do not load it with another program. "
+                "Nothing was run"
             )
         return GlobalName(module, name)
 
@@ -272,7 +272,7 @@ class _Machine:
         if known := self._known.get((function.module, function.name)):
             self._copied_items += sum(len(arg) for arg in args if isinstance(arg, str | bytes | list | tuple))
             if self._copied_items > MAX_COPIED_ITEMS:
-                raise CheckpointFileError(f"its calls copy more than {MAX_COPIED_ITEMS} items; no checkpoint does")
+                raise CheckpointFileError(f"its calls copy too many items; allowed: at most {MAX_COPIED_ITEMS}")
             return known(*args)
         if not _CLASS_NAME.fullmatch(function.name):
             raise UnsafeCheckpoint(

@@ -1,7 +1,7 @@
-"""What PyTorch's own reconstruction functions build, in numpy: storages, tensors, and the table that answers calls.
+"""PyTorch's reconstruction functions in numpy: storages, tensors, and the table of known calls.
 
-Rules: numpy and standard library only; nothing here reads a file. Every size, stride and offset comes from a file and
-is checked against the storage before an array is made. Arrays are read-only views; only bfloat16 is copied, to float32.
+Rules: numpy and standard library only; nothing here reads a file. Every size, stride and offset comes from a file and is
+checked against the storage before an array is made. Arrays are read-only views; only bfloat16 is copied, to float32.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 Dtype = np.dtype[Any]
 
 BFLOAT16 = np.dtype("V2")
-"""Two opaque bytes: numpy has no bfloat16, and the name of this one must not be taken for another type's."""
+"""Two opaque bytes, because numpy has no bfloat16."""
 
 _DTYPES: dict[str, Dtype] = {
     "float32": np.dtype("<f4"),
@@ -65,7 +65,7 @@ class Storages:
             self._arrays[key, kind.name] = self._decode(self._fetch(key), dtype)
         array = self._arrays[key, kind.name]
         if not 0 <= count <= len(array):
-            raise CheckpointFileError(f"storage {key!r} has {len(array)} elements of {kind}, {count} were promised")
+            raise CheckpointFileError(f"storage {key!r} has {len(array)} elements of {kind}; the file claims {count}")
         return array[:count]
 
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Array:
@@ -86,16 +86,16 @@ class Storages:
 def storage_dtype(kind: GlobalName) -> Dtype:
     """The element type of a storage class such as torch.FloatStorage. Raises CheckpointFileError for an unknown one."""
     if kind.module.partition(".")[0] != "torch" or kind.name not in _STORAGES:
-        raise CheckpointFileError(f"storage of type {kind} is not read; known: {', '.join(_STORAGES)}")
+        raise CheckpointFileError(f"storage of type {kind} is not supported; known: {', '.join(_STORAGES)}")
     return _DTYPES[_STORAGES[kind.name]]
 
 
 def known_calls(tensor: Callable[..., Any]) -> Known:
-    """The calls that are answered, by (module, name). `tensor` answers those that make a tensor."""
+    """The known calls by (module, name). `tensor` is called for those that make a tensor."""
     rebuild: dict[tuple[str, str], Callable[..., Any]] = {
         ("torch._utils", "_rebuild_tensor"): tensor,
         ("torch._utils", "_rebuild_tensor_v2"): tensor,
-        ("torch._utils", "_rebuild_tensor_v3"): _unread_tensor,
+        ("torch._utils", "_rebuild_tensor_v3"): _unsupported_tensor,
         ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
         ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
     }
@@ -106,8 +106,8 @@ def known_calls(tensor: Callable[..., Any]) -> Known:
     return rebuild | _PLAIN | {("torch._tensor", "_rebuild_from_type_v2"): rebuild_subclass}
 
 
-def _unread_tensor(*_: Any) -> None:
-    raise CheckpointFileError(f"a tensor of a type that is not read; known: {', '.join(_DTYPES)}")
+def _unsupported_tensor(*_: Any) -> None:
+    raise CheckpointFileError(f"a tensor of a type that is not supported; known: {', '.join(_DTYPES)}")
 
 
 def _view(storage: Array, offset: Any, size: tuple[Any, ...], stride: tuple[Any, ...]) -> Array:
@@ -134,13 +134,13 @@ def _number(dtype: Any, raw: Any = b"") -> Any:
         case Opaque("numpy", "dtype", (str() as code, *_), state) if code in _SCALARS and isinstance(raw, bytes):
             big_endian = isinstance(state, tuple) and state[1:2] == (">",)
             return np.frombuffer(raw, _SCALARS[code].newbyteorder(">" if big_endian else "<"))[0].item()
-    raise CheckpointFileError(f"a numpy scalar of another type than {', '.join(_SCALARS)}")
+    raise CheckpointFileError(f"a numpy scalar of an unsupported type; known: {', '.join(_SCALARS)}")
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:
     """Bytes, as pickles before protocol 3 write them."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise CheckpointFileError("malformed pickle: bytes that are not written as latin1")
+        raise CheckpointFileError("malformed pickle: bytes that are not encoded as latin1")
     return text.encode("latin1")
 
 
@@ -158,7 +158,7 @@ def _device(kind: Any, index: Any = 0) -> str:
 
 
 def _mapping(pairs: Any = ()) -> "OrderedDict[Any, Any]":
-    """An OrderedDict; Python 2 gives its pairs as lists, and keys are held to text and numbers."""
+    """An OrderedDict. Python 2 gives its pairs as lists. Keys may be text and numbers only."""
     entries = OrderedDict[Any, Any]()
     for key, value in pairs:
         if not isinstance(key, str | int | float):

@@ -1,1 +1,1 @@
-"""Training: recordings, losses, optimisers, and runs that survive interruption."""
+"""Training: recordings, losses, optimisers, and runs that can be interrupted and resumed."""

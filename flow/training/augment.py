@@ -1,13 +1,13 @@
-"""Recordings as other microphones, rooms and codecs would have made them: random level, tilt and band limit.
+"""Colouring: recordings as other microphones, rooms and codecs would have given them.
 
-A voice that has heard one studio only takes every other spectrum for something it has never seen, and its scales, which
-are exponentials, run away: mels of other speakers' recordings then give noise far beyond full scale. A segment is
+A voice that was trained on one studio alone extrapolates on every other spectrum. Its scales are exponentials, so mels of
+other recordings then give noise far beyond full scale. A coloured segment has another
 
     level   LEVEL_DB, but never beyond full scale
     tilt    TILT_DB per octave around PIVOT_HZ
-    cut     above a frequency from CUT_HZ, steeply, as lossy codecs do: half of the changed segments
+    cut     above a frequency from CUT_HZ, steeply, as of lossy codecs: in half of the coloured segments
 
-and put back on the grid of 16 bits. Rules: tensors in, tensors out; chance comes from a generator whose state can be saved.
+and is rounded to 16 bits again. Rules: tensors in, tensors out; random numbers come from a generator whose state can be saved.
 """
 
 import torch
@@ -20,17 +20,17 @@ TILT_DB = (-4.0, 4.0)
 PIVOT_HZ = 1000.0
 CUT_HZ = (2500.0, 11025.0)
 STEEP_DB = 90.0
-"""How far the cut goes down."""
+"""Attenuation above the cut."""
 FULL_SCALE = 32768
 
 
 def draw(count: int, generator: torch.Generator) -> Tensor:
-    """What decides about `count` segments: [count, 5] uniform in [0, 1): whether, level, tilt, whether to cut, where."""
+    """Random numbers for `count` segments: [count, 5] uniform in [0, 1): whether, level, tilt, whether to cut, where."""
     return torch.rand(count, 5, generator=generator)
 
 
 def coloured(audio: Tensor, chances: Tensor, share: float, format: MelFormat) -> Tensor:
-    """Audio [B, T] on the 16-bit grid in [-1, 1) -> the same shape and grid; about `share` of the segments are changed.
+    """Audio [B, T] on the 16-bit grid in [-1, 1) -> the same shape and grid; about `share` of the segments are coloured.
 
     `chances`: of `draw`, one row for each segment.
     """

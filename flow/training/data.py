@@ -1,8 +1,8 @@
 """Recordings as training data: the clips of a folder as one waveform and one mel, and aligned segments of them.
 
-Rules: knows files, sample rates and mel formats; knows no network. A clip that cannot be used is never fatal and never
-silent: `Clips.skipped` names it with the reason. Samples are kept as int16, because that is what a recording holds and
-because likelihood needs that grid (`Segments` adds the noise of dequantisation); the mel is that of these samples.
+Rules: no network here. A clip that cannot be used does not end a run: `Clips.skipped` names it with the reason. Samples are
+kept as int16, because a recording holds 16 bits and likelihood needs that grid (`Segments` adds the noise of
+dequantisation); the mel is that of these samples.
 
     audio   | clip 0: L0 * hop samples | clip 1: L1 * hop samples | ...
     mel     | clip 0: L0 frames        | clip 1: L1 frames        | ...
@@ -12,7 +12,7 @@ because likelihood needs that grid (`Segments` adds the noise of dequantisation)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,80 +20,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glowd.flow.mel import Floats, MelFormat, log_mel
+from glowd.flow.recordings import RecordingError, find_recordings, read_speech
 from glowd.flow.training import augment
 from glowd.flow.training.torch_mel import log_mel as log_mel_of
 
-SUFFIXES = (".flac", ".wav")
 FULL_SCALE = 32768
-METADATA, WAVS = "metadata.csv", "wavs"
-"""LJ Speech's own layout: lines `ID|text|...`, whose recordings are wavs/ID.wav."""
 READERS = 4
 ALL = slice(None)
 SILENCE_DB = 40.0
-"""Below the loudest moment of a clip by this much is silence, where silence is trimmed."""
+"""What is softer than the loudest moment of a clip by more than this is silence, where silence is trimmed."""
 SPARE_FRAMES = 4
-"""A clip must be longer than a segment by this much, so that there is something to choose."""
+"""A clip must be longer than a segment by this much, so that segments can begin at several frames."""
 
 
-class DataError(ValueError):
-    """A clip or a folder that cannot be trained on. The text names it and says what is allowed."""
+class Batch(NamedTuple):
+    """Aligned segments."""
 
-
-def read_audio(path: Path, rate_hz: int) -> Floats:
-    """A recording as mono samples [T] in [-1, 1] at `rate_hz`. Raises DataError if it cannot be read or is not sound."""
-    import soundfile
-    import soxr
-
-    try:
-        samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"{path} is not a readable recording: {error}") from error
-    mono: Floats = samples.mean(1)
-    if not np.isfinite(mono).all():
-        raise DataError(f"{path} holds NaN or infinite samples")
-    if len(mono) and (peak := float(np.abs(mono).max())) > 1:
-        raise DataError(f"{path} peaks at {peak:.3g}; allowed: at most 1")
-    if file_rate_hz != rate_hz:
-        mono = soxr.resample(mono, file_rate_hz, rate_hz, quality="VHQ")
-    return mono
-
-
-def write_audio(path: Path, samples: Floats, rate_hz: int) -> None:
-    """Samples [T] to a .wav or .flac of 16 bits; what is beyond full scale is clipped. Raises DataError if it cannot be."""
-    import soundfile
-
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path} has no known kind of sound file; allowed: {', '.join(SUFFIXES)}")
-    try:
-        soundfile.write(path, samples.clip(-1, 1), rate_hz, subtype="PCM_16")
-    except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"cannot write {path}: {error}") from error
-
-
-def find_recordings(folder: Path) -> list[Path]:
-    """Every .flac and .wav below a folder, sorted; in LJ Speech's own layout those that its metadata lists, in its order.
-
-    Raises DataError if there are none.
-    """
-    if not folder.is_dir():
-        raise DataError(f"data folder {folder} does not exist; give a folder with {' or '.join(SUFFIXES)} files")
-    if (folder / METADATA).is_file() and (folder / WAVS).is_dir():
-        return _listed(folder)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise DataError(f"data folder {folder} holds no recordings; expected {' or '.join(SUFFIXES)} files in it")
-    return found
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        lines = (folder / METADATA).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{folder / METADATA} cannot be read: {error}") from error
-    names = [line.split("|")[0].strip() for line in lines if line.strip()]
-    if not names:
-        raise DataError(f"{folder / METADATA} lists no recordings; expected lines such as LJ001-0001|text|text")
-    return [folder / WAVS / f"{name}.wav" for name in names]
+    audio: Tensor
+    """[B, T] float32."""
+    mel: Tensor
+    """[B, M, T / hop]."""
 
 
 def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
@@ -113,13 +59,13 @@ class _Clip:
 
 
 def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s: float) -> _Clip:
-    wave = read_audio(path, format.rate_hz)
+    wave = read_speech(path, format.rate_hz)
     if max_silence_s:
         wave = trim_silence(wave, format.rate_hz, max_silence_s)
     frames = len(wave) // format.hop
     needed_s = (segment_frames + SPARE_FRAMES) * format.hop / format.rate_hz
     if len(wave) <= (segment_frames + SPARE_FRAMES) * format.hop:
-        raise DataError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
+        raise RecordingError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
     grid = np.rint(wave[: frames * format.hop] * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
     return _Clip(path.stem, grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
 
@@ -157,30 +103,30 @@ class Clips:
         audio = self.audio[begin * hop : (begin + length) * hop]
         return audio.float() / FULL_SCALE, self.mel[:, begin : begin + length]
 
-    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> tuple[Tensor, Tensor]:
-        """Random aligned segments: audio [count, n * hop] float32, mel [count, M, n]. `generator` is one of the CPU.
+    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> Batch:
+        """`count` random segments, of which a process that trains together with others takes its `share`.
 
-        Of these, a process that trains together with others takes its `share`.
+        `generator` is one of the CPU.
         """
         pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)[share]].to(self.audio.device)
         frame = pick[:, None] + torch.arange(self.segment_frames, device=pick.device)
         sample = pick[:, None] * self.format.hop + torch.arange(
             self.segment_frames * self.format.hop, device=pick.device
         )
-        return self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1)
+        return Batch(self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1))
 
 
 def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silence_s: float = 0.0) -> Clips:
     """Read a folder; if `max_silence_s` is not 0, silence at both ends of each clip is cut to that length.
 
-    Raises DataError if there is no folder, no recording in it, or none of use (the text says why).
+    Raises RecordingError if there is no folder, no recording in it, or none of use (the text says why).
     """
     paths, frames = find_recordings(folder), segment_samples // format.hop
 
     def read(path: Path) -> _Clip | str:
         try:
             return _read_clip(path, format, frames, max_silence_s)
-        except DataError as error:
+        except RecordingError as error:
             return str(error)
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -188,14 +134,15 @@ def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silenc
     clips = [result for result in results if isinstance(result, _Clip)]
     skipped = [result for result in results if isinstance(result, str)]
     if not clips:
-        raise DataError(f"data folder {folder} holds no usable recording: {skipped[0]} ({len(skipped)} files)")
+        raise RecordingError(f"data folder {folder} holds no usable recording: {skipped[0]} ({len(skipped)} files)")
     return Clips(folder, clips, skipped, format, frames)
 
 
 class Segments:
-    """The endless batches of a training run. Which ones come next is explicit state, so a run can be resumed exactly.
+    """The endless batches of a training run. Which ones come next is explicit state, so a run resumes exactly.
 
-    A process that trains together with others gets its `share` of each batch; the state is that of whole batches.
+    A process that trains together with others gets its `share` of each batch; the state is that of whole batches. `colour`
+    is the share of the segments that is coloured.
     """
 
     def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL, colour: float = 0.0) -> None:
@@ -204,33 +151,35 @@ class Segments:
         self._picks = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """Audio [B, T] with the uniform noise of dequantisation (one step of 16 bits), mel [B, M, L].
-
-        About `colour` of the segments sound as other microphones and codecs would make them (augment.py).
-        """
-        audio, mel = self.clips.draw(self.batch, self._picks, self.share)
+    def next(self) -> Batch:
+        """The next segments, the share `colour` of them coloured, with the uniform noise of dequantisation."""
+        batch = self.clips.draw(self.batch, self._picks, self.share)
         if self.colour:
-            chances = augment.draw(self.batch, self._picks)[self.share]
-            coloured = augment.coloured(audio, chances, self.colour, self.clips.format)
-            changed = (chances[:, 0] < self.colour).to(self.device)[:, None, None]
-            mel = torch.where(changed, log_mel_of(coloured, self.clips.format)[:, :, : mel.shape[2]], mel)
-            audio = coloured
-        noise = torch.rand((self.batch, audio.shape[1]), generator=self._noise, device=self.device)[self.share]
-        return audio + noise / FULL_SCALE, mel
+            batch = self._coloured(batch)
+        # One step of 16 bits.
+        noise = torch.rand((self.batch, batch.audio.shape[1]), generator=self._noise, device=self.device)[self.share]
+        return batch._replace(audio=batch.audio + noise / FULL_SCALE)
+
+    def _coloured(self, batch: Batch) -> Batch:
+        """Some segments as another microphone or codec would give them (augment.py), with the mel of that."""
+        chances = augment.draw(self.batch, self._picks)[self.share]
+        audio = augment.coloured(batch.audio, chances, self.colour, self.clips.format)
+        changed = (chances[:, 0] < self.colour).to(self.device)[:, None, None]
+        mel = log_mel_of(audio, self.clips.format)[:, :, : batch.mel.shape[2]]
+        return Batch(audio, torch.where(changed, mel, batch.mel))
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on with the same batches."""
+        """What `load_state_dict` needs to continue with the same batches."""
         return {"picks": self._picks.get_state(), "noise": self._noise.get_state(), "device": self.device.type}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; on another kind of device only the noise of dequantisation differs."""
+        """Continue where `state_dict` was taken. On another kind of device the noise of dequantisation differs."""
         self._picks.set_state(state["picks"])
         if state["device"] == self.device.type:
             self._noise.set_state(state["noise"])
 
 
-def fixed_segments(clips: Clips, count: int, seed: int = 1, batch: int = 16) -> list[tuple[Tensor, Tensor]]:
-    """A validation set: the same segments for the same folder, whatever the device. Batches as `Clips.draw` gives them."""
+def fixed_segments(clips: Clips, count: int, seed: int = 1, batch: int = 16) -> list[Batch]:
+    """A validation set: the same segments for the same folder, whatever the device."""
     generator = torch.Generator().manual_seed(seed)
     return [clips.draw(min(batch, count - done), generator) for done in range(0, count, batch)]

@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node 4 -m glowd.flow.cli train ...
 
-Every process draws the random numbers of the whole batch and takes its own share of them, so a run may go on with another
-number of processes. DistributedDataParallel (Li et al. 2020, arXiv:2006.15704) averages the gradients; what else could
-differ, the clock and who was interrupted, the processes agree upon. The first one alone writes and speaks.
+Every process draws the random numbers of the whole batch and takes its own share of them, so a run may continue with another
+number of processes. DistributedDataParallel (Li et al. 2020, arXiv:2006.15704) averages the gradients. The processes agree on
+what else could differ: the clock, and whether one of them was interrupted. Only the leader, rank 0, writes files and reports.
 """
 
 import contextlib
@@ -22,22 +22,22 @@ from glowd.flow.training.settings import TrainError
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes of a run, seen from one of them. Methods with results are calls that all of them must make."""
+    """The processes of a run, seen from one of them. All of them must call `mean` and `max` together."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this is the process that writes files and reports."""
         return self.rank == 0
 
-    def said(self, report: Callable[[str], None]) -> Callable[[str], None]:
-        """`report` in the process that leads, silence in the others."""
-        return report if self.leads else lambda line: None
+    def leader_only(self, report: Callable[[str], None]) -> Callable[[str], None]:
+        """`report` in the leader; a function that does nothing in the others."""
+        return report if self.is_leader else lambda line: None
 
     def share(self, batch: int) -> slice:
-        """This process's part of a batch. Raises TrainError if it cannot be divided equally."""
+        """The part of a batch that this process takes. Raises TrainError if it cannot be divided equally."""
         if batch % self.size:
             raise TrainError(f"batch is {batch}; allowed with {self.size} processes: multiples of {self.size}")
         part = batch // self.size
@@ -54,8 +54,8 @@ class World:
             values /= self.size
         return values
 
-    def largest(self, *values: float) -> list[float]:
-        """Maximum over all processes, for each value."""
+    def max(self, *values: float) -> list[float]:
+        """Maximum over all processes, of each value."""
         if self.size == 1:
             return list(values)
         together = torch.tensor(values, dtype=torch.float64)
@@ -67,8 +67,8 @@ ALONE = World()
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[World]:
-    """The world that torchrun's environment variables describe, `ALONE` without them. On CUDA each process gets its device.
+def join() -> Iterator[World]:
+    """The processes that torchrun's environment variables describe; `ALONE` without them. On CUDA each gets its device.
 
     Raises TrainError if there are fewer devices than processes.
     """
@@ -81,10 +81,10 @@ def joined() -> Iterator[World]:
         if local_rank >= devices:
             raise TrainError(f"process {local_rank} has no device: torch finds {devices} CUDA devices")
         torch.cuda.set_device(local_rank)
-    # Tensors of the CPU go by gloo, which needs no device to be idle: the clock is agreed upon at every step.
+    # Tensors on the CPU use gloo, so that agreeing on the clock at every step does not wait for a device.
     dist.init_process_group("cpu:gloo,cuda:nccl" if devices else "gloo")
     yield World(dist.get_rank(), dist.get_world_size())
-    # Not after an error: others may be waiting for us then, and torchrun ends them. Together, because a process that
-    # still talks to one that has gone may abort.
+    # Not after an error: others may be waiting for this process then, and torchrun ends them. Together, because a process
+    # may abort when another one closes a connection that it still uses.
     dist.barrier()
     dist.destroy_process_group()

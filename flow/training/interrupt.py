@@ -1,4 +1,4 @@
-"""Stopping a long job when it suits the job: the first Ctrl-C or SIGTERM asks, the second one insists."""
+"""Ctrl-C and SIGTERM for a long job: the first asks it to stop at its next step, the second ends it."""
 
 import signal
 from types import FrameType, TracebackType
@@ -8,7 +8,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While it is entered, the first signal only sets `requested`; after that signals do again what they did before."""
+    """A context in which the first signal only sets `requested`. The next signal does what it did before the context."""
 
     def __init__(self) -> None:
         self.requested = False

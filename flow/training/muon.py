@@ -1,13 +1,14 @@
 """Muon: momentum whose update is orthogonalised, for weights that are matrices.
 
 Source: Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
-https://kellerjordan.github.io/posts/muon/. For a momentum M = U S V^T the step is near U V^T: every direction that the
-gradient has at all moves equally fast. A Newton-Schulz iteration finds it without a singular value decomposition:
+https://kellerjordan.github.io/posts/muon/. For a momentum M = U S V^T the step is near U V^T: every direction that occurs in
+the gradient moves equally fast. A Newton-Schulz iteration computes it without a singular value decomposition:
 
     X <- X * (a + b (X^T X) + c (X^T X)^2),   applied to singular values: s <- a s + b s^3 + c s^5
 
-with the published coefficients, chosen for speed: small values grow 3.4-fold each time, and after five rounds what was
-above about 0.01 of the Frobenius norm lies between 0.7 and 1.2. A convolution [out, in, kernel] is a matrix [out, in * kernel].
+with the published coefficients, chosen for speed: small values grow 3.4-fold in each round, and after five rounds a value
+that was above about 0.01 of the Frobenius norm lies between 0.7 and 1.2. A convolution [out, in, kernel] is a matrix
+[out, in * kernel].
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,7 @@
 """A picture of a training run's curve, as PNG: likelihood, spectral distance, learning rate over steps.
 
-Rules: points in, bytes out. matplotlib is optional (`pip install 'glowd[plots]'`): without it there is no picture, and the
-curve is still in curve.csv.
+Rules: points in, bytes out. matplotlib is optional (`pip install 'glowd[plots]'`): without it there is no picture, only
+curve.csv.
 """
 
 import importlib.util
@@ -9,14 +9,14 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glowd.flow.training.run_folder import Point
+from glowd.flow.training.curve import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH_INCHES, PANEL_INCHES = 8.0, 2.4
 ROBUST_SHARE = 0.02
-"""Share of the points, the first ones, that may lie outside of a panel: they would flatten the rest."""
+"""Share of the values, the highest, that may lie outside a panel: those of the first points would flatten the rest."""
 
 
 def can_draw() -> bool:
@@ -25,7 +25,7 @@ def can_draw() -> bool:
 
 
 def curve_png(curve: Sequence[Point]) -> bytes:
-    """The picture of a curve of at least one point; the spectral panel only where there is a spectral distance."""
+    """The picture of a curve of at least one point; with a spectral panel where there is a spectral distance."""
     from matplotlib.figure import Figure
 
     spectral = [point for point in curve if point.spectral is not None]

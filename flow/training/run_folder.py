@@ -4,21 +4,20 @@
     curve.csv           step, seconds, train, validation, lr, spectral
     curve.png           its picture, where matplotlib is installed
     voice.safetensors   the averaged weights in float16 as a checkpoint with its card
-    samples/step-N/     a few validation sentences as the voice said them after N steps, where they are asked for
+    samples/step-N/     a few validation sentences as the voice rendered them after N steps, with --samples-every
 
 Rules: knows files, not networks. The state is read with torch's weights-only loader, so nothing in it can execute. A
 write that fails leaves the old file as it was.
 """
 
 import contextlib
-import csv
 import io
 import os
 import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -27,41 +26,28 @@ from torch import Tensor
 from glowd.flow import checkpoint
 from glowd.flow.mel import Floats
 from glowd.flow.network.registry import Config
-from glowd.flow.training.data import DataError, write_audio
+from glowd.flow.recordings import RecordingError, write_audio
+from glowd.flow.training.curve import as_csv
 from glowd.flow.training.settings import TrainError
 
 STATE_VERSION = 1
 STATE, CURVE, VOICE = "state.pt", "curve.csv", "voice.safetensors"
 PICTURE, SAMPLES = "curve.png", "samples"
-CARD_POINTS = 200
-
-
-class Point(NamedTuple):
-    """One point of the curve. Negative log-likelihoods in nats per sample: `train` the mean since the last point,
-    `validation` of fixed segments; `spectral` the distance between these and fixed samples, None where it is no part of the loss.
-    """
-
-    step: int
-    seconds: float
-    train: float
-    validation: float
-    lr: float
-    spectral: float | None = None
 
 
 @contextlib.contextmanager
 def _guarded(path: Path, last_step: int | None) -> Iterator[None]:
-    """Around a write of `path` by way of its .part. Raises TrainError if the disk does not take it."""
+    """Around a write of `path` by way of its .part. Raises TrainError if the write fails."""
     try:
         yield
-    except (OSError, SafetensorError, DataError) as error:
+    except (OSError, SafetensorError, RecordingError) as error:
         _discard(path.with_name(path.name + ".part"))
         kept = "" if last_step is None else f"; the run's state of step {last_step} is intact, go on with --resume"
         raise TrainError(f"cannot write {path}: {error}{kept}") from error
 
 
 def _discard(part: Path) -> None:
-    """Best effort: the error that brought us here is the one to tell."""
+    """Best effort: the error that led here is the one to report."""
     if part.is_dir():
         shutil.rmtree(part, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -78,9 +64,9 @@ def _replace(path: Path, content: bytes | memoryview) -> None:
 
 
 class RunFolder:
-    """A folder with a run in it. Remembers the last step whose state is safe, to say so when a write fails.
+    """A folder with a run in it. `saved_step` is the last step whose state is on disk; errors of writing name it.
 
-    Of several processes that train together only the first one `writes`: for the others all writing is no work.
+    Of several processes that train together only the leader `writes`; in the others the methods that write do nothing.
     """
 
     def __init__(self, path: Path, writes: bool = True) -> None:
@@ -109,7 +95,9 @@ class RunFolder:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             version = state["version"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise TrainError(f"{path} is damaged ({type(error).__name__}); start anew in another folder") from error
+            raise TrainError(
+                f"{path} is damaged ({type(error).__name__}); start a new run in another folder"
+            ) from error
         if version != STATE_VERSION:
             raise TrainError(f"{path} has version {version}; this glowlab reads {STATE_VERSION}")
         self.saved_step = state["step"]
@@ -126,7 +114,7 @@ class RunFolder:
             _replace(self.path / STATE, buffer.getbuffer())
         self.saved_step = state["step"]
         with _guarded(self.path / CURVE, self.saved_step):
-            _replace(self.path / CURVE, _as_csv(state["curve"]))
+            _replace(self.path / CURVE, as_csv(state["curve"]).encode())
 
     def export(self, config: Config, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
         """Write the voice."""
@@ -141,28 +129,13 @@ class RunFolder:
             _replace(self.path / PICTURE, png)
 
     def write_samples(self, step: int, sentences: dict[str, Floats], rate_hz: int) -> None:
-        """Write what the voice says after a step, name -> samples [T]; the folder of the step appears when it is whole."""
+        """Write what the voice renders after a step, name -> samples [T]. The step's folder appears when it is complete."""
         path = self.path / SAMPLES / f"step-{step}"
         part = path.with_name(path.name + ".part")
         with _guarded(path, self.saved_step):
             part.mkdir(parents=True, exist_ok=True)
             for name, samples in sentences.items():
                 write_audio(part / f"{name}.wav", samples, rate_hz)
-            # A run that was killed after this step comes by again.
+            # A run that was killed after this step reaches it again.
             shutil.rmtree(path, ignore_errors=True)
             part.replace(path)
-
-
-def _as_csv(curve: list[list[Any]]) -> bytes:
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows([Point._fields, *curve])
-    return table.getvalue().encode()
-
-
-def thinned(curve: list[Point], most: int = CARD_POINTS) -> list[list[float]]:
-    """A curve for a card: at most `most` points, the last one among them, rounded; the spectral distance only if known."""
-    stride = -(-len(curve) // most) or 1
-    return [
-        [step, round(s, 1), round(a, 4), round(b, 4), float(f"{lr:.3g}")] + ([] if d is None else [round(d, 4)])
-        for step, s, a, b, lr, d in curve[::-stride][::-1]
-    ]

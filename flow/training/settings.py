@@ -1,10 +1,9 @@
-"""What a training run is told: its settings, its learning rate, its device, its precision.
+"""The settings of a training run, each declared once, and the run files that hold them.
 
-Rules: plain values and pure functions; nothing here trains or writes. Geometry is the network's own (registry.py); a run
-file in TOML may hold both, in two tables:
+Rules: no torch, because `glowlab train --help` is made from `Settings`. The geometry of a network is the network's own
+(geometry.py). A run file in TOML may hold both, in two tables:
 
-    [voice]                 keys of WaveGlowConfig, and preset = "streaming" (default) or "stock", the published geometry;
-                            or preset = "wavenet" and keys of WaveNetConfig
+    [voice]                 keys of the network's config, and `preset` (geometry.py)
     channels = 128
     [train]                 keys of Settings
     batch = 24
@@ -13,23 +12,12 @@ file in TOML may hold both, in two tables:
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from glowd.flow.options import PRECISIONS, Options, option
 
-from glowd.flow.network.registry import Config
-from glowd.flow.network.waveglow import WaveGlowConfig
-from glowd.flow.network.wavenet import WaveNetConfig
-
-MUON_RATIO = 10.0
-"""Learning rate of Muon over that of AdamW: an orthogonal update has another length."""
-PRESETS: dict[str, Config] = {
-    "streaming": WaveGlowConfig(),
-    "stock": WaveGlowConfig.stock(),
-    "wavenet": WaveNetConfig(),
-}
 FLOOR = 0.02
 """Share of the learning rate that is left at the end of the decay."""
 
@@ -39,94 +27,61 @@ class TrainError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """A training run but for its geometry. Stands in its state file, so a resumed run needs none of them again."""
+class Settings(Options):
+    """A training run except for its geometry. Part of the run's state, so a resumed run needs none of them again."""
 
-    data: str
-    test: str
-    minutes: float = 60.0
-    """Length of the run; counts if `steps` is 0."""
-    steps: int = 0
-    batch: int = 12
-    segment_samples: int = 16384
-    colour: float = 0.0
-    """Share of the segments that are made to sound like another microphone, level or codec (augment.py)."""
-    max_silence_s: float = 0.0
-    """Silence at both ends of a training clip is cut to this length; 0 keeps all. Validation clips stay as they are."""
-    lr: float = 2e-3
-    """Learning rate of AdamW at its height; Muon's is MUON_RATIO times as high."""
-    warm_up_steps: int = 100
-    decay: float = 0.5
-    """Share of the run, at its end, over which the learning rate falls."""
-    clip_norm: float = 5.0
-    average: float = 0.999
-    """Share of the moving average of the weights that a late step keeps; a short second stage wants less, such as 0.99."""
-    nll_weight: float = 1.0
-    spectral_weight: float = 0.0
-    """Weight of the spectral distance between speech and samples beside that of likelihood; 0 is likelihood alone."""
-    spectral_samples: int = 2
-    """2: the energy distance, which keeps samples apart from each other; 1: the plain distance to one sample."""
-    phase_weight: float = 0.0
-    """Weight of the phase agreement of two samples inside the spectral distance."""
-    mel_weight: float = 0.0
-    """Weight of the samples' mel error inside the spectral distance."""
-    spectral_sigma: float = 0.0
-    """Standard deviation of these samples' latents; 0 is the voice's own."""
-    every: int = 100
-    """Steps between two points of the curve, each with validation and a checkpoint."""
-    samples_every: int = 0
-    """Steps between renderings of a few validation sentences; 0 is never."""
-    validation_segments: int = 64
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    threads: int = 0
-    """CPU threads; 0 leaves the choice to torch."""
-    name: str = "glow"
-    licence: str = "not stated"
+    data: str = option(
+        help="folder of .flac/.wav clips to train on (sub-folders too), or of LJ Speech",
+        metavar="FOLDER",
+    )
+    test: str = option(help="folder of clips to validate on", metavar="FOLDER")
+    minutes: float = option(60.0, "length of the run", above=0)
+    steps: int = option(0, "length of the run in steps; 0: --minutes counts", min=0)
+    batch: int = option(12, "segments per step, over all processes", min=1)
+    segment_samples: int = option(16384, "samples per segment, a multiple of the hop", min=1, flag="--segment")
+    max_silence_s: float = option(
+        0.0, "seconds of silence kept at both ends of a training clip; 0: all", min=0, flag="--max-silence"
+    )
+    colour: float = option(0.0, "share of training segments given another level, tilt and band limit", min=0, max=1)
+    lr: float = option(2e-3, "peak learning rate of AdamW; Muon's is ten times as high", above=0)
+    warm_up_steps: int = option(100, "steps until the learning rate is reached", min=0, flag="--warm-up")
+    decay: float = option(0.5, "share of the run, at its end, over which the learning rate falls", min=0, max=1)
+    clip_norm: float = option(5.0, "largest norm of a gradient; a larger one is scaled down", above=0)
+    average: float = option(
+        0.999,
+        "decay of the moving average of the weights; a short second stage wants less, such as 0.99",
+        min=0,
+        below=1,
+    )
+    nll_weight: float = option(1.0, "weight of the negative log-likelihood in the loss", min=0)
+    spectral_weight: float = option(0.0, "weight of the spectral distance of samples; 0: no samples", min=0)
+    spectral_samples: int = option(
+        2, "2: energy distance, keeps samples apart; 1: distance to one sample", choices=(1, 2)
+    )
+    phase_weight: float = option(0.0, "weight of two samples' agreement in phase, inside the spectral distance", min=0)
+    mel_weight: float = option(0.0, "weight of the samples' mel error, inside the spectral distance", min=0)
+    spectral_sigma: float = option(0.0, "standard deviation of these samples' latents; 0: the voice's own sigma", min=0)
+    every: int = option(100, "steps between checkpoints, each with validation", min=1)
+    samples_every: int = option(0, "steps between renderings of a few validation sentences; 0: never", min=0)
+    validation_segments: int = option(64, "segments of the validation set", min=1)
+    seed: int = option(0, "seed of weights and batches")
+    device: str = option("auto", "cpu, cuda, cuda:N or auto")
+    precision: str = option("auto", "number format of the convolutions", choices=PRECISIONS)
+    compile: bool = option(False, "compile the network with torch.compile")
+    threads: int = option(0, "CPU threads; 0: torch decides", min=0)
+    name: str = option("glow", "name of the voice, for its card")
+    licence: str = option("not stated", "licence of the voice, for its card")
 
-    def __post_init__(self) -> None:
-        for name in ("batch", "segment_samples", "every", "validation_segments"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("steps", "threads", "samples_every", "warm_up_steps"):
-            self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("minutes", "lr", "clip_norm"):
-            self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
-        for name in ("decay", "colour"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "0 to 1")
-        self._require("average", 0 <= self.average < 1, "0 to 1, without 1")
-        for name in ("max_silence_s", "nll_weight", "spectral_weight", "phase_weight", "mel_weight", "spectral_sigma"):
-            self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")
-        self._require("nll_weight", self.nll_weight + self.spectral_weight > 0, "more than 0 if spectral_weight is 0")
-        self._require("spectral_samples", self.spectral_samples in (1, 2), "1 or 2")
-        self._require("phase_weight", not self.phase_weight or self.spectral_samples == 2, "0 if spectral_samples is 1")
-        self._require("precision", self.precision in ("auto", "bf16", "float32"), "auto, bf16 or float32")
-
-    def _require(self, name: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise TrainError(f"training setting {name} is {getattr(self, name)!r}; allowed: {allowed}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain map."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "Settings":
-        """The inverse of `to_dict`; raises TrainError for an unknown key, a wrong type, a value out of range."""
-        types: dict[str, Any] = {field.name: field.type for field in fields(cls)}
-        for key, value in table.items():
-            if key not in types:
-                raise TrainError(f"unknown training setting {key!r}; known: {', '.join(types)}")
-            if type(value) is not types[key] and not (types[key] is float and type(value) is int):
-                raise TrainError(f"training setting {key} is {value!r}; it must be of type {types[key].__name__}")
-        if missing := {"data", "test"} - table.keys():
-            raise TrainError(f"training setting {min(missing)} is missing; give --{min(missing)} FOLDER")
-        return cls(**table)
+    def check(self) -> None:
+        """Raise OptionError where settings contradict one another."""
+        self.require("nll_weight", self.nll_weight + self.spectral_weight > 0, "above 0 where spectral_weight is 0")
+        self.require(
+            "phase_weight", not self.phase_weight or self.spectral_samples == 2, "0 where spectral_samples is 1"
+        )
 
     @property
     def objective(self) -> str:
-        """What the voice is trained by, in words."""
+        """The terms of the loss, in words."""
         spectral = "spectral energy distance" if self.spectral_samples > 1 else "spectral distance"
         weighted = {"likelihood": self.nll_weight, spectral: self.spectral_weight}
         weighted |= {"phase agreement": self.spectral_weight * self.phase_weight}
@@ -134,7 +89,7 @@ class Settings:
         return " + ".join(name for name, weight in weighted.items() if weight)
 
     def progress(self, steps: int, seconds: float) -> float:
-        """How much of the run is over, 0 to 1, after so many steps and seconds of it."""
+        """Share of the run that is over, 0 to 1, after this many steps and seconds of it."""
         return min(1.0, steps / self.steps if self.steps else seconds / (60 * self.minutes))
 
     def learning_rate(self, steps: int, progress: float) -> float:
@@ -159,40 +114,3 @@ def read_config(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if unknown := table.keys() - {"voice", "train"}:
         raise TrainError(f"--config {text}: unknown table {min(unknown)!r}; known: voice, train")
     return table.get("voice", {}), table.get("train", {})
-
-
-def geometry(table: dict[str, Any]) -> Config:
-    """A geometry from the `voice` table of a run file. Raises ValueError for an unknown key or an impossible value."""
-    table = dict(table)
-    preset = table.pop("preset", "streaming")
-    if preset not in PRESETS:
-        raise TrainError(f"voice preset is {preset!r}; known: {', '.join(PRESETS)}")
-    base = PRESETS[preset]
-    try:
-        return type(base).from_dict(base.to_dict() | table)
-    except TypeError as error:
-        raise TrainError(f"voice geometry has a value of a wrong type: {error}") from error
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one. Raises TrainError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise TrainError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TrainError(
-            f"device {name} is not there: torch finds {torch.cuda.device_count()} CUDA devices; try --device cpu"
-        )
-    return device
-
-
-def wants_bf16(precision: str, device: torch.device) -> bool:
-    """Whether convolutions run in bfloat16. `auto` means: where the hardware has it, for emulation is many times slower."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

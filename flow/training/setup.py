@@ -1,6 +1,6 @@
-"""From what a user asked for to a Trainer: a new run, or one that goes on.
+"""A Trainer from settings and files: for a new run, or for one that is resumed.
 
-Rules: reads folders and checkpoints, checks that they fit together, says what it skipped. Training itself is train.py.
+Rules: reads folders and checkpoints, checks that they fit together, reports what it skipped. Training itself is train.py.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from glowd.flow import checkpoint
+from glowd.flow.devices import pick_device
 from glowd.flow.network.registry import Config, config_from_dict
 from glowd.flow.training.data import Clips, load_clips
 from glowd.flow.training.distributed import ALONE, World
+from glowd.flow.training.geometry import geometry
 from glowd.flow.training.run_folder import RunFolder
-from glowd.flow.training.settings import Settings, TrainError, geometry, pick_device
-from glowd.flow.training.train import Trainer
+from glowd.flow.training.settings import Settings, TrainError
+from glowd.flow.training.trainer import Trainer
 
 Report = Callable[[str], None]
 NAMED_SKIPS = 10
@@ -27,7 +29,7 @@ def new_run(
 ) -> Trainer:
     """A trainer for a new run in `folder`. `voice` is the run file's table, `init` a checkpoint to start from or "".
 
-    Raises TrainError, DataError or CheckpointError, before anything is written.
+    Raises TrainError, RecordingError or CheckpointError, before anything is written.
     """
     if init and voice:
         raise TrainError(f"--init {init} brings its own geometry; leave the voice settings {', '.join(voice)} out")
@@ -40,9 +42,9 @@ def new_run(
 
 
 def resumed_run(folder: RunFolder, changes: dict[str, Any], report: Report, world: World = ALONE) -> Trainer:
-    """A trainer that goes on where the run in `folder` was last saved; `changes` override its settings.
+    """A trainer that continues where the run in `folder` was last saved; `changes` override its settings.
 
-    Raises TrainError, DataError.
+    Raises TrainError, OptionError, RecordingError.
     """
     state = folder.load()
     settings = Settings.from_dict(state["settings"] | changes)

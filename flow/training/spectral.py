@@ -1,4 +1,4 @@
-"""How far samples of a voice are from speech: a distance between spectrograms, and an error of their mel.
+"""Distances between samples of a voice and speech: one of spectrograms, and the error of their mel.
 
 Source of the first: Gritsenko, Salimans, van den Berg, Snoek & Kalchbrenner 2020, "A Spectral Energy Distance for
 Parallel Speech Synthesis", arXiv:2008.01160. For speech x and two samples y, y' of the same mel, from independent latents,
@@ -6,20 +6,20 @@ Parallel Speech Synthesis", arXiv:2008.01160. For speech x and two samples y, y'
     D(x; y, y') = d(x, y) + d(x, y') - d(y, y')
 
 is, in expectation, smallest where samples are distributed as speech is: the last term keeps them apart. With one sample
-D = d(x, y), which asks for the median of all that a mel allows. d compares spectrograms of several resolutions:
+D = d(x, y), which is smallest for the median of all signals that a mel allows. d compares spectrograms of several resolutions:
 
     d(a, b) = mean over windows and frames of  rms over bins of (log A - log B)  +  MAGNITUDE_WEIGHT * mean |A - B|
 
-A spectrogram does not say whether a voice has chosen its phases: one that has, the same for every latent, can only choose
-them frame by frame, and buzzes at multiples of the frame rate and of rate / group. A mel does not tell the phase, so two
-independent samples of it agree in phase no more than chance. What they do agree is P, and may be added to D:
+A spectrogram does not show whether a voice gives the same phases for every latent. A voice that does can choose them only
+frame by frame, and buzzes at multiples of the frame rate and of rate / group. A mel does not determine the phase, so two
+independent samples of speech agree in phase no more than by chance. The agreement of two samples is P, and may be added to D:
 
     P(y, y') = mean of cos(arg Y - arg Y'),   in expectation |E exp(i arg Y)|^2 >= 0, and 0 for speech
 
-To D may also be added the mel error of the samples, mean |log-mel(y) - mel|. A mel is not one of many that fit the speech: it is
-a function of it, so speech and every perfect sample have exactly the mel that was asked for, and this term needs no rival.
+The mel error of the samples, mean |log-mel(y) - mel|, may be added to D as well. A mel is a function of the speech, so every
+perfect sample has exactly the mel that it was rendered from, and this term needs no repulsion.
 
-Rules: tensors in, scalars with a slope out; nothing here knows a network.
+Rules: tensors in, differentiable scalars out; no network here.
 """
 
 import itertools
@@ -37,9 +37,9 @@ WINDOWS = (128, 256, 512, 1024, 2048)
 """Samples of the Hann windows; each hops a quarter of itself."""
 MAGNITUDE_WEIGHT = 8.0
 FLOOR = 2.5e-4
-"""Added to magnitudes before the logarithm, about -72 dB of full scale: what lies below counts as silence."""
+"""Added to magnitudes before the logarithm, about -72 dB of full scale: lower levels count as silence."""
 LIMIT = 1.5
-"""Samples beyond it are cut: a young voice can overshoot a thousandfold, and one such sample would be the whole batch."""
+"""Samples beyond it are clipped: early in training one can overshoot a thousandfold, and would dominate its batch."""
 
 PHASE_WINDOWS = slice(1, 4)
 """Of WINDOWS, those in which phases are compared: as long as a pitch period and no longer than a frame."""
@@ -67,7 +67,7 @@ def spectrograms(audio: Tensor) -> Spectrograms:
     found = []
     for size in WINDOWS:
         stft = torch.stft(audio, size, size // 4, window=_window(size, audio.device), return_complex=True)
-        # The root of zero has no slope: hence a little power everywhere.
+        # The root has no gradient at zero: hence a little power everywhere.
         magnitude = ((stft.real.square() + stft.imag.square() + 1e-7) / size).sqrt()
         found.append(Spectrogram(stft / size**0.5, magnitude, (magnitude + FLOOR).log()))
     return found
@@ -84,8 +84,8 @@ def distance(a: Spectrograms, b: Spectrograms) -> Tensor:
 
 
 def phase_agreement(a: Spectrograms, b: Spectrograms) -> Tensor:
-    """P of the file's head, a scalar, -1 to 1: the mean of all cells, in which quiet ones count like loud ones, and the mean
-    of all frames, in which the cells count by the root of both magnitudes, in equal parts."""
+    """P of the file's head, a scalar, -1 to 1. It is the average of two means: one of all cells with equal weights, and one
+    of all frames in which cells are weighted by the root of both magnitudes."""
     terms = []
     for one, other in list(zip(a, b))[PHASE_WINDOWS]:
         product = one.magnitude * other.magnitude
@@ -98,7 +98,7 @@ def phase_agreement(a: Spectrograms, b: Spectrograms) -> Tensor:
 def energy_distance(audio: Tensor, samples: Sequence[Tensor], phase_weight: float = 0.0) -> Tensor:
     """D + phase_weight * P of the file's head, a scalar, for speech [B, T] and one or two samples [B, T].
 
-    With one sample there is nothing to compare its phase with, and the weight has no effect.
+    With one sample there are no two phases to compare, and the weight has no effect.
     """
     real, *drawn = map(spectrograms, (audio, *(sample.clamp(-LIMIT, LIMIT) for sample in samples)))
     attraction = torch.stack([distance(real, sample) for sample in drawn]).sum()
@@ -109,7 +109,7 @@ def energy_distance(audio: Tensor, samples: Sequence[Tensor], phase_weight: floa
 def mel_error(samples: Tensor, mel: Tensor, format: MelFormat) -> Tensor:
     """Mean absolute difference, in nats, between the log-mel of samples [B, L * hop] and mel [B, M, L]: a scalar.
 
-    Only of frames whose window lies inside: what was around a segment is not known to its samples.
+    Only of frames whose window lies inside the segment: the samples have no context outside it.
     """
     found = log_mel(samples.clamp(-LIMIT, LIMIT), format, centred=False)
     first = format.n_fft // 2 // format.hop

@@ -1,6 +1,6 @@
-"""The mel front end of mel.py in torch, for what trains on samples and on changed recordings: with a gradient, on any device.
+"""The mel front end of mel.py in torch, with a gradient, on any device: for losses of samples and for coloured recordings.
 
-Rules: the format is mel.py's, and so are the constants; a test holds the two equal.
+Rules: format and constants are those of mel.py; a test compares the two.
 """
 
 from functools import cache
@@ -23,6 +23,6 @@ def log_mel(audio: Tensor, format: MelFormat, centred: bool = True) -> Tensor:
     """
     window, bank = _constants(format, audio.device)
     stft = torch.stft(audio, format.n_fft, format.hop, window=window, center=centred, return_complex=True)
-    # The root of zero has no slope: hence a little power everywhere.
+    # The root has no gradient at zero: hence a little power everywhere.
     magnitude = (stft.real.square() + stft.imag.square() + 1e-12).sqrt()
     return (bank @ magnitude).clamp(min=format.log_floor).log()

@@ -74,14 +74,15 @@ def backends(device: str, runs: int = 300, cases: int | None = None) -> Iterator
 def floors(voice: WaveGlow, dtype: torch.dtype, streams: int, groups: int) -> tuple[int, int]:
     """The least that the flows take for a step of B streams by S groups: floating-point operations, and bytes moved."""
     weights, config = Folded(voice, torch.device("cpu"), dtype), voice.config
-    matrices: list[Tensor] = [weights.cond_weight]
-    for flow in weights.flows:
-        matrices += [flow.start, flow.end, flow.unmix]
-        for layer in flow.layers:
+    matrices: list[Tensor] = [weights.cond_weight, weights.source_weight, *(flow.unmix for flow in weights.flows)]
+    for wn in weights.wns:
+        matrices += [wn.start, wn.end]
+        for layer in wn.layers:
             matrices += [layer.gates] if layer.residual is None else [layer.gates, layer.residual]
     rows, multiplied = streams * groups, sum(matrix.numel() for matrix in matrices)
     stored = sum(matrix.numel() * matrix.itemsize for matrix in matrices)
-    state = 2 * streams * weights.rest.numel() * dtype.itemsize
+    rest = weights.rest(streams)
+    state = 2 * (rest.past.numel() + rest.harmonic_past.numel()) * dtype.itemsize
     return 2 * rows * multiplied, stored + state + rows * (config.cond_channels * dtype.itemsize + 2 * config.group * 4)
 
 

@@ -22,9 +22,7 @@ CHUNK_FRAMES, STOCK_CHANNELS = 8, 16
 def voices() -> Iterator[tuple[str, WaveGlow]]:
     """The two stand-ins, by what they are."""
     embedded = load("embedded")
-    read_anew = WaveGlow(dataclasses.replace(embedded.config, causal=False))
-    read_anew.load_state_dict(embedded.state_dict())
-    yield "embedded weights read as non-causal", read_anew.eval()
+    yield "embedded weights read as non-causal", read_as_non_causal(embedded)
     torch.manual_seed(0)
     stock = WaveGlow(WaveGlowConfig.stock(STOCK_CHANNELS))
     for flow in stock.flows:
@@ -33,6 +31,19 @@ def voices() -> Iterator[tuple[str, WaveGlow]]:
             flow.coupling.wn.end.weight, std=0.05
         )  # a new coupling is the identity: nothing to truncate
     yield f"published geometry, {STOCK_CHANNELS} channels, random weights", stock.eval()
+
+
+def read_as_non_causal(voice: WaveGlow) -> WaveGlow:
+    """The same weights, but for the source's, which only causal voices have."""
+    config = dataclasses.replace(voice.config, causal=False, source=None)
+    read_anew = WaveGlow(config)
+    state = {key: value for key, value in voice.state_dict().items() if key in read_anew.state_dict()}
+    for number, rows in enumerate(config.rows):  # the source's columns come last
+        state[f"flows.{number}.coupling.wn.start.weight"] = state[f"flows.{number}.coupling.wn.start.weight"][
+            :, : rows // 2
+        ]
+    read_anew.load_state_dict(state)
+    return read_anew.eval()
 
 
 def context(frames: int = 96, largest: int = 16) -> Iterator[Result]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from glowd.flow.checkpoint import load
-from glowd.flow.latents import NoiseTable
+from glowd.flow.latents import NoiseTable, first_phase
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
@@ -131,12 +131,14 @@ def exactness(device: str) -> Iterator[Result]:
 
 
 def offline(voice: WaveGlow, mel: Floats, seed: int, sigma: float) -> Floats:
-    """The network's own inverse of the whole utterance, with the latents a stream of `seed` would get."""
+    """The network's own inverse of the whole utterance, with latents and phase that a stream of `seed` would get."""
     table = NoiseTable(voice.config.group)
     groups = len(mel) * voice.config.groups_per_frame + voice.squeeze.extra_groups
     z = table.rows(torch.tensor([table.first_row(seed)]), groups).transpose(1, 2) * sigma
+    frames = torch.from_numpy(mel.T[None].copy())
     with torch.inference_mode():
-        return voice.inverse(z, torch.from_numpy(mel.T[None].copy()))[0].numpy()
+        source = voice.free_source(frames, torch.tensor([first_phase(seed)]))
+        return voice.inverse(z, frames, source=source)[0].numpy()
 
 
 def stock(device: str, threads: int) -> Iterator[Result]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from glowd.flow.checkpoint import load
-from glowd.flow.latents import NoiseTable
+from glowd.flow.latents import NoiseTable, first_phase
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
@@ -27,12 +27,14 @@ def medians_in_turns(calls: list[Callable[[], object]], runs: int) -> list[float
     return [float(np.median(times)) for times in in_turns(calls, runs)]
 
 
-def plain(voice: WaveGlow, mel: Floats, row: int, device: str) -> Floats:
-    """The network's own inverse of frames [L, M] with the latents from `row` of the noise table on; sigma is the voice's."""
+def plain(voice: WaveGlow, mel: Floats, seed: int, device: str) -> Floats:
+    """The network's own inverse of frames [L, M] with latents and phase of `seed`; sigma is the voice's."""
     groups = len(mel) * voice.config.groups_per_frame + voice.squeeze.extra_groups
-    z = NOISE[voice.config.group].rows(torch.tensor([row]), groups).transpose(1, 2) * voice.config.sigma
+    noise, frames = NOISE[voice.config.group], torch.from_numpy(mel.T[None].copy()).to(device)
+    z = noise.rows(torch.tensor([noise.first_row(seed)]), groups).transpose(1, 2) * voice.config.sigma
     with torch.inference_mode():
-        return voice.inverse(z.to(device), torch.from_numpy(mel.T[None].copy()).to(device))[0].cpu().numpy()
+        source = voice.free_source(frames, torch.tensor([first_phase(seed)]))
+        return voice.inverse(z.to(device), frames, source=source)[0].cpu().numpy()
 
 
 NOISE = {group: NoiseTable(group) for group in (8, 64)}
@@ -44,21 +46,21 @@ def chunkwise(device: str, threads: int, frames: int = 4, runs: int = 50) -> Ite
     voice = load("embedded").to(device)
     vocoder = ExactVocoder(voice, device)
     history, look = vocoder.history_frames, vocoder.look_ahead_frames
-    row, delay = vocoder.noise.first_row(0), vocoder.latency_samples
+    delay = vocoder.latency_samples
     stream, mel = vocoder.open(0), speech()[: history + 2 * frames + look]
     # The plain inversion sees the history, the chunk, and what is needed after it for its last group to be complete.
     stream.push(mel[: history + look])
     list(drain(vocoder, stream, 16))
     stream.push(mel[history + look : history + look + frames])
     ours = vocoder.step([stream], frames)[0]
-    whole = plain(voice, mel[: history + frames + 1 + look], row, device)
+    whole = plain(voice, mel[: history + frames + 1 + look], 0, device)
     error = float(np.abs(ours - whole[history * vocoder.hop - delay :][: len(ours)]).max())
 
     def step() -> None:
         stream.push(mel[:frames])
         vocoder.step([stream], frames)
 
-    step_s, plain_s = medians_in_turns([step, lambda: plain(voice, mel[: history + frames + look], row, device)], runs)
+    step_s, plain_s = medians_in_turns([step, lambda: plain(voice, mel[: history + frames + look], 0, device)], runs)
     settings = {
         "voice": "embedded",
         "chunk_frames": frames,
@@ -87,15 +89,15 @@ def published_geometry(device: str, threads: int, frames: int = 32, runs: int = 
     """WaveGlow-256 with random weights (speed does not depend on them), whole utterance: plain, float32 and bf16."""
     torch.set_num_threads(threads)
     voice = waveglow_256().to(device)
-    mel, row = some_mel(frames), NOISE[8].first_row(0)
+    mel = some_mel(frames)
     ours = {
         precision: OverlapVocoder(voice, ChunkPlan(frames, 0, 0, 0), device, precision=precision)
         for precision in ("float32", "bf16")
     }
-    reference = plain(voice, mel, row, device)
+    reference = plain(voice, mel, 0, device)
     medians = medians_in_turns(
         [
-            lambda: plain(voice, mel, row, device),
+            lambda: plain(voice, mel, 0, device),
             *(lambda vocoder=vocoder: render(vocoder, mel, 0, frames) for vocoder in ours.values()),
         ],
         runs,

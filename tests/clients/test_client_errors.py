@@ -177,9 +177,8 @@ def test_unreadable_message_is_skipped(fake: FakeDaemon) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (np.zeros((80, 7)), "transpose it"),
         (np.zeros((3, 79)), r"\[frames, 80\]"),
-        (np.zeros((1, 2, 80)), r"\[1, 2, 80\]"),
+        (np.zeros((2, 3, 80)), r"\[2, 3, 80\]"),
         (np.full((2, 80), np.nan), "value nan at frame 0, bin 0; expected finite"),
         (np.full((2, 80), 21.0), r"-20\.\.20"),
     ],

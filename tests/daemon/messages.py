@@ -40,6 +40,7 @@ EXAMPLES: list[Message] = [
     wire.Played("s1", 0, 17_152, 0),
     wire.State("s1", "playing", {"queued_frames": 12, "ttfa_ms": None}),
     wire.Error(302, "NOT_FINITE", "mel payload holds NaN or Inf, first at index 3", "s1", 0, False, 64),
+    wire.Warning(600, "MEL_SCALE", "values of -4.99..0.55 look like log10; state format log10", "s1", 0, 0),
     wire.Pong(6_000_000, 6_050_000),
 ]
 S16 = np.array([0, 16384, -32767, 1], np.float32) / np.float32(32767)

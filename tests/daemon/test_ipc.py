@@ -18,13 +18,13 @@ KEY, NS = 1_760_000_000_000_000, 9_000_000_000_000_000
 AUDIO = np.linspace(-1.5, 1.5, 7, dtype=np.float32)
 MEL = np.linspace(-11.5, 2, 15, dtype=np.float32).reshape(5, 3)
 EXAMPLES: list[Message] = [
-    ipc.Start(KEY, wire.MAX_INDEX, 40, 0.8),
+    ipc.Start(KEY, wire.MAX_INDEX, 40, 0.8, 4, 1234.000000000001),
     ipc.Frames(KEY, 40, 5, 3, NS, NS + 1, MEL),
     ipc.Finish(KEY),
     ipc.Drop(KEY),
     ipc.DropAll(),
     ipc.Ready("glow", voice_info(), 7, "cuda:1", 2),
-    ipc.Pcm(KEY, 10_240, 7, True, 45, NS, NS + 1, NS + 2, NS + 2, NS + 3, NS + 4, 2, AUDIO),
+    ipc.Pcm(KEY, 10_240, 7, True, 45, NS, NS + 1, NS + 2, NS + 2, NS + 3, NS + 4, 2, AUDIO, 1234.000000000001),
     ipc.Failed(KEY, "RuntimeError: no memory"),
     ipc.Load(ipc.EngineLoad(streams=1, busy=0.5)),
     ipc.Load(ipc.SpeakerLoad(limited_samples=3)),

@@ -14,7 +14,7 @@ from tests.harness.mels import speech
 def test_live_speech_equals_offline_rendering() -> None:
     mel = speech()[100:160]
     with live.running("embedded") as daemon:
-        heard = daemon.speak(mel, 22050, seed=3)
+        heard = daemon.render(mel, 22050, seed=3)
         folder = daemon.folder
     offline = whole(load("embedded"), mel, 3)
     assert len(heard) == len(mel) * 256 and np.abs(heard - offline).max() < 1e-4  # a step of 16 bits is 3e-5
@@ -31,9 +31,9 @@ def test_missing_checkpoint_raises_with_the_daemons_log(tmp_path: Path) -> None:
 
 def test_failed_glowctl_raises_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "ANSWER_S", 1)  # nobody will answer
-    daemon = live.Speaking(f"ipc://{tmp_path}/nobody.ipc", tmp_path)
+    daemon = live.LiveRenderer(f"ipc://{tmp_path}/nobody.ipc", tmp_path)
     with pytest.raises(live.LiveError, match="glowctl send ended with status 1"):
-        daemon.speak(np.zeros((4, 80), np.float32), 22050, 0)
+        daemon.render(np.zeros((4, 80), np.float32), 22050, 0)
 
 
 def test_commands_are_those_a_user_would_type() -> None:

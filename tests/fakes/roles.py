@@ -16,7 +16,7 @@ from glowd.daemon import ipc
 from glowd.daemon.wire.fields import Array, Message
 from glowd.daemon.wire.telemetry import Capacity, Degradation, VoiceInfo
 
-HOP, BINS, RATE, HISTORY, LOOK_AHEAD = 256, 80, 22_050, 4, 1
+HOP, BINS, RATE, HISTORY, LEAD, LOOK_AHEAD = 256, 80, 22_050, 4, 2, 1
 FORMAT = {"rate_hz": RATE, "n_fft": 1024, "hop": HOP, "win": 1024, "n_mels": BINS, "fmin_hz": 0.0, "fmax_hz": 8000.0}
 
 
@@ -120,7 +120,7 @@ class FakeEngine(FakeRole):
     def hello(self) -> Message:
         info = VoiceInfo(
             name="glow", rate_hz=RATE, hop=HOP, format=FORMAT, look_ahead_frames=LOOK_AHEAD, latency_ms=12.0,
-            whole_utterance=False, default=True, history_frames=HISTORY, capacity=self.capacity,
+            whole_utterance=False, default=True, history_frames=HISTORY, lead_frames=LEAD, capacity=self.capacity,
         )  # fmt: skip
         if self.refuses:
             degraded = Degradation(level=3, refuses=True, reason="all chunks are late")
@@ -135,7 +135,8 @@ class FakeEngine(FakeRole):
                 del self.streams[message.key]
             case ipc.Start():
                 self.starts.append(message)
-                self.streams[message.key] = Rendering(message.seed, message.first_frame)
+                first = message.first_frame - message.lead_frames
+                self.streams[message.key] = Rendering(message.seed, first, done=message.lead_frames)
             case ipc.Frames() if stream := self.streams.get(message.key):
                 assert message.first_frame == stream.first_frame + len(stream.mel)
                 stream.mel = np.concatenate([stream.mel, message.mel])

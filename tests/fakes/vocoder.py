@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from glowd.flow.mel import Floats, MelFormat
-from glowd.flow.vocoder import Stream, Vocoder
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -18,8 +18,8 @@ class FakeVocoder(Vocoder):
         self.name, self.format, self.sigma = "toy", MelFormat(), 1.0
         self.look_ahead_frames, self.history_frames, self.latency_samples = 1, 4, 0
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
-        return Stream(seed, 1.0, 80, first_frame)
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> Stream:
+        return Stream(seed, 1.0, 80, origin)
 
     def ready_frames(self, stream: Stream, limit: int) -> int | None:
         ready = stream.frames_in - stream.frames_done - (0 if stream.ended else 1)

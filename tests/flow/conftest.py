@@ -1,4 +1,4 @@
-"""What several tests of this room need of the machine."""
+"""Fixtures that several tests of flow use."""
 
 from collections.abc import Iterator
 

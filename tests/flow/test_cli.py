@@ -1,6 +1,7 @@
-"""`glowlab` as a user runs it: every command works end to end, every mistake is one line and exit status 2."""
+"""`glowlab` as a user runs it: every command end to end; a mistake ends in one line and exit status 2."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ from glowd.flow import checkpoint
 from glowd.flow.cli import main
 from glowd.flow.mel import log_mel
 from glowd.flow.streaming import whole
-from tests.flow.publishing import Geometry, random_weights
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import SMALL, random_voice, tiny
+from tests.harness.publishing import Geometry, random_weights
+from tests.harness.recordings import voice_like, write_recordings
+from tests.harness.voices import SMALL, random_voice, tiny
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def assert_refused(capsys: pytest.CaptureFixture[str], argv: list[str], text: st
     assert error.startswith("glowlab: ") and error.count("\n") == 1 and text in error, error
 
 
-def test_bench_measures_both_kinds_of_voices(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_measures_causal_and_other_voices(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("causal", "blind"):
         asked = ["--chunk-frames", "2", "4", "--streams", "1", "2", "--runs", "3", "--device", "cpu"]
         assert main(["bench", str(room / f"{name}.safetensors"), *asked]) == 0
@@ -53,7 +54,7 @@ def test_bench_measures_both_kinds_of_voices(room: Path, capsys: pytest.CaptureF
     assert ended.value.code == 2 and "'0' is not allowed; allowed: whole numbers" in capsys.readouterr().err
 
 
-def test_train_end_to_end(room: Path, tmp_path: Path) -> None:
+def test_train_end_to_end_writes_a_voice(room: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "glowd.flow.cli", "train", "--out", str(out), "--threads", "1"]
     begin = ["--data", str(room / "data"), "--test", str(room / "data"), "--steps", "4", "--every", "2", "--batch", "2"]
@@ -65,7 +66,7 @@ def test_train_end_to_end(room: Path, tmp_path: Path) -> None:
     assert len((out / "curve.csv").read_text().splitlines()) == 3
 
 
-def test_train_goes_on_and_refuses_to_overwrite(
+def test_train_resumes_and_refuses_to_overwrite(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(room)
@@ -88,7 +89,7 @@ def test_train_goes_on_and_refuses_to_overwrite(
 @pytest.mark.parametrize(
     "argv,text",
     [
-        (["train", "--out", "OUT"], "training setting data is missing; give --data FOLDER"),
+        (["train", "--out", "OUT"], "data is missing: folder of .flac/.wav clips"),
         (
             ["train", "--out", "OUT", "--data", "none", "--test", "none"],
             "none does not exist; give a folder with .flac or .wav files",
@@ -99,12 +100,12 @@ def test_train_goes_on_and_refuses_to_overwrite(
             "unknown voice setting 'layer'",
         ),
         (["card", "none.safetensors"], "checkpoint none.safetensors does not exist"),
-        (["render", "none.wav", "out.wav"], "none.wav is not a readable recording"),
+        (["render", "none.wav", "out.wav"], "none.wav: no such file"),
         (["render", "none.npy", "out.wav"], "none.npy is not a readable .npy file"),
         (["import", "none.pt", "out.safetensors"], "none.pt"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_wrong_argument_ends_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -113,7 +114,7 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.parametrize("name", ["causal", "blind"])
-def test_render_gives_the_voices_samples(room: Path, tmp_path: Path, name: str) -> None:
+def test_render_writes_the_voices_samples(room: Path, tmp_path: Path, name: str) -> None:
     wave = voice_like(0.6, 3)
     soundfile.write(tmp_path / "in.wav", wave, 22050)
     voice = room / f"{name}.safetensors"
@@ -133,11 +134,11 @@ def test_render_gives_the_voices_samples(room: Path, tmp_path: Path, name: str) 
     "mel,text",
     [
         (np.zeros((80, 30), np.float32), "shape [80, 30]; expected frames [L, 80]"),
-        (np.full((30, 80), np.nan, np.float32), "no finite floats"),
-        (np.zeros((30, 80), np.int32), "no finite floats (dtype int32)"),
+        (np.full((30, 80), np.nan, np.float32), "not finite floats"),
+        (np.zeros((30, 80), np.int32), "not finite floats (dtype int32)"),
     ],
 )
-def test_wrong_mels_are_refused(
+def test_wrong_mel_is_refused(
     room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mel: Any, text: str
 ) -> None:
     np.save(tmp_path / "mel.npy", mel)
@@ -151,9 +152,7 @@ def test_wrong_mels_are_refused(
     assert_refused(capsys, argv, text)
 
 
-def test_outputs_that_cannot_be_written_are_refused(
-    room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_output_is_refused(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "mel.npy", np.full((4, 80), -5, np.float32))
     argv = ["render", str(tmp_path / "mel.npy"), "--checkpoint", str(room / "causal.safetensors")]
     assert_refused(capsys, [*argv, str(tmp_path / "o.mp3")], "allowed: .flac, .wav")
@@ -177,7 +176,7 @@ def test_context_prints_the_curve(room: Path, tmp_path: Path, capsys: pytest.Cap
     assert len(lines) > 3 and "look-ahead" in lines[0] and all(" dB " in line for line in lines[1:])
 
 
-def test_import_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_converts_a_published_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     geometry = Geometry()
     torch.save({"model": random_weights(geometry), "iteration": 7}, tmp_path / "file.pt")
     assert main(["import", str(tmp_path / "file.pt"), str(tmp_path / "o.safetensors"), "--half"]) == 0
@@ -185,9 +184,26 @@ def test_import_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert checkpoint.load(tmp_path / "o.safetensors").config.mel.n_mels == geometry.n_mel_channels
 
 
-def test_a_file_that_holds_no_voice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_of_no_voice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"model": {}}, tmp_path / "empty.pt")
     assert_refused(capsys, ["import", str(tmp_path / "empty.pt"), str(tmp_path / "o.safetensors")], "holds no WaveGlow")
+
+
+TRAIN_FLAGS = """
+    --out --data --test --minutes --steps --batch --segment --max-silence --colour --lr --warm-up --decay --clip-norm --average
+    --nll-weight --spectral-weight --spectral-samples --phase-weight --mel-weight --spectral-sigma --every --samples-every
+    --validation-segments --seed --device --precision --compile --threads --name --licence --config --init --resume
+"""
+
+
+def test_train_help_has_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (--[a-z-]+)", text, re.M) == TRAIN_FLAGS.split()
+    words = " ".join(text.split())
+    assert "--segment SEGMENT_SAMPLES samples per segment, a multiple of the hop (at least 1; default 16384)" in words
+    assert "--seed SEED seed of weights and batches (default 0)" in words
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -196,7 +212,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_a_reader_that_has_read_enough_is_no_error() -> None:
+def test_closed_pipe_is_no_error() -> None:
     command = [sys.executable, "-c", "import sys; from glowd.flow.cli import main; sys.exit(main(['card']))"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stderr

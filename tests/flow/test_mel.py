@@ -1,5 +1,8 @@
 """The mel front end: parity with librosa, and streamed == whole."""
 
+import re
+from typing import Any
+
 import librosa
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ def speechlike(samples: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("samples", [513, 1024, 22050, 30001])
-def test_parity_with_librosa(samples: int) -> None:
+def test_log_mel_equals_librosas(samples: int) -> None:
     audio = speechlike(samples)
     spectrum = np.abs(librosa.stft(audio, n_fft=1024, hop_length=256, win_length=1024, pad_mode="reflect"))
     expected = np.log(
@@ -30,7 +33,7 @@ def test_parity_with_librosa(samples: int) -> None:
 
 
 @pytest.mark.parametrize("format", [MelFormat(), MelFormat(rate_hz=16000, n_fft=512, win=512, n_mels=40, fmin_hz=1200)])
-def test_the_filter_bank_is_librosas(format: MelFormat) -> None:
+def test_filter_bank_equals_librosas(format: MelFormat) -> None:
     expected = librosa.filters.mel(
         sr=format.rate_hz, n_fft=format.n_fft, n_mels=format.n_mels, fmin=format.fmin_hz, fmax=format.fmax_hz
     )
@@ -39,7 +42,7 @@ def test_the_filter_bank_is_librosas(format: MelFormat) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(600, 9000), st.lists(st.integers(1, 3000), min_size=1, max_size=20))
-def test_streamed_equals_whole(samples: int, cuts: list[int]) -> None:
+def test_streamed_mel_equals_whole(samples: int, cuts: list[int]) -> None:
     audio, stream, parts, at = speechlike(samples), MelStream(), [], 0
     for cut in cuts:
         parts.append(stream.push(audio[at : at + cut]))
@@ -48,7 +51,7 @@ def test_streamed_equals_whole(samples: int, cuts: list[int]) -> None:
     np.testing.assert_allclose(np.concatenate(parts), log_mel(audio), atol=1e-6)
 
 
-def test_bad_audio_is_named() -> None:
+def test_wrong_audio_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[2, 100\]"):
         log_mel(np.zeros((2, 100), np.float32))
     with pytest.raises(ValueError, match="512 samples; a mel needs at least 513"):
@@ -57,5 +60,19 @@ def test_bad_audio_is_named() -> None:
 
 def test_format_round_trips_and_refuses_unknown_keys() -> None:
     assert MelFormat.from_dict(MelFormat(hop=200).to_dict()) == MelFormat(hop=200)
-    with pytest.raises(ValueError, match="'htk'"):
+    with pytest.raises(ValueError, match="unknown setting htk"):
         MelFormat.from_dict({"htk": 1})
+
+
+@pytest.mark.parametrize(
+    "change,error",
+    [
+        ({"hop": 0}, "hop must be a whole number, at least 1; got 0"),
+        ({"win": 2048}, "win must be at most n_fft, 1024; got 2048"),
+        ({"fmin_hz": 9000}, "fmin_hz must be below fmax_hz, 8000; got 9000.0"),
+        ({"n_mels": "80"}, "n_mels must be a whole number, at least 1; got '80'"),
+    ],
+)
+def test_impossible_format_is_refused(change: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(error)):
+        MelFormat.from_dict(change)

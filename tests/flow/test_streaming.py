@@ -8,15 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from glowd.flow.checkpoint import load
 from glowd.flow.inversion.runner import StepRunner
-from glowd.flow.latents import TABLE_SAMPLES, NoiseTable
-from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.latents import TABLE_SAMPLES, NoiseTable, first_phase
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
-from glowd.flow.vocoder import Stream, Vocoder, drain, render
-from tests.flow.voices import random_voice, tiny
+from glowd.flow.vocoder import Origin, Stream, Vocoder, drain, render
 from tests.harness.mels import speech
+from tests.harness.voices import DATA, random_voice, sourced, tiny
 
 torch.set_num_threads(1)
 TOLERANCE = 1e-5
@@ -28,12 +29,13 @@ def some_mel(frames: int, seed: int = 0) -> np.ndarray:
 
 
 def offline(voice: WaveGlow, mel: np.ndarray, seed: int, sigma: float) -> np.ndarray:
-    """The definition: the network's own inverse on the whole utterance, with the latents of the same table."""
+    """The definition: the network's own inverse on the whole utterance, with latents and phase of the same seed."""
     table = NoiseTable(voice.config.group)
     groups = len(mel) * voice.config.groups_per_frame + voice.squeeze.extra_groups
     z = table.rows(torch.tensor([table.first_row(seed)]), groups).transpose(1, 2) * sigma
+    frames = torch.from_numpy(mel.T[None].copy())
     with torch.no_grad():
-        return voice.inverse(z, torch.from_numpy(mel.T[None].copy()))[0].numpy()
+        return voice.inverse(z, frames, source=voice.free_source(frames, torch.tensor([first_phase(seed)])))[0].numpy()
 
 
 def streamed(vocoder: Vocoder, mel: np.ndarray, cuts: list[int], limits: list[int], seed: int = 0) -> np.ndarray:
@@ -50,15 +52,17 @@ def streamed(vocoder: Vocoder, mel: np.ndarray, cuts: list[int], limits: list[in
     return np.concatenate(parts)
 
 
-KINDS: list[dict[str, Any]] = [
-    dict(squeeze="lapped"),
-    dict(squeeze="lapped", look_ahead_frames=0, mel_scale=False),
-    dict(squeeze="polyphase", group=8, early_size=2, conditioning="upsample", mel_scale=False),
-    dict(squeeze="polyphase", group=64, look_ahead_frames=2),
+KINDS = [
+    tiny(squeeze="lapped"),
+    tiny(squeeze="lapped", look_ahead_frames=0, mel_scale=False),
+    tiny(squeeze="polyphase", group=8, early_size=2, conditioning="upsample", mel_scale=False),
+    tiny(squeeze="polyphase", group=64, look_ahead_frames=2),
+    sourced(),
+    sourced(look_ahead_frames=2),
 ]
 BACKENDS = ("compiled", "torch")
-EXACT = [ExactVocoder(random_voice(tiny(**kind)), slots=4) for kind in KINDS]
-VOCODERS = [ExactVocoder(random_voice(tiny(**kind)), slots=4, backend=name) for kind in KINDS for name in BACKENDS]
+EXACT = [ExactVocoder(random_voice(kind), slots=4) for kind in KINDS]
+VOCODERS = [ExactVocoder(random_voice(kind), slots=4, backend=name) for kind in KINDS for name in BACKENDS]
 
 
 @settings(max_examples=25, deadline=None)
@@ -71,7 +75,7 @@ def test_streamed_equals_offline_for_every_chunking(
 ) -> None:
     vocoder, mel = VOCODERS[kind], some_mel(frames, seed % 7)
     audio = streamed(vocoder, mel, cuts, limits, seed)
-    voice = random_voice(tiny(**KINDS[kind // len(BACKENDS)]))
+    voice = random_voice(KINDS[kind // len(BACKENDS)])
     assert len(audio) == frames * 256
     np.testing.assert_allclose(audio, offline(voice, mel, seed, vocoder.sigma), atol=TOLERANCE)
 
@@ -87,9 +91,40 @@ def test_the_embedded_voice_streams_exactly(chunk: int, backend: str) -> None:
     np.testing.assert_allclose(audio, offline(voice, mel, 1, vocoder.sigma), atol=1e-4)
 
 
-def test_streams_in_one_batch_do_not_touch_each_other() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cuts_and_batches_of_a_voice_with_a_source_change_no_bit(backend: str) -> None:
+    # Of the widths that ship: a library's products of much narrower ones depend on how many rows they have.
+    vocoder = ExactVocoder(random_voice(WaveGlowConfig.sourced(flows=2)), slots=3, backend=backend)
+    mels = [some_mel(120, seed) for seed in range(3)]
+    alone = [render(vocoder, mel, seed, 120) for seed, mel in enumerate(mels)]
+    for chunk in (1, 2, 4, 7, 16):
+        assert np.array_equal(render(vocoder, mels[0], 0, chunk), alone[0]), chunk
+    streams, parts = [vocoder.open(seed) for seed in range(3)], {i: list[np.ndarray]() for i in range(3)}
+    for begin in range(0, 120, 6):
+        for stream, mel in zip(streams, mels):
+            stream.push(mel[begin : begin + 6])
+            stream.ended = begin + 6 == 120
+        advance(vocoder, streams, parts)
+    for i, whole in enumerate(alone):
+        assert np.array_equal(np.concatenate(parts[i]), whole), i
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("version", [1, 2])
+def test_kept_voices_stream_what_they_streamed(version: int, backend: str) -> None:
+    voice, vectors = (
+        load(DATA / f"format_{version}.safetensors"),
+        load_file(DATA / f"format_{version}_vectors.safetensors"),
+    )
+    mel = vectors["mel"][0].T.contiguous().numpy()
+    audio = render(ExactVocoder(voice, slots=1, backend=backend), mel, 7, 3)
+    np.testing.assert_allclose(audio, vectors["streamed_seed_7"].numpy(), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [0, 4])
+def test_streams_in_one_batch_do_not_touch_each_other(kind: int) -> None:
     """Desynchronised streams, joining late and reusing slots, give what each gives alone."""
-    vocoder = EXACT[0]
+    vocoder = EXACT[kind]
     mels = [some_mel(20, seed) for seed in range(3)]
     alone = [render(vocoder, mel, seed=9 + i) for i, mel in enumerate(mels)]
     streams = [vocoder.open(9), vocoder.open(10)]
@@ -109,10 +144,10 @@ def test_streams_in_one_batch_do_not_touch_each_other() -> None:
         vocoder.close(streams[i])
 
 
-@pytest.mark.parametrize("kind", [KINDS[0], {"squeeze": "lapped", "causal": False, "look_ahead_frames": 1}])
-def test_buckets_of_static_buffers_change_nothing(kind: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[4], tiny(causal=False)])
+def test_buckets_of_static_buffers_change_nothing(kind: WaveGlowConfig) -> None:
     """What a CUDA graph replays (padded batches, spare slots, buffers that stay) gives what the plain step gives."""
-    voice, plan = random_voice(tiny(**kind)), ChunkPlan(4, 4, 2, 64)
+    voice, plan = random_voice(kind), ChunkPlan(4, 4, 2, 64)
     plain, bucketed = (stream_vocoder(voice, plan, slots=5, backend="torch") for _ in range(2))
     bucketed.runner = StepRunner(bucketed.inverter, bucketed.noise, bucketed=True)
     mels, results = [some_mel(17 + 6 * i, i) for i in range(3)], []
@@ -148,12 +183,42 @@ def test_a_stream_reopened_with_its_history_goes_on_exactly() -> None:
     assert vocoder.history_frames < 20
     whole = render(vocoder, mel, seed=5)
     begin = 40 - vocoder.history_frames
-    again = vocoder.open(5, first_frame=begin)
+    again = vocoder.open(5, Origin(begin))
     again.push(mel[begin:])
     again.end()
     tail = np.concatenate(list(drain(vocoder, again, 4)))
     assert len(tail) == (60 - begin) * 256
     np.testing.assert_allclose(tail[-20 * 256 :], whole[-20 * 256 :], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("chunk", [1, 3, 16])
+def test_a_stream_goes_on_in_another_engine_with_its_phase(chunk: int, backend: str) -> None:
+    voice = random_voice(sourced(layers=2, flows=3))
+    first, second, mel = ExactVocoder(voice, slots=1), ExactVocoder(voice, slots=1, backend=backend), some_mel(90)
+    whole = render(first, mel, seed=5)
+    stream, ends = first.open(5), list[tuple[int, float]]()
+    stream.push(mel[:70])
+    for _ in drain(first, stream, chunk):
+        ends.append((stream.frames_done, stream.phase))
+    begin, phase = max(end for end in ends if end[0] <= stream.frames_done - first.history_frames)
+    assert phase > 10 and first.lead_frames == 5
+    rest = going_on(second, mel, Origin(begin, first.lead_frames, phase))
+    assert len(rest) == (90 - begin) * 256
+    missing = 90 * 256 - stream.samples_out
+    np.testing.assert_allclose(rest[-missing:], whole[-missing:], atol=TOLERANCE)
+    turned = going_on(second, mel, Origin(begin, first.lead_frames, phase + 0.5))
+    assert np.abs(turned[-missing:] - whole[-missing:]).max() > 100 * TOLERANCE, "the phase is heard"
+
+
+def going_on(vocoder: ExactVocoder, mel: np.ndarray, origin: Origin) -> np.ndarray:
+    """What a stream of seed 5 that begins there says."""
+    stream = vocoder.open(5, origin)
+    stream.push(mel[origin.frame - origin.lead_frames :])
+    stream.end()
+    audio = np.concatenate(list(drain(vocoder, stream, 4)))
+    vocoder.close(stream)
+    return audio
 
 
 def test_slots_run_out_with_a_clear_error() -> None:
@@ -203,9 +268,7 @@ OVERLAPPED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("kind", OVERLAPPED)
 @pytest.mark.parametrize("frames,chunk", [(1, 4), (7, 3), (40, 8), (41, 5)])
-def test_overlap_equals_offline_when_it_covers_the_receptive_field(
-    kind: dict[str, Any], frames: int, chunk: int
-) -> None:
+def test_overlap_over_the_receptive_field_equals_offline(kind: dict[str, Any], frames: int, chunk: int) -> None:
     voice, mel = non_causal(**kind), some_mel(frames)
     reach = -(-voice.config.reach_groups // voice.config.groups_per_frame)
     plan = ChunkPlan(chunk, reach + 5, reach + 2, 128)

@@ -1,4 +1,4 @@
-"""How fast: what is timed, and what is not."""
+"""Timing: steady calls are measured, and first calls are not."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -9,9 +9,9 @@ import pytest
 from glowd.flow.mel import Floats
 from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
 from glowd.flow.timing import calls, frames_per_call, speed, step_times
-from glowd.flow.vocoder import Stream
+from glowd.flow.vocoder import BEGINNING, Origin, Stream
 from tests.fakes.vocoder import FakeVocoder
-from tests.flow.voices import random_voice, tiny
+from tests.harness.voices import random_voice, tiny
 
 
 class Clocked(FakeVocoder):
@@ -21,9 +21,9 @@ class Clocked(FakeVocoder):
         super().__init__()
         self.now_s, self.steps, self.now_open = 0.0, 0, 0
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> Stream:
         self.now_open += 1
-        return super().open(seed, first_frame, sigma)
+        return super().open(seed, origin, sigma)
 
     def close(self, stream: Stream) -> None:
         self.now_open -= 1
@@ -37,7 +37,7 @@ class Clocked(FakeVocoder):
         return super().step(streams, frames)
 
 
-def test_calls_of_a_window_that_still_fills_are_marked_and_not_counted() -> None:
+def test_calls_of_a_filling_window_are_not_counted() -> None:
     vocoder = Clocked()
     timed = calls(vocoder, 4, 2, lambda: vocoder.now_s)
     found = list(islice(timed, 6))
@@ -48,7 +48,7 @@ def test_calls_of_a_window_that_still_fills_are_marked_and_not_counted() -> None
     assert vocoder.now_open == 0
 
 
-def test_a_speed_is_that_of_its_steady_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_is_that_of_steady_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     vocoder = Clocked()
     monkeypatch.setattr("glowd.flow.timing.calls.__defaults__", (lambda: vocoder.now_s,))
     row = speed(vocoder, frames=4, batch=2, runs=100, warm_up=6)
@@ -58,12 +58,12 @@ def test_a_speed_is_that_of_its_steady_calls(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("wrong", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_nothing_is_not_measured(wrong: tuple[int, int, int]) -> None:
+def test_zero_frames_streams_or_runs_are_refused(wrong: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"(frames|streams|runs) is 0; allowed: at least 1"):
         speed(FakeVocoder(), *wrong)
 
 
-def test_real_voices_of_both_kinds_run_in_steady_chunks() -> None:
+def test_causal_and_other_voices_run_in_steady_chunks() -> None:
     exact = ExactVocoder(random_voice(tiny()), slots=2)
     overlapped = OverlapVocoder(random_voice(tiny(causal=False)), ChunkPlan(4, 12, 4, 256))
     assert [frames_per_call(vocoder, 18) for vocoder in (exact, overlapped)] == [18, 16]  # the plan's chunks, whole

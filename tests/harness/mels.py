@@ -1,4 +1,4 @@
-"""Mels for tests: constant ones, and that of the bundled recording."""
+"""Mels for tests: made-up ones, and that of the bundled recording."""
 
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,11 @@ SENTENCE = Path(__file__).parents[2] / "clients" / "demo_sentence.flac"
 def mel(frames: int, value: float = -4.0, bins: int = 80) -> Floats:
     """Frames [frames, bins] with one value everywhere."""
     return np.full((frames, bins), value, np.float32)
+
+
+def noise_mel(frames: int, seed: int = 0, bins: int = 80) -> Floats:
+    """Frames [frames, bins], each different, the same for the same seed."""
+    return np.random.default_rng(seed).uniform(-11, 2, (frames, bins)).astype(np.float32)
 
 
 @cache

@@ -132,7 +132,7 @@ def voice_info(name: str = "glow", **changes: Any) -> VoiceInfo:
     """What an engine reports of its voice."""
     info = VoiceInfo(
         name=name, rate_hz=RATE, hop=HOP, format=FORMAT, look_ahead_frames=0, latency_ms=1.0, whole_utterance=False,
-        default=name == "glow", history_frames=4,
+        default=name == "glow", history_frames=4, lead_frames=0,
     )  # fmt: skip
     return dataclasses.replace(info, **changes)
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.phases import Phase
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.utterance import StreamLimits
@@ -18,10 +19,12 @@ LIMITS = StreamLimits(
     window_frames=20,
     max_frames=200,
     history_frames=5,
+    lead_frames=2,
     look_ahead_frames=1,
     chunk_frames=2,
     whole_utterance=False,
 )
+FORMAT = {"rate_hz": RATE, "hop": HOP, "n_fft": 16, "win": 16, "n_mels": BINS, "fmax_hz": 500.0}
 FIRST_KEY = 101
 M = TypeVar("M", bound=Message)
 
@@ -32,9 +35,19 @@ def mel_message(seq: int, first_frame: int, frames: int, generation: int = 0, bi
     return wire.Mel("s", generation, seq, first_frame, frames, "f32", bins, 7, values)
 
 
+def plain_intake() -> MelIntake:
+    """For frames that are the voice's own."""
+    return MelIntake({}, FORMAT, "glow")
+
+
 def ramp(first: int, samples: int) -> Array:
     """Samples whose value is a function of their index, so that lost, repeated and moved ones are found."""
     return (np.arange(first, first + samples) % 997 / 1000).astype(np.float32)
+
+
+def phase_at(frame: int) -> float:
+    """The phase of the engine's source at a frame, in cycles."""
+    return 0.37 + 0.25 * frame
 
 
 class ListPorts:
@@ -76,7 +89,7 @@ class SessionHarness:
     ) -> None:
         self.ports, self.now_ns = ListPorts(directory), 1_000_000_000
         opening = wire.Open("s", sinks=list(sinks), seed=9, **asked)
-        self.session = Session(opening, "glow", RATE, 8, limits, self.ports)
+        self.session = Session(opening, "glow", RATE, 8, limits, self.ports, plain_intake())
         self._seq = self._sent = self._made = 0
 
     # ------------------------------------------------------------- the client
@@ -109,6 +122,7 @@ class SessionHarness:
             key=self.key, first_sample=first, samples=samples, last=last, frames_done=(first + samples) // HOP,
             t_client_ns=1, t_gateway_ns=self.now_ns - 5, t_engine_ns=self.now_ns - 4, t_due_ns=self.now_ns,
             t_start_ns=self.now_ns - 3, t_end_ns=self.now_ns - 1, batch=2, audio=ramp(first, samples),
+            phase=phase_at((first + samples) // HOP),
         )  # fmt: skip
 
     # ------------------------------------------------------------ the speaker

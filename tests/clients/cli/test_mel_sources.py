@@ -45,10 +45,31 @@ def test_saved_mel_may_be_transposed(tmp_path: Path, values: Any) -> None:
     np.testing.assert_allclose(mel_of_file(tmp_path / "m.npy", FORMAT), MEL)
 
 
-def test_square_mel_is_read_by_the_files_convention() -> None:
+def test_square_mel_is_read_by_the_files_convention(tmp_path: Path) -> None:
+    import torch
+
     square = np.arange(6400, dtype=np.float32).reshape(80, 80)
-    np.testing.assert_array_equal(mel_sources.as_frames(square, 80, bins_first=False), square)
-    np.testing.assert_array_equal(mel_sources.as_frames(square, 80, bins_first=True), square.T)
+    np.save(tmp_path / "m.npy", square)
+    torch.save(torch.from_numpy(square), tmp_path / "m.pt")
+    np.testing.assert_array_equal(mel_of_file(tmp_path / "m.npy", FORMAT), square)
+    np.testing.assert_array_equal(mel_of_file(tmp_path / "m.pt", FORMAT), square.T)
+
+
+@pytest.mark.parametrize("table", [{"mel": MEL, "text": np.zeros(3)}, {"arr_0": MEL.T}])
+def test_npz_file_gives_its_mel(tmp_path: Path, table: dict[str, Any]) -> None:
+    np.savez(tmp_path / "m.npz", **table)
+    np.testing.assert_array_equal(mel_of_file(tmp_path / "m.npz", FORMAT), MEL)
+
+
+def test_npz_file_without_a_mel_names_its_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", first=MEL, second=MEL)
+    with pytest.raises(SourceError, match="first, second"):
+        mel_of_file(tmp_path / "m.npz", FORMAT)
+
+
+def test_saved_mel_of_other_bands_is_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.zeros((100, 7), np.float16))
+    assert mel_of_file(tmp_path / "m.npy", FORMAT, bins=100).shape == (7, 100)
 
 
 @pytest.mark.parametrize("wrap", ["alone", "map", "list"])
@@ -65,7 +86,7 @@ def test_pytorch_file_gives_its_mel(tmp_path: Path, wrap: str) -> None:
     [
         ("none.wav", None, "no such file"),
         ("none.npy", None, "No such file"),
-        ("bad.wav", b"RIFFxxxx", "not readable as audio"),
+        ("bad.wav", b"RIFFxxxx", "is not a readable recording"),
         ("bad.npy", b"hello", "bad.npy"),
         ("bad.pt", b"hello", "bad.pt"),
         ("song.mp4", b"", "unknown suffix '.mp4'; expected one of .wav"),
@@ -80,7 +101,7 @@ def test_bad_file_raises_its_name_and_fault(tmp_path: Path, name: str, content: 
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("values", [MEL[:, :79], np.zeros(80), np.zeros((2, 80, 3)), np.full((3, 80), "x")])
+@pytest.mark.parametrize("values", [MEL[:, :79], np.zeros(79), np.zeros((2, 80, 3)), np.full((3, 80), "x")])
 def test_array_that_is_no_mel_raises(tmp_path: Path, values: Any) -> None:
     np.save(tmp_path / "m.npy", values)
     with pytest.raises(SourceError, match=r"elements of type|shape"):

@@ -12,7 +12,7 @@ from glowd.daemon.engine import capacity
 from glowd.daemon.wire.telemetry import Capacity
 from glowd.flow.mel import Floats
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
-from glowd.flow.vocoder import Stream
+from glowd.flow.vocoder import BEGINNING, Origin, Stream
 from tests.fakes.vocoder import FakeVocoder
 
 
@@ -53,9 +53,9 @@ class Slow(FakeVocoder):
         super().__init__()
         self.fixed_s, self.each_s, self.sleep_s, self.now_s, self.now_open = fixed_s, each_s, sleep_s, 0.0, 0
 
-    def open(self, seed: int = 0, first_frame: int = 0, sigma: float | None = None) -> Stream:
+    def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> Stream:
         self.now_open += 1
-        return super().open(seed, first_frame, sigma)
+        return super().open(seed, origin, sigma)
 
     def close(self, stream: Stream) -> None:
         self.now_open -= 1

@@ -1,13 +1,12 @@
 """The vocoder of a [voices.NAME] table, and the log line that says how its network runs."""
 
-import sys
-
 import pytest
 import torch
 
 from glowd.daemon.config import EngineSpec, WaveGlowSettings
 from glowd.daemon.engine.vocoders import build_vocoder, find_device
 from glowd.flow.streaming import ExactVocoder
+from tests.harness.voices import hide_numba
 
 
 def spec(device: str) -> EngineSpec:
@@ -27,9 +26,7 @@ def test_log_says_how_the_network_runs(caplog: pytest.LogCaptureFixture) -> None
 def test_log_says_why_the_network_is_not_compiled(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "glowd.flow.inversion.numba_backend", raising=False)
-    monkeypatch.delattr("glowd.flow.inversion.numba_backend", raising=False)
-    monkeypatch.setitem(sys.modules, "numba", None)
+    hide_numba(monkeypatch)
     with caplog.at_level("INFO", "glowd.engine"):
         vocoder = build_vocoder(CPU, WaveGlowSettings(), 4)
     assert isinstance(vocoder, ExactVocoder) and vocoder.inverter.backend == "torch"

@@ -22,7 +22,7 @@ from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, Degradation
 from tests.harness.router import voice_info
-from tests.harness.session import HOP, LIMITS, RATE, mel_message
+from tests.harness.session import HOP, LIMITS, RATE, mel_message, phase_at, plain_intake
 from tests.patience import WAIT_S
 
 NOW_NS = 1_000_000_000_000
@@ -99,7 +99,9 @@ class PlacementHarness:
 
     def _open(self, name: str, engine: EngineHandle) -> Stream:
         def session_for(ports: SessionPorts) -> Session:
-            return Session(wire.Open(name, sinks=["null"], seed=9), engine.voice, RATE, 8, LIMITS, ports)
+            return Session(
+                wire.Open(name, sinks=["null"], seed=9), engine.voice, RATE, 8, LIMITS, ports, plain_intake()
+            )
 
         return self.streams.place(name, self.owner, engine, session_for)
 
@@ -107,8 +109,11 @@ class PlacementHarness:
         """A stream in an engine, which has sent 8 frames and of which 6 are rendered."""
         stream = self._open(name, engine)
         self.send(stream, 0, 0, 8)
-        audio = np.zeros(6 * HOP, np.float32)
-        stream.session.engine.pcm(ipc.Pcm(stream.key, 0, 6 * HOP, audio=audio), self.now_ns)
+        for done, frames in ((1, 1), (6, 5)):
+            first, samples = (done - frames) * HOP, frames * HOP
+            audio = np.zeros(samples, np.float32)
+            message = ipc.Pcm(stream.key, first, samples, frames_done=done, audio=audio, phase=phase_at(done))
+            stream.session.engine.pcm(message, self.now_ns)
         return stream
 
     def send(self, stream: Stream, seq: int, first_frame: int, frames: int) -> None:
@@ -336,8 +341,8 @@ def test_streams_of_lost_engine_continue_in_another(harness: PlacementHarness) -
     pool.tick(NOW_NS)
     assert harness.placed(pool.engines[1]) == ["a", "b"] and harness.placed(pool.engines[0]) == []
     start, *frames = harness.sent["glow/1"]
-    assert start == ipc.Start(stream.key, 9, 1)
-    assert [message.first_frame for message in frames if isinstance(message, ipc.Frames)] == [1, 8]
+    assert start == ipc.Start(stream.key, 9, 1, lead_frames=1, phase=phase_at(1))
+    assert [message.first_frame for message in frames if isinstance(message, ipc.Frames)] == [0, 8]
     harness.send(stream, 2, 10, 2)
     assert isinstance(harness.sent["glow/1"][-1], ipc.Frames), "what comes next goes there too"
     harness.unreachable.clear()

@@ -14,7 +14,7 @@ from glowd.daemon.gateway.sinks import AudioChunk, FileSink
 from glowd.daemon.gateway.utterance import MAX_REFUSALS
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.telemetry import Underruns
-from tests.harness.session import HOP, LIMITS, RATE, SessionHarness, mel_message, ramp
+from tests.harness.session import HOP, LIMITS, RATE, SessionHarness, mel_message, phase_at, ramp
 
 
 def test_utterance_reaches_every_sink_completely(tmp_path: Path) -> None:
@@ -329,17 +329,19 @@ def test_pause_and_gain_reach_the_device_of_later_utterances() -> None:
 def test_resume_replays_frames_and_repeats_no_sample() -> None:
     harness = SessionHarness("socket")
     harness.send(12)
-    harness.render(9)
+    for _ in range(3):
+        harness.render(3)
     harness.send(3)
     harness.end()
     before = len(harness.ports.engine)
     harness.session.engine.resume()
     start, *frames, finish = harness.ports.engine[before:]
-    first = 9 - LIMITS.history_frames
-    assert start == ipc.Start(harness.key, 9, first, -1.0) and finish == ipc.Finish(harness.key)
+    first = 3  # the newest end of a message that is history_frames old: 9 - 5 is in the middle of one
+    assert start == ipc.Start(harness.key, 9, first, -1.0, LIMITS.lead_frames, phase_at(first))
+    assert finish == ipc.Finish(harness.key)
     chunks = [chunk for chunk in frames if isinstance(chunk, ipc.Frames)]
-    assert [(chunk.first_frame, chunk.frames) for chunk in chunks] == [(first, 8), (12, 3)]
-    harness.session.engine.pcm(harness.pcm(first * HOP, 11 * HOP, last=True), harness.now_ns)
+    assert [(chunk.first_frame, chunk.frames) for chunk in chunks] == [(first - LIMITS.lead_frames, 11), (12, 3)]
+    harness.session.engine.pcm(harness.pcm(first * HOP, 12 * HOP, last=True), harness.now_ns)
     np.testing.assert_array_equal(harness.audio, ramp(0, 15 * HOP))
     assert isinstance(harness.ending, wire.Played)
 
@@ -536,7 +538,7 @@ def test_long_utterance_keeps_few_frames() -> None:
         harness.send(4)
         harness.render(4)
         most = max(most, harness.session.state.utterance.kept_frames)
-    assert most <= LIMITS.history_frames + 2 * 4
+    assert most <= LIMITS.history_frames + LIMITS.lead_frames + 3 * 4
 
 
 def test_same_sink_twice_is_one_sink() -> None:

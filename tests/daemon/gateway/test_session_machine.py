@@ -17,7 +17,7 @@ from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.phases import TRANSITIONS, Event, Phase
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Array, Message
-from tests.harness.session import FIRST_KEY, HOP, LIMITS, SessionHarness, mel_message
+from tests.harness.session import FIRST_KEY, HOP, LIMITS, SessionHarness, mel_message, phase_at
 
 
 def tone(key: int, first: int, samples: int) -> Array:
@@ -47,7 +47,10 @@ class Engine:
         match message:
             case ipc.Start():
                 assert message.key not in self.streams and message.key not in self.dropped
-                self.streams[message.key] = Rendering(message.first_frame, message.first_frame, message.first_frame)
+                first, lead = message.first_frame, message.lead_frames
+                assert lead == min(first, LIMITS.lead_frames)
+                assert message.phase == (phase_at(first) if first else -1), "the phase is that of the frame"
+                self.streams[message.key] = Rendering(first, first - lead, first)
             case ipc.Frames():
                 stream = self.streams[message.key]
                 assert message.first_frame == stream.frames_in and not stream.ended
@@ -279,7 +282,7 @@ class SessionMachine(RuleBasedStateMachine):
             stream.done, stream.over = stream.done + frames, last
             message = ipc.Pcm(
                 key=key, first_sample=first, samples=samples, last=last, t_gateway_ns=5, t_engine_ns=6, t_start_ns=7,
-                t_end_ns=9, batch=1, audio=tone(key, first, samples),
+                t_end_ns=9, batch=1, audio=tone(key, first, samples), frames_done=stream.done, phase=phase_at(stream.done),
             )  # fmt: skip
             self.rendered = self.rendered or last
             self.session.engine.pcm(message, self.harness.now_ns)
@@ -365,7 +368,10 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def kept_frames_are_few(self) -> None:
-        assert self.session.state.utterance.kept_frames <= LIMITS.window_frames + LIMITS.history_frames + 12
+        assert (
+            self.session.state.utterance.kept_frames
+            <= LIMITS.window_frames + LIMITS.history_frames + LIMITS.lead_frames + 28
+        )
 
     def teardown(self) -> None:
         """Whatever happened, the utterance can be brought to its end with every sample once, and the stream be closed."""

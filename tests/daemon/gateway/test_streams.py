@@ -11,7 +11,7 @@ from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.wire.fields import Message
 from tests.harness.router import decoded_into
-from tests.harness.session import LIMITS, RATE, mel_message
+from tests.harness.session import LIMITS, RATE, mel_message, plain_intake
 
 
 class RegistryHarness:
@@ -33,7 +33,7 @@ class RegistryHarness:
             name,
             self.clients[owner],
             self.engines[engine],
-            lambda ports: Session(wire.Open(name, sinks=["socket"]), "glow", RATE, 0, LIMITS, ports),
+            lambda ports: Session(wire.Open(name, sinks=["socket"]), "glow", RATE, 0, LIMITS, ports, plain_intake()),
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.utterance import MAX_REFUSALS, Utterance
 from glowd.daemon.wire import Code, WireError
-from tests.harness.session import HOP, LIMITS, mel_message
+from tests.harness.session import HOP, LIMITS, mel_message, phase_at
 
 
 def utterance(**limits: int | bool) -> Utterance:
@@ -17,8 +17,8 @@ def utterance(**limits: int | bool) -> Utterance:
 
 
 def pcm(first: int, samples: int, last: bool = False, t_due_ns: int = 0) -> ipc.Pcm:
-    audio = np.zeros(samples, np.float32)
-    return ipc.Pcm(key=1, first_sample=first, samples=samples, last=last, t_due_ns=t_due_ns, audio=audio)
+    done, audio = (first + samples) // HOP, np.zeros(samples, np.float32)
+    return ipc.Pcm(1, first, samples, last, done, t_due_ns=t_due_ns, audio=audio, phase=phase_at(done))
 
 
 def render(one: Utterance, frames: int) -> None:
@@ -34,7 +34,7 @@ def render(one: Utterance, frames: int) -> None:
         (mel_message(2, 5, 2), Code.GAP, "seq 2"),
         (mel_message(1, 5, 16), Code.OVER_CREDIT, "16 frames sent with credit for 15"),
         (mel_message(1, 5, 300), Code.TOO_LONG, "305 frames; an utterance may have at most 200"),
-        (mel_message(1, 5, 2, bins=2), Code.BAD_SHAPE, "2 bins; the voice needs 3"),
+        (mel_message(1, 5, 2, bins=2), Code.BAD_SHAPE, "2 bins; this stream's mels have 3"),
     ],
 )
 def test_only_next_frames_within_credit_are_accepted(message: wire.Mel, code: Code, said: str) -> None:
@@ -119,19 +119,23 @@ def test_only_frames_for_a_replay_are_kept(chunks: list[int]) -> None:
         one.take(mel_message(seq, one.frames_in, frames), seq)
         render(one, frames)
         one.forget(one.samples_made)
-        replay = one.replay()
-        assert one.replay_from == max(0, one.frames_in - LIMITS.history_frames)
+        replay, ends = one.replay(), [0, *itertools.accumulate(chunks[: seq + 1])]
+        start = max(end for end in ends if end <= max(0, one.frames_in - LIMITS.history_frames))
+        assert one.resume_at == (start, phase_at(start) if start else None), "where samples ended, and no later"
+        assert one.replay_from == max(0, start - LIMITS.lead_frames)
         assert replay[0].first_frame == one.replay_from and replay[-1].end_frame == one.frames_in
         assert all(a.end_frame == b.first_frame for a, b in itertools.pairwise(replay))
-        assert one.kept_frames < LIMITS.history_frames + max(chunks)
+        assert one.kept_frames < LIMITS.history_frames + LIMITS.lead_frames + 2 * max(chunks)
 
 
 def test_replay_starts_after_rendered_samples() -> None:
     one = utterance()
     one.take(mel_message(0, 0, 20), 1)
-    one.accept_pcm(pcm(0, 12 * HOP + 1))
+    for _ in range(12):
+        render(one, 1)
+    one.accept_pcm(pcm(12 * HOP, 1))
     one.forget(0)
-    assert one.replay_from == 12 - LIMITS.history_frames
+    assert one.resume_at.frame == 12 - LIMITS.history_frames
 
 
 def test_rendered_sample_was_due_when_the_engine_says() -> None:

@@ -1,19 +1,19 @@
-"""The error-versus-context curve falls to nothing when the plan covers the receptive field."""
+"""The error of truncated context: zero where the plan covers the receptive field."""
 
 import numpy as np
 
 from glowd.flow.checkpoint import load
 from glowd.flow.evaluation.context_curve import context_curve
 from glowd.flow.streaming import receptive_frames
-from tests.flow.voices import random_voice, tiny
 from tests.harness.mels import speech
+from tests.harness.voices import random_voice, tiny
 
 
 def mel(frames: int) -> np.ndarray:
     return (np.random.default_rng(0).standard_normal((frames, 80)) - 5.6).astype(np.float32)
 
 
-def test_the_curve_of_a_non_causal_voice_ends_at_zero() -> None:
+def test_curve_of_non_causal_voice_ends_at_zero() -> None:
     voice = random_voice(tiny(causal=False, flows=4, layers=4))
     rows = list(context_curve(voice, mel(80), look_aheads=(1, 4)))
     assert [row.look_ahead_frames for row in rows] == [1, 4, receptive_frames(voice)]
@@ -23,6 +23,6 @@ def test_the_curve_of_a_non_causal_voice_ends_at_zero() -> None:
     assert rows[0].recompute == (8 + 3 + 1) / 8
 
 
-def test_a_causal_voice_has_one_row_and_no_error() -> None:
+def test_causal_voice_gives_one_row_without_error() -> None:
     (row,) = context_curve(load("embedded"), speech()[100:140])
     assert row.max_error <= 1e-5 and row.recompute == 1 and row.look_ahead_frames == 1

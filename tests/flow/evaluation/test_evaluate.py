@@ -1,9 +1,8 @@
-"""`glowlab evaluate` as a user runs it, and what measurements add up to."""
+"""`glowlab evaluate` as a user runs it, and the tables of its measurements."""
 
 import csv
 import json
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,17 @@ import soundfile
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
 from glowd.flow.evaluation import metrics, scores
-from glowd.flow.evaluation.cli import systems_of
-from glowd.flow.evaluation.evaluate import EvaluateError, Job, Measured, Problem, judge, measure, plan, read_clip, run
+from glowd.flow.evaluation.evaluate import (
+    EvaluateError,
+    Job,
+    Measured,
+    Problem,
+    figures_of,
+    measure,
+    plan_jobs,
+    read_clip,
+    run_jobs,
+)  # fmt: skip
 from glowd.flow.evaluation.systems import (
     GRIFFIN_LIM,
     REAL,
@@ -27,12 +35,13 @@ from glowd.flow.evaluation.systems import (
     format_of,
     group_of,
     of_checkpoint,
-)
+    systems_of,
+)  # fmt: skip
 from glowd.flow.mel import MelFormat
-from glowd.flow.network.wavenet_sampling import render as generate
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import random_voice, tiny
-from tests.flow.wavenets import small
+from glowd.flow.network.wavenet_sampling import sample
+from tests.harness.recordings import voice_like, write_recordings
+from tests.harness.voices import random_voice, tiny
+from tests.harness.wavenets import small
 
 FORMAT = MelFormat()
 
@@ -50,7 +59,9 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_evaluate_end_to_end(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_end_to_end_writes_table_json_and_csv(
+    room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, sheet = tmp_path / "out.json", tmp_path / "out.csv"
     argv = [
         "evaluate",
@@ -92,7 +103,7 @@ def test_evaluate_end_to_end(room: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["causal.safetensors", "./causal.safetensors", "--data", "talk"], "two checkpoints have the same file name"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_wrong_argument_ends_in_one_line(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
     monkeypatch.chdir(room)
@@ -107,7 +118,7 @@ def test_nothing_to_measure_is_an_error(tmp_path: Path, capsys: pytest.CaptureFi
     assert "nothing could be measured" in capsys.readouterr().err
 
 
-def test_a_missing_library_is_told_before_the_work(
+def test_missing_library_is_named_before_rendering(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(metrics, "LIBRARIES", ("pystoi", "no_such_library"))
@@ -115,7 +126,7 @@ def test_a_missing_library_is_told_before_the_work(
     assert "needs no_such_library, which is missing; install it" in capsys.readouterr().err
 
 
-def test_a_voice_that_is_not_causal_streams_within_its_plan(room: Path) -> None:
+def test_non_causal_voice_streams_within_its_plan(room: Path) -> None:
     systems = of_checkpoint(str(room / "blind.safetensors"), [], 4)
     assert [system.kind for system in systems] == [WAVEGLOW, STREAMED]
     mel = read_clip(room / "talk" / "clip0.flac", FORMAT).mel[:40]
@@ -124,73 +135,73 @@ def test_a_voice_that_is_not_causal_streams_within_its_plan(room: Path) -> None:
     assert 0 < metrics.difference_max(whole, streamed) < 1
 
 
-def test_a_wavenet_is_a_checkpoint_like_any_other(room: Path, tmp_path: Path) -> None:
+def test_wavenet_checkpoint_renders_as_sampled(room: Path, tmp_path: Path) -> None:
     network = small()
     checkpoint.save(tmp_path / "net.safetensors", network.config, network.state_dict())
     systems = of_checkpoint(str(tmp_path / "net.safetensors"), [0.5, 0.8], 4)
     assert [(system.kind, system.name) for system in systems] == [(WAVENET, WAVENET)]
     mel = read_clip(room / "talk" / "clip0.flac", FORMAT).mel[:12]
-    assert np.array_equal(build(systems[0], format_of(systems))(mel, 2), generate(network, [mel], 2)[0])
+    assert np.array_equal(build(systems[0], format_of(systems))(mel, 2), sample(network, [mel], 2)[0])
 
 
-def test_titles_tell_two_checkpoints_of_a_kind_apart(room: Path, tmp_path: Path) -> None:
+def test_two_checkpoints_of_a_kind_get_titles(room: Path, tmp_path: Path) -> None:
     network = small()
     checkpoint.save(tmp_path / "net.safetensors", network.config, network.state_dict())
     paths = [str(room / "causal.safetensors"), str(tmp_path / "net.safetensors"), str(room / "blind.safetensors")]
 
     def names(checkpoints: list[str]) -> list[str]:
-        return [s.name for s in systems_of(Namespace(checkpoints=checkpoints, chunk_frames=4), []) if s.checkpoint]
+        return [s.name for s in systems_of(checkpoints, [], 4) if s.checkpoint]
 
     assert names(paths[:2]) == ["WaveGlow sigma 0.8", "WaveGlow streamed sigma 0.8", "WaveNet"]
     assert names(paths[::2])[::2] == ["WaveGlow (causal) sigma 0.8", "WaveGlow (blind) sigma 0.8"]
 
 
-def test_the_comb_is_that_of_the_voice(room: Path) -> None:
+def test_comb_group_is_the_voices(room: Path) -> None:
     assert group_of(of_checkpoint(str(room / "causal.safetensors"), [], 4)) == 64
     assert group_of([System(REAL)]) == 64
 
 
-def test_voices_with_other_mels_are_not_mixed(room: Path, tmp_path: Path) -> None:
+def test_voices_with_different_mels_are_refused(room: Path, tmp_path: Path) -> None:
     voice = random_voice(tiny(mel=MelFormat(fmax_hz=7600.0)))
     checkpoint.save(tmp_path / "other.safetensors", voice.config, voice.state_dict())
     systems = [System(WAVEGLOW, str(path)) for path in (room / "causal.safetensors", tmp_path / "other.safetensors")]
-    with pytest.raises(ValueError, match="different mel formats; compare them apart"):
+    with pytest.raises(ValueError, match="different mel formats; evaluate them separately"):
         format_of(systems)
 
 
-def test_a_silent_render_is_reported_not_fatal(room: Path) -> None:
+def test_silent_render_is_a_problem_not_an_error(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
-    values, comb, problems = judge(clip, np.zeros_like(clip.audio), FORMAT, 64)
+    values, comb, problems = figures_of(clip, np.zeros_like(clip.audio), FORMAT, 64)
     assert (values, comb) == ({"overload": 0}, []) and problems == [
-        "what was rendered is silent: RMS 0; needed: at least 0.0001"
+        "the render is silent: RMS 0; needed: at least 0.0001"
     ]
 
 
-def test_a_render_that_diverged_is_judged_as_it_sounds(room: Path) -> None:
+def test_diverged_render_is_measured_clipped(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
     wild = clip.audio.copy()
     wild[4000:] *= np.float32(1e30) * np.sign(np.sin(np.arange(len(wild) - 4000))).astype(np.float32)
-    values, _, problems = judge(clip, wild, FORMAT, 64)
+    values, _, problems = figures_of(clip, wild, FORMAT, 64)
     assert values["overload"] == 1 and problems[0].startswith("diverged: peak ") and values["mel_mae"] > 1
     assert all(np.isfinite(value) for value in values.values())
 
 
-def test_a_render_without_pitch_lacks_only_its_pitch(room: Path) -> None:
+def test_render_without_pitch_lacks_only_pitch_figures(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
     noise = (0.1 * np.random.default_rng(0).standard_normal(len(clip.audio))).astype(np.float32)
-    values, comb, problems = judge(clip, noise, FORMAT, 64)
+    values, comb, problems = figures_of(clip, noise, FORMAT, 64)
     assert "stoi" in values and len(comb) == 31
     assert ("f0_cents" in values) != any(problem.startswith("f0_cents: no frame is voiced") for problem in problems)
 
 
-def test_an_unreadable_clip_is_a_problem(tmp_path: Path) -> None:
+def test_unreadable_clip_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "bad.flac").write_text("no sound")
     found = measure(Job("set", tmp_path / "bad.flac", System(REAL), 0, FORMAT, 64))
     assert isinstance(found, Problem) and "bad.flac is not a readable recording" in found.text
 
 
-def test_real_audio_has_one_seed_and_clips_are_limited(room: Path) -> None:
-    jobs = plan([room / "talk"], [System(REAL), System(GRIFFIN_LIM)], 3, 2, (FORMAT, 64))
+def test_plan_gives_real_audio_one_seed_and_limits_clips(room: Path) -> None:
+    jobs = plan_jobs([room / "talk"], [System(REAL), System(GRIFFIN_LIM)], 3, 2)
     assert len(jobs) == 2 * (1 + 3)
     assert [job.seed for job in jobs[:4]] == [0, 0, 1, 2]
 
@@ -199,9 +210,9 @@ def die(job: Job) -> None:
     os._exit(1)
 
 
-def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
+def test_worker_death_is_an_error_with_a_remedy() -> None:
     with pytest.raises(EvaluateError, match=r"a worker process died .* try fewer with --jobs"):
-        list(run(die, [Job("set", Path("x"), System(REAL), 0, FORMAT, 64)], 1))
+        list(run_jobs(die, [Job("set", Path("x"), System(REAL), 0, FORMAT, 64)], 1))
 
 
 # ---- rows
@@ -211,7 +222,7 @@ def measured(seed: int, clip: str, system: System = System(WAVEGLOW, "x"), **val
     return Measured(Job("lj", Path(clip), system, seed, FORMAT, 64), values, [0.0, 2.0 * seed])
 
 
-def test_a_row_is_the_mean_and_the_spread_over_seeds() -> None:
+def test_row_has_mean_and_spread_over_seeds() -> None:
     (row,) = scores.rows(
         [
             measured(0, "a", stoi=0.8, streamed_difference=1e-7),
@@ -231,19 +242,19 @@ def test_a_row_is_the_mean_and_the_spread_over_seeds() -> None:
     assert "streamed_difference" not in row.spread
 
 
-def test_the_distance_to_the_goal_is_said() -> None:
+def test_goal_lines_give_the_distance_to_each_goal() -> None:
     rows = scores.rows([measured(0, "a", stoi=0.9, pesq=3.2), measured(0, "a", System(REAL), stoi=1.0)])
     assert scores.goal_lines(rows) == [
         "goal, WaveGlow: PESQ >= 3 reached; STOI >= 0.95 missed by 0.050; comb dB <= 1 reached"
     ]
 
 
-def test_what_was_not_measured_is_absent_from_the_table() -> None:
+def test_unmeasured_figure_is_absent_from_the_table() -> None:
     lines = scores.table(scores.rows([measured(0, "a", stoi=0.9)]))
     row = next(line for line in lines if line.startswith("WaveGlow"))
     assert row.split()[1:4] == ["-", "0.900", "-"]
 
 
-def test_another_json_is_refused() -> None:
-    with pytest.raises(ValueError, match="no result of `glowlab evaluate --json`"):
+def test_json_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a result of `glowlab evaluate --json`"):
         scores.read_rows({"row": []})

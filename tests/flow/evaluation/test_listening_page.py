@@ -1,4 +1,4 @@
-"""The page of `glowlab compare`: whole, self-contained, and saying what is missing."""
+"""The page of `glowlab compare`: complete, self-contained, and with a note for what is missing."""
 
 import base64
 import io
@@ -17,12 +17,12 @@ from PIL import Image
 from glowd.clients.launch import launch
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
-from glowd.flow.evaluation import listening_page, live, plots, scores
+from glowd.flow.evaluation import live, plots, renders, scores
 from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
 from glowd.flow.mel import Floats, log_mel
-from glowd.flow.training.data import DataError
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import random_voice, tiny
+from glowd.flow.recordings import RecordingError
+from tests.harness.recordings import voice_like, write_recordings
+from tests.harness.voices import random_voice, tiny
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 CURVE = [[step * 10, step * 36.0, -3 + 1 / (step + 1), -3 + 2 / (step + 1), 0.002] for step in range(30)]
@@ -91,7 +91,7 @@ def text(room: Path) -> str:
     return out.read_text("utf-8")
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else(text: str) -> None:
+def test_page_is_well_formed_and_self_contained(text: str) -> None:
     page = Page(text)
     assert page.problems == []
     assert "http:" not in text and "https:" not in text and "@import" not in text and "url(" not in text
@@ -102,7 +102,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(text: str) -> None:
     assert policy and policy.startswith("default-src 'none'")
 
 
-def test_every_sentence_has_every_system_with_player_and_picture(text: str) -> None:
+def test_sentence_has_player_and_picture_of_each_system(text: str) -> None:
     page = Page(text)
     names = [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.8"]
     players, images = page.all("audio"), page.all("img")
@@ -118,7 +118,7 @@ def test_every_sentence_has_every_system_with_player_and_picture(text: str) -> N
     assert all(button.get("type") == "button" for button in page.all("button"))
 
 
-def test_the_sound_on_the_page_is_the_recordings(text: str, room: Path) -> None:
+def test_sound_of_real_audio_is_the_recording(text: str, room: Path) -> None:
     real = next(player for player in Page(text).all("audio") if player["aria-label"] == f"clip0, {REAL}")
     heard, rate_hz = soundfile.read(io.BytesIO(content_of(real["src"])), dtype="float32")
     source, _ = soundfile.read(room / "one" / "clip0.flac", dtype="float32")
@@ -126,7 +126,7 @@ def test_the_sound_on_the_page_is_the_recordings(text: str, room: Path) -> None:
     assert len(heard) == len(wanted) and np.corrcoef(heard, wanted)[0, 1] > 0.99
 
 
-def test_figures_curve_and_origin_are_there(text: str, room: Path) -> None:
+def test_page_has_figures_curve_and_provenance(text: str, room: Path) -> None:
     page = Page(text)
     said = "".join(page.words)
     headings = [column.heading for column in scores.COLUMNS if column.key != scores.STREAMED]
@@ -145,7 +145,7 @@ def checkpoint_digest(room: Path) -> str:
     return hashlib.sha256((room / "tiny.safetensors").read_bytes()).hexdigest()
 
 
-def test_the_blind_test_knows_the_sentences_and_systems(text: str) -> None:
+def test_blind_test_lists_sentences_and_systems(text: str) -> None:
     found = re.search(r"const CONTENT = (\[.*\]);", text)
     assert found
     names = [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.8"]
@@ -155,7 +155,7 @@ def test_the_blind_test_knows_the_sentences_and_systems(text: str) -> None:
     assert 'const KEY = "glowd-compare-' in text and "localStorage" in text
 
 
-def test_another_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> None:
+def test_given_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> None:
     row = {"set": "far", "system": "X", "clips": 7, "seeds": 3, "mean": {"stoi": 0.96}, "spread": {"stoi": 0.01}}
     result = tmp_path / "result.json"
     result.write_text(json.dumps({"rows": [row], "made": {"command": "glowlab evaluate --data far"}}))
@@ -173,10 +173,10 @@ def test_another_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> No
         (["--count", "0"], "--count is 0; allowed: at least 1"),
         (["--longest", "0.5"], "no recording is at most 0.5 s long; raise --longest"),
         (["--evaluation", "none.json"], "none.json"),
-        (["--evaluation", "page.json"], "--evaluation page.json: this is no result of `glowlab evaluate --json`"),
+        (["--evaluation", "page.json"], "--evaluation page.json: not a result of `glowlab evaluate --json`"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_wrong_argument_ends_in_one_line(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
     monkeypatch.chdir(room)
@@ -187,20 +187,20 @@ def test_mistakes_are_one_line(
     assert not (room / "no.html").exists()
 
 
-def test_sentences_come_from_the_folders_in_turn(room: Path) -> None:
-    assert [path.name for _, path in listening_page.sentences([room / "one", room / "two"], 3, 8)] == [
+def test_sentences_come_from_folders_in_turn(room: Path) -> None:
+    assert [path.name for _, path in renders.sentences([room / "one", room / "two"], 3, 8)] == [
         "clip0.flac", "clip1.flac", "aaa-silent.flac",
     ]  # fmt: skip
-    assert [name for name, _ in listening_page.sentences([room / "two", room / "one" / "clip1.flac"], 3, 8)] == [
+    assert [name for name, _ in renders.sentences([room / "two", room / "one" / "clip1.flac"], 3, 8)] == [
         "two",
         "two",
         "one",
     ]
-    with pytest.raises(DataError, match="does not exist"):
-        listening_page.sentences([room / "none"], 3, 8)
+    with pytest.raises(RecordingError, match="does not exist"):
+        renders.sentences([room / "none"], 3, 8)
 
 
-def test_a_daemon_that_cannot_start_is_said_on_the_page(
+def test_daemon_that_cannot_start_is_a_note(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(live, "launch", partial(launch, command=("sh", "-c", "echo no glowd here >&2; exit 1")))
@@ -214,7 +214,7 @@ def test_a_daemon_that_cannot_start_is_said_on_the_page(
 # ---- pictures
 
 
-def test_a_spectrogram_is_bright_where_the_tone_is() -> None:
+def test_spectrogram_is_bright_at_the_tone() -> None:
     t = np.arange(22050) / 22050
     tone: Floats = (0.5 * np.sin(2 * np.pi * 2000 * t)).astype(np.float32)
     picture = np.asarray(Image.open(io.BytesIO(plots.spectrogram(tone, 22050))).convert("L"), np.float32)
@@ -228,7 +228,7 @@ def pictures_format() -> "plots.MelFormat":
     return plots.MelFormat(22050, n_fft=2048, win=1024, n_mels=160, fmax_hz=11025.0, log_floor=1e-7)
 
 
-def test_a_quieter_signal_is_darker_on_the_same_scale() -> None:
+def test_quieter_signal_is_darker_on_the_same_scale() -> None:
     wave = voice_like(1, 0)
     top = float(plots.spectrum(wave, 22050).max())
     loud, quiet = (
@@ -238,7 +238,7 @@ def test_a_quieter_signal_is_darker_on_the_same_scale() -> None:
     assert quiet.mean() < loud.mean() - 10
 
 
-def test_a_curve_falls_from_left_to_right() -> None:
+def test_curve_falls_from_left_to_right() -> None:
     svg = plots.curve(CURVE)
     lines = re.findall(r'class="(\w+)" points="([^"]+)"', svg)
     assert [name for name, _ in lines] == ["train", "validation"]

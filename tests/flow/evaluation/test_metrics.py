@@ -8,15 +8,15 @@ import pytest
 
 from glowd.flow.evaluation import metrics
 from glowd.flow.mel import Floats, log_mel
-from tests.flow.recordings import voice_like
 from tests.harness.mels import SENTENCE
+from tests.harness.recordings import voice_like
 
 RATE_HZ = 22050
 
 
 @pytest.fixture(scope="module")
 def speech() -> Floats:
-    from glowd.flow.training.data import read_audio
+    from glowd.flow.recordings import read_audio
 
     return read_audio(SENTENCE, RATE_HZ)[: 3 * RATE_HZ]
 
@@ -31,7 +31,7 @@ def harmonics(f0_hz: float, seconds: float = 1.5) -> Floats:
     return (0.2 * np.sum(tones, axis=0)).astype(np.float32)
 
 
-def test_a_signal_is_like_itself(speech: Floats) -> None:
+def test_equal_signals_have_the_best_figures(speech: Floats) -> None:
     pitch = metrics.pitch(speech, RATE_HZ)
     assert metrics.pesq_wb(speech, speech, RATE_HZ) == pytest.approx(4.644, abs=0.001)
     assert metrics.stoi(speech, speech, RATE_HZ) == pytest.approx(1)
@@ -63,13 +63,13 @@ def test_more_noise_is_worse_by_every_metric(speech: Floats) -> None:
     assert all(quiet[name] < middle[name] < loud[name] for name in quiet), (quiet, middle, loud)
 
 
-def test_a_shifted_tone_is_off_by_the_shift_in_cents() -> None:
+def test_shifted_tone_differs_by_the_shift_in_cents() -> None:
     low, high = (metrics.pitch(harmonics(f0_hz), RATE_HZ) for f0_hz in (200.0, 212.0))
     assert low.voiced.mean() > 0.9 and np.nanmedian(low.hz) == pytest.approx(200, rel=0.01)
     assert metrics.f0_rmse_cents(low, high) == pytest.approx(1200 * np.log2(212 / 200), abs=5)
 
 
-def test_voicing_against_the_truth_by_hand() -> None:
+def test_voicing_f1_equals_the_hand_computed() -> None:
     truth = metrics.Pitch(np.array([100.0, 100, 100, np.nan]), np.array([1.0, 1, 1, 0]))
     heard = metrics.Pitch(np.array([100.0, 200, np.nan, 100]), np.array([1.0, 1, 0, 1]))
     assert metrics.voicing_f1(truth, heard) == pytest.approx(2 / 3)
@@ -77,7 +77,7 @@ def test_voicing_against_the_truth_by_hand() -> None:
     assert metrics.periodicity_rmse(truth, heard) == pytest.approx(np.sqrt(0.5))
 
 
-def test_mel_distances_of_a_known_difference() -> None:
+def test_mel_distances_of_a_known_difference_are_exact() -> None:
     mel = noise(50 * 80, 1.0).reshape(50, 80)
     assert metrics.mel_mae(mel, mel + 0.25) == pytest.approx(0.25, abs=1e-6)
     assert metrics.mel_cepstral_distortion_db(mel, mel + 0.25) == pytest.approx(0, abs=1e-5)  # a level is no distortion
@@ -87,13 +87,13 @@ def test_mel_distances_of_a_known_difference() -> None:
     )
 
 
-def test_half_the_amplitude_is_a_known_distance_of_spectra(speech: Floats) -> None:
+def test_half_amplitude_gives_known_spectral_distance(speech: Floats) -> None:
     # Spectral convergence |1 - a| and log-magnitude |ln a|; a little less where the magnitude is clamped.
     assert metrics.multi_resolution_stft(speech, speech * np.float32(0.5)) == pytest.approx(0.5 + np.log(2), rel=0.02)
 
 
 @pytest.mark.parametrize("group", [8, 64, 256])
-def test_a_planted_tone_stands_out_of_the_comb_by_its_level(group: int) -> None:
+def test_planted_tone_stands_out_of_the_comb_by_its_level(group: int) -> None:
     samples = noise(20 * RATE_HZ, 0.01)
     clean = metrics.comb_levels_db(samples, group)
     assert clean.shape == (group // 2 - 1,) and np.abs(clean).max() < 1.5 and abs(clean.mean()) < 0.3
@@ -109,7 +109,7 @@ def test_a_planted_tone_stands_out_of_the_comb_by_its_level(group: int) -> None:
     assert np.abs(others).max(initial=0) < 1.5
 
 
-def test_a_tone_in_the_pauses_is_not_hidden_by_loud_speech() -> None:
+def test_tone_in_pauses_is_not_hidden_by_loud_speech() -> None:
     samples = voice_like(6, 0)
     samples[2 * RATE_HZ : 5 * RATE_HZ] = noise(3 * RATE_HZ, 1e-4)
     tone = (1e-3 * np.sin(2 * np.pi * 10 * np.arange(len(samples)) / 64)).astype(np.float32)
@@ -124,19 +124,19 @@ def test_a_tone_in_the_pauses_is_not_hidden_by_loud_speech() -> None:
         (np.full(RATE_HZ, np.nan, np.float32), "NaN"),
     ],
 )
-def test_what_is_no_sound_is_told(samples: Floats, said: str) -> None:
+def test_silent_short_or_nan_signal_is_refused(samples: Floats, said: str) -> None:
     with pytest.raises(metrics.MetricError, match=said):
         metrics.require_sound(samples, RATE_HZ)
 
 
-def test_a_render_that_diverged_is_heard_as_noise_at_full_scale() -> None:
+def test_diverged_render_is_clipped_at_full_scale() -> None:
     wild = np.array([0.5, -3e38, np.inf, np.nan], np.float32)
     assert metrics.as_heard(wild).tolist() == [0.5, -1, 1, 0]
     assert metrics.overloaded(wild) and metrics.overloaded(np.array([np.nan], np.float32))
     assert not metrics.overloaded(np.array([1.9, -2.0], np.float32))  # loud, but it speaks
 
 
-def test_metrics_that_say_nothing_raise(speech: Floats) -> None:
+def test_undefined_metric_raises(speech: Floats) -> None:
     nothing = np.zeros_like(speech)
     unvoiced = metrics.Pitch(np.full(4, np.nan), np.zeros(4))
     for take in (
@@ -151,7 +151,7 @@ def test_metrics_that_say_nothing_raise(speech: Floats) -> None:
             take()
 
 
-def test_a_missing_library_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     real_import = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:

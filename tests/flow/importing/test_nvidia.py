@@ -1,4 +1,4 @@
-"""Published checkpoints, in every form they have been distributed in, sound here as they do there."""
+"""Published checkpoints in every distributed form give the same samples as the published network."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from glowd.flow.checkpoint import CheckpointError
 from glowd.flow.importing.nvidia import convert, import_checkpoint
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.torchfile.reader import UnsafeCheckpoint
-from tests.flow.publishing import STOCK, Geometry, Layout, Raw, as_module, glow_module, infer, random_weights
+from tests.harness.publishing import STOCK, Geometry, Layout, Raw, as_module, glow_module, infer, random_weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning"),
@@ -118,14 +118,14 @@ def difference(voice: WaveGlow, raw: Raw, g: Geometry, frames: int = 3) -> float
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=["small", "no early output", "odd"])
 @pytest.mark.parametrize("form", FORMS)
-def test_an_imported_network_inverts_as_published(tmp_path: Path, form: str, geometry: Geometry) -> None:
+def test_imported_network_inverts_as_published(tmp_path: Path, form: str, geometry: Geometry) -> None:
     build, layout, zipped = FORMS[form]
     raw = random_weights(geometry)
     path = write(tmp_path / "file.pt", raw, geometry, build, layout, zipped)
     assert difference(network(path), raw, geometry) < 1e-4
 
 
-def test_the_published_geometry_imports(tmp_path: Path) -> None:
+def test_published_geometry_imports(tmp_path: Path) -> None:
     raw = random_weights(STOCK)
     path = write(tmp_path / "file.pt", raw, STOCK, bare_module, COND_LISTS, zipped=False)
     config, state = import_checkpoint(path)
@@ -136,7 +136,7 @@ def test_the_published_geometry_imports(tmp_path: Path) -> None:
     assert difference(voice.eval(), raw, STOCK, frames=2) < 1e-4
 
 
-def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
+def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     g = GEOMETRIES[0]
     raw = {name: value.half() for name, value in random_weights(g).items()}
     torch.save(raw, tmp_path / "file.pt")
@@ -146,7 +146,7 @@ def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_converting_writes_a_checkpoint_that_names_its_source(tmp_path: Path, half: bool) -> None:
+def test_converted_checkpoint_names_its_source(tmp_path: Path, half: bool) -> None:
     g = Geometry(n_mel_channels=80)
     raw = random_weights(g)
     source, target = write(tmp_path / "file.pt", raw, g, training_file), tmp_path / "voice.safetensors"
@@ -159,7 +159,7 @@ def test_converting_writes_a_checkpoint_that_names_its_source(tmp_path: Path, ha
     assert difference(checkpoint.load(target), raw, g) < (0.5 if half else 1e-4)
 
 
-def test_the_stride_of_a_pickled_module_is_its_hop(tmp_path: Path) -> None:
+def test_stride_of_a_pickled_module_is_its_hop(tmp_path: Path) -> None:
     g = Geometry(stride=128, upsample_kernel=512)
     raw = random_weights(g)
     voice = network(write(tmp_path / "file.pt", raw, g, bare_module))
@@ -167,7 +167,7 @@ def test_the_stride_of_a_pickled_module_is_its_hop(tmp_path: Path) -> None:
     assert difference(voice, raw, g) < 1e-4
 
 
-def test_inferred_geometry(tmp_path: Path) -> None:
+def test_geometry_is_inferred_from_shapes(tmp_path: Path) -> None:
     g = GEOMETRIES[2]
     torch.save(random_weights(g), tmp_path / "file.pt")
     config, _ = import_checkpoint(tmp_path / "file.pt")
@@ -201,26 +201,26 @@ def refused(path: Path, content: Any, expected: str) -> None:
         ({"upsample.weight": torch.ones(20, 20, 1000)}, r"upsample_kernel is 1000; allowed: a multiple of the hop 256"),
         ({"convinv.1.conv.weight": torch.ones(5, 5, 1)}, r"early_size is 3; allowed: such that"),
         ({"WN.2.cond_layers.1.weight": torch.ones(2, 2, 1)}, r"WN\.2\.cond_layers\.0\.weight is missing"),
-        ({"WN.2.skip_layers.0.weight_g": torch.ones(2, 2, 1)}, r"skip_layers\.0\.weight_v is missing beside"),
+        ({"WN.2.skip_layers.0.weight_g": torch.ones(2, 2, 1)}, r"skip_layers\.0\.weight_v is missing; .* needs it"),
         ({"WN.1.start.bias": torch.full((16,), float("nan"))}, r"WN\.1\.start\.bias holds NaN or infinite"),
     ],
 )
-def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+def test_misfit_weights_are_named(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     weights = random_weights(GEOMETRIES[0]) | change
     refused(tmp_path / "file.pt", {k: v for k, v in weights.items() if v is not None}, expected)
 
 
-def test_a_config_that_contradicts_the_weights_is_refused(tmp_path: Path) -> None:
+def test_config_that_contradicts_weights_is_refused(tmp_path: Path) -> None:
     g = GEOMETRIES[0]
     config = g.config | {"n_flows": 12}
     config["WN_config"] = config["WN_config"] | {"n_channels": 512}
     content = {"state_dict": random_weights(g), "config": config}
     refused(
-        tmp_path / "file.pt", content, r"the file says n_flows = 12, its weights show 5; .* n_channels = 512, .* 16"
+        tmp_path / "file.pt", content, r"the file claims n_flows = 12, its weights have 5; .* n_channels = 512, .* 16"
     )
 
 
-def test_files_without_a_waveglow_are_described(tmp_path: Path) -> None:
+def test_file_without_a_waveglow_is_described(tmp_path: Path) -> None:
     refused(
         tmp_path / "a.pt",
         {"state_dict": {"encoder.weight": torch.ones(2)}, "epoch": 3},
@@ -230,15 +230,15 @@ def test_files_without_a_waveglow_are_described(tmp_path: Path) -> None:
     refused(tmp_path / "c.pt", [1, 2], "no WaveGlow.*a list")
 
 
-def test_the_network_with_alternating_halves_is_refused(tmp_path: Path) -> None:
+def test_network_with_alternating_halves_is_refused(tmp_path: Path) -> None:
     with glow_module("glow_old") as glow_old:
         torch.save(as_module(glow_old, random_weights(GEOMETRIES[0]), GEOMETRIES[0], NEW), tmp_path / "file.pt")
-    with pytest.raises(CheckpointError, match=r"glow_old\.WaveGlow is another network"):
+    with pytest.raises(CheckpointError, match=r"glow_old\.WaveGlow is not supported"):
         import_checkpoint(tmp_path / "file.pt")
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_a_program_inside_a_good_checkpoint_is_refused(tmp_path: Path, zipped: bool) -> None:
+def test_code_in_a_valid_checkpoint_is_refused(tmp_path: Path, zipped: bool) -> None:
     sentinel, g = tmp_path / "it-ran", GEOMETRIES[0]
 
     def with_program(model: nn.Module, g: Geometry) -> Any:
@@ -261,7 +261,7 @@ class Program:
         return exec, (self.text,)
 
 
-def test_a_module_that_contains_itself_is_read_once(tmp_path: Path) -> None:
+def test_module_that_contains_itself_is_read_once(tmp_path: Path) -> None:
     g = GEOMETRIES[0]
 
     def looped(model: nn.Module, g: Geometry) -> Any:

@@ -1,4 +1,4 @@
-"""The network: invertible with the log-determinant it claims, for every kind of voice, and equal to the seed's definition."""
+"""The network: invertible with the log-determinant it claims, for every kind of voice, and equal to what it was."""
 
 from itertools import product
 from typing import Any
@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from glowd.flow.checkpoint import EMBEDDED, load
+from glowd.flow.checkpoint import load
 from glowd.flow.network.conditioning import FrameEncoder, Upsampler
 from glowd.flow.network.coupling import WN, Coupling, Mixing
+from glowd.flow.network.harmonic import HarmonicLayer
 from glowd.flow.network.squeeze import LappedSqueeze, PolyphaseSqueeze
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from tests.flow.voices import SMALL, VECTORS, random_voice, tiny
+from tests.harness.voices import DATA, SMALL, random_voice, sourced, tiny
 
 KINDS = list(product(("lapped", "polyphase"), (True, False), ("frames", "upsample"), (True, False)))
 
@@ -40,9 +41,26 @@ def test_mixing() -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_coupling(causal: bool) -> None:
     torch.manual_seed(0)
-    layer = Coupling(WN(3, 8, 5, 2, 3, causal))
+    layer = Coupling(WN(3, 3, 8, 5, 2, 3, causal))
     torch.nn.init.normal_(layer.wn.end.weight, std=0.1)
-    assert_invertible(layer, torch.randn(2, 6, 7), torch.randn(2, 5, 7))
+    assert_invertible(layer, torch.randn(2, 6, 7), torch.randn(2, 5, 7), torch.zeros(2, 0, 7))
+
+
+def test_a_bounded_coupling_with_a_source() -> None:
+    torch.manual_seed(0)
+    layer = Coupling(WN(3 + 4, 3, 8, 5, 2, 3, True), bound=0.5)
+    torch.nn.init.normal_(layer.wn.end.weight, std=2.0)
+    given = torch.randn(2, 5, 7), torch.randn(2, 4, 7)
+    assert_invertible(layer, torch.randn(2, 6, 7), *given)
+    _, log_det = layer(torch.randn(2, 6, 7), *given)
+    assert 0.5 < log_det.abs().max() <= 0.5 * 3 * 7
+
+
+def test_the_harmonic_layer() -> None:
+    torch.manual_seed(0)
+    layer = HarmonicLayer(WN(12, 6, 8, 5, 2, 3, True), bound=2.0)
+    torch.nn.init.normal_(layer.wn.end.weight, std=0.3)
+    assert_invertible(layer, torch.randn(2, 6, 7), torch.randn(2, 5, 7), torch.randn(2, 12, 7))
 
 
 @pytest.mark.parametrize("squeeze", [LappedSqueeze(64), LappedSqueeze(8), PolyphaseSqueeze(8)])
@@ -71,8 +89,9 @@ def test_log_det_of_the_whole_network() -> None:
     assert torch.allclose(torch.linalg.slogdet(jacobian)[1], voice(audio, mel)[1][0], atol=1e-2)
 
 
-def test_causal_inverse_never_looks_ahead() -> None:
-    voice = random_voice(tiny(causal=True))
+@pytest.mark.parametrize("config", [tiny(causal=True), sourced()])
+def test_causal_inverse_never_looks_ahead(config: WaveGlowConfig) -> None:
+    voice = random_voice(config)
     z, mel = torch.randn(1, 64, 41), torch.randn(1, 80, 10) - 5.6
     with torch.no_grad():
         before = voice.inverse(z, mel)
@@ -83,22 +102,31 @@ def test_causal_inverse_never_looks_ahead() -> None:
     assert not torch.allclose(before[:, 23 * 64 :], after[:, 23 * 64 :])
 
 
-def test_the_seed_vectors() -> None:
-    """The shipped arithmetic is the one the embedded voice was defined with: vectors made by its own reference."""
-    vectors, voice = load_file(VECTORS), load(EMBEDDED)
+@pytest.mark.parametrize("version", [1, 2])
+def test_kept_voices_say_what_they_said(version: int) -> None:
+    """Vectors of a small voice without a source, by the code before sources; of one with, by code that agreed with its model."""
+    voice, vectors = (
+        load(DATA / f"format_{version}.safetensors"),
+        load_file(DATA / f"format_{version}_vectors.safetensors"),
+    )
+    source = voice.free_source(vectors["mel"], vectors.get("offset"))
     with torch.no_grad():
-        assert torch.allclose(voice.inverse(vectors["z"], vectors["mel"]), vectors["audio"], atol=1e-4)
-        # Of recorded speech: the audio of a voice that was trained on its samples holds its z to a few digits only.
-        z, log_det = voice(vectors["speech"], vectors["speech_mel"])
-        assert torch.allclose(z, vectors["z_of_speech"], atol=1e-4)
-        assert torch.allclose(log_det, vectors["log_det"], rtol=1e-4)
+        audio = voice.inverse(vectors["z"], vectors["mel"], source=source)
+        z, log_det = voice(vectors["speech"], vectors["mel"], source=source)
+    torch.testing.assert_close(audio, vectors["audio"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(z, vectors["z_of_speech"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(log_det, vectors["log_det"], atol=0, rtol=1e-4)
+    if source is not None:
+        torch.testing.assert_close(source.phase, vectors["phase"], atol=1e-9, rtol=0)
+        torch.testing.assert_close(source.voicing, vectors["voicing"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("frames", [FrameEncoder(80, 12, 4, 1, -5.6, 2.1), Upsampler(80, 256, 8, 1024)])
 def test_conditioning_as_products(frames: FrameEncoder | Upsampler) -> None:
     """The folded form on windows equals the convolutions."""
     mel = torch.randn(2, 80, 6)
-    padded = torch.nn.functional.pad(mel, (frames.past_frames, frames.look_ahead_frames), mode=frames.pad)
+    normal = (mel - frames.mel_mean) / frames.mel_std
+    padded = torch.nn.functional.pad(normal, (frames.past_frames, frames.look_ahead_frames), mode=frames.pad)
     x = padded.unfold(2, frames.past_frames + 1 + frames.look_ahead_frames, 1).permute(0, 2, 3, 1).flatten(2)
     with torch.no_grad():
         for weight, bias, silu in frames.linears():
@@ -117,6 +145,10 @@ def test_geometry_errors_name_the_setting() -> None:
         WaveGlowConfig(early_size=32)
     with pytest.raises(ValueError, match="z has shape"):
         WaveGlow(tiny()).inverse(torch.zeros(1, 64, 4), torch.zeros(1, 80, 1))
+    with pytest.raises(ValueError, match=r"limiter_knee is 1\.0; allowed: between 0 and 1, or none"):
+        WaveGlowConfig(limiter_knee=1.0)
+    with pytest.raises(ValueError, match=r"source is .*; allowed: none, unless squeeze is lapped, causal is true"):
+        WaveGlowConfig.sourced(causal=False)
 
 
 def test_stock_geometry_is_the_published_one() -> None:

@@ -1,4 +1,4 @@
-"""WaveNet: an exact likelihood over samples, and generation that draws from the very distributions it was trained on."""
+"""WaveNet: an exact likelihood over samples, and sampling from the distributions it was trained on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,17 @@ from glowd.flow.network.linear_prediction import Predictor, levinson
 from glowd.flow.network.registry import config_from_dict
 from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
 from glowd.flow.training.data import load_clips
+from glowd.flow.training.geometry import geometry
 from glowd.flow.training.run_folder import VOICE, RunFolder
-from glowd.flow.training.settings import Settings, TrainError, geometry
+from glowd.flow.training.samples import sample_sentences
+from glowd.flow.training.settings import Settings, TrainError
 from glowd.flow.training.setup import new_run, resumed_run
-from glowd.flow.training.train import optimisers, train
-from tests.flow.recordings import voice_like, write_recordings
-from tests.flow.voices import random_voice, tiny
-from tests.flow.wavenets import KINDS, SMALL, small, speech
+from glowd.flow.training.train import train
+from glowd.flow.training.trainer import optimisers
+from tests.harness.recordings import voice_like
+from tests.harness.training import nll, silent, small_settings
+from tests.harness.voices import random_voice, tiny
+from tests.harness.wavenets import KINDS, SMALL, small, speech
 
 
 def test_levinson_solves_the_normal_equations() -> None:
@@ -37,7 +41,7 @@ def test_levinson_solves_the_normal_equations() -> None:
     assert error.tolist() == pytest.approx([lags[0] - expected @ lags[1:], 4 * (lags[0] - expected @ lags[1:])])
 
 
-def test_the_mel_predicts_a_resonance() -> None:
+def test_predictor_of_a_mel_whitens_a_resonance() -> None:
     """Noise through a resonator: its mel alone gives a predictor that whitens it, and the size of what is left."""
     import scipy.signal
 
@@ -53,7 +57,7 @@ def test_the_mel_predicts_a_resonance() -> None:
 
 
 @pytest.mark.parametrize("changes", KINDS)
-def test_a_sample_depends_on_earlier_samples_and_one_frame_ahead(changes: dict[str, Any]) -> None:
+def test_sample_depends_on_past_and_one_frame_ahead(changes: dict[str, Any]) -> None:
     network = small(**changes)
     audio, mel = speech()
     t, frame = 1003, 12
@@ -74,7 +78,7 @@ def test_a_sample_depends_on_earlier_samples_and_one_frame_ahead(changes: dict[s
 
 
 @pytest.mark.parametrize("changes", KINDS)
-def test_the_likelihood_is_a_density(changes: dict[str, Any]) -> None:
+def test_likelihood_is_a_density(changes: dict[str, Any]) -> None:
     """z = (x - mean) / scale is a change of variables whose log-determinant is what `nll` uses."""
     network = small(**changes)
     audio, mel = speech()
@@ -91,14 +95,14 @@ def test_the_likelihood_is_a_density(changes: dict[str, Any]) -> None:
     assert network.nll(audio, mel).item() == pytest.approx((0.5 * z.square().sum().item() - log_det) / 512, abs=1e-4)
 
 
-def test_geometry_errors_name_the_setting() -> None:
-    with pytest.raises(ValueError, match="group is 3; allowed: a divisor of the slice 64"):
+def test_wrong_geometry_names_the_setting() -> None:
+    with pytest.raises(ValueError, match="group must be a divisor of the slice, 64; got 3"):
         WaveNetConfig(group=3)
-    with pytest.raises(ValueError, match="slices_per_frame is 3; allowed: a divisor of the hop 256"):
+    with pytest.raises(ValueError, match="slices_per_frame must be a divisor of the hop, 256; got 3"):
         WaveNetConfig(slices_per_frame=3)
-    with pytest.raises(ValueError, match="temperature is 3; allowed: 0 to 2"):
+    with pytest.raises(ValueError, match="temperature must be a number, from 0 to 2; got 3"):
         WaveNetConfig(temperature=3)
-    with pytest.raises(ValueError, match="unknown WaveNet setting 'flows'"):
+    with pytest.raises(ValueError, match="unknown setting flows"):
         WaveNetConfig.from_dict({"flows": 3})
     with pytest.raises(ValueError, match="unknown kind of network 'vocos'; known: waveglow, wavenet"):
         config_from_dict("vocos", {})
@@ -107,7 +111,7 @@ def test_geometry_errors_name_the_setting() -> None:
     assert geometry({"preset": "wavenet", "group": 1}) == WaveNetConfig(group=1)
 
 
-def test_a_checkpoint_says_its_kind(tmp_path: Path) -> None:
+def test_checkpoint_of_a_wavenet_has_its_kind(tmp_path: Path) -> None:
     network, path = small(), tmp_path / "wavenet.safetensors"
     checkpoint.save(path, network.config, network.state_dict(), {"name": "w"})
     loaded = checkpoint.load_any(path)
@@ -121,7 +125,7 @@ def test_a_checkpoint_says_its_kind(tmp_path: Path) -> None:
     assert told.state == "missing" and refused in told.text
 
 
-def test_a_checkpoint_without_a_kind_is_a_waveglow(tmp_path: Path) -> None:
+def test_checkpoint_without_a_kind_is_a_waveglow(tmp_path: Path) -> None:
     voice, path = random_voice(tiny()), tmp_path / "old.safetensors"
     checkpoint.save(path, voice.config, voice.state_dict())
     with safe_open(path, "pt") as file:
@@ -138,52 +142,53 @@ def test_a_checkpoint_without_a_kind_is_a_waveglow(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A run of 40 steps, the curve every 20."""
-    root = tmp_path_factory.mktemp("speech")
-    data, test = write_recordings(root / "data"), write_recordings(root / "test", 2, first_seed=10)
-    return Settings(
-        str(data), str(test), steps=40, every=20, batch=2, segment_samples=2048, validation_segments=8,
-        warm_up_steps=5, threads=1, precision="float32",
-    )  # fmt: skip
+    return small_settings(
+        tmp_path_factory, steps=40, every=20, batch=2, warm_up_steps=5, threads=1, precision="float32"
+    )
 
 
-def test_the_trainer_trains_it_and_goes_on_exactly(settings: Settings, tmp_path: Path) -> None:
+def test_training_improves_and_resumes_exactly(settings: Settings, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    trainer = new_run(folder, settings, {"preset": "wavenet"} | SMALL, "", lambda line: None)
+    trainer = new_run(folder, settings, {"preset": "wavenet"} | SMALL, "", silent)
     assert isinstance(trainer.voice, WaveNet)
-    before = trainer.validate()
-    assert train(trainer, folder, lambda line: None)
-    assert trainer.curve[-1].validation < before - 0.1 and trainer.curve[0].step == 20
+    before = nll(trainer)
+    assert train(trainer, folder, silent)
+    assert trainer.curve.points[-1].validation < before - 0.1 and trainer.curve.points[0].step == 20
     config, card = checkpoint.read_any_header(folder.path / VOICE)
-    assert config == WaveNetConfig(**SMALL) and card["nll_nats_per_sample"] == round(trainer.curve[-1].validation, 4)
-    resumed = resumed_run(RunFolder(folder.path), {}, lambda line: None)
+    assert config == WaveNetConfig(**SMALL) and card["nll_nats_per_sample"] == round(
+        trainer.curve.points[-1].validation, 4
+    )
+    resumed = resumed_run(RunFolder(folder.path), {}, silent)
     assert resumed.config == config and resumed.steps == 40
     trainer.step()
     resumed.step()
-    assert trainer.losses[-1] == resumed.losses[-1]
-    child = new_run(RunFolder(tmp_path / "child"), settings, {}, str(folder.path / VOICE), lambda line: None)
-    assert child.config == config and child.validate() == pytest.approx(resumed.curve[-1].validation, abs=1e-2)
+    assert trainer.curve.losses[-1] == resumed.curve.losses[-1]
+    child = new_run(RunFolder(tmp_path / "child"), settings, {}, str(folder.path / VOICE), silent)
+    assert child.config == config and nll(child) == pytest.approx(resumed.curve.points[-1].validation, abs=1e-2)
 
 
-def test_in_training_it_speaks_and_is_not_sampled_for_its_loss(settings: Settings, tmp_path: Path) -> None:
+def test_training_renders_sentences_but_no_spectral_loss(settings: Settings, tmp_path: Path) -> None:
     table = {"preset": "wavenet"} | SMALL
-    trainer = new_run(RunFolder(tmp_path / "out"), settings, table, "", lambda line: None)
-    spoken = trainer.speak()
+    trainer = new_run(RunFolder(tmp_path / "out"), settings, table, "", silent)
+    spoken = sample_sentences(trainer.ema.network, trainer.validation.clips)
     assert [len(samples) for samples in spoken.values()] == [
-        trainer.test.whole(i)[1].shape[1] * 256 for i in range(len(spoken))
+        trainer.validation.clips.whole(i)[1].shape[1] * 256 for i in range(len(spoken))
     ]
     assert spoken and all(np.isfinite(samples).all() and samples.std() > 0 for samples in spoken.values())
-    with pytest.raises(TrainError, match=r"spectral_weight is 1, which takes samples, but WaveNet has no inverse"):
-        new_run(RunFolder(tmp_path / "no"), replace(settings, spectral_weight=1.0), table, "", lambda line: None)
+    with pytest.raises(
+        TrainError, match=r"spectral_weight is 1, which needs samples in one pass; a WaveNet gives none"
+    ):
+        new_run(RunFolder(tmp_path / "no"), replace(settings, spectral_weight=1.0), table, "", silent)
 
 
-def test_bf16_gives_nearly_the_same_likelihood(settings: Settings) -> None:
+def test_bf16_likelihood_is_near_float32(settings: Settings) -> None:
     clips = load_clips(Path(settings.data), MelFormat(), 2048)
     audio, mel = clips.draw(4, torch.Generator().manual_seed(0))
     network = small()
     assert network.nll(audio, mel, True).item() == pytest.approx(network.nll(audio, mel).item(), abs=0.05)
 
 
-def test_muon_has_its_convolutions_but_the_last() -> None:
+def test_muon_gets_all_convolutions_but_the_last() -> None:
     network = small()
     names = {id(p): name for name, p in network.named_parameters()}
     (adamw, _), (muon, _) = optimisers(network, 1e-3)

@@ -1,4 +1,4 @@
-"""Griffin-Lim through the vocoder interface is librosa's Griffin-Lim, and keeps the interface's promises."""
+"""Griffin-Lim as a vocoder: the samples are librosa's, in chunks of any size."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import pytest
 from glowd.flow.mel import Floats, MelFormat, log_mel
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.mel_inversion import MelInversion
-from glowd.flow.vocoder import drain, render
+from glowd.flow.vocoder import Origin, drain, render
 
 FAST = GriffinLimVocoder(iterations=4)
 
@@ -25,7 +25,7 @@ def vowel() -> Floats:
     return log_mel(voice.astype(np.float32))
 
 
-def test_it_is_what_librosa_does(vowel: Floats) -> None:
+def test_samples_equal_librosas(vowel: Floats) -> None:
     spectrum = MelInversion(MelFormat())(np.vstack([vowel, vowel[-1:]])).T
     expected = librosa.griffinlim(spectrum, n_iter=60, hop_length=256, random_state=np.random.default_rng(5))
     found = render(GriffinLimVocoder(), vowel, seed=5)
@@ -33,7 +33,7 @@ def test_it_is_what_librosa_does(vowel: Floats) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_sound_has_the_mel_it_was_made_from(vowel: Floats) -> None:
+def test_samples_have_the_given_mel(vowel: Floats) -> None:
     began = time.perf_counter()
     audio = render(GriffinLimVocoder(), vowel)
     rtf = (time.perf_counter() - began) / (len(audio) / 22050)
@@ -45,7 +45,7 @@ def test_the_sound_has_the_mel_it_was_made_from(vowel: Floats) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 17, 44])
-def test_every_frame_gives_exactly_a_hop(vowel: Floats, frames: int) -> None:
+def test_frames_give_exactly_a_hop_each(vowel: Floats, frames: int) -> None:
     audio = render(FAST, vowel[:frames])
     assert audio.shape == (frames * 256,) and np.isfinite(audio).all()
 
@@ -54,7 +54,7 @@ def test_no_frames_give_no_samples() -> None:
     assert render(FAST, np.zeros((0, 80), np.float32)).shape == (0,)
 
 
-def test_chunks_do_not_change_the_samples(vowel: Floats) -> None:
+def test_chunks_do_not_change_samples(vowel: Floats) -> None:
     whole = render(FAST, vowel, seed=3, chunk_frames=1000)
     stream = FAST.open(seed=3)
     for begin in range(0, len(vowel), 7):
@@ -67,13 +67,13 @@ def test_chunks_do_not_change_the_samples(vowel: Floats) -> None:
     assert stream.done and stream.samples_out == len(vowel) * 256
 
 
-def test_the_seed_is_the_phase(vowel: Floats) -> None:
+def test_seed_decides_the_phase(vowel: Floats) -> None:
     first, again, other = (render(FAST, vowel[:10], seed=seed) for seed in (-1, -1, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
 
-def test_streams_of_one_vocoder_are_apart(vowel: Floats) -> None:
+def test_streams_of_one_vocoder_are_independent(vowel: Floats) -> None:
     a, b = FAST.open(seed=1), FAST.open(seed=2)
     assert FAST.key(a, 4) == FAST.key(a, 8) != FAST.key(b, 4)
     a.push(vowel[:10])
@@ -85,19 +85,19 @@ def test_streams_of_one_vocoder_are_apart(vowel: Floats) -> None:
     np.testing.assert_array_equal(second, render(FAST, vowel[10:25], seed=2))
 
 
-def test_another_mel_format_is_followed() -> None:
+def test_other_mel_format_is_used() -> None:
     format = MelFormat(rate_hz=16000, n_fft=800, hop=200, win=800, n_mels=40, fmax_hz=7600.0)
     audio = render(GriffinLimVocoder(format, iterations=4), np.full((9, 40), -3.0, np.float32))
     assert audio.shape == (9 * 200,)
 
 
-def test_what_it_tells_of_itself() -> None:
+def test_properties_are_those_of_whole_utterances() -> None:
     assert FAST.whole_utterance and (FAST.look_ahead_frames, FAST.latency_samples) == (0, 0)
-    with pytest.raises(ValueError, match="first frame must be 0, not 7"):
-        FAST.open(first_frame=7)
+    with pytest.raises(ValueError, match="first_frame is 7; allowed: 0"):
+        FAST.open(origin=Origin(7))
 
 
-def test_it_needs_no_torch() -> None:
+def test_import_needs_no_torch() -> None:
     program = (
         "import sys, numpy; from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder as V; "
         "V(iterations=1).warm_up(1, 4); sys.exit('torch' in sys.modules)"

@@ -1,4 +1,4 @@
-"""RTISI-LA streams: the same samples for every chunking and in any company, exact timelines, and better than no phase."""
+"""RTISI-LA: the same samples for every chunking and batch, exact timelines, and closer to the mel than random phase."""
 
 import subprocess
 import sys
@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowd.flow.mel import Floats, MelFormat, log_mel
+from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
-from glowd.flow.vocoder import drain, render
+from glowd.flow.vocoder import Origin, drain, render
 from tests.harness.mels import speech
 
 MEL = speech()[100:160]
@@ -37,7 +38,7 @@ def streamed(vocoder: RtisiVocoder, mel: Floats, cuts: list[int], limits: list[i
     st.sampled_from(KINDS), st.integers(0, 40), st.lists(st.integers(1, 12), max_size=12),
     st.lists(st.integers(1, 17), min_size=1, max_size=4), st.integers(0, 2**63),
 )  # fmt: skip
-def test_chunks_do_not_change_a_sample(
+def test_chunks_do_not_change_samples(
     vocoder: RtisiVocoder, frames: int, cuts: list[int], limits: list[int], seed: int
 ) -> None:
     audio = streamed(vocoder, MEL[:frames], cuts, limits, seed)
@@ -45,7 +46,7 @@ def test_chunks_do_not_change_a_sample(
     np.testing.assert_array_equal(audio, render(vocoder, MEL[:frames], seed, chunk_frames=1000))
 
 
-def test_streams_in_one_call_do_not_touch_each_other() -> None:
+def test_streams_in_one_call_are_independent() -> None:
     """Eleven streams, of different frames and seeds, at different places: each says what it says alone."""
     mels = [MEL[i : i + 24 + i] for i in range(11)]
     streams = [VOICE.open(seed=i) for i in range(11)]
@@ -63,7 +64,7 @@ def test_streams_in_one_call_do_not_touch_each_other() -> None:
         np.testing.assert_array_equal(np.concatenate(parts[i]), render(VOICE, mels[i], seed=i))
 
 
-def test_a_stream_at_its_beginning_is_rendered_apart_from_those_that_go_on() -> None:
+def test_first_step_of_a_stream_has_a_key_of_its_own() -> None:
     begun, fresh = VOICE.open(), VOICE.open()
     begun.push(MEL)
     fresh.push(MEL)
@@ -72,7 +73,7 @@ def test_a_stream_at_its_beginning_is_rendered_apart_from_those_that_go_on() -> 
     assert VOICE.key(begun, 4) != VOICE.key(fresh, 4) != VOICE.key(fresh, 3)
 
 
-def test_the_look_ahead_is_what_it_says() -> None:
+def test_look_ahead_is_as_declared() -> None:
     """Frame f is rendered with frame f + look_ahead, and not without; and frames after that do not change it."""
     for vocoder in KINDS:
         stream = vocoder.open()
@@ -87,7 +88,7 @@ def test_the_look_ahead_is_what_it_says() -> None:
         assert np.abs(render(vocoder, changed)[:256] - first).max() > 0
 
 
-def test_the_sound_has_the_mel_it_was_made_from() -> None:
+def test_samples_have_the_given_mel() -> None:
     """The goal of the iterations: one is not enough, and sixteen are not for nothing."""
     mel, error = speech(), []
     for vocoder in (VOICE, RtisiVocoder(look_ahead_frames=0, iterations=1)):
@@ -99,7 +100,7 @@ def test_the_sound_has_the_mel_it_was_made_from() -> None:
 TONE = (np.sin(2 * np.pi * 440 * np.arange(22050) / 22050) * 0.5).astype(np.float32)
 
 
-def test_a_steady_tone_goes_on_over_chunks() -> None:
+def test_steady_tone_is_continuous_over_chunks() -> None:
     """A sine comes back as one sine: the phase goes on from frame to frame, so nearly all energy is at one frequency."""
     audio = render(VOICE, log_mel(TONE), chunk_frames=4)[4096 : 4096 + 8192]
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
@@ -108,7 +109,7 @@ def test_a_steady_tone_goes_on_over_chunks() -> None:
     assert spectrum[peak - 8 : peak + 9].sum() > 0.9 * spectrum.sum()
 
 
-def test_the_level_is_right_to_the_rims() -> None:
+def test_level_is_right_up_to_both_ends() -> None:
     """A tone without beginning or end begins and ends at its level."""
     audio = render(VOICE, np.repeat(log_mel(TONE)[40:41], 60, axis=0))
     levels_db = 20 * np.log10(np.sqrt((audio.reshape(-1, 256) ** 2).mean(axis=1)) / (0.5 / np.sqrt(2)))
@@ -116,7 +117,7 @@ def test_the_level_is_right_to_the_rims() -> None:
     assert np.abs(levels_db).max() < 3 and np.abs(levels_db[2:-2]).max() < 1
 
 
-def test_the_seed_is_the_phase() -> None:
+def test_seed_decides_the_phase() -> None:
     first, again, other = (render(VOICE, MEL[:10], seed=seed) for seed in (-1, -1, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
@@ -127,18 +128,18 @@ def test_silence_stays_silent() -> None:
     assert 0 < np.abs(audio).max() < 1e-3
 
 
-def test_another_mel_format_is_followed() -> None:
+def test_other_mel_format_is_used() -> None:
     format = MelFormat(rate_hz=16000, n_fft=800, hop=200, win=800, n_mels=40, fmax_hz=7600.0)
     for hop in (200, 100, 400):
-        vocoder = RtisiVocoder(MelFormat(**{**format.to_dict(), "hop": hop}), iterations=2)  # type: ignore[arg-type]
+        vocoder = RtisiVocoder(MelFormat(**{**format.to_dict(), "hop": hop}), iterations=2)
         assert vocoder.look_ahead_frames == 2 + 400 // hop
         audio = streamed(vocoder, np.full((9, 40), -3.0, np.float32), [4], [3])
         assert audio.shape == (9 * hop,) and np.isfinite(audio).all()
 
 
-def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="first frame must be 0, not 7"):
-        VOICE.open(first_frame=7)
+def test_impossible_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="first_frame is 7; allowed: 0"):
+        VOICE.open(origin=Origin(7))
     with pytest.raises(ValueError, match=r"hop is 300 and n_fft 1024; allowed: a hop that divides half of n_fft"):
         RtisiVocoder(MelFormat(hop=300))
     with pytest.raises(ValueError, match="look_ahead_frames is -1 and iterations 4; allowed: at least 0 and 1"):
@@ -147,12 +148,21 @@ def test_what_cannot_be_is_refused() -> None:
         RtisiVocoder(iterations=0)
 
 
-def test_what_it_tells_of_itself() -> None:
+def test_stream_of_another_vocoder_is_an_error() -> None:
+    own, foreign = VOICE.open(), GriffinLimVocoder().open()
+    for stream in (own, foreign):
+        stream.push(MEL[:10])
+    with pytest.raises(AttributeError, match="GriffinLimStream"):
+        VOICE.step([own, foreign], 2)  # type: ignore[list-item]
+    assert own.frames_done == 0
+
+
+def test_properties_are_those_of_a_live_vocoder() -> None:
     assert not VOICE.whole_utterance and (VOICE.look_ahead_frames, VOICE.latency_samples) == (4, 0)
     assert VOICE.history_frames == 2**31 - 1, "phases rest on the whole past: a new engine begins at frame 0"
 
 
-def test_it_needs_no_torch_and_no_librosa() -> None:
+def test_import_needs_no_torch_and_no_librosa() -> None:
     program = (
         "import sys; from glowd.flow.phase_recovery.rtisi import RtisiVocoder as V; "
         "V(iterations=1).warm_up(2, 4); sys.exit(any(m in sys.modules for m in ('torch', 'librosa', 'numba')))"

@@ -1,4 +1,4 @@
-"""Changed recordings: on the grid, within full scale, filtered as said, and with the mel that belongs to them."""
+"""Coloured recordings: 16-bit, within full scale, filtered as the random numbers decide, with their own mel."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.training import augment
 from glowd.flow.training.data import FULL_SCALE, Segments, load_clips
 from glowd.flow.training.torch_mel import log_mel as torch_log_mel
-from tests.flow.recordings import write_recordings
+from tests.harness.recordings import write_recordings
 
 FORMAT = MelFormat()
 
@@ -35,7 +35,7 @@ def band_db(audio: Tensor, low_hz: float, high_hz: float) -> float:
     return 10 * float(power[(hz >= low_hz) & (hz < high_hz)].mean().log10())
 
 
-def test_segments_that_were_not_chosen_stay_as_they_are() -> None:
+def test_segments_not_chosen_are_unchanged() -> None:
     audio = noise()
     assert augment.coloured(audio, chances(whether=0.5), 0.5, FORMAT) is audio
     mixed = chances(level=0.2)
@@ -53,13 +53,15 @@ def test_segments_that_were_not_chosen_stay_as_they_are() -> None:
         (chances(cuts=0.1), 5000, 10_000, -60.0),  # what the grid leaves of it: at least so far down
     ],
 )
-def test_level_tilt_and_cut_are_those_decided(decided: Tensor, low_hz: float, high_hz: float, change_db: float) -> None:
+def test_level_tilt_and_cut_follow_the_numbers(
+    decided: Tensor, low_hz: float, high_hz: float, change_db: float
+) -> None:
     audio = noise()
     found = band_db(augment.coloured(audio, decided, 1.0, FORMAT), low_hz, high_hz) - band_db(audio, low_hz, high_hz)
     assert found < change_db if change_db <= -60 else found == pytest.approx(change_db, abs=0.6)
 
 
-def test_what_is_changed_stays_on_the_grid_and_below_full_scale() -> None:
+def test_coloured_audio_is_16_bit_and_below_full_scale() -> None:
     loud = noise() * 4
     changed = augment.coloured(loud, chances(level=1.0, tilt=1.0), 1.0, FORMAT)
     assert 0.9 < changed.abs().max() < 1
@@ -67,14 +69,14 @@ def test_what_is_changed_stays_on_the_grid_and_below_full_scale() -> None:
 
 
 @pytest.mark.parametrize("centred", [True, False])
-def test_the_mel_in_torch_is_the_front_ends(centred: bool) -> None:
+def test_torch_mel_equals_the_front_end(centred: bool) -> None:
     audio = noise(2, 4096)
     expected = np.stack([log_mel(row.numpy()).T for row in audio])
     inside = slice(None) if centred else slice(2, 15)  # windows of 1024 samples inside 4096
     assert np.abs(torch_log_mel(audio, FORMAT, centred).numpy() - expected[:, :, inside]).max() < 1e-4
 
 
-def test_changed_segments_come_with_their_own_mel_and_resume(tmp_path: Path) -> None:
+def test_coloured_segments_have_their_mel_and_resume(tmp_path: Path) -> None:
     clips = load_clips(write_recordings(tmp_path / "data"), FORMAT, 4096)
     segments = Segments(clips, 8, seed=3, colour=0.5)
     before = segments.state_dict()

@@ -1,4 +1,4 @@
-"""A run on two processes, by gloo on the CPU: the numbers of one process, one set of files, one clock, one ending."""
+"""A run on two processes, by gloo on the CPU: the numbers of one process, one set of files, one clock, one end."""
 
 import json
 import subprocess
@@ -18,8 +18,8 @@ from glowd.flow.training.run_folder import CURVE, PICTURE, STATE, VOICE, RunFold
 from glowd.flow.training.settings import Settings, TrainError
 from glowd.flow.training.setup import new_run
 from glowd.flow.training.train import train
-from tests.flow.recordings import write_recordings
-from tests.flow.voices import SMALL, random_voice, tiny
+from tests.harness.training import silent, small_settings
+from tests.harness.voices import SMALL, random_voice, tiny
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -29,17 +29,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A run of 4 steps with both parts of the loss; its learning rate does not depend on its length."""
-    root = tmp_path_factory.mktemp("speech")
-    data, test = write_recordings(root / "data"), write_recordings(root / "test", 2, first_seed=10)
-    return Settings(
-        str(data), str(test), steps=4, every=2, batch=4, segment_samples=2048, validation_segments=4, warm_up_steps=2,
-        lr=2e-4, decay=0.0, spectral_weight=0.5, mel_weight=1.0, samples_every=2, device="cpu", precision="float32",
+    """A run of 4 steps with both terms of the loss; its learning rate does not depend on its length."""
+    return small_settings(
+        tmp_path_factory, validation_segments=4, lr=2e-4, decay=0.0, spectral_weight=0.5, mel_weight=1.0, samples_every=2,
+        device="cpu", precision="float32",
     )  # fmt: skip
-
-
-def silent(line: str) -> None:
-    """A report nobody reads."""
 
 
 def torchrun(*args: str) -> str:
@@ -64,7 +58,7 @@ def test_two_processes_give_the_numbers_of_one(settings: Settings, tmp_path: Pat
     assert train(one, folder, silent)
     two = RunFolder(tmp_path / "two").load()
     assert two["step"] == 4 and [point[0] for point in two["curve"]] == [2, 4]
-    for mine, other in zip(one.curve, two["curve"]):
+    for mine, other in zip(one.curve.points, two["curve"]):
         # All but the seconds; sums in another order differ in their last bits, and the optimisers enlarge that.
         assert other[2:] == pytest.approx(list(mine[2:]), rel=1e-4, abs=1e-4)
     assert torch.equal(two["segments"]["picks"], one.state_dict()["segments"]["picks"])
@@ -74,13 +68,13 @@ def test_two_processes_give_the_numbers_of_one(settings: Settings, tmp_path: Pat
 APART = """
 import os, signal, sys
 from pathlib import Path
-from glowd.flow.training.distributed import joined
+from glowd.flow.training.distributed import join
 from glowd.flow.training.settings import Settings
 from glowd.flow.training.setup import new_run
 from glowd.flow.training.run_folder import RunFolder
 from glowd.flow.training.train import train
-with joined() as world:
-    folder = RunFolder(Path(sys.argv[1]), world.leads)
+with join() as world:
+    folder = RunFolder(Path(sys.argv[1]), world.is_leader)
     trainer = new_run(folder, Settings.from_dict({settings}), {geometry}, "", lambda line: None, world)
     step = trainer.step
     def interrupted():
@@ -106,32 +100,32 @@ def test_processes_stop_together_and_share_a_clock(settings: Settings, tmp_path:
     assert state["step"] == 3 and state["seconds"] > 3
 
 
-def test_shares_are_the_parts_of_one_batch(settings: Settings) -> None:
+def test_shares_are_parts_of_one_batch(settings: Settings) -> None:
     clips = load_clips(Path(settings.data), MelFormat(), settings.segment_samples)
     worlds = [ALONE, World(0, 2), World(1, 2)]
     whole, first, second = (Segments(clips, 4, 0, world.share(4)) for world in worlds)
     voice = random_voice(tiny())
-    latents = [Latents(voice, settings, torch.device("cpu"), 0) for _ in worlds]
+    latents = [Latents(voice, settings, torch.device("cpu"), 0, world.share(4)) for world in worlds]
     for _ in range(2):
         parts = zip(whole.next(), first.next(), second.next())
         assert all(torch.equal(both, torch.cat([a, b])) for both, a, b in parts)
-        z, *shares = (latent.next(4, world.share(4)) for latent, world in zip(latents, worlds))
+        z, *shares = (each.next(4) for each in latents)
         for samples, a, b in zip(z.chunk(2), *(share.chunk(2) for share in shares)):
             assert torch.equal(samples, torch.cat([a, b]))
     assert torch.equal(whole.state_dict()["picks"], second.state_dict()["picks"])
 
 
-def test_what_cannot_be_shared_is_refused(settings: Settings, tmp_path: Path) -> None:
+def test_indivisible_batch_or_fixed_device_is_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="batch is 4; allowed with 3 processes: multiples of 3"):
         new_run(RunFolder(tmp_path), settings, SMALL, "", silent, World(0, 3))
     with pytest.raises(TrainError, match=r"--device is cpu:0; allowed with 2 processes: auto, cpu, cuda"):
         new_run(RunFolder(tmp_path), replace(settings, device="cpu:0"), SMALL, "", silent, World(0, 2))
 
 
-def test_one_process_writes_and_speaks(tmp_path: Path) -> None:
+def test_only_the_leader_writes_and_reports(tmp_path: Path) -> None:
     lines: list[str] = []
     for world in (World(0, 2), World(1, 2)):
-        world.said(lines.append)(str(world.rank))
+        world.leader_only(lines.append)(str(world.rank))
     assert lines == ["0"]
     folder = RunFolder(tmp_path / "out", writes=False)
     folder.prepare()
@@ -140,7 +134,7 @@ def test_one_process_writes_and_speaks(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_world_of_one_is_itself(settings: Settings) -> None:
+def test_world_of_one_changes_nothing(settings: Settings) -> None:
     module = torch.nn.Linear(1, 1)
-    assert ALONE.parallel(module) is module and ALONE.largest(1.0, 0) == [1.0, 0]
+    assert ALONE.parallel(module) is module and ALONE.max(1.0, 0) == [1.0, 0]
     assert ALONE.mean(torch.ones(2)).tolist() == [1.0, 1.0] and ALONE.share(5) == slice(0, 5)

@@ -1,4 +1,4 @@
-"""Muon: its update is near orthogonal whatever the shape, equal shapes share a batch without mixing, and it trains."""
+"""Muon: updates are near orthogonal for every shape, equal shapes share a batch without mixing, and a loss falls."""
 
 import copy
 
@@ -26,11 +26,11 @@ def test_updates_are_near_orthogonal(shape: tuple[int, int, int]) -> None:
     assert (diagonal - torch.diag_embed(diagonal.diagonal(dim1=1, dim2=2))).abs().max() < 1e-4
 
 
-def test_a_zero_gradient_moves_nothing() -> None:
+def test_zero_gradient_moves_nothing() -> None:
     assert orthogonalise(torch.zeros(1, 4, 6)).abs().max() == 0
 
 
-def test_a_batch_of_equal_shapes_does_what_each_alone_does() -> None:
+def test_equal_shapes_in_a_batch_move_as_alone() -> None:
     torch.manual_seed(0)
     together = [nn.Parameter(torch.randn(4, 3, 2)) for _ in range(3)]
     alone = [nn.Parameter(p.detach().clone()) for p in together]
@@ -44,7 +44,7 @@ def test_a_batch_of_equal_shapes_does_what_each_alone_does() -> None:
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_the_step_has_the_length_that_the_learning_rate_says() -> None:
+def test_step_has_the_length_of_the_learning_rate() -> None:
     weight = nn.Parameter(torch.zeros(64, 16))
     weight.grad = torch.randn(64, 16)
     Muon([weight], lr=0.1).step()
@@ -52,7 +52,7 @@ def test_the_step_has_the_length_that_the_learning_rate_says() -> None:
     assert weight.norm().item() == pytest.approx(0.1 * 2 * 16**0.5, rel=0.2)
 
 
-def test_it_trains() -> None:
+def test_training_with_muon_reduces_the_loss() -> None:
     torch.manual_seed(0)
     target, x = torch.randn(8, 8) / 3, torch.randn(256, 8)
     layer = nn.Linear(8, 8, bias=False)

@@ -1,4 +1,4 @@
-"""Training: the likelihood rises, a killed run goes on exactly, and no failure costs the last checkpoint."""
+"""Training: the likelihood improves, a killed run resumes exactly, and no failure loses the last checkpoint."""
 
 import csv
 import os
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +18,18 @@ import torch
 from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from glowd.flow.training.data import DataError, load_clips
-from glowd.flow.training.plot import curve_png
-from glowd.flow.training.run_folder import CURVE, PICTURE, SAMPLES, STATE, VOICE, Point, RunFolder, thinned
+from glowd.flow.recordings import RecordingError
+from glowd.flow.training.card import voice_card
+from glowd.flow.training.curve import Point
+from glowd.flow.training.data import load_clips
+from glowd.flow.training.run_folder import CURVE, PICTURE, SAMPLES, STATE, VOICE, RunFolder
+from glowd.flow.training.samples import sample_sentences
 from glowd.flow.training.settings import Settings, TrainError
 from glowd.flow.training.setup import new_run, resumed_run
-from glowd.flow.training.train import Trainer, optimisers, train
-from tests.flow.recordings import write_recordings
-from tests.flow.voices import SMALL, tiny
+from glowd.flow.training.train import train
+from glowd.flow.training.trainer import Trainer, optimisers
+from tests.harness.training import nll, silent, small_settings, start
+from tests.harness.voices import SMALL, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,21 +37,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A run of 6 steps with a point of the curve every 3."""
-    root = tmp_path_factory.mktemp("speech")
-    data, test = write_recordings(root / "data"), write_recordings(root / "test", 2, first_seed=10)
-    return Settings(
-        str(data), str(test), steps=6, every=3, batch=4, segment_samples=2048, validation_segments=8, warm_up_steps=5
-    )
-
-
-def silent(line: str) -> None:
-    """A report nobody reads."""
-
-
-def start(settings: Settings, out: Path, **geometry: Any) -> tuple[Trainer, RunFolder]:
-    """A new run of a small voice."""
-    folder = RunFolder(out)
-    return new_run(folder, settings, SMALL | geometry, "", silent), folder
+    return small_settings(tmp_path_factory, steps=6, every=3, warm_up_steps=5)
 
 
 def run(settings: Settings, out: Path) -> Trainer:
@@ -65,13 +54,13 @@ def without_clock(curve: list[Point]) -> list[Point]:
 
 def assert_same(a: Trainer, b: Trainer) -> None:
     """Two trainers have gone through the same numbers, and will."""
-    assert a.steps == b.steps and without_clock(a.curve) == without_clock(b.curve)
-    for mine, other in ((a.voice, b.voice), (a.average, b.average)):
+    assert a.steps == b.steps and without_clock(a.curve.points) == without_clock(b.curve.points)
+    for mine, other in ((a.voice, b.voice), (a.ema.network, b.ema.network)):
         for x, y in zip(mine.parameters(), other.parameters()):
             assert torch.equal(x, y)
     a.step()
     b.step()
-    assert a.losses[-1] == b.losses[-1]
+    assert a.curve.losses[-1] == b.curve.losses[-1]
 
 
 PUBLISHED = WaveGlowConfig.stock(
@@ -80,20 +69,21 @@ PUBLISHED = WaveGlowConfig.stock(
 
 
 @pytest.mark.parametrize("config", [tiny(), PUBLISHED])
-def test_likelihood_rises(settings: Settings, config: WaveGlowConfig) -> None:
+def test_likelihood_improves(settings: Settings, config: WaveGlowConfig) -> None:
     clips, test = (
         load_clips(Path(folder), config.mel, settings.segment_samples) for folder in (settings.data, settings.test)
     )
     trainer = Trainer(replace(settings, steps=40), config, clips, test)
-    before = trainer.validate()
+    before = nll(trainer)
     for _ in range(30):
         trainer.step()
     # Both gain 2.3 nats per sample.
-    assert trainer.validate() < before - 1.5
-    assert sum(trainer.losses[-5:]) < sum(trainer.losses[:5]) - 5 * 1.5
+    assert nll(trainer) < before - 1.5
+    losses = trainer.curve.losses
+    assert sum(losses[-5:]) < sum(losses[:5]) - 5 * 1.5
 
 
-def test_muon_has_the_convolutions_and_adamw_the_rest() -> None:
+def test_muon_gets_convolutions_and_adamw_the_rest() -> None:
     voice = WaveGlow(tiny())
     (adamw, _), (muon, ratio) = optimisers(voice, 1e-3)
     names = {id(p): name for name, p in voice.named_parameters()}
@@ -104,30 +94,22 @@ def test_muon_has_the_convolutions_and_adamw_the_rest() -> None:
     assert ratio == 10 and muon.param_groups[0]["lr"] == pytest.approx(1e-2)
 
 
-def test_a_run_writes_curve_state_and_voice(settings: Settings, tmp_path: Path) -> None:
+def test_run_writes_curve_state_and_voice(settings: Settings, tmp_path: Path) -> None:
     trainer = run(replace(settings, name="test", licence="CC0"), tmp_path)
     with (tmp_path / CURVE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6"]
-    assert float(rows[1]["validation"]) == trainer.curve[-1].validation and rows[1]["spectral"] == ""
+    assert float(rows[1]["validation"]) == trainer.curve.points[-1].validation and rows[1]["spectral"] == ""
     config, card = checkpoint.read_header(tmp_path / VOICE)
     assert config == tiny() and card["name"] == "test" and card["licence"] == "CC0"
     assert card["data"] == {"folder": "data", "clips": 4, "seconds": 4} and card["training"]["steps"] == 6
-    assert card["nll_nats_per_sample"] == round(trainer.curve[-1].validation, 4) and len(card["curve"]) == 2
-    voice, average = checkpoint.load(tmp_path / VOICE).state_dict(), trainer.average.state_dict()
+    assert card["nll_nats_per_sample"] == round(trainer.curve.points[-1].validation, 4) and len(card["curve"]) == 2
+    voice, average = checkpoint.load(tmp_path / VOICE).state_dict(), trainer.ema.network.state_dict()
     assert all(torch.equal(voice[key], average[key].half().float()) for key in average)
     assert {path.name for path in tmp_path.iterdir()} == {CURVE, PICTURE, STATE, VOICE}
-    assert png_size(tmp_path / PICTURE) == (880, 528)
 
 
-def png_size(path: Path) -> tuple[int, int]:
-    """Width and height as the header of a PNG says."""
-    content = path.read_bytes()
-    assert content.startswith(b"\x89PNG")
-    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-
-
-def test_a_run_without_matplotlib_says_so(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_matplotlib_reports_it(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("glowd.flow.training.train.can_draw", lambda: False)
     trainer, folder = start(settings, tmp_path)
     lines: list[str] = []
@@ -135,32 +117,23 @@ def test_a_run_without_matplotlib_says_so(settings: Settings, tmp_path: Path, mo
     assert "pip install 'glowd[plots]'" in lines[0] and not (tmp_path / PICTURE).exists()
 
 
-def test_the_picture_has_a_panel_for_what_there_is(tmp_path: Path) -> None:
-    curve = [Point(step, step / 2, 1.0 / step - 5, 1.0 / step - 5.1, 1e-3) for step in range(1, 200)]
-    sizes = []
-    for points in (curve[:1], curve, [p._replace(spectral=0.5 + 1 / p.step) for p in curve[100:]]):
-        (tmp_path / "curve.png").write_bytes(curve_png(points))
-        sizes.append(png_size(tmp_path / "curve.png"))
-    assert sizes == [(880, 528), (880, 528), (880, 792)]
-
-
-def test_a_run_speaks_every_so_often(settings: Settings, tmp_path: Path) -> None:
+def test_run_renders_sentences_at_intervals(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / SAMPLES / "step-4.part").mkdir(parents=True)  # as a run that was killed would leave it
     trainer, folder = start(replace(settings, samples_every=2), tmp_path)
     assert train(trainer, folder, silent)
     assert sorted(path.name for path in (tmp_path / SAMPLES).iterdir()) == ["step-2", "step-4", "step-6"]
     assert sorted(path.name for path in (tmp_path / SAMPLES / "step-6").iterdir()) == ["1-clip0.wav", "2-clip1.wav"]
     samples, rate_hz = soundfile.read(tmp_path / SAMPLES / "step-6" / "2-clip1.wav", dtype="float32")
-    spoken = trainer.speak()["2-clip1"]
+    spoken = sample_sentences(trainer.ema.network, trainer.validation.clips)["2-clip1"]
     assert rate_hz == 22050 and len(samples) == len(spoken) == 22050 // 256 * 256
     assert np.abs(samples - spoken.clip(-1, 1)).max() < 1e-4
     mel = log_mel(soundfile.read(Path(settings.test) / "clip1.flac", dtype="float32")[0][: len(samples)])[
         : len(samples) // 256
     ]
-    assert np.array_equal(trainer.test.whole(1)[1].numpy().T, mel)
+    assert np.array_equal(trainer.validation.clips.whole(1)[1].numpy().T, mel)
 
 
-def test_speech_that_cannot_be_written_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
+def test_unwritable_samples_leave_the_last_state(settings: Settings, tmp_path: Path) -> None:
     trainer, folder = start(replace(settings, samples_every=4), tmp_path)
     (tmp_path / SAMPLES).write_text("in the way")
     with pytest.raises(TrainError, match=r"cannot write .*step-4: .*state of step 3 is intact, go on with --resume"):
@@ -168,14 +141,14 @@ def test_speech_that_cannot_be_written_leaves_the_last_state(settings: Settings,
     assert resumed_run(RunFolder(tmp_path), {}, silent).steps == 3
 
 
-def test_samples_go_to_the_disk_whole_or_not_at_all(settings: Settings, tmp_path: Path) -> None:
+def test_samples_are_written_whole_or_not_at_all(settings: Settings, tmp_path: Path) -> None:
     trainer, folder = start(settings, tmp_path)
     folder.save(trainer.state_dict())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(TrainError, match=r"cannot write .*step-0: .*state of step 0 is intact"):
-            folder.write_samples(0, trainer.speak(), 22050)
+            folder.write_samples(0, sample_sentences(trainer.ema.network, trainer.validation.clips), 22050)
         with pytest.raises(TrainError, match=r"cannot write .*curve\.png: .*too large"):
             folder.write_picture(bytes(5000))
     finally:
@@ -204,7 +177,7 @@ train(trainer, folder, lambda line: None)
 
 
 @pytest.mark.parametrize("spectral_weight", [0.0, 1.0])
-def test_a_killed_run_goes_on_exactly(settings: Settings, tmp_path: Path, spectral_weight: float) -> None:
+def test_killed_run_resumes_exactly(settings: Settings, tmp_path: Path, spectral_weight: float) -> None:
     settings = replace(settings, spectral_weight=spectral_weight)
     script = DIES.replace("{settings}", repr(settings.to_dict())).replace("{geometry}", repr(SMALL))
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], timeout=600)
@@ -216,7 +189,7 @@ def test_a_killed_run_goes_on_exactly(settings: Settings, tmp_path: Path, spectr
     assert_same(resumed, run(settings, tmp_path / "straight"))
 
 
-def test_an_interrupt_saves_and_stops(settings: Settings, tmp_path: Path) -> None:
+def test_interrupt_saves_and_stops(settings: Settings, tmp_path: Path) -> None:
     trainer, folder = start(settings, tmp_path / "stopped")
     step = trainer.step
 
@@ -235,32 +208,32 @@ def test_an_interrupt_saves_and_stops(settings: Settings, tmp_path: Path) -> Non
     assert_same(resumed, run(settings, tmp_path / "straight"))
 
 
-def test_a_finished_run_can_be_made_longer(settings: Settings, tmp_path: Path) -> None:
+def test_finished_run_can_be_extended(settings: Settings, tmp_path: Path) -> None:
     run(settings, tmp_path)
     folder = RunFolder(tmp_path)
     longer = resumed_run(folder, {"steps": 8}, silent)
     assert train(longer, folder, silent)
-    assert [point.step for point in longer.curve] == [3, 6, 8]
+    assert [point.step for point in longer.curve.points] == [3, 6, 8]
 
 
-def test_minutes_end_a_run(settings: Settings, tmp_path: Path) -> None:
+def test_run_ends_after_its_minutes(settings: Settings, tmp_path: Path) -> None:
     trainer = run(replace(settings, steps=0, minutes=0.005, every=1000), tmp_path)
     assert trainer.steps >= 1 and trainer.seconds >= 0.3
-    assert [point.step for point in trainer.curve] == [trainer.steps] and (tmp_path / VOICE).is_file()
+    assert [point.step for point in trainer.curve.points] == [trainer.steps] and (tmp_path / VOICE).is_file()
 
 
-def test_a_run_can_begin_with_a_checkpoint(settings: Settings, tmp_path: Path) -> None:
+def test_run_can_begin_with_a_checkpoint(settings: Settings, tmp_path: Path) -> None:
     parent = run(replace(settings, licence="CC0"), tmp_path / "parent")
     init = str(tmp_path / "parent" / VOICE)
     child = new_run(RunFolder(tmp_path / "child"), settings, {}, init, silent)
-    assert child.config == parent.config and child.validate() == pytest.approx(parent.validate(), abs=1e-3)
-    origin = child.card()["origin"]
+    assert child.config == parent.config and nll(child) == pytest.approx(nll(parent), abs=1e-3)
+    origin = voice_card(child)["origin"]
     assert origin["checkpoint"] == VOICE and origin["card"]["licence"] == "CC0" and "curve" not in origin["card"]
     with pytest.raises(TrainError, match="its own geometry"):
         new_run(RunFolder(tmp_path / "other"), settings, {"layers": 2}, init, silent)
 
 
-def test_a_loss_that_is_not_finite_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
+def test_infinite_loss_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
     trainer, folder = start(settings, tmp_path)
     step = trainer.step
 
@@ -275,10 +248,10 @@ def test_a_loss_that_is_not_finite_leaves_the_last_state(settings: Settings, tmp
         train(trainer, folder, silent)
     resumed = resumed_run(RunFolder(tmp_path), {}, silent)
     assert resumed.steps == 3
-    assert all(p.isfinite().all() for p in [*resumed.voice.parameters(), *resumed.average.parameters()])
+    assert all(p.isfinite().all() for p in [*resumed.voice.parameters(), *resumed.ema.network.parameters()])
 
 
-def test_a_full_disk_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
+def test_full_disk_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
     run(settings, tmp_path)
     folder = RunFolder(tmp_path)
     trainer = resumed_run(folder, {"steps": 9}, silent)
@@ -297,7 +270,7 @@ def test_a_full_disk_leaves_the_last_state(settings: Settings, tmp_path: Path) -
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_runs_are_not_overwritten_and_damage_is_said(settings: Settings, tmp_path: Path) -> None:
+def test_run_is_not_overwritten_and_damage_is_named(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="holds no run to resume"):
         resumed_run(RunFolder(tmp_path), {}, silent)
     trainer, folder = start(settings, tmp_path)
@@ -311,7 +284,7 @@ def test_runs_are_not_overwritten_and_damage_is_said(settings: Settings, tmp_pat
             resumed_run(RunFolder(tmp_path), {}, silent)
 
 
-def test_data_that_has_changed_is_said_and_costs_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_changed_data_is_reported_and_loses_nothing(settings: Settings, tmp_path: Path) -> None:
     data = Path(shutil.copytree(settings.data, tmp_path / "data"))
     run(replace(settings, data=str(data)), tmp_path / "out")
     before = (tmp_path / "out" / STATE).read_bytes()
@@ -321,17 +294,17 @@ def test_data_that_has_changed_is_said_and_costs_nothing(settings: Settings, tmp
     assert any("skipped: " in line and "clip0.flac is not a readable recording" in line for line in lines)
     assert "3 training clips, 4 before: the run goes on with other batches" in lines
     shutil.rmtree(data)
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(RecordingError, match="does not exist"):
         resumed_run(RunFolder(tmp_path / "out"), {}, silent)
     assert (tmp_path / "out" / STATE).read_bytes() == before
 
 
-def test_segments_are_whole_frames(settings: Settings, tmp_path: Path) -> None:
+def test_segment_of_partial_frames_is_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="--segment is 2000; allowed: multiples of the hop, 256"):
         start(replace(settings, segment_samples=2000), tmp_path)
 
 
-def test_too_little_memory_is_said(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, folder = start(settings, tmp_path)
 
     def full() -> None:
@@ -342,20 +315,12 @@ def test_too_little_memory_is_said(settings: Settings, tmp_path: Path, monkeypat
         train(trainer, folder, silent)
 
 
-def test_bf16_gives_nearly_the_same_likelihood(settings: Settings, tmp_path: Path) -> None:
+def test_bf16_likelihood_is_near_float32(settings: Settings, tmp_path: Path) -> None:
     exact, _ = start(replace(settings, precision="float32"), tmp_path / "a")
     rough, _ = start(replace(settings, precision="bf16"), tmp_path / "b")
-    assert rough.bf16 and rough.validate() == pytest.approx(exact.validate(), abs=0.02)
+    assert rough.bf16 and nll(rough) == pytest.approx(nll(exact), abs=0.02)
 
 
-def test_a_long_curve_is_thinned_for_the_card() -> None:
-    curve = [Point(step, 1.23456, -1.0, -2.0, 1e-3) for step in range(1, 1001)]
-    short = thinned(curve, 100)
-    assert len(short) == 100 and short[-1] == [1000, 1.2, -1.0, -2.0, 1e-3]
-    assert thinned([curve[0]._replace(spectral=0.98765)]) == [[1, 1.2, -1.0, -2.0, 1e-3, 0.9877]]
-    assert thinned([]) == [] and len(thinned(curve[:7], 100)) == 7
-
-
-def test_the_default_geometry_is_the_streaming_voice(settings: Settings, tmp_path: Path) -> None:
+def test_default_geometry_is_the_streaming_voice(settings: Settings, tmp_path: Path) -> None:
     trainer = new_run(RunFolder(tmp_path), replace(settings, batch=1), {}, "", silent)
     assert trainer.config == WaveGlowConfig()

@@ -1,4 +1,5 @@
-"""What test_triton_backend.py runs in its own process: Triton reads once, at import, whether to interpret its kernels.
+"""Comparisons for test_triton_backend.py, which run in a process of their own: Triton reads once, at import, whether to
+interpret its kernels.
 
 On a machine with CUDA the same comparisons run on the device.
 """
@@ -15,41 +16,51 @@ from torch import Tensor
 from glowd.flow.inversion import triton_backend
 from glowd.flow.inversion.folding import Folded
 from glowd.flow.inversion.runner import StepRunner
-from glowd.flow.inversion.torch_backend import FlowsStep, State, TorchStep
+from glowd.flow.inversion.state import State
+from glowd.flow.inversion.step import Step
+from glowd.flow.inversion.torch_backend import TorchStep
 from glowd.flow.inversion.triton_backend import TritonStep
+from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.streaming import ChunkPlan, stream_vocoder
 from glowd.flow.timing import some_mel
 from glowd.flow.vocoder import render
-from tests.flow.voices import random_voice, tiny
+from tests.harness.voices import random_voice, sourced, tiny
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Differences = dict[str, float]
 
 
+def of(geometry: dict[str, Any]) -> WaveGlowConfig:
+    """A small voice of any kind; with `sourced`, one that has a source."""
+    with_source = dict(geometry)
+    return sourced(**with_source) if with_source.pop("sourced", False) else tiny(**geometry)
+
+
 def run(
-    kind: Callable[[Folded, State, int], FlowsStep], weights: Folded, batch: int, chunks: Sequence[int]
+    kind: Callable[[Folded, State, int], Step], weights: Folded, batch: int, chunks: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Audio and state of B streams after chunks of so many groups, of one sequence of z and conditioning."""
+    """Audio and state of B streams after chunks of so many frames, of one sequence of frames and noise."""
     config, random = weights.config, torch.Generator().manual_seed(batch)
-    state = State(weights.rest.expand(batch, -1, -1).clone(), torch.zeros(batch, config.group))
-    z, cond = (
-        torch.randn(batch, sum(chunks), width, generator=random).to(DEVICE)
-        for width in (config.group, config.cond_channels)
-    )
-    steps = {groups: kind(weights, state, groups) for groups in set(chunks)}
+    state, per_frame = weights.rest(batch), config.groups_per_frame
+    rim = weights.past_frames + weights.look_ahead_frames
+    mel = torch.randn(batch, sum(chunks) + rim, config.mel.n_mels, generator=random).to(DEVICE) - 5.6
+    z = torch.randn(batch, sum(chunks) * per_frame, config.group, generator=random).to(DEVICE)
+    steps = {frames: kind(weights, state, frames * per_frame) for frames in set(chunks)}
+    at, parts = 0, []
     with torch.inference_mode():
-        parts = [
-            steps[part[0].shape[1]](part[0], part[1].to(weights.dtype)).clone()
-            for part in zip(z.split(list(chunks), 1), cond.split(list(chunks), 1))
-        ]
-    return {"audio": torch.cat(parts, 1), "past": state.past.float()}
+        for frames in chunks:
+            noise = z[:, at * per_frame : (at + frames) * per_frame]
+            parts.append(steps[frames](mel[:, at : at + frames + rim], noise).clone())
+            at += frames
+    past = torch.cat([state.past.float().flatten(1), state.harmonic_past.float().flatten(1)], 1)
+    return {"audio": torch.cat(parts, 1), "past": past}
 
 
 def differences(
     geometry: dict[str, Any], batch: int, chunks: Sequence[int], plant: str = "", backwards: bool = False
 ) -> Differences:
     """The largest between Triton in chunks and torch (all at once, if the voice is causal), float32; first one error planted."""
-    voice = random_voice(tiny(**geometry))
+    voice = random_voice(of(geometry))
     weights, broken = Folded(voice, DEVICE, torch.float32), Folded(voice, DEVICE, torch.float32)
     if plant:
         PLANTS[plant](broken)
@@ -66,7 +77,7 @@ def largest(values: Tensor) -> float:
 
 def rounding(geometry: dict[str, Any], batch: int, chunks: Sequence[int], precision: str) -> Differences:
     """What operands of half the width change against torch in float32: audio at most, and mean squares over torch's own."""
-    voice = random_voice(tiny(**geometry))
+    voice = random_voice(of(geometry))
     half = Folded(voice, DEVICE, getattr(torch, precision))
     expected = run(TorchStep, Folded(voice, DEVICE, torch.float32), batch, chunks)
     ours, theirs = (
@@ -78,11 +89,11 @@ def rounding(geometry: dict[str, Any], batch: int, chunks: Sequence[int], precis
 
 
 def streamed(geometry: dict[str, Any], frames: int, chunk: int) -> tuple[str, float]:
-    """How a vocoder of backend triton says it runs, and the largest difference of its samples to one of backend torch.
+    """How a vocoder with backend triton describes itself, and the largest difference of its samples from backend torch.
 
     Both run in the static buckets that a CUDA graph replays; on CUDA they are graphs.
     """
-    voice, plan = random_voice(tiny(**geometry)), ChunkPlan(chunk, 1, 1, 64)
+    voice, plan = random_voice(of(geometry)), ChunkPlan(chunk, 1, 1, 64)
     ours, theirs = (
         stream_vocoder(voice, plan, DEVICE, max_batch=2, slots=2, backend=backend, precision="float32")
         for backend in ("triton", "torch")
@@ -94,7 +105,7 @@ def streamed(geometry: dict[str, Any], frames: int, chunk: int) -> tuple[str, fl
 
 
 def _dilation(weights: Folded) -> None:
-    layers = weights.flows[0].layers
+    layers = weights.flows[0].wn.layers
     layers[1] = replace(layers[1], dilation=1)
 
 
@@ -102,7 +113,7 @@ def _weight(name: str) -> Callable[[Folded], None]:
     """The very last weight of a matrix of the first flow's first layer."""
 
     def plant(weights: Folded) -> None:
-        getattr(weights.flows[0].layers[0], name)[-1, -1] += 0.1
+        getattr(weights.flows[0].wn.layers[0], name)[-1, -1] += 0.1
 
     return plant
 

@@ -1,7 +1,7 @@
-"""The published WaveGlow for tests: random weights, the files they have been distributed in, and what they should say.
+"""The published WaveGlow for tests: random weights, every form of file they were distributed in, and their samples.
 
-`infer` is written from the paper and the published model's behaviour on raw weights; it shares no code with flow/.
-`Published` expresses the same weights in any layout the published code has had.
+`infer` follows the paper and the published model's behaviour on raw weights; it shares no code with flow/. `Layout` and
+`as_module` give the same weights in any layout that the published code has had.
 """
 
 import sys
@@ -121,7 +121,7 @@ def glow_module(name: str = "glow") -> Iterator[types.ModuleType]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file says it: `old_cond` a list of conditioning layers, `old_res` residual and skip layers apart,
+    """The layout of a file: `old_cond` a list of conditioning layers, `old_res` separate residual and skip layers,
     `norm` one of "folded", "g and v", "parametrized"."""
 
     old_cond: bool = False
@@ -146,7 +146,7 @@ def _mixing_module(glow: types.ModuleType, raw: Raw, k: int) -> nn.Module:
     mixing, weight = glow.Invertible1x1Conv(), raw[f"convinv.{k}.conv.weight"]
     mixing.conv = nn.Conv1d(len(weight), len(weight), 1, bias=False)
     mixing.conv.weight.data = weight.clone()
-    # What `infer` leaves behind; it must not be believed.
+    # The published `infer` stores this; it must not be used.
     mixing.W_inverse = torch.full_like(weight, 9.0)
     return mixing
 
@@ -178,7 +178,7 @@ def _conv(raw: Raw, name: str, norm: str, dilation: int = 1, rows: slice = slice
     _fill(conv, raw, name, rows)
     if norm == "g and v":
         conv = torch.nn.utils.weight_norm(conv)
-        conv.weight_v.data *= 1.7  # the direction's length says nothing
+        conv.weight_v.data *= 1.7  # the direction's length has no effect
     elif norm == "parametrized":
         conv = torch.nn.utils.parametrizations.weight_norm(conv)
         conv.parametrizations.weight.original1.data *= 1.7

@@ -6,7 +6,7 @@ import torch
 
 from glowd.flow.mel import log_mel
 from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
-from tests.flow.recordings import voice_like
+from tests.harness.recordings import voice_like
 
 SMALL: dict[str, Any] = dict(group=8, stacks=2, layers=3, channels=12, skip_channels=16, cond_channels=10)
 KINDS: list[dict[str, Any]] = [{}, {"group": 1}, {"group": 4, "order": 0}, {"group": 2, "kernel": 3, "order": 5}]

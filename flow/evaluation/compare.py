@@ -1,0 +1,109 @@
+"""`glowlab compare`: what is on a listening page, and how it is rendered and written.
+
+Rules: `plan_page` reads arguments and files and finds every mistake; `render_page` renders for minutes; `write_page` writes
+one file. The renders are renders.py, the page is listening_page.py.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glowd.flow.evaluation import listening_page, live, plots, scores
+from glowd.flow.evaluation.evaluate import Job
+from glowd.flow.evaluation.metrics import LIBRARIES, library
+from glowd.flow.evaluation.renders import LIVE, Progress, Renders, render_live, render_offline, sentences
+from glowd.flow.evaluation.systems import STREAMED, WAVEGLOW, System, format_of, group_of, systems_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A listening page before anything is rendered."""
+
+    out: Path
+    sentences: list[tuple[str, Path]]
+    """(set, recording)."""
+    systems: list[System]
+    """Rendered here, whole utterances at once."""
+    live: list[System]
+    """Rendered by a running daemon."""
+    seed: int
+    processes: int
+    audio: str
+    """How sound is stored in the page: opus or flac."""
+    rows: list[scores.Row]
+    """Of `--evaluation`; empty for the figures of the page's own renders."""
+    commands: list[str]
+    """The command that made those rows."""
+
+    def jobs(self, systems: Sequence[System]) -> list[Job]:
+        """Every sentence with each of these systems."""
+        format, group = format_of(self.systems), group_of(self.systems)
+        return [
+            Job(name, path, system, self.seed, format, group) for name, path in self.sentences for system in systems
+        ]
+
+
+def plan_page(args: argparse.Namespace) -> Plan:
+    """What the arguments ask for. Raises ValueError, or MetricError for a library that is missing."""
+    for name in (*LIBRARIES, "jinja2", plots.LIBRARY):
+        library(name)
+    rows, commands = _evaluation(args.evaluation)
+    systems = [s for s in systems_of(args.checkpoints, [], args.chunk_frames) if s.kind != STREAMED]
+    return Plan(
+        out=_page_path(Path(args.out)),
+        sentences=sentences([Path(source) for source in args.data], args.count, args.longest),
+        systems=systems,
+        live=[] if args.no_live else [System(LIVE, s.checkpoint, s.title) for s in systems if s.kind == WAVEGLOW],
+        seed=args.seed,
+        processes=args.jobs,
+        audio=args.audio,
+        rows=rows,
+        commands=commands,
+    )
+
+
+def render_page(plan: Plan, progress: Progress) -> Renders:
+    """Every sentence by every system, in the order of the page. Raises ValueError if nothing could be rendered."""
+    renders = render_offline(plan.jobs(plan.systems), plan.processes, progress)
+    for system in plan.live:
+        renders.extend(render_live(plan.jobs([system]), renders.renders, progress))
+    if not renders.renders:
+        raise ValueError(f"nothing could be rendered: {renders.notes[0]}")
+    order = {job: number for number, job in enumerate(plan.jobs([*plan.systems, *plan.live]))}
+    renders.renders.sort(key=lambda one: order[one.measured.job])
+    return renders
+
+
+def write_page(plan: Plan, found: Renders, made: dict[str, Any]) -> None:
+    """Write the page. `made`: how it was made, `provenance` of cli.py. Raises OSError."""
+    commands = [line for system in plan.live for line in live.commands(system.checkpoint, plan.seed)]
+    text = listening_page.page(
+        sentences=listening_page.sentence_entries(found.renders, plan.audio),
+        tables=listening_page.tables(plan.rows or scores.rows(one.measured for one in found.renders)),
+        columns=scores.COLUMNS,
+        cards=listening_page.cards(plan.systems),
+        notes=found.notes,
+        made=made | {"seed": plan.seed, "commands": [made["command"], *commands, *plan.commands]},
+    )
+    plan.out.write_text(text, "utf-8")
+
+
+def _page_path(out: Path) -> Path:
+    """The file itself, or compare.html in a folder, which is made. Raises OSError."""
+    path = out if out.suffix.lower() in (".html", ".htm") else out / "compare.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _evaluation(path: str) -> tuple[list[scores.Row], list[str]]:
+    """Rows of an evaluation, and the command that made it; none without a file. Raises ValueError."""
+    if not path:
+        return [], []
+    try:
+        document = json.loads(Path(path).read_text("utf-8"))
+        return scores.read_rows(document), [document["made"]["command"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--evaluation {path}: {error}") from error

@@ -1,0 +1,21 @@
+"""Bounds that keep a voice in range on mels it has never met: of log-scales, whose exponentials multiply, and of its sound.
+
+Rules: elementwise, smooth, and next to the identity where speech is; None is no bound.
+"""
+
+import torch
+from torch import Tensor
+
+
+def bounded(value: Tensor, bound: float | None, middle: float = 0.0) -> Tensor:
+    """middle + bound * tanh((value - middle) / bound): slope 1 at the middle, within +-bound of it everywhere."""
+    return value if bound is None else middle + bound * torch.tanh((value - middle) / bound)
+
+
+def limited(audio: Tensor, knee: float | None) -> Tensor:
+    """Samples as they are up to `knee`, bent by a tanh beyond it, so that none reaches full scale (1.0)."""
+    if knee is None:
+        return audio
+    room = 1 - knee
+    over = audio.abs() - knee
+    return torch.where(over > 0, torch.sign(audio) * (knee + room * torch.tanh(over / room)), audio)

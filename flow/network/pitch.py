@@ -1,0 +1,119 @@
+"""Pitch and voicing as the mel shows them, causal: what is known of frame f comes from frames f - past ... f, none ahead.
+
+Both are meant at the centre of frame f, sample f * hop. A phase is the sum of all pitches before it (source.py) and forgets
+no rounding; so that a stream, in whatever cuts and whatever backend, sums the very numbers of the definition, the products
+run in float64, and their result is rounded once.
+
+Log f0 is read from a distribution over pitches (as in CREPE, Kim, Salamon, Li & Bello 2018, arXiv:1802.06182): a frame whose
+octave is in doubt then gets one of the two pitches, where a plain regression would give one between them. The read-out is a
+mean, not a maximum, because a maximum jumps where two values are nearly equal.
+
+The network is a list of layers on rows, one for each frame: any backend runs `layers` on windows of normalised frames, and
+gives their last result to `read_out`.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOG_HZ, LOG_HZ_SPREAD = 5.3, 0.5
+"""Mean and deviation of log f0 [Hz] over speakers: 200 Hz, two thirds more or less."""
+VOICING_STEEPNESS = 2.0
+SHARPNESS = 2.0
+"""Power of the distribution over pitches whose mean is read: a neighbour of half the probability counts a quarter."""
+
+
+class Layer(NamedTuple):
+    """Rows h -> h @ weight.T + bias, then SiLU, then h added, if it is so."""
+
+    weight: Tensor  # [out, in]
+    bias: Tensor  # [out]
+    silu: bool
+    residual: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PitchConfig:
+    """The geometry of a pitch network."""
+
+    past_frames: int = 4
+    channels: int = 160
+    layers: int = 2
+    bins: int = 0
+    """Pitches of the distribution, at equal distances on a log scale; 0: log f0 is an output of its own."""
+    low_hz: float = 55.0
+    high_hz: float = 700.0
+
+    def __post_init__(self) -> None:
+        for name, low in (("past_frames", 0), ("channels", 1), ("layers", 0), ("bins", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"pitch network: {name} is {getattr(self, name)}; allowed: at least {low}")
+        if not 0 < self.low_hz < self.high_hz < math.inf:
+            raise ValueError(
+                f"pitch network: low_hz is {self.low_hz}; allowed: above 0 and below high_hz, {self.high_hz}"
+            )
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> "PitchConfig":
+        """The inverse of `asdict`; raises ValueError for an unknown key or an impossible value."""
+        known = [f.name for f in fields(cls)]
+        if unknown := table.keys() - set(known):
+            raise ValueError(f"unknown setting {min(unknown)!r} of a pitch network; known: {', '.join(known)}")
+        return cls(**table)
+
+
+class PitchNetwork(nn.Module):
+    """Windows of frames to log f0 [Hz] and the logit of voicing: one wide layer, then residual ones."""
+
+    bins: Tensor | None
+    """Log pitches [bins], float64."""
+
+    def __init__(self, config: PitchConfig, n_mels: int, mel_mean: float, mel_std: float) -> None:
+        super().__init__()
+        self.past_frames, self.mel_mean, self.mel_std = config.past_frames, mel_mean, mel_std
+        self.first = nn.Linear((config.past_frames + 1) * n_mels, config.channels)
+        self.residual = nn.ModuleList(nn.Linear(config.channels, config.channels) for _ in range(config.layers))
+        self.last = nn.Linear(config.channels, (config.bins or 1) + 1)
+        bins = torch.linspace(math.log(config.low_hz), math.log(config.high_hz), config.bins, dtype=torch.float64)
+        self.register_buffer("bins", bins if config.bins else None, persistent=False)
+
+    def layers(self) -> list[Layer]:
+        """From windows of normalised frames [N, (past + 1) * M], oldest first, to what `read_out` reads."""
+        inner = [layer for layer in self.residual if isinstance(layer, nn.Linear)]
+        return [
+            Layer(self.first.weight, self.first.bias, True, False),
+            *(Layer(layer.weight, layer.bias, True, True) for layer in inner),
+            Layer(self.last.weight, self.last.bias, False, False),
+        ]
+
+    def read_out(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The last layer's rows [N, (bins or 1) + 1] -> log f0 [Hz] and logit of voicing, float32, [N] each."""
+        pitches, logit = h[:, :-1], h[:, -1]
+        if self.bins is None:
+            log_f0 = LOG_HZ + LOG_HZ_SPREAD * pitches[:, 0]
+        else:
+            log_f0 = (torch.softmax(SHARPNESS * pitches, 1) * self.bins.to(h.dtype)).sum(1)
+        return log_f0.float(), (VOICING_STEEPNESS * logit).float()
+
+    def on_windows(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames f - past ... f as rows [N, (past + 1) * M] -> log f0 [Hz] and logit of voicing at f, [N] each.
+
+        In the precision of the windows. Where a phase is summed up from it, that has to be float64.
+        """
+        h = (windows - self.mel_mean) / self.mel_std
+        for layer in self.layers():
+            out = F.linear(h, layer.weight.to(h.dtype), layer.bias.to(h.dtype))
+            out = F.silu(out) if layer.silu else out
+            h = h + out if layer.residual else out
+        return self.read_out(h)
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Mel [B, M, L] -> log f0 [Hz] and logit of voicing, [B, L] each; the first frame stands for those before it."""
+        padded = F.pad(mel, (self.past_frames, 0), mode="replicate")
+        windows = padded.unfold(2, self.past_frames + 1, 1).permute(0, 2, 3, 1).flatten(2)
+        log_f0, logit = self.on_windows(windows.flatten(0, 1))
+        return log_f0.view(len(mel), -1), logit.view(len(mel), -1)

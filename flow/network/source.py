@@ -1,0 +1,92 @@
+"""The source of a voice: two pulse trains that run at the pitch of the mel, as the glottis does behind a vocal tract.
+
+Kin: neural source-filter models (Wang, Takaki & Yamagishi 2019, arXiv:1904.12088). Here the source is no signal to be
+filtered, but what a flow is told beside the mel: where in its period a voiced sound is.
+
+    pitch network    log f0, voicing at each frame's centre, sample f * hop
+    between centres  both linear in time; after the last one held
+    phase            the running sum of f0 / rate, in cycles, from an offset that a stream's seed gives
+    pulses           p = voicing * sqrt(2 / K) * sum of cos(k phase), q the same with sines; k = 1 ... K, K f0 <= top_hz
+
+The phase is summed in float64, within a frame sample by sample and then frame by frame, whole and streamed alike: how an
+utterance is cut cannot change a bit of it.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from glowd.flow.network.pitch import PitchConfig
+
+SMALLEST = 1e-6
+"""Half a phase (in radians) below this is this: there the sums have reached their limits, K and 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """The geometry of a source, of the network that finds its pitch, and of the layer that it drives alone."""
+
+    top_hz: float = 8000.0
+    most_harmonics: int = 80
+    harmonic_layers: int = 4
+    harmonic_channels: int = 128
+    pitch: PitchConfig = field(default_factory=PitchConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("top_hz", "most_harmonics", "harmonic_layers", "harmonic_channels"):
+            if not getattr(self, name) >= 1:  # not so for NaN
+                raise ValueError(f"voice geometry: {name} of the source is {getattr(self, name)}; allowed: at least 1")
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> "SourceConfig":
+        """The inverse of `asdict`; raises ValueError for an unknown key or an impossible value."""
+        known = [f.name for f in fields(cls)]
+        if unknown := table.keys() - set(known):
+            raise ValueError(f"unknown setting {min(unknown)!r} of a source; known: {', '.join(known)}")
+        return cls(**table | {"pitch": PitchConfig.from_dict(table.get("pitch", {}))})
+
+
+class Source(NamedTuple):
+    """What the pulses are made from, for every sample [B, T]."""
+
+    phase: Tensor
+    """In cycles; only its fraction counts."""
+    f0_hz: Tensor
+    voicing: Tensor
+    """0 to 1."""
+
+
+def free_running(log_f0: Tensor, voicing_logit: Tensor, phase: Tensor, hop: int, rate_hz: int) -> tuple[Source, Tensor]:
+    """The source of n frames from what the mel shows at their centres and at the next one's, [B, n + 1] each.
+
+    `phase`: cycles at the first centre [B], float64. Returns the source [B, n * hop] and the phase at the last centre [B].
+    """
+    f0_hz = _between(log_f0.double(), hop).exp()
+    turns = (f0_hz / rate_hz).cumsum(2)
+    centres = torch.cat([phase[:, None], turns[:, :, -1]], 1).cumsum(1)
+    cycles = centres[:, :-1, None] + turns
+    voicing = torch.sigmoid(_between(voicing_logit, hop))
+    return Source(cycles.flatten(1), f0_hz.flatten(1), voicing.flatten(1)), centres[:, -1]
+
+
+def _between(values: Tensor, hop: int) -> Tensor:
+    """[B, n + 1] at frame centres -> [B, n, hop], linear from each centre to the next."""
+    share = torch.arange(hop, dtype=values.dtype, device=values.device) / hop
+    return values[:, :-1, None] + values.diff(dim=1)[:, :, None] * share
+
+
+def pulses(source: Source, config: SourceConfig) -> Tensor:
+    """The pulse trains p and q [B, 2, T], float32.
+
+    The sums in closed form (Dirichlet's kernel), h being half the phase: sin(K h) / sin(h) times the cosine and the sine
+    of (K + 1) h.
+    """
+    harmonics = (config.top_hz / source.f0_hz).floor().clamp(1, config.most_harmonics).float()
+    half = math.pi * (source.phase - source.phase.round()).float()
+    half = torch.where(half.abs() < SMALLEST, SMALLEST, half)
+    level = source.voicing.float() * torch.sqrt(2 / harmonics) * torch.sin(harmonics * half) / torch.sin(half)
+    angle = (harmonics + 1) * half
+    return torch.stack([level * torch.cos(angle), level * torch.sin(angle)], 1)
