@@ -47,11 +47,11 @@ def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", wo
 
     given = options.given(args, Settings)
     if args.resume:
-        if args.config or args.init:
-            raise TrainError("--config and --init belong to the start of a run; leave them out with --resume")
+        if args.config or args.init or args.pitch:
+            raise TrainError("--config, --init and --pitch belong to the start of a run; leave them out with --resume")
         return resumed_run(folder, given, report, world)
     voice, table = read_config(args.config) if args.config else ({}, {})
-    return new_run(folder, Settings.from_dict(table | given), voice, args.init, report, world)
+    return new_run(folder, Settings.from_dict(table | given), voice, args.init, report, world, args.pitch)
 
 
 def import_(args: argparse.Namespace) -> int:
@@ -239,6 +239,9 @@ def _add_train(commands: Any) -> None:
     )
     sub.add_argument(
         "--init", default="", metavar="CHECKPOINT", help="checkpoint to start from, instead of random weights"
+    )
+    sub.add_argument(
+        "--pitch", default="", metavar="FILE", help="pitch network of a new voice, by glowlab pitch (that of --init)"
     )
     sub.add_argument("--resume", action="store_true", help="resume the run in --out; other options change its settings")
     sub.set_defaults(run=train)
