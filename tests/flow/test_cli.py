@@ -95,6 +95,9 @@ def test_train_resumes_and_refuses_to_overwrite(
             "none does not exist; give a folder with .flac or .wav files",
         ),
         (["train", "--out", "OUT", "--resume"], "holds no run to resume"),
+        (["train", "--out", "OUT", "--resume", "--pitch", "a"], "leave them out with --resume"),
+        (["pitch", "--out", "OUT"], "data is missing: folder of .flac/.wav clips"),
+        (["pitch", "--out", "OUT", "--data", "none", "--test", "none"], "none does not exist"),
         (
             ["train", "--out", "OUT", "--data", "a", "--test", "b", "--config", '{"layer": 3}'],
             "unknown voice setting 'layer'",
