@@ -47,10 +47,13 @@ def new_run(
         raise TrainError(f"--init {init} brings its own geometry; leave the voice settings {', '.join(voice)} out")
     config = checkpoint.read_any_header(init)[0] if init else geometry(voice)
     first = checkpoint.load_any(init) if init else None
-    config, weights = _pitch(config, first, read_pitch(Path(pitch)) if pitch else None)
+    file = read_pitch(Path(pitch)) if pitch else None
+    config, weights = _pitch(config, first, file)
     trainer = _trainer(settings, config, weights, report, world)
     if first is not None:
         trainer.start_from(first, _origin(init))
+    if file is not None:
+        trainer.origin["pitch"] = file.card
     folder.prepare()
     return trainer
 
@@ -61,7 +64,7 @@ def _pitch(config: Config, first: Network | None, file: PitchFile | None) -> tup
         if not isinstance(config, WaveGlowConfig):
             raise TrainError("--pitch is for a voice with a source, and a WaveNet has none; leave it out")
         return file.inside(config), file.weights
-    if not has_source(config):
+    if not _has_source(config):
         return config, {}
     if first is None:
         raise TrainError(
@@ -71,7 +74,7 @@ def _pitch(config: Config, first: Network | None, file: PitchFile | None) -> tup
     return config, _of_pitch(first.state_dict())
 
 
-def has_source(config: Config) -> bool:
+def _has_source(config: Config) -> bool:
     """Whether a network of this geometry is told the phase of what it learns."""
     return isinstance(config, WaveGlowConfig) and config.source is not None
 
@@ -117,7 +120,8 @@ def _trainer(settings: Settings, config: Config, pitch: Weights, report: Report,
     if pitch:
         _lock(config, pitch, (clips, test), report)
     trainer = Trainer(settings, config, clips.to(device), test.to(device), world)
-    trainer.use_pitch(pitch)
+    if pitch:
+        trainer.use_pitch(pitch)
     parameters = sum(p.numel() for p in trainer.voice.parameters())
     report(f"{parameters / 1e6:.2f} M parameters on {device}, convolutions in {'bf16' if trainer.bf16 else 'float32'}")
     return trainer

@@ -60,7 +60,7 @@ class Trainer:
         self._objective = world.parallel(Objective(self.voice, settings))
         self.steps, self.seconds, self.curve = 0, 0.0, Curve()
         self.origin: dict[str, Any] = {}
-        """The checkpoint that the run began with, for the card; empty for random weights."""
+        """What the run began with, for the card: the checkpoint, the pitch network; empty for random weights."""
         self._unchecked: list[Tensor] = []
 
     @property

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from glowd.flow import checkpoint
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.training.card import voice_card
 from glowd.flow.training.data import Segments, load_clips
 from glowd.flow.training.locked_phase import lock, locked_phase
 from glowd.flow.training.objective import Latents, likelihood
@@ -150,7 +151,14 @@ def pitch_file() -> PitchFile:
     voice = random_voice(sourced(), seed=3)
     config = voice.config
     assert voice.pitch is not None and config.source is not None
-    return PitchFile(config.source.pitch, config.mel, config.mel_mean, config.mel_std, voice.pitch.state_dict(), {})
+    return PitchFile(
+        config.source.pitch,
+        config.mel,
+        config.mel_mean,
+        config.mel_std,
+        voice.pitch.state_dict(),
+        {"median_cents": 9.0},
+    )
 
 
 def test_pitch_file_goes_into_a_new_voice(settings: Settings, tmp_path: Path) -> None:
@@ -166,6 +174,7 @@ def test_pitch_file_goes_into_a_new_voice(settings: Settings, tmp_path: Path) ->
             assert network.config.source.pitch == file.config
             found = network.pitch.state_dict()
             assert all(torch.equal(found[key], value) for key, value in file.weights.items())
+        assert voice_card(trainer)["origin"]["pitch"] == {"median_cents": 9.0}
     first = checkpoint.load(tmp_path / "parent.safetensors")
     assert torch.equal(again.voice.state_dict()["encoder.context.weight"], first.state_dict()["encoder.context.weight"])
 
