@@ -25,7 +25,8 @@ MARKED = {
     "slow": (
         "bench/", "daemon/engine/test_vocoders.py", "e2e/", "flow/evaluation/", "flow/importing/",
         "flow/inversion/test_triton_backend.py", "flow/network/test_wavenet", "flow/phase_recovery/test_griffin_lim.py",
-        "flow/training/test_distributed.py", "flow/training/test_spectral.py", "flow/training/test_train.py",
+        "flow/training/test_distributed.py", "flow/training/test_locked_phase.py", "flow/training/test_pitch_training.py",
+        "flow/training/test_spectral.py", "flow/training/test_train.py",
     ),
 }  # fmt: skip
 """For each mark how the paths of its test files begin. `device` is the mark of every test that uses a PulseAudio server."""

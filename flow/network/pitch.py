@@ -104,12 +104,16 @@ class PitchNetwork(nn.Module):
 
         In the precision of the windows. Where a phase is summed up from it, that has to be float64.
         """
+        return self.read_out(self.scores(windows))
+
+    def scores(self, windows: Tensor) -> Tensor:
+        """The same rows -> what `read_out` reads, [N, (bins or 1) + 1]: of each pitch, and of voicing."""
         h = (windows - self.mel_mean) / self.mel_std
         for layer in self.layers():
             out = F.linear(h, layer.weight.to(h.dtype), layer.bias.to(h.dtype))
             out = F.silu(out) if layer.silu else out
             h = h + out if layer.residual else out
-        return self.read_out(h)
+        return h
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Mel [B, M, L] -> log f0 [Hz] and logit of voicing, [B, L] each; the first frame stands for those before it."""

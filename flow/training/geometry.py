@@ -1,6 +1,8 @@
 """The geometry of a new network: a preset, and what the `voice` table of a run file changes of it.
 
-preset = "streaming"    the default geometry, which streams: WaveGlowConfig (flow/network/waveglow.py)
+preset = "streaming"    the default geometry, which streams and has a source: WaveGlowConfig.sourced
+                        (flow/network/waveglow.py)
+preset = "plain"        the streaming one without a source: WaveGlowConfig
 preset = "stock"        the published WaveGlow
 preset = "wavenet"      WaveNetConfig (flow/network/wavenet.py)
 """
@@ -13,7 +15,8 @@ from glowd.flow.network.wavenet import WaveNetConfig
 from glowd.flow.training.settings import TrainError
 
 PRESETS: dict[str, Config] = {
-    "streaming": WaveGlowConfig(),
+    "streaming": WaveGlowConfig.sourced(),
+    "plain": WaveGlowConfig(),
     "stock": WaveGlowConfig.stock(),
     "wavenet": WaveNetConfig(),
 }
