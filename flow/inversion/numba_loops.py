@@ -57,9 +57,9 @@ def context(frames, first, weights, bias, out):  # type: ignore[no-untyped-def]
 
 @jit
 def dense(h, weights, bias, out):  # type: ignore[no-untyped-def]
-    """Rows h [n, K] -> bias + their products [n, N]."""
+    """Rows h [n, K or more] -> bias + their products [n, N]."""
     fill(out, bias)
-    accumulate(h, 0, weights, 0, h.shape[1], out, 0)
+    accumulate(h, 0, weights, 0, weights.shape[1], out, 0)
 
 
 @jit
