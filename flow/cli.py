@@ -113,7 +113,7 @@ def bench(args: argparse.Namespace) -> int:
 
     from glowd.flow import checkpoint
     from glowd.flow.devices import pick_device
-    from glowd.flow.streaming import ChunkPlan, stream_vocoder
+    from glowd.flow.streaming import ChunkPlan, VocoderOptions, stream_vocoder
     from glowd.flow.timing import WARM_UP, speed
 
     device = pick_device(args.device)
@@ -126,7 +126,8 @@ def bench(args: argparse.Namespace) -> int:
     print("chunk  streams     RTF      p50      p90      p99      max")
     for streams in args.streams:
         for frames in args.chunk_frames:
-            vocoder = stream_vocoder(voice, ChunkPlan(frames), device, max_batch=streams, slots=streams)
+            options = VocoderOptions(str(device), max_batch=streams, slots=streams)
+            vocoder = stream_vocoder(voice, ChunkPlan(frames), options)
             row = speed(vocoder, frames, streams, args.runs)
             print(
                 f"{frames:2d} fr {streams:8d} {row.rtf:7.3f} {row.p50_ms:5.1f} ms {row.p90_ms:5.1f} ms {row.p99_ms:5.1f} ms"
