@@ -24,6 +24,7 @@ from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
+from glowd.flow.missing_package import advice
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,10 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(arguments.config, arguments.set)
         if arguments.command == "run":
             return run(config, role_arguments(arguments))
+        return report(config, arguments.command, arguments.json)
     except ConfigError as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2
-    return report(config, arguments.command, arguments.json)
+    except ModuleNotFoundError as error:
+        print(advice("glowd", error), file=sys.stderr)
+        return 1
 
 
 def role_arguments(arguments: argparse.Namespace) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glowd.flow import options
+from glowd.flow import missing_package, options
 from glowd.flow.evaluation import cli as evaluation
 from glowd.flow.training.settings import Settings, TrainError, read_config
 
@@ -296,7 +296,7 @@ def _add_card(commands: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0; 2 after one line that names the mistake; 130 when interrupted."""
+    """Run a command: 0; 2 after one line that names the mistake, 1 after one that names a missing package; 130 on Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)
@@ -307,6 +307,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"glowlab: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(missing_package.advice("glowlab", error), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return status

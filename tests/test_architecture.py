@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
     "flow/training": (*PLAIN, "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
+    "daemon/app.py": ("daemon", "flow.missing_package"),
     "daemon/config.py": ("daemon.config", "flow.options"),
     "daemon/config_reader.py": ("daemon.config", "flow.options"),
     "daemon/doctor.py": ("daemon", "flow.checkpoint"),
@@ -51,8 +52,11 @@ MAY_IMPORT = {
     "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
-    "clients": ("clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.recordings", "flow.torchfile.reader"),
-}
+    "clients": (
+        "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.recordings",
+        "flow.torchfile.reader",
+    ),
+}  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol."""
 

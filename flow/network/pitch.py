@@ -13,12 +13,14 @@ gives their last result to `read_out`.
 """
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from glowd.flow.options import Options, option
 
 LOG_HZ, LOG_HZ_SPREAD = 5.3, 0.5
 """Mean and deviation of log f0 [Hz] over speakers: 200 Hz, two thirds more or less."""
@@ -37,33 +39,21 @@ class Layer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PitchConfig:
+class PitchConfig(Options):
     """The geometry of a pitch network."""
 
-    past_frames: int = 4
-    channels: int = 160
-    layers: int = 2
-    bins: int = 0
-    """Pitches of the distribution, at equal distances on a log scale; 0: log f0 is an output of its own."""
-    low_hz: float = 55.0
-    high_hz: float = 700.0
+    past_frames: int = option(4, "frames before a frame that its pitch depends on", min=0, max=64)
+    channels: int = option(160, "channels of a layer", min=1, max=4096)
+    layers: int = option(2, "residual layers", min=0, max=32)
+    bins: int = option(
+        0, "pitches of the distribution, evenly spaced in log f0; 0: log f0 is one output", min=0, max=4096
+    )
+    low_hz: float = option(55.0, "lowest pitch of the distribution", above=0, max=48000)
+    high_hz: float = option(700.0, "highest pitch of the distribution", above=0, max=48000)
 
-    def __post_init__(self) -> None:
-        for name, low in (("past_frames", 0), ("channels", 1), ("layers", 0), ("bins", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"pitch network: {name} is {getattr(self, name)}; allowed: at least {low}")
-        if not 0 < self.low_hz < self.high_hz < math.inf:
-            raise ValueError(
-                f"pitch network: low_hz is {self.low_hz}; allowed: above 0 and below high_hz, {self.high_hz}"
-            )
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "PitchConfig":
-        """The inverse of `asdict`; raises ValueError for an unknown key or an impossible value."""
-        known = [f.name for f in fields(cls)]
-        if unknown := table.keys() - set(known):
-            raise ValueError(f"unknown setting {min(unknown)!r} of a pitch network; known: {', '.join(known)}")
-        return cls(**table)
+    def check(self) -> None:
+        """Raise OptionError where values contradict one another."""
+        self.require("low_hz", self.low_hz < self.high_hz, f"below high_hz, {self.high_hz:g}")
 
 
 class PitchNetwork(nn.Module):

@@ -13,40 +13,28 @@ utterance is cut cannot change a bit of it.
 """
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from glowd.flow.network.pitch import PitchConfig
+from glowd.flow.options import Options, option
 
 SMALLEST = 1e-6
 """Half a phase (in radians) below this is this: there the sums have reached their limits, K and 0."""
 
 
 @dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """The geometry of a source, of the network that finds its pitch, and of the layer that it drives alone."""
+class SourceConfig(Options):
+    """The geometry of a source, of the network that finds its pitch, and of the harmonic layer (harmonic.py)."""
 
-    top_hz: float = 8000.0
-    most_harmonics: int = 80
-    harmonic_layers: int = 4
-    harmonic_channels: int = 128
+    top_hz: float = option(8000.0, "highest frequency of a pulse's harmonics", min=1, max=48000)
+    most_harmonics: int = option(80, "largest number of harmonics", min=1, max=1000)
+    harmonic_layers: int = option(4, "layers of the harmonic layer's WN", min=1, max=10)
+    harmonic_channels: int = option(128, "channels of the harmonic layer's WN", min=1, max=1024)
     pitch: PitchConfig = field(default_factory=PitchConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("top_hz", "most_harmonics", "harmonic_layers", "harmonic_channels"):
-            if not getattr(self, name) >= 1:  # not so for NaN
-                raise ValueError(f"voice geometry: {name} of the source is {getattr(self, name)}; allowed: at least 1")
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "SourceConfig":
-        """The inverse of `asdict`; raises ValueError for an unknown key or an impossible value."""
-        known = [f.name for f in fields(cls)]
-        if unknown := table.keys() - set(known):
-            raise ValueError(f"unknown setting {min(unknown)!r} of a source; known: {', '.join(known)}")
-        return cls(**table | {"pitch": PitchConfig.from_dict(table.get("pitch", {}))})
 
 
 class Source(NamedTuple):

@@ -12,7 +12,7 @@ Rows of z [B, G, S]: early outputs first, in the order the forward pass emits th
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -27,42 +27,46 @@ from glowd.flow.network.harmonic import HarmonicLayer
 from glowd.flow.network.pitch import PitchConfig, PitchNetwork
 from glowd.flow.network.source import Source, SourceConfig, free_running, pulses
 from glowd.flow.network.squeeze import SQUEEZES
+from glowd.flow.options import Options, option
 
 MEL_SCALE_MIDDLE = 3.0
 """What a bounded mel scale is bounded around, in nats: speech's own lies between -1 and 7."""
 
 
 @dataclass(frozen=True, slots=True)
-class WaveGlowConfig:
+class WaveGlowConfig(Options):
     """The geometry of a voice. Stands inside its checkpoint. Defaults are the first streaming voice; see `sourced`, `stock`.
 
-    Bounds (None: no bound) keep a voice in range on mels it has never met: `scale_bound` that of the log-scales of couplings
-    and harmonic layer, `mel_scale_bound` of the mel's around MEL_SCALE_MIDDLE, both in nats; `mel_highest`: frames are held
-    between the log floor of the format and this; `limiter_knee`: samples beyond it are bent to stay below 1.
+    Bounds (None: no bound) keep samples in range on mels unlike those of the training (bounds.py). Upper limits hold what a
+    network costs: they are some times what any published WaveGlow needs.
     """
 
-    squeeze: str = "lapped"
-    group: int = 64
-    flows: int = 12
-    early_every: int = 4
-    early_size: int = 16
-    layers: int = 4
-    channels: int = 96
-    kernel: int = 3
-    causal: bool = True
-    conditioning: str = "frames"
-    cond_channels: int = 96
-    look_ahead_frames: int = 1
-    upsample_kernel: int = 1024
-    mel_scale: bool = True
-    mel_mean: float = -5.6
-    mel_std: float = 2.1
-    sigma: float = 0.8
+    squeeze: str = option("lapped", "transform of G samples to a group", choices=tuple(SQUEEZES))
+    group: int = option(64, "samples of a group", min=1, max=1024)
+    flows: int = option(12, "flows", min=1, max=64)
+    early_every: int = option(4, "flows between two early outputs", min=1, max=64)
+    early_size: int = option(16, "rows of an early output", min=1, max=512)
+    layers: int = option(4, "layers of a WN; layer i has the dilation 2^i, in groups", min=1, max=10)
+    channels: int = option(96, "channels of a WN", min=1, max=1024)
+    kernel: int = option(3, "taps of a layer; odd", min=1, max=15)
+    causal: bool = option(True, "whether a WN sees no later groups")
+    conditioning: str = option("frames", "network from mel frames to groups", choices=("frames", "upsample"))
+    cond_channels: int = option(96, "channels of the conditioning", min=1, max=16384)
+    look_ahead_frames: int = option(1, "frames after a frame that its conditioning depends on", min=0, max=64)
+    upsample_kernel: int = option(1024, "samples of the kernel of an upsampling conditioning", min=1, max=16384)
+    mel_scale: bool = option(True, "whether the mel scales the groups before the flows")
+    mel_mean: float = option(-5.6, "mean of the mel that the network normalises with", min=-100, max=100)
+    mel_std: float = option(2.1, "standard deviation of the mel that the network normalises with", above=0, max=100)
+    sigma: float = option(0.8, "standard deviation of the latents that a voice speaks with", min=0, max=2)
     source: SourceConfig | None = None
-    scale_bound: float | None = None
-    mel_scale_bound: float | None = None
-    mel_highest: float | None = None
-    limiter_knee: float | None = None
+    scale_bound: float | None = option(
+        None, "bound of the log-scales of couplings and harmonic layer", above=0, max=100
+    )
+    mel_scale_bound: float | None = option(
+        None, "bound of the mel's log-scale around MEL_SCALE_MIDDLE, in nats", above=0, max=100
+    )
+    mel_highest: float | None = option(None, "mel values above it are lowered to it", max=100)
+    limiter_knee: float | None = option(None, "samples beyond it are bent to stay below 1", above=0, below=1)
     mel: MelFormat = field(default_factory=MelFormat)
 
     @classmethod
@@ -83,43 +87,27 @@ class WaveGlowConfig:
         )  # fmt: skip
         return cls(**published | changes)
 
-    def __post_init__(self) -> None:
-        self._require("squeeze", self.squeeze in SQUEEZES, f"one of {', '.join(SQUEEZES)}")
-        self._require("conditioning", self.conditioning in ("frames", "upsample"), "frames or upsample")
-        for name in ("group", "flows", "early_every", "layers", "channels", "kernel", "cond_channels"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("group", self.mel.hop % self.group == 0, f"a divisor of the hop {self.mel.hop}")
-        self._require("kernel", self.kernel % 2 == 1, "odd")
-        self._require(
-            "early_size",
-            all(n >= 2 and n % 2 == 0 for n in self.rows),
-            "such that every flow keeps an even number of rows",
-        )
-        for name in ("scale_bound", "mel_scale_bound"):
-            value = getattr(self, name)
-            self._require(name, value is None or value > 0, "above 0, or none")
-        self._require(
-            "limiter_knee", self.limiter_knee is None or 0 < self.limiter_knee < 1, "between 0 and 1, or none"
-        )
+    def check(self) -> None:
+        """Raise OptionError where values do not fit together."""
+        hop = self.mel.hop
+        self.require("mel", self.mel.is_for_voices, "a format of 8000 to 96000 Hz")
+        self.require("group", hop % self.group == 0, f"a divisor of the hop, {hop}")
+        self.require("kernel", self.kernel % 2 == 1, "odd")
+        even = all(n >= 2 and n % 2 == 0 for n in self.rows)
+        self.require("early_size", even, "such that every flow keeps an even number of rows")
         spans = self.mel_highest is None or self.mel_highest > self.mel_lowest
-        self._require("mel_highest", spans, f"above {self.mel_lowest:.2f}, or none")
+        self.require("mel_highest", spans, f"above {self.mel_lowest:.2f}, the logarithm of log_floor")
         if self.source is not None:
             streams = self.squeeze == "lapped" and self.causal and self.conditioning == "frames"
-            self._require(
+            self.require(
                 "source",
                 streams and self.look_ahead_frames >= 1,
                 "none, unless squeeze is lapped, causal is true, conditioning is frames and look_ahead_frames at least 1",
             )
         if self.conditioning == "upsample":
-            self._require(
-                "upsample_kernel", self.upsample_kernel % self.mel.hop == 0, f"a multiple of the hop {self.mel.hop}"
-            )
+            self.require("upsample_kernel", self.upsample_kernel % hop == 0, f"a multiple of the hop, {hop}")
             expected = self.mel.n_mels * self.group
-            self._require("cond_channels", self.cond_channels == expected, f"n_mels * group = {expected}")
-
-    def _require(self, name: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise ValueError(f"voice geometry: {name} is {getattr(self, name)!r}; allowed: {allowed}")
+            self.require("cond_channels", self.cond_channels == expected, f"n_mels * group, {expected}")
 
     @property
     def early(self) -> list[bool]:
@@ -134,8 +122,17 @@ class WaveGlowConfig:
 
     @property
     def mel_lowest(self) -> float:
-        """What `mel_highest` is the other end of: the floor of the format's logarithm."""
+        """The lowest value of a mel: the logarithm of the format's floor."""
         return math.log(self.mel.log_floor)
+
+    @property
+    def least_weights(self) -> int:
+        """A lower limit of the number of weights, from the largest matrices of every part."""
+        channels, cond = self.channels, self.cond_channels
+        couplings = self.flows * self.layers * 2 * channels * (channels * self.kernel + cond)
+        if self.conditioning == "upsample":
+            return couplings + self.mel.n_mels**2 * self.upsample_kernel
+        return couplings + cond**2 * self.groups_per_frame
 
     @property
     def source_rows(self) -> int:
@@ -158,23 +155,6 @@ class WaveGlowConfig:
         if self.source is None:
             return flows
         return 1 + max(flows, (self.kernel - 1) * (2**self.source.harmonic_layers - 1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain map, as it stands in a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "WaveGlowConfig":
-        """The inverse of `to_dict`; raises ValueError for an unknown key or an impossible value."""
-        known = [f.name for f in fields(cls)]
-        if unknown := table.keys() - set(known):
-            raise ValueError(f"unknown voice setting {min(unknown)!r}; known: {', '.join(known)}")
-        source = table.get("source")
-        parts = {
-            "mel": MelFormat.from_dict(table.get("mel", {})),
-            "source": None if source is None else SourceConfig.from_dict(source),
-        }
-        return cls(**table | parts)
 
 
 class Flow(nn.Module):

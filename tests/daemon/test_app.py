@@ -145,6 +145,17 @@ def test_check_names_a_missing_checkpoint(tmp_path: Path, capsys: pytest.Capture
     assert f"{tmp_path}/none.safetensors does not exist" in problems[0]["text"]
 
 
+@pytest.mark.parametrize(("command", "package"), [("check", "torch"), ("doctor", "soxr")])
+def test_missing_package_is_named_in_one_line(command: str, package: str, run_dir: Path) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from glowd.daemon.app import main; sys.exit(main())"
+    process = subprocess.run(
+        [sys.executable, "-c", program, command], text=True, capture_output=True, timeout=WAIT_S, check=False
+    )
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    expected = f"glowd: this command needs the package {package}, which is not installed; install it with: "
+    assert process.stderr == f"{expected}{sys.executable} -m pip install {package}\n"
+
+
 def test_version_is_that_of_the_package() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "glowd.daemon.app", "--version"], capture_output=True, text=True, check=True
