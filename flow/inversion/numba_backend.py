@@ -1,7 +1,7 @@
 """A step in compiled loops (numba_loops.py), for causal voices in float32 on a CPU.
 
-Run one by one, as a library's calls, a chunk's products take as long to be called as to be computed. Here a step is some
-thirty calls, each of which does its part of the work for all streams of a thread.
+A chunk's products are small: as calls of a library, one by one, they take as long to call as to compute. Here a step is about
+thirty calls, and each does its part of the work for all streams of a thread.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,7 @@ class _WNArrays(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """What WNs of one shape work in, for some streams by S groups; gates and ends for one stream at a time."""
+    """Memory of WNs of one shape, for some streams by S groups; gates and ends for one stream at a time."""
 
     windows: Array  # [B, longest reach + S, C]: past | h
     gates: Array  # [S, 2C]
@@ -69,7 +69,7 @@ class _Scratch(NamedTuple):
 
 
 class _Dense(NamedTuple):
-    """A layer on rows, and what it gives."""
+    """A layer on rows, with the memory of its result."""
 
     weights: Array  # packed
     bias: Array  # [N]
@@ -78,7 +78,7 @@ class _Dense(NamedTuple):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor, silu: bool, residual: bool = False) -> "_Dense":
-        """From a weight [N, K]; float64 where the layer is to run so."""
+        """From a weight [N, K]; in float64 if the layer runs in float64."""
         widths = [LANES] if weight.dtype == torch.float64 else None
         return cls(packed(weight.T.float(), widths), bias.contiguous().numpy(), silu, residual)
 
@@ -118,7 +118,7 @@ class CompiledVoice:
 
 
 class _Part:
-    """What one thread works on: some of the streams, with views into their state, and memory of its own."""
+    """The part of a step that one thread computes: some streams, with views into their state, and memory of its own."""
 
     def __init__(self, voice: CompiledVoice, state: State, streams: slice, groups: int) -> None:
         config, batch = voice.config, streams.stop - streams.start
@@ -169,7 +169,7 @@ class _Part:
         return normal
 
     def _condition(self, frames: Array) -> None:
-        """What the frames say about each group."""
+        """The conditioning of each group."""
         voice, weights = self.voice, self.voice.weights
         first, *rest = voice.encoder
         h = np.empty((len(frames), max(1, self._frames), len(first.bias)), np.float32)

@@ -8,7 +8,7 @@ A flow is one call that allocates nothing:
         gated  <- s_b - 2 s_a s_b             s = sigmoid(gates)
         h      <- h + gated @ residual
 
-Rules: arrays are C-contiguous; everything here is told its memory, so that calls may run side by side without the
+Rules: arrays are C-contiguous; callers pass all memory, so that calls can run in parallel without the
 interpreter's lock. Sizes are those of torch_backend.py, F being the frames of a window.
 """
 
@@ -86,7 +86,7 @@ def add(h, into):  # type: ignore[no-untyped-def]
 
 @jit
 def spread(found, into):  # type: ignore[no-untyped-def]
-    """Conditioning of the groups of whole frames [B, n, C] -> of S groups [B, S, C], S <= n + 1: the last stands for one more."""
+    """Conditioning of the groups of whole frames [B, n, C] -> of S groups [B, S, C], S <= n + 1: the last may be repeated."""
     last, groups = found.shape[1] - 1, into.shape[1]
     skip = 0 if groups > 1 else last
     for b in range(len(into)):

@@ -1,7 +1,7 @@
 """One step in torch: frames and noise of B streams to S groups of audio each, and the streams' state.
 
-This is what CUDA runs and what every other backend is held against (numba_backend.py). What a step needs of memory, and every
-view into it, is made once for each shape: a chunk's products are so small that making views would cost more than they do.
+CUDA runs it, and it is the reference for the other backends (numba_backend.py). Memory and all views into it are made once for
+each shape, because a chunk's products are so small that making views would take longer than they do.
 
     windows -> conditioning of each group, pitches of each frame
     pitches -> pulses -> squeezed, what the source says of each group
@@ -72,7 +72,7 @@ class EagerStep(ABC):
         return limited(self._overlap_add(x) if config.squeeze == "lapped" else x.flatten(1), config.limiter_knee)
 
     def _condition(self, windows: Tensor) -> Tensor:
-        """What the frames say about each group [B, S, C_cond]."""
+        """The conditioning of each group [B, S, C_cond]."""
         weights, per_frame = self.weights, self.config.groups_per_frame
         normal = (windows - weights.mel_mean) / weights.mel_std
         h = _rows(normal, weights.encoder_past + 1 + weights.look_ahead_frames).to(weights.dtype)
@@ -115,7 +115,7 @@ class EagerStep(ABC):
         return x
 
     def _affine(self, number: int, own: Tensor) -> tuple[Tensor, Tensor]:
-        """What a WN says from its own rows [B * S, m] and the source: shift and minus log-scale."""
+        """The result of a WN on its own rows [B * S, m] and the source: shift and minus log-scale."""
         wn = self.weights.wns[number]
         gated = self.layers(number, own.to(self.weights.dtype))
         shift, minus_log = torch.addmm(wn.end_bias, gated, wn.end).float().chunk(2, 1)
@@ -130,12 +130,12 @@ class EagerStep(ABC):
 
 
 def _rows(windows: Tensor, frames: int) -> Tensor:
-    """[B, n + frames - 1, M] -> what is seen with each of n frames, oldest first [B, n, frames * M]."""
+    """[B, n + frames - 1, M] -> the window of each of n frames, oldest first [B, n, frames * M]."""
     return windows.unfold(1, frames, 1).transpose(2, 3).flatten(2)
 
 
 def _products(x: Tensor, linears: Sequence[Linear]) -> Tensor:
-    """[B, n, C] -> [B, n, C']; what comes out of a row is the same for any n, as streamed == offline needs it."""
+    """[B, n, C] -> [B, n, C']; the result of a row is the same for any n, because streamed must equal offline."""
     rows = x.flatten(0, 1)
     count = len(rows)
     rows = F.pad(rows, (0, 0, 0, max(0, FEW_ROWS - count)))
@@ -147,7 +147,7 @@ def _products(x: Tensor, linears: Sequence[Linear]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """Where one layer finds its things. The window is shared by all layers, one after the other."""
+    """The arguments of one layer. The window is shared by all layers, one after the other."""
 
     past: Tensor  # [B, reach, C] in the state; not causal: the padding [B, reach / 2, C]
     before: Tensor  # the window's beginning, as long: what the layer has seen
@@ -160,7 +160,7 @@ class _Views:
 
 
 class _Memory:
-    """What a WN works in. WNs of one shape share it, one after the other.
+    """The memory of a WN. WNs of one shape share it, one after the other.
 
     window    |--- reach: past, or padding ---|------ S: now ------|--- reach / 2: padding, if not causal ---|
     """

@@ -1,15 +1,15 @@
-"""Pitch and voicing as the mel shows them, causal: what is known of frame f comes from frames f - past ... f, none ahead.
+"""Pitch and voicing from the mel. The network is causal: the values of frame f depend on frames f - past ... f.
 
-Both are meant at the centre of frame f, sample f * hop. A phase is the sum of all pitches before it (source.py) and forgets
-no rounding; so that a stream, in whatever cuts and whatever backend, sums the very numbers of the definition, the products
-run in float64, and their result is rounded once.
+Both hold at the centre of frame f, sample f * hop. A phase is the sum of all pitches before it (source.py), so rounding errors
+add up. The products therefore run in float64, and their result is rounded once: every chunking and every backend then sums
+the same numbers.
 
 Log f0 is read from a distribution over pitches (as in CREPE, Kim, Salamon, Li & Bello 2018, arXiv:1802.06182): a frame whose
-octave is in doubt then gets one of the two pitches, where a plain regression would give one between them. The read-out is a
-mean, not a maximum, because a maximum jumps where two values are nearly equal.
+octave is in doubt gets one of the two pitches; a regression would give a pitch between them. The read-out is a mean and not a
+maximum, because a maximum jumps where two values are nearly equal.
 
-The network is a list of layers on rows, one for each frame: any backend runs `layers` on windows of normalised frames, and
-gives their last result to `read_out`.
+The network is a list of layers on rows, one row for each frame. A backend runs `layers` on windows of normalised frames and
+passes the last result to `read_out`.
 """
 
 import math
@@ -30,7 +30,7 @@ SHARPNESS = 2.0
 
 
 class Layer(NamedTuple):
-    """Rows h -> h @ weight.T + bias, then SiLU, then h added, if it is so."""
+    """Rows h -> h @ weight.T + bias; then SiLU if `silu`; then h is added if `residual`."""
 
     weight: Tensor  # [out, in]
     bias: Tensor  # [out]
@@ -72,7 +72,7 @@ class PitchNetwork(nn.Module):
         self.register_buffer("bins", bins if config.bins else None, persistent=False)
 
     def layers(self) -> list[Layer]:
-        """From windows of normalised frames [N, (past + 1) * M], oldest first, to what `read_out` reads."""
+        """From windows of normalised frames [N, (past + 1) * M], oldest first, to the input of `read_out`."""
         inner = [layer for layer in self.residual if isinstance(layer, nn.Linear)]
         return [
             Layer(self.first.weight, self.first.bias, True, False),
@@ -92,7 +92,7 @@ class PitchNetwork(nn.Module):
     def on_windows(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Frames f - past ... f as rows [N, (past + 1) * M] -> log f0 [Hz] and logit of voicing at f, [N] each.
 
-        In the precision of the windows. Where a phase is summed up from it, that has to be float64.
+        Computed in the precision of the windows, which must be float64 if a phase is summed from the result.
         """
         h = (windows - self.mel_mean) / self.mel_std
         for layer in self.layers():
@@ -102,7 +102,7 @@ class PitchNetwork(nn.Module):
         return self.read_out(h)
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Mel [B, M, L] -> log f0 [Hz] and logit of voicing, [B, L] each; the first frame stands for those before it."""
+        """Mel [B, M, L] -> log f0 [Hz] and logit of voicing, [B, L] each; the first frame is repeated before the beginning."""
         padded = F.pad(mel, (self.past_frames, 0), mode="replicate")
         windows = padded.unfold(2, self.past_frames + 1, 1).permute(0, 2, 3, 1).flatten(2)
         log_f0, logit = self.on_windows(windows.flatten(0, 1))

@@ -1,15 +1,15 @@
-"""The source of a voice: two pulse trains that run at the pitch of the mel, as the glottis does behind a vocal tract.
+"""The source of a voice: two pulse trains at the pitch of the mel, a model of the glottis.
 
-Kin: neural source-filter models (Wang, Takaki & Yamagishi 2019, arXiv:1904.12088). Here the source is no signal to be
-filtered, but what a flow is told beside the mel: where in its period a voiced sound is.
+Related: neural source-filter models (Wang, Takaki & Yamagishi 2019, arXiv:1904.12088). Here the source is not filtered. It
+conditions the flow, as the mel does, and says where in its period a voiced sound is.
 
     pitch network    log f0, voicing at each frame's centre, sample f * hop
     between centres  both linear in time; after the last one held
     phase            the running sum of f0 / rate, in cycles, from an offset that a stream's seed gives
     pulses           p = voicing * sqrt(2 / K) * sum of cos(k phase), q the same with sines; k = 1 ... K, K f0 <= top_hz
 
-The phase is summed in float64, within a frame sample by sample and then frame by frame, whole and streamed alike: how an
-utterance is cut cannot change a bit of it.
+The phase is summed in float64, within a frame sample by sample and then frame by frame. The order is the same whole
+and streamed, so chunking does not change a bit of the result.
 """
 
 import math
@@ -23,7 +23,7 @@ from glowd.flow.network.pitch import PitchConfig
 from glowd.flow.options import Options, option
 
 SMALLEST = 1e-6
-"""Half a phase (in radians) below this is this: there the sums have reached their limits, K and 0."""
+"""Half a phase, in radians, is at least this: below it the sums have reached their limits, K and 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class SourceConfig(Options):
 
 
 class Source(NamedTuple):
-    """What the pulses are made from, for every sample [B, T]."""
+    """Phase, pitch and voicing of every sample [B, T], from which the pulses are computed."""
 
     phase: Tensor
     """In cycles; only its fraction counts."""
@@ -48,7 +48,7 @@ class Source(NamedTuple):
 
 
 def free_running(log_f0: Tensor, voicing_logit: Tensor, phase: Tensor, hop: int, rate_hz: int) -> tuple[Source, Tensor]:
-    """The source of n frames from what the mel shows at their centres and at the next one's, [B, n + 1] each.
+    """The source of n frames from log f0 and voicing at their centres and at the next one's, [B, n + 1] each.
 
     `phase`: cycles at the first centre [B], float64. Returns the source [B, n * hop] and the phase at the last centre [B].
     """

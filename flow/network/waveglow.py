@@ -1,8 +1,8 @@
 """WaveGlow (Prenger, Valle & Catanzaro 2018, arXiv:1811.00002): the definition of the network, and nothing else.
 
 One class covers all voices: the published geometry (polyphase squeeze, non-causal WN, transposed-convolution
-conditioning), the streaming one (lapped squeeze, mel-conditioned scale, causal WN, frame encoder), and that with a source,
-pulses at the mel's pitch (source.py), which the harmonic layer and all couplings see.
+conditioning), the streaming one (lapped squeeze, mel-conditioned scale, causal WN, frame encoder), and the streaming one with
+a source: pulses at the mel's pitch (source.py), which the harmonic layer and all couplings read.
 
     forward   audio -> squeeze -> scale -> harmonic? -> {early output?, mixing, coupling} x flows -> z, log-determinant
     inverse   the same list of layers, walked backwards; then the limiter, if there is one
@@ -30,7 +30,7 @@ from glowd.flow.network.squeeze import SQUEEZES
 from glowd.flow.options import Options, option
 
 MEL_SCALE_MIDDLE = 3.0
-"""What a bounded mel scale is bounded around, in nats: speech's own lies between -1 and 7."""
+"""Middle of a bounded mel scale, in nats; on speech the scale lies between -1 and 7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +180,8 @@ class Flow(nn.Module):
         return self.mixing.inverse(self.coupling.inverse(x, cond, source, autocast))
 
 
-class _Given(NamedTuple):
-    """What every layer is told of the groups: conditioning [B, C_cond, S], the mel's log-scale, the squeezed source."""
+class _LayerInputs(NamedTuple):
+    """What layers read beside the groups: conditioning [B, C_cond, S], the mel's log-scale, the squeezed source."""
 
     cond: Tensor
     log_scale: Tensor | None
@@ -191,8 +191,9 @@ class _Given(NamedTuple):
 class WaveGlow(nn.Module):
     """The network. `forward(audio, mel)` gives z and log-determinant, `inverse(z, mel)` gives the audio back.
 
-    A voice with a source is told that too: `forward` the recording's own, whose phase is that of its fundamental, `inverse`
-    one whose phase runs free, `free_source`. Its pitch network is part of it, and no parameter of its training.
+    A voice with a source needs it in both: `forward` takes the recording's own, whose phase is that of its fundamental;
+    `inverse` takes one whose phase is free-running, `free_source`. The pitch network is part of the voice, but its training
+    is separate.
     """
 
     def __init__(self, config: WaveGlowConfig) -> None:
@@ -216,22 +217,22 @@ class WaveGlow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Audio [B, T], mel [B, M, T / hop], source of [B, T] -> z [B, G, S], log-determinant [B].
 
-        Raises ValueError if the voice has a source and none is given: only the recording tells its phase.
+        Raises ValueError if the voice has a source and none is given: only the recording has its phase.
         """
         if source is None and self.config.source is not None:
             raise ValueError("this voice has a source, so its likelihood needs the recording's: give `source`")
-        given = self._given(mel, source, autocast)
+        inputs = self._layer_inputs(mel, source, autocast)
         x, log_det, z = self.squeeze.forward(audio), audio.new_zeros(audio.shape[0]), []
-        if given.log_scale is not None:
-            x, log_det = x * given.log_scale.exp(), given.log_scale.sum((1, 2))
+        if inputs.log_scale is not None:
+            x, log_det = x * inputs.log_scale.exp(), inputs.log_scale.sum((1, 2))
         if self.harmonic is not None:
-            x, change = self.harmonic(x, given.cond, given.source, autocast)
+            x, change = self.harmonic(x, inputs.cond, inputs.source, autocast)
             log_det = log_det + change
         for early, flow in self._steps():
             if early:
                 z.append(x[:, : self.config.early_size])
                 x = x[:, self.config.early_size :]
-            x, change = flow(x, given.cond, given.source, autocast)
+            x, change = flow(x, inputs.cond, inputs.source, autocast)
             log_det = log_det + change
         return torch.cat([*z, x], 1), log_det
 
@@ -245,17 +246,17 @@ class WaveGlow(nn.Module):
             raise ValueError(
                 f"z has shape {list(z.shape)}; {mel.shape[2]} frames need [B, {self.config.group}, {groups}]"
             )
-        given = self._given(mel, self.free_source(mel) if source is None else source, autocast)
+        inputs = self._layer_inputs(mel, self.free_source(mel) if source is None else source, autocast)
         early_rows, x = z.split([self.config.group - self.config.rows[-1], self.config.rows[-1]], 1)
         waiting = list(early_rows.split(self.config.early_size, 1)) if early_rows.shape[1] else []
         for early, flow in reversed(self._steps()):
-            x = flow.inverse(x, given.cond, given.source, autocast)
+            x = flow.inverse(x, inputs.cond, inputs.source, autocast)
             if early:
                 x = torch.cat([waiting.pop(), x], 1)
         if self.harmonic is not None:
-            x = self.harmonic.inverse(x, given.cond, given.source, autocast)
-        if given.log_scale is not None:
-            x = x * (-given.log_scale).exp()
+            x = self.harmonic.inverse(x, inputs.cond, inputs.source, autocast)
+        if inputs.log_scale is not None:
+            x = x * (-inputs.log_scale).exp()
         return limited(self.squeeze.inverse(x), self.config.limiter_knee)
 
     def nll(self, audio: Tensor, mel: Tensor, autocast: bool = False, source: Source | None = None) -> Tensor:
@@ -265,7 +266,7 @@ class WaveGlow(nn.Module):
 
     @torch.no_grad()
     def free_source(self, mel: Tensor, offset: Tensor | None = None) -> Source | None:
-        """What the voice speaks with: mel [B, M, L] -> the source of [B, L * hop], its phase the integral of the mel's pitch.
+        """The source for inversion: mel [B, M, L] -> source of [B, L * hop], whose phase is the integral of the mel's pitch.
 
         `offset`: the phase at the first frame's centre, in cycles [B]; None: 0. None for a voice without a source.
         """
@@ -284,14 +285,14 @@ class WaveGlow(nn.Module):
         config = self.config
         return mel if config.mel_highest is None else mel.clamp(config.mel_lowest, config.mel_highest)
 
-    def _given(self, mel: Tensor, source: Source | None, autocast: bool) -> _Given:
+    def _layer_inputs(self, mel: Tensor, source: Source | None, autocast: bool) -> _LayerInputs:
         with torch.autocast(mel.device.type, torch.bfloat16, enabled=autocast):
             # A squeeze with one group more than the frames cover repeats the last one.
             cond = F.pad(self.encoder(self._in_range(mel)), (0, self.squeeze.extra_groups), mode="replicate")
             log_scale = None if self.scale is None else self.scale(cond)
         if log_scale is not None:
             log_scale = bounded(log_scale.float(), self.config.mel_scale_bound, MEL_SCALE_MIDDLE)
-        return _Given(cond.float(), log_scale, self._squeezed(source, cond.float()))
+        return _LayerInputs(cond.float(), log_scale, self._squeezed(source, cond.float()))
 
     def _squeezed(self, source: Source | None, like: Tensor) -> Tensor:
         """The pulses of a source [B, 2G, S], for as many groups as `like` has; no rows without one."""
