@@ -17,7 +17,7 @@ from glowd.daemon.config import Config
 from glowd.daemon.config_reader import load
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 READY_THEN_WAIT = (
     "import json, sys; print(json.dumps({'ready': {'device': 'two words'}}), flush=True); sys.stdin.read()"

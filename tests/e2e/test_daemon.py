@@ -17,7 +17,7 @@ from glowd.flow.vocoder import render
 from tests.harness.daemon import Daemon, rss_bytes, running_daemon
 from tests.harness.mels import speech
 from tests.harness.speaking import HOP, AudioReader, send_all, speak
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 MEL = speech()
 

@@ -18,7 +18,7 @@ from glowd.flow.vocoder import render
 from tests.harness.daemon import Daemon, running_daemon
 from tests.harness.mels import speech
 from tests.harness.speaking import HOP, AudioReader, send_all
-from tests.patience import WAIT_S, repeated_after_stalls, until
+from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
 
 MEL = speech()
 HALF = len(MEL) // 2
