@@ -29,6 +29,7 @@ from glowd.daemon.runtime.rundir import addresses, prepare_run_dir, run_dir
 from glowd.daemon.runtime.status import READY
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
+from glowd.flow.missing_package import advice
 
 if TYPE_CHECKING:
     from glowd.daemon.doctor import Finding
@@ -57,10 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(arguments.config, arguments.set)
         if arguments.command == "run":
             return run(config, role_arguments(arguments))
+        return report(config, arguments)
     except ConfigError as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2
-    return report(config, arguments)
+    except ModuleNotFoundError as error:
+        print(advice("glowd", error), file=sys.stderr)
+        return 1
 
 
 def role_arguments(arguments: argparse.Namespace) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glowd.flow import options
+from glowd.flow import missing_package, options
 from glowd.flow.evaluation import cli as evaluation
 from glowd.flow.training.pitch_settings import PitchSettings
 from glowd.flow.training.settings import Settings, TrainError, read_config
@@ -125,7 +125,7 @@ def bench(args: argparse.Namespace) -> int:
 
     from glowd.flow import checkpoint
     from glowd.flow.devices import pick_device
-    from glowd.flow.streaming import ChunkPlan, stream_vocoder
+    from glowd.flow.streaming import ChunkPlan, VocoderOptions, stream_vocoder
     from glowd.flow.timing import WARM_UP, speed
 
     device = pick_device(args.device)
@@ -138,7 +138,8 @@ def bench(args: argparse.Namespace) -> int:
     print("chunk  streams     RTF      p50      p90      p99      max")
     for streams in args.streams:
         for frames in args.chunk_frames:
-            vocoder = stream_vocoder(voice, ChunkPlan(frames), device, max_batch=streams, slots=streams)
+            options = VocoderOptions(str(device), max_batch=streams, slots=streams)
+            vocoder = stream_vocoder(voice, ChunkPlan(frames), options)
             row = speed(vocoder, frames, streams, args.runs)
             print(
                 f"{frames:2d} fr {streams:8d} {row.rtf:7.3f} {row.p50_ms:5.1f} ms {row.p90_ms:5.1f} ms {row.p99_ms:5.1f} ms"
@@ -318,7 +319,7 @@ def _add_card(commands: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0; 2 after one line that names the mistake; 130 when interrupted."""
+    """Run a command: 0; 2 after one line that names the mistake, 1 after one that names a missing package; 130 on Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)
@@ -329,6 +330,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"glowlab: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(missing_package.advice("glowlab", error), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return status

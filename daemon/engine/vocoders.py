@@ -68,17 +68,17 @@ def find_device(spec: EngineSpec) -> str:
 def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> AnyVocoder:
     import torch
 
-    from glowd.flow.streaming import ChunkPlan, stream_vocoder
+    from glowd.flow.streaming import ChunkPlan, VocoderOptions, stream_vocoder
 
     torch.set_num_threads(settings.threads)
     name, device = spec.voice, find_device(spec)
     plan = ChunkPlan(
         settings.chunk_frames, settings.context_frames, settings.look_ahead_frames, settings.crossfade_samples
     )
-    slots = max_streams + SPARE_SLOTS
-    vocoder = stream_vocoder(
-        _load(settings.checkpoint), plan, device, name, settings.max_batch, slots, settings.backend, settings.precision
+    options = VocoderOptions(
+        device, settings.max_batch, max_streams + SPARE_SLOTS, settings.backend, settings.precision
     )
+    vocoder = stream_vocoder(_load(settings.checkpoint), plan, options, name)
     if vocoder.inverter.backend == "compiled":
         torch.set_num_threads(1)  # the flows have their own threads; torch's would waste time on the small rest
     log.info("voice %s on %s: %s", name, device, vocoder.inverter.describe())

@@ -1,7 +1,7 @@
 """A step in compiled loops (numba_loops.py), for causal voices in float32 on a CPU.
 
-Run one by one, as a library's calls, a chunk's products take as long to be called as to be computed. Here a step is some
-thirty calls, each of which does its part of the work for all streams of a thread.
+A chunk's products are small: as calls of a library, one by one, they take as long to call as to compute. Here a step is about
+thirty calls, and each does its part of the work for all streams of a thread.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +48,7 @@ class _WNArrays(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """What WNs of one shape work in, for some streams by S groups; gates and ends for one stream at a time."""
+    """Memory of WNs of one shape, for some streams by S groups; gates and ends for one stream at a time."""
 
     windows: Array  # [B, longest reach + S, C]: past | h
     gates: Array  # [S, 2C]
@@ -125,7 +125,7 @@ class CompiledVoice:
 
 
 class _Part:
-    """What one thread works on: some of the streams, with views into their state, and memory of its own."""
+    """The part of a step that one thread computes: some streams, with views into their state, and memory of its own."""
 
     def __init__(self, voice: CompiledVoice, state: State, streams: slice, groups: int) -> None:
         config, batch = voice.config, streams.stop - streams.start
@@ -176,7 +176,7 @@ class _Part:
         return normal
 
     def _condition(self, frames: Array) -> None:
-        """What the frames say about each group."""
+        """The conditioning of each group."""
         voice, weights = self.voice, self.voice.weights
         first, *rest = voice.encoder
         h = np.empty((len(frames), max(1, self._frames), len(first.bias)), np.float32)

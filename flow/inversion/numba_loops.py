@@ -86,7 +86,7 @@ def add(h, into):  # type: ignore[no-untyped-def]
 
 @jit
 def spread(found, into):  # type: ignore[no-untyped-def]
-    """Conditioning of the groups of whole frames [B, n, C] -> of S groups [B, S, C], S <= n + 1: the last stands for one more."""
+    """Conditioning of the groups of whole frames [B, n, C] -> of S groups [B, S, C], S <= n + 1: the last may be repeated."""
     last, groups = found.shape[1] - 1, into.shape[1]
     skip = 0 if groups > 1 else last
     for b in range(len(into)):

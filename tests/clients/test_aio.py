@@ -12,7 +12,7 @@ from glowd.clients.connection import Connection
 from glowd.daemon import wire
 from tests.fakes.daemon import HOP, FakeDaemon, refuse_once
 from tests.harness.mels import mel
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 
 async def samples_of(stream: AsyncStream) -> wire.Array:

@@ -10,7 +10,7 @@ from glowd.daemon import wire
 from tests.clients.reading import in_thread, samples_of
 from tests.fakes.daemon import HOP, FakeDaemon
 from tests.harness.mels import mel
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 
 def test_five_line_use_speaks(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:

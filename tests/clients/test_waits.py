@@ -15,7 +15,7 @@ from glowd.daemon import wire
 from tests.clients.reading import in_thread, samples_of
 from tests.fakes.daemon import VOICE, FakeDaemon
 from tests.harness.mels import mel
-from tests.patience import WAIT_S, until
+from tests.harness.waiting import WAIT_S, until
 
 
 def said_in_child(action: Callable[[], object]) -> str:

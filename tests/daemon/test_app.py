@@ -18,7 +18,7 @@ from glowd.daemon.config_reader import load
 from glowd.daemon.runtime.claim import claim
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, prepare_run_dir
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 READY_THEN_WAIT = (
     "import json, sys; print(json.dumps({'ready': {'device': 'two words'}}), flush=True); sys.stdin.read()"
@@ -160,6 +160,17 @@ def test_check_names_a_missing_checkpoint(tmp_path: Path, capsys: pytest.Capture
     problems = [finding for finding in found["findings"] if finding["state"] == "missing"]
     assert not found["ok"] and [problem["name"] for problem in problems] == ["voices.glow"]
     assert f"{tmp_path}/none.safetensors does not exist" in problems[0]["text"]
+
+
+@pytest.mark.parametrize(("command", "package"), [("check", "torch"), ("doctor", "soxr")])
+def test_missing_package_is_named_in_one_line(command: str, package: str, run_dir: Path) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from glowd.daemon.app import main; sys.exit(main())"
+    process = subprocess.run(
+        [sys.executable, "-c", program, command], text=True, capture_output=True, timeout=WAIT_S, check=False
+    )
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    expected = f"glowd: this command needs the package {package}, which is not installed; install it with: "
+    assert process.stderr == f"{expected}{sys.executable} -m pip install {package}\n"
 
 
 def test_version_is_that_of_the_package() -> None:

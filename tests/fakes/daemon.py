@@ -16,7 +16,7 @@ import zmq
 
 from glowd.daemon import wire
 from glowd.daemon.wire import Code, Message
-from tests.patience import until
+from tests.harness.waiting import until
 
 HOP, RATE_HZ = 256, 22050
 VOICE = {

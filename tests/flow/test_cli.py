@@ -100,7 +100,7 @@ def test_train_resumes_and_refuses_to_overwrite(
         (["pitch", "--out", "OUT", "--data", "none", "--test", "none"], "none does not exist"),
         (
             ["train", "--out", "OUT", "--data", "a", "--test", "b", "--config", '{"layer": 3}'],
-            "unknown voice setting 'layer'",
+            "voice geometry: unknown setting layer; did you mean layers?",
         ),
         (["card", "none.safetensors"], "checkpoint none.safetensors does not exist"),
         (["render", "none.wav", "out.wav"], "none.wav: no such file"),
@@ -213,6 +213,15 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from glowd.flow.cli import parser; parser().format_help(); print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_missing_package_is_named_in_one_line() -> None:
+    code = "import sys; sys.modules['torch'] = None; from glowd.flow.cli import main; sys.exit(main(['card']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "glowlab: this command needs the package torch, which is not installed; install it with"
+    )
 
 
 def test_closed_pipe_is_no_error() -> None:

@@ -21,7 +21,7 @@ import zmq
 from glowd.daemon import wire
 from tests.fakes.daemon import HOP, VOICE, FakeDaemon, refuse_once
 from tests.harness.snapshots import SNAPSHOT
-from tests.patience import WAIT_S, until
+from tests.harness.waiting import WAIT_S, until
 
 ROOT = Path(__file__).parents[3]
 started: list["subprocess.Popen[str]"] = []

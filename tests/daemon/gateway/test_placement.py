@@ -23,7 +23,7 @@ from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, Degradation
 from tests.harness.router import voice_info
 from tests.harness.session import HOP, LIMITS, RATE, mel_message, phase_at, plain_intake
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 NOW_NS = 1_000_000_000_000
 LOST_NS = WAIT_S * 1_000_000_000

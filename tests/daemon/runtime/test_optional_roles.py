@@ -16,7 +16,7 @@ from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.status import RoleState
 from glowd.daemon.runtime.supervisor import StartError
 from tests.daemon.runtime.test_supervisor import LINES, ROOT, Make, exists, supervise, until
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 __all__ = ["supervise"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[3]
 LOOP = """

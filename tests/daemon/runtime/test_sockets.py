@@ -10,7 +10,7 @@ import zmq
 
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.sockets import Socket, SocketFile, renew_files
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 
 @pytest.fixture

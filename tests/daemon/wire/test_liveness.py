@@ -9,7 +9,7 @@ import time
 import pytest
 
 from glowd.daemon.wire.liveness import AwakeClock, Silence
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 SECOND_NS = 1_000_000_000
 

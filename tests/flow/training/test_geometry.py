@@ -35,7 +35,7 @@ def test_preset_gives_geometry_and_kind() -> None:
 def test_wrong_geometry_is_refused() -> None:
     with pytest.raises(TrainError, match="known: streaming, plain, stock, wavenet"):
         geometry({"preset": "other"})
-    with pytest.raises(ValueError, match="unknown voice setting 'layer'"):
+    with pytest.raises(TrainError, match=r"voice geometry: unknown setting layer; did you mean layers\?"):
         geometry({"layer": 6})
-    with pytest.raises(TrainError, match="wrong type"):
+    with pytest.raises(TrainError, match="layers must be a whole number, from 1 to 10; got 'six'"):
         geometry({"layers": "six"})
