@@ -218,7 +218,7 @@ class SpeakerSettings(Options):
     device: str = option("", "name, part of a name or number of the output device; empty: the system's default")
     rate_hz: int = option(
         0,
-        "Hz at which the device is opened; 0: the voices' 22050 if the device can, else its own rate",
+        "Hz at which the device is opened; 0: the rate of the voices if the device can, else its own",
         min=0,
         max=192_000,
     )

@@ -17,6 +17,7 @@ from glowd.daemon.wire.fields import (
     Array,
     Message,
     array,
+    choice,
     flag,
     identifier,
     integer,
@@ -138,9 +139,10 @@ class Ready(Message):
 class Pcm(Message):
     """Samples [samples], from the engine to the gateway and from there to the speaker.
 
-    The times are when the newest frames passed each stage: client, gateway, engine, start and end of the network's call.
-    `frames_done`: frames of the generation rendered so far; `phase`: that of the voice's source there, in cycles (0 without a
-    source), for the engine that continues. `last`: the generation is complete; there may be no samples.
+    `t_due_ns`: when the engine could have begun with the first of them. The other times are when the newest frames passed
+    each stage: client, gateway, engine, start and end of the network's call. `frames_done`: frames of the generation
+    rendered so far; `phase`: that of the voice's source there, in cycles (0 without a source), for the engine that
+    continues. `last`: the generation is complete; there may be no samples.
     """
 
     key: int = integer()
@@ -151,6 +153,7 @@ class Pcm(Message):
     t_client_ns: int = nanoseconds(default=0)
     t_gateway_ns: int = nanoseconds(default=0)
     t_engine_ns: int = nanoseconds(default=0)
+    t_due_ns: int = nanoseconds(default=0)
     t_start_ns: int = nanoseconds(default=0)
     t_end_ns: int = nanoseconds(default=0)
     batch: int = integer(default=0)
@@ -178,12 +181,27 @@ class Load(Message):
 
 @message
 class Attach(Message):
-    """Play a stream from `first_sample` on, once `prefill_samples` of it or its end have arrived."""
+    """Play a stream from `first_sample` on, once `prefill_samples` of it or its end have arrived.
+
+    `t_dac_ns`: when `first_sample` was to sound in a speaker, or at a rate, that is gone; 0: the stream starts. `catch_up`:
+    whether it is shortened after a gap (catch_up.py); `max_lead_samples`: the most that may wait, 0: no limit.
+    """
 
     key: int = integer()
+    rate_hz: int = integer(1, 384_000)
     gain_db: float = number(-120, 24, default=0.0)
     prefill_samples: int = integer(default=0)
     first_sample: int = integer(default=0)
+    t_dac_ns: int = nanoseconds(default=0)
+    catch_up: str = choice("auto", "live", "never", default="auto")
+    max_lead_samples: int = integer(default=0)
+
+
+@message
+class OutputRate(Message):
+    """The sample rate of all voices, 0 if they differ or are not known yet: the device is opened at it if it can."""
+
+    rate_hz: int = integer(0, 384_000)
 
 
 @message
@@ -251,21 +269,30 @@ class DeviceGone(Message):
 
 @message
 class Position(Message):
-    """The device has the samples before `samples`; sample `samples` will sound at `t_dac_ns`."""
+    """The device has the samples before `samples`; sample `samples` will sound at `t_dac_ns`.
+
+    `behind_samples`: by how much the stream is to be shortened; `skipped_samples`: how much it was shortened so far.
+    """
 
     key: int = integer()
     samples: int = integer()
     t_dac_ns: int = nanoseconds()
+    behind_samples: int = integer(default=0)
+    skipped_samples: int = integer(default=0)
 
 
 @message
 class Underrun(Message):
-    """The device needed sample `sample` before it arrived. Sent when playback continues, with the number of missing samples."""
+    """The listener waited for sample `sample`, because it had not arrived, or (`by_device`) because the device was gone.
+
+    Sent when playback continues, with the number of missing samples.
+    """
 
     key: int = integer()
     sample: int = integer()
     missing_samples: int = integer()
     t_ns: int = nanoseconds()
+    by_device: bool = flag(default=False)
 
 
 @message
@@ -290,7 +317,7 @@ CODEC = Codec(
     [
         *(Start, Frames, Finish, Drop, DropAll),
         *(Ready, Pcm, Failed, Load),
-        *(Attach, Pause, Resume, Gain, Flush, Detach, DetachAll),
+        *(Attach, OutputRate, Pause, Resume, Gain, Flush, Detach, DetachAll),
         *(DeviceReady, DeviceGone, Position, Underrun, Played, Flushed),
     ]
 )

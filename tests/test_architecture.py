@@ -81,7 +81,7 @@ MUST_NOT_IMPORT = {
 
 MAY_PRINT = (
     "daemon/app.py", "flow/cli.py", "clients/cli/glowctl.py", "clients/cli/top.py",
-    "clients/cli/demo.py",
+    "clients/cli/demo.py", "clients/cli/speaking.py",
 )  # fmt: skip
 
 

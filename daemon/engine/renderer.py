@@ -141,11 +141,12 @@ class Renderer:
         for stream, samples in zip(batch.streams, outputs):
             stream.served_ns = end_ns
             self._work.samples += len(samples)
-            self._emit(stream, silence_if_diverged(stream, samples), start_ns, end_ns, len(batch.streams))
+            due_ns = self.scheduler.due_ns(stream, batch.frames)
+            self._emit(stream, silence_if_diverged(stream, samples), due_ns, start_ns, end_ns, len(batch.streams))
             if self.overload:
                 self.overload.add_chunk(self.scheduler.advance_deadline(stream, batch.frames, end_ns))
 
-    def _emit(self, stream: EngineStream, samples: Floats, start_ns: int, end_ns: int, batch: int) -> None:
+    def _emit(self, stream: EngineStream, samples: Floats, due_ns: int, start_ns: int, end_ns: int, batch: int) -> None:
         inner, trigger = stream.inner, stream.trigger(self.vocoder.look_ahead_frames)
         first = inner.first_frame * self.vocoder.hop + inner.samples_out - len(samples)
         stream.end_sent = inner.done
@@ -159,6 +160,7 @@ class Renderer:
                 t_client_ns=trigger.client_ns if trigger else 0,
                 t_gateway_ns=trigger.gateway_ns if trigger else 0,
                 t_engine_ns=trigger.engine_ns if trigger else 0,
+                t_due_ns=due_ns,
                 t_start_ns=start_ns,
                 t_end_ns=end_ns,
                 batch=batch,
@@ -171,7 +173,7 @@ class Renderer:
         # If the last frame was rendered before the end of the utterance was known, no Pcm has said `last` yet.
         if not stream.end_sent:
             now_ns = self._clock_ns()
-            self._emit(stream, np.zeros(0, np.float32), now_ns, now_ns, 1)
+            self._emit(stream, np.zeros(0, np.float32), now_ns, now_ns, now_ns, 1)
         self._drop(stream.key)
 
     # ------------------------------------------------------------- telemetry

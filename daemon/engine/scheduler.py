@@ -69,6 +69,20 @@ class Scheduler:
         times = [due for s in streams if (due := self._due_at_ns(s)) < NEVER]
         return max(0, min(times) - now_ns) if times else None
 
+    def due_ns(self, stream: EngineStream, frames: int) -> int:
+        """When the call that has just rendered `frames` could have been made, by the gateway's receipt of what it needed.
+
+        A chunk that waits to be complete could not: that is configured. One that is larger than configured could have been
+        made before. To be called once after each step.
+        """
+        configured_frames, configured_wait_ns = self._configured
+        first_frames = min(frames, configured_frames)
+        arrival = stream.arrival(stream.inner.frames_done - frames + first_frames + self.vocoder.look_ahead_frames)
+        received_ns = arrival.gateway_ns if arrival else 0
+        if stream.inner.ended:
+            return max(received_ns, stream.ended_ns) if frames < configured_frames else received_ns
+        return received_ns + (configured_wait_ns if frames < configured_frames else 0)
+
     def advance_deadline(self, stream: EngineStream, frames: int, end_ns: int) -> int:
         """Move the virtual clock over `frames` that were done at `end_ns`; returns how late they were, below 0: early.
 

@@ -35,6 +35,11 @@ class EngineStream:
     end_sent: bool = False
     has_diverged: bool = False
 
+    def arrival(self, end_frame: int) -> Arrival | None:
+        """The arrival that brought the frames before `end_frame`, or the newest one; None if nothing arrived."""
+        found = (arrival for arrival in self.arrivals if arrival.end_frame >= end_frame)
+        return next(found, self.arrivals[-1] if self.arrivals else None)
+
     def trigger(self, look_ahead_frames: int) -> Arrival | None:
         """The arrival that made the frames rendered so far possible, None if nothing arrived. Forgets older ones."""
         needed = self.inner.frames_done + look_ahead_frames

@@ -75,5 +75,6 @@ class Admission:
             history_frames=info.history_frames,
             lead_frames=info.lead_frames,
             look_ahead_frames=info.look_ahead_frames,
+            chunk_frames=self._voices[engine.voice].chunk_frames,
             whole_utterance=info.whole_utterance,
         )

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from glowd.daemon import wire
+from glowd.daemon.gateway.audio_format import AudioConverter, AudioFormat
 from glowd.daemon.wire import Code, LocalError, WireError
 from glowd.daemon.wire.fields import Message
 
@@ -31,8 +32,9 @@ TrySend = Callable[[bytes, list[bytes]], bool | None]
 class ListenerQueue:
     """What waits for a listener of one stream: audio and endings, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: AudioFormat) -> None:
         self.dropped_samples = 0
+        self.converter = AudioConverter(wanted)
         self.is_closed = False
         """Whether the stream is closed: nothing more is offered."""
         self._waiting: deque[Message] = deque()
@@ -47,7 +49,11 @@ class ListenerQueue:
         """Send the next message, or keep it. At most LISTENER_BUFFER_S of audio are kept, and none that was flushed."""
         if self.is_closed:  # a new stream has the name of a closed one
             self.is_closed, self._generation = False, -1
+            self.converter = AudioConverter(self.converter.wanted)
         if isinstance(message, wire.Audio):
+            message = self.converter.convert(message)
+            if not message.samples and not message.last:
+                return
             self._waiting_samples += message.samples
         elif not isinstance(message, wire.Played):
             self._shorten(-1)
@@ -101,7 +107,8 @@ class ClientConnection:
         self._probed_ns = now_ns
         self.version = wire.OLDEST_VERSION
         self.lost = ""
-        self.listening: set[str] = set()
+        self.listening: dict[str, AudioFormat] = {}
+        """What it listens to, "*" being everything, and in which format."""
         self.queues: dict[str, ListenerQueue] = {}
         self._try_send = try_send
         self._outbox: deque[list[bytes]] = deque()
@@ -143,19 +150,24 @@ class ClientConnection:
 
     def offer(self, stream: str, message: Message) -> None:
         """Take a message of a stream, if this client listens to it."""
-        if stream in self.listening or "*" in self.listening:
-            self.queues.setdefault(stream, ListenerQueue()).offer(message, self.try_send)
+        wanted = self.listening.get(stream, self.listening.get("*"))
+        if wanted is None:
+            return
+        queue = self.queues.setdefault(stream, ListenerQueue(wanted))
+        if queue.converter.wanted != wanted:
+            queue.converter = AudioConverter(wanted)
+        queue.offer(message, self.try_send)
 
-    def listen(self, stream: str) -> None:
+    def listen(self, stream: str, wanted: AudioFormat = AudioFormat()) -> None:
         """Listen to a stream, or to all ("*"). Raises WireError if the client has named MAX_LISTENING streams."""
         if stream not in {"*", *self.listening} and len(self.listening) >= MAX_LISTENING:
             text = f'a client can listen to {MAX_LISTENING} streams by name; use "*" for all streams'
             raise WireError(Code.AT_CAPACITY, text, stream)
-        self.listening.add(stream)
+        self.listening[stream] = wanted
 
     def unlisten(self, stream: str) -> None:
         """Undo a `listen`; what waits of streams that the client does not listen to any more is dropped."""
-        self.listening.discard(stream)
+        self.listening.pop(stream, None)
         if "*" not in self.listening:
             self.queues = {name: queue for name, queue in self.queues.items() if name in self.listening}
 

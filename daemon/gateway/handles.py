@@ -53,6 +53,11 @@ class EngineHandle:
         return self._info
 
     @property
+    def rate_hz(self) -> int | None:
+        """The sample rate of its voice; None before its first Ready."""
+        return None if self._info is None else self._info.rate_hz
+
+    @property
     def whole_utterance(self) -> bool:
         """Whether its voice needs all frames of an utterance before it renders any."""
         return self._info is not None and self._info.whole_utterance
@@ -155,8 +160,15 @@ class EngineHandle:
 class SpeakerHandle:
     """The speaker process and its device. Streams wait `wait_s` for them to come back."""
 
-    def __init__(self, send: Callable[[Message], object], enabled: bool, wait_s: float) -> None:
-        self.send, self._wait_ns = send, int(1e9 * wait_s)
+    def __init__(
+        self,
+        send: Callable[[Message], object],
+        enabled: bool,
+        wait_s: float,
+        voice_rates_hz: Callable[[], set[int]] = lambda: set(),
+    ) -> None:
+        """`voice_rates_hz` returns the sample rates of the voices that are known."""
+        self.send, self._wait_ns, self._voice_rates_hz = send, int(1e9 * wait_s), voice_rates_hz
         self.news = RoleState("speaker", LOADING)
         """How the supervisor says its process is."""
         self.device: ipc.DeviceReady | None = None
@@ -195,6 +207,7 @@ class SpeakerHandle:
         match message:
             case ipc.Load(stats=ipc.SpeakerLoad() as load):
                 self.load = load
+                self._send_rate()
             case ipc.DeviceReady():
                 self.device, self._lost_ns = message, None
                 self._check_instance(message.instance, sessions)
@@ -203,6 +216,11 @@ class SpeakerHandle:
                 self._lost_ns = self._lost_ns or now_ns
                 self.device = None
                 self._check_instance(message.instance, sessions)
+
+    def _send_rate(self) -> None:
+        """Tell the speaker at which rate to open a device: that of the voices, if they have one in common."""
+        rates_hz = self._voice_rates_hz()
+        self.send(ipc.OutputRate(rate_hz=rates_hz.pop() if len(rates_hz) == 1 else 0))
 
     def _check_instance(self, instance: int, sessions: Iterable[Session]) -> None:
         if instance == self.instance:

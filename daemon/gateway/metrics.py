@@ -56,8 +56,8 @@ class Meter:
     def __init__(self, rate_hz: int) -> None:
         self.rate_hz = rate_hz
         self._ttfa_ns: deque[int] = deque(maxlen=WINDOW)
-        self._underruns = {"client": 0, "engine": 0}
-        self._missing_samples = 0
+        self._underruns = {"client": 0, "engine": 0, "device": 0}
+        self._missing_samples = self._behind_samples = self._skipped_samples = 0
         self._stages = {stage: Window() for stage in STAGES}
         self._network_ns = self._samples = self._calls = self._batch = 0
         self._first_frames_ns: int | None = None
@@ -67,6 +67,7 @@ class Meter:
     def begin(self) -> None:
         """An utterance starts."""
         self._first_frames_ns, self._has_audio = None, False
+        self._behind_samples = self._skipped_samples = 0
         self._offered.clear()
 
     def frames(self, now_ns: int) -> None:
@@ -98,11 +99,22 @@ class Meter:
             first_sample, offered_ns = self._offered.popleft()
             sounds_ns = position.t_dac_ns - (position.samples - first_sample) * 1_000_000_000 // self.rate_hz
             self._stages["device"].append(sounds_ns - offered_ns)
+        self._behind_samples, self._skipped_samples = position.behind_samples, position.skipped_samples
 
     def underrun(self, cause: str, missing_samples: int) -> None:
-        """The device had no samples to play because `cause` (client or engine) was late."""
+        """The listener heard a gap because `cause` (client or engine) was late, or the device gone."""
         self._underruns[cause] += 1
         self._missing_samples += missing_samples
+
+    @property
+    def behind_ms(self) -> float:
+        """How much later than before a gap the stream is heard, as far as that is to be caught up."""
+        return 1000 * self._behind_samples / self.rate_hz
+
+    @property
+    def skipped_ms(self) -> float:
+        """By how much the running generation was shortened to catch up."""
+        return 1000 * self._skipped_samples / self.rate_hz
 
     @property
     def ttfa_ms(self) -> float | None:
@@ -128,5 +140,5 @@ class Meter:
 
     @property
     def underruns(self) -> Underruns:
-        """How often the device went short, and by whose fault."""
+        """How many gaps the listener heard, and by whose fault."""
         return Underruns(**self._underruns, missing_samples=self._missing_samples)

@@ -77,7 +77,9 @@ class Gateway:
             name: EngineHandle(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s, hang_s)
             for name, spec in config.engines.items()
         }
-        self.speaker = SpeakerHandle(self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s)
+        self.speaker = SpeakerHandle(
+            self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s, self._voice_rates_hz
+        )
         self.streams = StreamRegistry(clients, self.speaker, Path(config.files.directory))
         self.pools = pools_of(config, self.engines, self.streams, usable_cores())
         self.snapshots = SnapshotTaker(
@@ -86,6 +88,9 @@ class Gateway:
         self.router = ClientRouter(
             config, clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take
         )
+
+    def _voice_rates_hz(self) -> set[int]:
+        return {engine.rate_hz for engine in self.engines.values() if engine.rate_hz}
 
     # ------------------------------------------------------------------- sockets
 

@@ -4,6 +4,7 @@ Rules: no decision is made here. `SessionPorts` is everything outside that a ses
 session has decided into messages of wire/messages.py, and sends each to everybody whom it concerns.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -86,15 +87,19 @@ class ReplySender:
         dropped = max(0, made_samples - last_sample - 1)
         self._ending(wire.Flushed(self._stream, generation, last_sample, dropped), to_owner)
 
-    def try_owner(self, generation: int, chunk: AudioChunk) -> bool:
+    def audio(self, generation: int, chunk: AudioChunk) -> wire.Audio:
+        """The message for a chunk of audio, not numbered yet."""
+        return chunk.message(self._stream, generation, self._rate_hz, 0)
+
+    def try_owner(self, audio: wire.Audio) -> bool:
         """Offer the client the next chunk of its audio. Returns False if it reads too slowly."""
-        sent = self._ports.try_owner(chunk.message(self._stream, generation, self._rate_hz, self._audio_seq))
+        sent = self._ports.try_owner(replace(audio, seq=self._audio_seq))
         self._audio_seq += sent
         return sent
 
     def to_listeners(self, generation: int, chunk: AudioChunk) -> None:
         """Send audio to the listeners."""
-        self._ports.to_listeners(chunk.message(self._stream, generation, self._rate_hz, 0))
+        self._ports.to_listeners(self.audio(generation, chunk))
 
     def _ending(self, ending: Message, to_owner: bool = True) -> None:
         if to_owner:

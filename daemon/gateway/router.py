@@ -12,6 +12,7 @@ from functools import partial
 from glowd.daemon import wire
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.admission import Admission
+from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection, TrySend
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import SpeakerHandle
@@ -139,7 +140,7 @@ class ClientRouter:
                 snapshot = self._take_snapshot()
                 client.send(wire.State(stream="", state=snapshot.state, info=snapshot.to_map()))
             case wire.Listen():
-                client.listen(message.stream)
+                client.listen(message.stream, AudioFormat(message.audio_rate_hz, message.audio_dtype))
             case wire.Unlisten():
                 client.unlisten(message.stream)
             case wire.Bye():
@@ -241,4 +242,6 @@ def _opened(stream: Stream) -> wire.Opened:
         rate_hz=state.rate_hz,
         hop=state.limits.hop,
         credit_frames=state.utterance.granted_frames,
+        audio_rate_hz=state.asked.audio_rate_hz,
+        audio_latency_ms=state.audio_format.latency_ms(state.rate_hz),
     )

@@ -5,6 +5,7 @@ open, send the ending, grant the credit of the next utterance.
 """
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.metrics import Meter
 from glowd.daemon.gateway.phases import TRANSITIONS, Event, Phase, next_phase
 from glowd.daemon.gateway.replies import ReplySender, SessionPorts
@@ -37,6 +38,7 @@ class SessionState:
     ) -> None:
         self.name, self.asked, self.voice, self.rate_hz, self.limits = asked.stream, asked, voice, rate_hz, limits
         self.prefill_samples, self.ports = prefill_samples, ports
+        self.audio_format = AudioFormat(asked.audio_rate_hz, asked.audio_dtype)
         self.gain_db, self.paused, self.phase = asked.gain_db, False, Phase.IDLE
         self.meter, self.sinks = Meter(rate_hz), SinkGroup()
         self.replies = ReplySender(self.name, rate_hz, ports)

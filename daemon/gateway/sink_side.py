@@ -4,13 +4,14 @@ Rules: no socket and no clock. What the sinks have delivered decides when credit
 """
 
 from glowd.daemon import ipc
+from glowd.daemon.gateway.audio_format import AudioConverter
 from glowd.daemon.gateway.phases import Event, Phase
 from glowd.daemon.gateway.session_state import SessionState
 from glowd.daemon.gateway.sinks import AudioChunk, DeviceSink, FileSink, NullSink, Sink, SocketSink
 from glowd.daemon.wire import Code, WireError
 
 ENGINE_SLACK_NS = 100_000_000
-"""Frames that arrived at least this long before the device needed them were in time: the engine was late."""
+"""An engine that could have begun with a sample at least this long before the device needed it was late."""
 
 
 class SinkSide:
@@ -39,12 +40,24 @@ class SinkSide:
         state, number = self._state, self._state.utterance.number
         kind, _, file = name.partition(":")
         if kind == "device":
-            return DeviceSink(state.ports.to_speaker, state.utterance.key, state.gain_db, state.prefill_samples)
+            return DeviceSink(state.ports.to_speaker, self._attach_message())
         if kind == "socket":
-            return SocketSink(lambda chunk: state.replies.try_owner(number, chunk))
+            convert = AudioConverter(state.audio_format).convert
+            return SocketSink(lambda chunk: convert(state.replies.audio(number, chunk)), state.replies.try_owner)
         if kind == "file":
             return FileSink(state.ports.recordings, file if number == 0 else f"{file}-{number}", state.rate_hz)
         return NullSink()
+
+    def _attach_message(self) -> ipc.Attach:
+        state, asked = self._state, self._state.asked
+        return ipc.Attach(
+            key=state.utterance.key,
+            rate_hz=state.rate_hz,
+            gain_db=state.gain_db,
+            prefill_samples=state.prefill_samples,
+            catch_up=asked.catch_up,
+            max_lead_samples=asked.max_lead_ms * state.rate_hz // 1000,
+        )
 
     def deliver(self, chunk: AudioChunk) -> bool:
         """Give audio to the sinks and the listeners. Returns False if a sink failed; the utterance has failed then."""
@@ -86,16 +99,21 @@ class SinkSide:
     def position(self, message: ipc.Position) -> None:
         """The device has played up to a sample."""
         if device := self._state.sinks.device:
-            device.position(message.samples)
+            device.position(message)
             self._state.meter.position(message)
             self.settle()
 
     def underrun(self, message: ipc.Underrun) -> None:
-        """The device had nothing to play: count it, and whether client or engine was late."""
-        arrived_ns = self._state.utterance.arrival_ns(message.sample)
-        in_time = arrived_ns is not None and arrived_ns + ENGINE_SLACK_NS < message.t_ns
-        self._state.meter.underrun("engine" if in_time else "client", message.missing_samples)
+        """The listener heard a gap: count it, and whose it was."""
+        self._state.meter.underrun(self._cause(message), message.missing_samples)
         self._state.underruns += 1
+
+    def _cause(self, underrun: ipc.Underrun) -> str:
+        """The device, if it was gone; the engine, if it could have rendered the sample in time; else the client."""
+        if underrun.by_device:
+            return "device"
+        due_ns = self._state.utterance.due_ns(underrun.sample)
+        return "engine" if due_ns is not None and due_ns + ENGINE_SLACK_NS < underrun.t_ns else "client"
 
     def played(self, message: ipc.Played) -> None:
         """The device has played everything."""

@@ -8,7 +8,7 @@ import contextlib
 import wave
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -128,23 +128,29 @@ class FileSink:
 
 
 class SocketSink:
-    """The stream's own client. Audio that its socket cannot take yet waits here, and no credit is granted meanwhile."""
+    """The stream's own client. Audio that its socket cannot take yet waits here, and no credit is granted meanwhile.
 
-    def __init__(self, try_send: Callable[[AudioChunk], bool]) -> None:
+    `message_of` makes the message for a chunk, in the format of the client; one without samples is not sent.
+    """
+
+    def __init__(self, message_of: Callable[[AudioChunk], wire.Audio], try_send: Callable[[wire.Audio], bool]) -> None:
         self.delivered_samples, self.finished = 0, False
-        self._try_send, self._paused = try_send, False
-        self._waiting: deque[AudioChunk] = deque()
+        self._message_of, self._try_send, self._paused = message_of, try_send, False
+        self._waiting: deque[tuple[wire.Audio, int]] = deque()  # with the voice's sample after its last one
 
     def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
-        self._waiting.append(chunk)
+        self._waiting.append((self._message_of(chunk), chunk.end_sample))
         self.pump()
 
     def pump(self) -> None:
         """Send what can be sent."""
-        while self._waiting and not self._paused and self._try_send(self._waiting[0]):
-            chunk = self._waiting.popleft()
-            self.delivered_samples, self.finished = chunk.end_sample, chunk.last
+        while self._waiting and not self._paused:
+            audio, end_sample = self._waiting[0]
+            if (audio.samples or audio.last) and not self._try_send(audio):
+                return
+            self._waiting.popleft()
+            self.delivered_samples, self.finished = end_sample, audio.last
 
     def pause(self, paused: bool) -> None:
         """See Sink."""
@@ -159,24 +165,23 @@ class SocketSink:
 class DeviceSink:
     """The speaker. Keeps what was not played yet, so that a speaker that was restarted can continue."""
 
-    def __init__(self, send: Callable[[Message], object], key: int, gain_db: float, prefill_samples: int) -> None:
-        self.delivered_samples, self.finished = 0, False
-        self.key, self.gain_db, self.prefill_samples = key, gain_db, prefill_samples
-        self.playing = False
-        self._send, self._paused = send, False
+    def __init__(self, send: Callable[[Message], object], attach: ipc.Attach) -> None:
+        """`attach` is the message that starts the stream in the speaker."""
+        self.delivered_samples, self.finished, self.playing = 0, False, False
+        self._send, self._attach, self._paused = send, attach, False
+        self._position: ipc.Position | None = None
         self._kept: deque[AudioChunk] = deque()
         self.attach()
 
+    @property
+    def key(self) -> int:
+        """By which speaker and gateway name the utterance."""
+        return self._attach.key
+
     def attach(self) -> None:
         """Start playback; after the speaker was lost, start it again with everything that was not played."""
-        self._send(
-            ipc.Attach(
-                key=self.key,
-                gain_db=self.gain_db,
-                prefill_samples=self.prefill_samples,
-                first_sample=self.delivered_samples,
-            )
-        )
+        sounded_ns = self._position.t_dac_ns if self._position else 0
+        self._send(replace(self._attach, first_sample=self.delivered_samples, t_dac_ns=sounded_ns))
         if self._paused:
             self._send(ipc.Pause(key=self.key))
         for chunk in self._kept:
@@ -195,14 +200,15 @@ class DeviceSink:
                 first_sample=chunk.first_sample,
                 samples=len(chunk.audio),
                 last=chunk.last,
+                t_gateway_ns=chunk.stamps.get("gateway_in", 0),
                 audio=chunk.audio,
             )
         )
 
-    def position(self, samples: int) -> None:
-        """The speaker has played the samples before `samples`."""
-        self.playing = True
-        self.delivered_samples = max(self.delivered_samples, samples)
+    def position(self, position: ipc.Position) -> None:
+        """The speaker has played up to a sample."""
+        self.playing, self._position = True, position
+        self.delivered_samples = max(self.delivered_samples, position.samples)
         while self._kept and self._kept[0].end_sample <= self.delivered_samples and not self._kept[0].last:
             self._kept.popleft()
 
@@ -214,12 +220,14 @@ class DeviceSink:
     def pause(self, paused: bool) -> None:
         """See Sink."""
         self._paused = paused
+        if paused:
+            self._position = None  # what is silent now is no gap
         if not self.finished:
             self._send(ipc.Pause(key=self.key) if paused else ipc.Resume(key=self.key))
 
     def set_gain(self, gain_db: float) -> None:
         """Set the volume."""
-        self.gain_db = gain_db
+        self._attach = replace(self._attach, gain_db=gain_db)
         if not self.finished:
             self._send(ipc.Gain(key=self.key, gain_db=gain_db))
 

@@ -165,4 +165,6 @@ def _stream(stream: Stream) -> StreamSnapshot:
         batch=meter.batch,
         stages=meter.stages,
         underruns=meter.underruns,
+        behind_ms=round(meter.behind_ms, 1),
+        skipped_ms=round(meter.skipped_ms, 1),
     )

@@ -33,6 +33,7 @@ class StreamLimits:
     history_frames: int
     lead_frames: int
     look_ahead_frames: int
+    chunk_frames: int
     whole_utterance: bool
 
 
@@ -87,6 +88,7 @@ class Utterance:
         self.total_frames: int | None = None
         """All frames of the utterance; None until the client has ended it."""
         self._kept: deque[MelChunk] = deque()
+        self._rendered: deque[tuple[int, int]] = deque()  # (sample after the last, when it fell due), not delivered yet
         self._marks = deque([Mark(0, None)])
         self._refused_seq: int | None = None  # the newest refused mel since the last accepted one
 
@@ -165,6 +167,7 @@ class Utterance:
             raise ValueError(f"samples begin at {pcm.first_sample}, expected {self.samples_made}")
         fresh = pcm.audio[known:]
         self.samples_made += len(fresh)
+        self._rendered.append((self.samples_made, pcm.t_due_ns))
         self._mark(Mark(pcm.frames_done, pcm.phase))
         expected = self.frames_in * self.limits.hop
         if pcm.last and self.samples_made != expected:
@@ -204,15 +207,22 @@ class Utterance:
         return chunks
 
     def forget(self, delivered_samples: int) -> None:
-        """Free the frames that neither a replay nor an underrun's cause needs."""
-        begin = min(self.replay_from, delivered_samples // self.limits.hop)
-        while self._kept and self._kept[0].end_frame <= begin:
+        """Free what neither a replay nor the cause of an underrun needs, after so many samples were delivered."""
+        while self._kept and self._kept[0].end_frame <= self.replay_from:
             self._kept.popleft()
+        while self._rendered and self._rendered[0][0] <= delivered_samples:
+            self._rendered.popleft()
 
-    def arrival_ns(self, sample: int) -> int | None:
-        """When the last of the frames that a sample needs arrived; None if it has not, or was freed."""
-        frame = sample // self.limits.hop + self.limits.look_ahead_frames
+    def due_ns(self, sample: int) -> int | None:
+        """When the engine could have begun with the call that makes a sample: None if it cannot yet, or it was long ago.
+
+        An engine waits for a whole chunk of frames (scheduler.py); what it holds back for that, it could not have rendered.
+        """
+        for end_sample, due_ns in self._rendered:
+            if end_sample > sample:
+                return due_ns
+        needed = sample // self.limits.hop + self.limits.look_ahead_frames + self.limits.chunk_frames
         for chunk in self._kept:
-            if chunk.end_frame > frame or chunk.end_frame == self.total_frames:
+            if chunk.end_frame >= needed or chunk.end_frame == self.total_frames:
                 return chunk.t_gateway_ns
         return None

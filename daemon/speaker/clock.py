@@ -3,34 +3,38 @@
 Rules: time is passed in; no device and no thread.
 """
 
-from glowd.daemon.speaker.device import RATE_HZ
-
 JUMP_NS = 30_000_000  # a larger difference to the device's own report is no jitter
 SMOOTHING = 0.05
 
 
 class DeviceClock:
-    """When an output sample will sound: a line through the device's reports, smoothed, with slope RATE_HZ."""
+    """When an output sample will sound: a line through the device's reports, smoothed, with slope `rate_hz`."""
 
-    def __init__(self) -> None:
-        self._zero_ns = 0.0  # when output sample 0 would have sounded
+    def __init__(self, rate_hz: int, t_ns: int) -> None:
+        """Until the first report, sample 0 sounds at `t_ns`."""
+        self._rate_hz = rate_hz
+        self._zero_ns = float(t_ns)  # when output sample 0 would have sounded
 
-    def reset(self, sample: int, t_ns: int) -> None:
-        """Start again: `sample` sounds at `t_ns`."""
-        self._zero_ns = t_ns - sample * 1e9 / RATE_HZ
+    def reset(self, sample: int, t_ns: int) -> int:
+        """Start again: `sample` sounds at `t_ns`. Returns by how many samples that is later than it was to sound."""
+        late_ns = t_ns - self._ns(sample)
+        self._zero_ns += late_ns
+        return round(late_ns * self._rate_hz / 1e9)
 
     def update(self, sample: int, t_ns: int, underflowed: bool = False) -> int:
         """Take the report that `sample` sounds at `t_ns`. Returns by how many samples the device has jumped, mostly 0.
 
         A device that underflowed has jumped; without that, small differences count as jitter.
         """
-        off_ns = t_ns - self.ns(sample)
+        off_ns = t_ns - self._ns(sample)
         if underflowed or abs(off_ns) > JUMP_NS:
-            self.reset(sample, t_ns)
-            return round(off_ns * RATE_HZ / 1e9)
+            return self.reset(sample, t_ns)
         self._zero_ns += SMOOTHING * off_ns
         return 0
 
     def ns(self, sample: int) -> int:
         """When output sample `sample` sounds, as time.monotonic_ns()."""
-        return max(0, round(self._zero_ns + sample * 1e9 / RATE_HZ))
+        return max(0, round(self._ns(sample)))
+
+    def _ns(self, sample: int) -> float:
+        return self._zero_ns + sample * 1e9 / self._rate_hz

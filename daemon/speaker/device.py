@@ -1,19 +1,18 @@
 """Sound devices.
 
 Rules: the only file that imports sounddevice, and only when a device is opened, so that a daemon without PortAudio starts.
-An Output takes blocks of mono float32 at RATE_HZ through a write that blocks. PortAudio's C code keeps the clock, so no
+An Output takes blocks of mono float32 at its own rate through a write that blocks. PortAudio's C code keeps the clock, so no
 Python runs where a late return would be heard. An Output has one owner, a thread that may hang in it (device_thread.py).
 """
 
 from typing import Any, Protocol
 
 import numpy as np
-import soxr
 
 from glowd.daemon.config import SpeakerSettings
 from glowd.daemon.speaker.sample_queue import Samples
 
-RATE_HZ = 22_050
+COMMON_HZ = 48_000
 
 INSTALL_PORTAUDIO = (
     "install it: apt-get install libportaudio2 (Debian, Ubuntu), dnf install portaudio (Fedora), brew install portaudio "
@@ -41,6 +40,8 @@ class Output(Protocol):
     """A sound device. `open`, `write` and `close` belong to one thread."""
 
     name: str
+    preferred_hz: int
+    """The rate at which it is opened if it can, set before `open`; 0: its own."""
     rate_hz: int
     latency_ms: float
 
@@ -48,7 +49,7 @@ class Output(Protocol):
         """Open the device; name, rate_hz and latency_ms are valid from now on. Raises DeviceError."""
 
     def write(self, block: Samples) -> bool:
-        """Write samples [n], float32 at RATE_HZ; waits for room. True: the device had underflowed. Raises DeviceError."""
+        """Write samples [n], float32 at rate_hz; waits for room. True: the device had underflowed. Raises DeviceError."""
 
     def delay_s(self) -> float:
         """Seconds from now until the next sample that is written will sound. Raises DeviceError."""
@@ -57,37 +58,15 @@ class Output(Protocol):
         """Stop at once; never raises. The output can be opened again."""
 
 
-class Resampler:
-    """RATE_HZ to another rate, block by block: holds back a steady 11 ms, flat to 9.5 kHz, residue -116 dB."""
-
-    def __init__(self, rate_hz: int) -> None:
-        self._rate_hz, self._fed, self._made = rate_hz, 0, 0
-        # vr: the variable-rate engine holds back a steady 11 ms; the other one up to 40 ms, in bursts.
-        self._stream = soxr.ResampleStream(RATE_HZ, rate_hz, 1, dtype="float32", quality="HQ", vr=True)
-        self.push(np.zeros(RATE_HZ // 50, np.float32))  # fill what it holds back
-
-    def push(self, samples: Samples) -> Samples:
-        """Samples [n] at the new rate; the last 11 ms of those pushed come with the next ones."""
-        out = self._stream.resample_chunk(samples)
-        self._fed += len(samples)
-        self._made += len(out)
-        return out
-
-    @property
-    def held_s(self) -> float:
-        """Seconds of audio that were pushed and have not come out."""
-        return self._fed / RATE_HZ - self._made / self._rate_hz
-
-
 class PortAudioOutput:
-    """A PortAudio device, at RATE_HZ if it can, else resampled to its own rate."""
+    """A PortAudio device, at speaker.rate_hz, else at the preferred rate if it can, else at its own."""
 
     def __init__(self, settings: SpeakerSettings) -> None:
-        self.name, self.rate_hz, self.latency_ms = settings.device or "default", RATE_HZ, settings.latency_ms
+        self.name, self.preferred_hz = settings.device or "default", 0
+        self.rate_hz, self.latency_ms = settings.rate_hz or COMMON_HZ, settings.latency_ms
         self._settings, self._channels = settings, 1
         self._sounddevice: Any = None
         self._stream: Any = None
-        self._resampler: Resampler | None = None
 
     def open(self) -> None:
         """See Output."""
@@ -95,21 +74,18 @@ class PortAudioOutput:
         device = self._find(module)
         self.name = device["name"]
         self._choose_format(module, device)
-        self._resampler = Resampler(self.rate_hz) if self.rate_hz != RATE_HZ else None
         try:
             self._stream = module.RawOutputStream(
                 device=device["index"], samplerate=self.rate_hz, channels=self._channels, dtype="float32",
                 latency=self._settings.latency_ms / 1000, blocksize=0,
             )  # fmt: skip
             self._stream.start()
-            self.latency_ms = 1000 * (float(self._stream.latency) + self._resampling_s())
+            self.latency_ms = 1000 * float(self._stream.latency)
         except module.PortAudioError as error:
             raise DeviceError(f"sound device {self.name} cannot be opened: {error}") from error
 
     def write(self, block: Samples) -> bool:
         """See Output."""
-        if self._resampler:
-            block = self._resampler.push(block)
         if self._channels > 1:
             block = np.repeat(block, self._channels)
         try:
@@ -123,7 +99,7 @@ class PortAudioOutput:
             room_s = self._stream.write_available / self.rate_hz
         except self._sounddevice.PortAudioError as error:
             raise DeviceError(f"sound device {self.name} is lost: {error}") from error
-        return float(self._stream.latency) - room_s + self._resampling_s()
+        return float(self._stream.latency) - room_s
 
     def close(self) -> None:
         """See Output."""
@@ -169,10 +145,8 @@ class PortAudioOutput:
 
     def _choose_format(self, module: Any, device: dict[str, Any]) -> None:
         """Set rate_hz and _channels to the first pair that the device accepts."""
-        own_hz = int(device["default_samplerate"])
-        rates_hz = (
-            [self._settings.rate_hz] if self._settings.rate_hz else list(dict.fromkeys([RATE_HZ, own_hz, 48_000]))
-        )
+        own_hz, wanted_hz = int(device["default_samplerate"]), self._settings.rate_hz
+        rates_hz = [wanted_hz] if wanted_hz else list(dict.fromkeys([self.preferred_hz or own_hz, own_hz, COMMON_HZ]))
         refusal = ""
         for rate_hz, channels in [(rate_hz, channels) for rate_hz in rates_hz for channels in (1, 2)]:
             try:
@@ -184,6 +158,3 @@ class PortAudioOutput:
             return
         tried = ", ".join(map(str, rates_hz))
         raise DeviceError(f"sound device {self.name} cannot be opened at {tried} Hz, mono or stereo: {refusal}")
-
-    def _resampling_s(self) -> float:
-        return self._resampler.held_s if self._resampler else 0.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glowd.daemon.runtime.system import request_realtime_priority
-from glowd.daemon.speaker.device import RATE_HZ, DeviceError, Output
+from glowd.daemon.speaker.device import DeviceError, Output
 from glowd.daemon.speaker.sample_queue import Samples
 
 log = logging.getLogger("glowd")
@@ -26,15 +26,17 @@ RETRY_S, RETRY_MAX_S = 0.2, 5.0
 HEALTHY_S = 2.0  # a device that worked this long is opened again without delay
 STALL_S = 0.35
 FILL_S = 5.0  # no device buffers more silence than this
+RATE_WAIT_S = 1.0  # how long the first opening waits to be told which rate suits the voices
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The device runs, is filled with silence, and asks for a block."""
+    """The device runs, is filled with silence, and asks for a block, or for some, of `block_samples`."""
 
     name: str
     rate_hz: int
     latency_ms: float
+    block_samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,11 @@ Report = Opened | Wrote | Lost
 class DeviceThread:
     """Feeds an Output from a thread. All methods are for the playback loop."""
 
-    def __init__(self, output: Output, block_samples: int) -> None:
-        self._output, self._block_samples = output, block_samples
+    def __init__(self, output: Output, block_ms: float) -> None:
+        self._output, self._block_ms = output, block_ms
         self._blocks: queue.SimpleQueue[Samples | None] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self._stopping = threading.Event()
+        self._stopping, self._rate_known = threading.Event(), threading.Event()
         self._busy_since_s = 0.0  # when the thread called the device; 0 while no call is under way
         self.wake, self._waker = os.pipe()  # `wake` is readable when there are reports
         os.set_blocking(self.wake, False)
@@ -73,6 +75,11 @@ class DeviceThread:
     def start(self) -> None:
         """Start the thread, which opens the device."""
         self._thread.start()
+
+    def prefer(self, rate_hz: int) -> None:
+        """Open the device at this rate if it can, 0: at its own. A device that is open stays as it is."""
+        self._output.preferred_hz = rate_hz
+        self._rate_known.set()
 
     def feed(self, block: Samples) -> None:
         """Hand over the block that an Opened or Wrote report asked for; it must not change until the next report."""
@@ -98,6 +105,7 @@ class DeviceThread:
     def stop(self, timeout_s: float) -> bool:
         """Close the device and end the thread. False: a call of the device hangs, and the thread cannot be ended."""
         self._stopping.set()
+        self._rate_known.set()
         self._blocks.put(None)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
@@ -110,6 +118,7 @@ class DeviceThread:
 
     def _run(self) -> None:
         request_realtime_priority()
+        self._rate_known.wait(RATE_WAIT_S)
         retry_s = RETRY_S
         while not self._stopping.is_set():
             started_s = time.monotonic()
@@ -125,10 +134,12 @@ class DeviceThread:
         """Open the device and play; returns why it is lost, "" when the thread is to stop."""
         self._busy_since_s = time.monotonic()
         try:
-            self._output.open()
-            self._fill()
+            output = self._output
+            output.open()
+            block_samples = max(1, round(self._block_ms * output.rate_hz / 1000))
+            self._fill(block_samples)
             self._busy_since_s = 0.0
-            self._report(Opened(self._output.name, self._output.rate_hz, self._output.latency_ms))
+            self._report(Opened(output.name, output.rate_hz, output.latency_ms, block_samples))
             self._play()
             return ""
         except DeviceError as error:
@@ -139,10 +150,10 @@ class DeviceThread:
         finally:
             self._busy_since_s = 0.0
 
-    def _fill(self) -> None:
+    def _fill(self, block_samples: int) -> None:
         """Write silence until a write waits for room: that may take a second of it at first."""
-        block, waited_s = np.zeros(self._block_samples, np.float32), 0.0
-        block_s = self._block_samples / RATE_HZ
+        block, waited_s = np.zeros(block_samples, np.float32), 0.0
+        block_s = block_samples / self._output.rate_hz
         for _ in range(math.ceil(FILL_S / block_s)):
             began_s = time.monotonic()
             self._output.write(block)

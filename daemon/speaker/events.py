@@ -1,6 +1,6 @@
 """What happens to a stream inside the mixer, as events.
 
-Rules: plain values. `at` is an index on the mixer's own output; `sample` is an index of the stream.
+Rules: plain values. `at` is an index on the mixer's own output. All other counts are in samples of the stream.
 """
 
 from dataclasses import dataclass
@@ -8,21 +8,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Output sample `at` is sample `sample` of the stream. Emitted when sound starts, then about every 50 ms of it."""
+    """Output sample `at` is sample `sample` of the stream. Emitted when sound starts, then about every 50 ms of it.
+
+    `behind`: by how much the stream is to be shortened, because it was delayed. `skipped`: how much it was shortened so far.
+    """
 
     key: int
     at: int
     sample: int
+    behind: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Underrun:
-    """From `at` on, `missing` samples of silence took the place of sample `sample`. Emitted when the gap is over."""
+    """From `at` on, silence of `missing` samples took the place of sample `sample`. Emitted when the gap is over.
+
+    `by_device`: the samples were there, but the device did not play them.
+    """
 
     key: int
     at: int
     sample: int
     missing: int
+    by_device: bool = False
 
 
 @dataclass(frozen=True, slots=True)

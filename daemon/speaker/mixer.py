@@ -12,19 +12,18 @@ import numpy as np
 
 from glowd.daemon.speaker.events import Event
 from glowd.daemon.speaker.sample_queue import Samples
-from glowd.daemon.speaker.track import Lengths, Phase, Track
+from glowd.daemon.speaker.track import Lengths, Phase, Track, TrackSettings
 
 KNEE = 0.891
-DETACH_FADE_MS = 10
 
 
 class Mixer:
-    """Mixes streams at one rate. A stream is attached, then stays until it is Finished, Flushed or detached.
+    """Mixes streams of any rate at the rate of the device. A stream stays until it is Finished, Flushed or detached.
 
     Commands for an unknown key are ignored: samples may arrive after a flush.
     """
 
-    def __init__(self, rate_hz: int, max_block_samples: int = 4096) -> None:
+    def __init__(self, rate_hz: int) -> None:
         self.rate_hz = rate_hz
         self.mixed_samples = 0
         """The output's clock: index of the next sample to be mixed."""
@@ -34,23 +33,26 @@ class Mixer:
         self._tracks: dict[int, Track] = {}
         self._detached: list[Track] = []  # still fading out
         self._events: list[Event] = []
-        self._block, self._scratch = np.zeros((2, max_block_samples), np.float32)
+        self._block, self._scratch = np.zeros((2, rate_hz), np.float32)  # one second, the longest block
 
     # ---------------------------------------------------------------- commands
 
-    def attach(self, key: int, gain_db: float = 0.0, prefill_samples: int = 0, first_sample: int = 0) -> None:
-        """Add a stream that starts once `prefill_samples` are there or it has ended. Raises ValueError for a key in use.
+    def attach(self, key: int, settings: TrackSettings = TrackSettings()) -> None:
+        """Add a stream that starts once its prefill is there or it has ended. Raises ValueError for a key in use.
 
         A stream that does not start at sample 0 is faded in.
         """
         if key in self._tracks:
             raise ValueError(f"track {key} exists already; detach it first")
-        self._tracks[key] = Track(key, factor(gain_db), prefill_samples, first_sample, self._lengths, self._events)
+        self._tracks[key] = Track(key, settings, self.rate_hz, self.mixed_samples, self._lengths, self._events)
 
-    def push(self, key: int, first_sample: int, samples: Samples, last: bool = False) -> None:
-        """Queue samples [n]; the array is kept, not copied. Raises ValueError if samples are not the next ones."""
+    def push(self, key: int, first_sample: int, samples: Samples, last: bool = False, t_ns: int = 0) -> None:
+        """Queue samples [n]; the array is kept, not copied. `t_ns`: when their frames reached the daemon, 0 if unknown.
+
+        Raises ValueError if samples are not the next ones.
+        """
         if track := self._tracks.get(key):
-            track.push(first_sample, samples, last)
+            track.push(first_sample, samples, last, t_ns)
 
     def pause(self, key: int) -> None:
         """Fade the stream out and hold its position."""
@@ -68,7 +70,7 @@ class Mixer:
             track.gain(factor(gain_db))
 
     def flush(self, key: int, fade_samples: int) -> None:
-        """Fade the stream out within `fade_samples` and drop the rest; a Flushed event reports what was played."""
+        """Fade the stream out within `fade_samples` of it and drop the rest; a Flushed event reports what was played."""
         if track := self._tracks.get(key):
             track.flush(fade_samples, self.mixed_samples)
             self._remove_done()
@@ -76,8 +78,7 @@ class Mixer:
     def detach(self, key: int) -> None:
         """Fade the stream out quickly, without an event. The key is free at once."""
         if track := self._tracks.pop(key, None):
-            track.silent = True
-            track.flush(DETACH_FADE_MS * self.rate_hz // 1000, self.mixed_samples)
+            track.detach(self.mixed_samples)
             self._detached.append(track)
             self._remove_done()
 
@@ -88,7 +89,7 @@ class Mixer:
         self._remove_done()
 
     def miss(self, missing_samples: int) -> None:
-        """The device had no samples for about `missing_samples`: an underrun of every stream that plays."""
+        """The device was silent for about `missing_samples`: an underrun of every stream that plays, or played before."""
         for track in self._tracks.values():
             track.miss(missing_samples, self.mixed_samples)
 

@@ -4,7 +4,8 @@ Rules: one thread owns the link to the gateway and the mixer; only the device's 
 are sent when the device has played the samples, not when they were mixed.
 
 While there is no device, streams hold their position and continue from there when it is back. What was inside the device
-when it was lost, at most its latency, is lost. Messages: ipc.py.
+when it was lost, at most its latency, is lost. A device that comes back at another rate needs a new mixer; the gateway then
+attaches the streams again, as it does for a new process. Messages: ipc.py.
 """
 
 import logging
@@ -14,12 +15,13 @@ import zmq
 
 from glowd.daemon import ipc
 from glowd.daemon.runtime.system import rss_bytes
+from glowd.daemon.speaker.catch_up import Policy
 from glowd.daemon.speaker.clock import DeviceClock
-from glowd.daemon.speaker.device import RATE_HZ
 from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Wrote
 from glowd.daemon.speaker.events import Finished, Flushed, Progress, Underrun
 from glowd.daemon.speaker.link import GatewayLink
-from glowd.daemon.speaker.mixer import Mixer
+from glowd.daemon.speaker.mixer import Mixer, factor
+from glowd.daemon.speaker.track import TrackSettings
 from glowd.daemon.wire.fields import Message
 
 log = logging.getLogger("glowd")
@@ -29,25 +31,26 @@ MESSAGES_PER_STEP = 32  # many messages must not delay a block for the device
 REPORT_EVERY_S = 1.0
 IDLE_BLOCKS = 4
 OPENING_S = 5.0  # how long the start waits for the device
+FIRST_HZ = 48_000  # of the mixer, until a device is open
 
 
 class Playback:
     """Plays the streams of the gateway on the device, and reports what was played."""
 
-    def __init__(self, link: GatewayLink, thread: DeviceThread, block_samples: int, instance: int) -> None:
+    def __init__(self, link: GatewayLink, thread: DeviceThread, instance: int) -> None:
         """`instance` identifies this process, so that the gateway notices a restart."""
-        self.mixer, self.clock = Mixer(RATE_HZ, IDLE_BLOCKS * block_samples), DeviceClock()
+        self.mixer, self.clock = Mixer(FIRST_HZ), DeviceClock(FIRST_HZ, time.monotonic_ns())
         self.device: Opened | None = None
         """The device, while it works."""
         self.missing_because = "the sound device is being opened"
         """Why there is no device, while there is none."""
         self.settled = False
         """Whether the first attempt to open the device is over."""
-        self._link, self._thread, self._block_samples, self._instance = link, thread, block_samples, instance
+        self._link, self._thread, self._instance = link, thread, instance
         self._opened: Opened | None = None  # the device as it was opened last; it may have stalled since
         self._stalled = False
         self._underflows = self._logged_limited = 0
-        self._report_at_s = time.monotonic() + REPORT_EVERY_S
+        self._report_at_s = 0.0
         self._poller = zmq.Poller()
         self._poller.register(link.socket, zmq.POLLIN)
         self._poller.register(thread.wake, zmq.POLLIN)
@@ -83,11 +86,19 @@ class Playback:
     def _start_device(self) -> None:
         assert self._opened
         self.device, self._stalled = self._opened, False
+        if self.device.rate_hz != self.mixer.rate_hz:
+            self._use_rate(self.device.rate_hz)
         latency_ns = int(1e6 * self.device.latency_ms)
-        self.clock.reset(self.mixer.mixed_samples, time.monotonic_ns() + latency_ns)
+        silent = self.clock.reset(self.mixer.mixed_samples, time.monotonic_ns() + latency_ns)
+        self.mixer.miss(max(silent, 0))
         log.info("sound device %s at %d Hz, %.0f ms", self.device.name, self.device.rate_hz, self.device.latency_ms)
         self._report_at_s = 0.0
         self._feed()
+
+    def _use_rate(self, rate_hz: int) -> None:
+        """Start a new mixer. If there are streams, the gateway is told by a new instance to attach them again."""
+        self._instance += bool(self.mixer.keys)
+        self.mixer, self.clock = Mixer(rate_hz), DeviceClock(rate_hz, time.monotonic_ns())
 
     def _on_wrote(self, report: Wrote) -> None:
         if self._stalled:  # it was slow, not lost
@@ -100,8 +111,9 @@ class Playback:
         self._feed()
 
     def _feed(self) -> None:
+        assert self.device
         blocks = 1 if self.mixer.keys else self._idle_blocks
-        block = self.mixer.mix(blocks * self._block_samples)
+        block = self.mixer.mix(blocks * self.device.block_samples)
         self._send_events()
         self._thread.feed(block)
 
@@ -109,7 +121,7 @@ class Playback:
     def _idle_blocks(self) -> int:
         """Blocks of silence at a time while no stream is there: fewer wake-ups, with half a buffer to spare."""
         assert self.device
-        half = self.device.latency_ms / 2000 * RATE_HZ / self._block_samples
+        half = self.device.latency_ms / 2000 * self.device.rate_hz / self.device.block_samples
         return max(1, min(IDLE_BLOCKS, int(half)))
 
     def _lose_device(self, reason: str) -> None:
@@ -134,9 +146,11 @@ class Playback:
     def _handle(self, message: Message) -> None:
         match message:
             case ipc.Pcm():
-                self.mixer.push(message.key, message.first_sample, message.audio, message.last)
+                self.mixer.push(message.key, message.first_sample, message.audio, message.last, message.t_gateway_ns)
             case ipc.Attach():
-                self.mixer.attach(message.key, message.gain_db, message.prefill_samples, message.first_sample)
+                self.mixer.attach(message.key, self._track_settings(message))
+            case ipc.OutputRate():
+                self._thread.prefer(message.rate_hz)
             case ipc.Pause():
                 self.mixer.pause(message.key)
             case ipc.Resume():
@@ -153,14 +167,33 @@ class Playback:
             case _:
                 raise ValueError(f"{message.TYPE} is not for the speaker")
 
+    def _track_settings(self, attach: ipc.Attach) -> TrackSettings:
+        resumes_ns = self.clock.ns(self.mixer.mixed_samples)
+        silent_ns = resumes_ns - attach.t_dac_ns
+        return TrackSettings(
+            rate_hz=attach.rate_hz,
+            gain=factor(attach.gain_db),
+            prefill=attach.prefill_samples,
+            first_sample=attach.first_sample,
+            missing=round(silent_ns * attach.rate_hz / 1e9) if attach.t_dac_ns else None,
+            policy=Policy(attach.catch_up),
+            max_lead=attach.max_lead_samples,
+        )
+
     def _send_events(self) -> None:
         for event in self.mixer.take_events():
             t_ns = self.clock.ns(event.at)
             match event:
-                case Progress(key, _, sample):
-                    self._link.send(ipc.Position(key=key, samples=sample, t_dac_ns=t_ns))
-                case Underrun(key, _, sample, missing):
-                    self._link.send(ipc.Underrun(key=key, sample=sample, missing_samples=missing, t_ns=t_ns))
+                case Progress(key, _, sample, behind, skipped):
+                    self._link.send(
+                        ipc.Position(
+                            key=key, samples=sample, t_dac_ns=t_ns, behind_samples=behind, skipped_samples=skipped
+                        )
+                    )
+                case Underrun(key, _, sample, missing, by_device):
+                    self._link.send(
+                        ipc.Underrun(key=key, sample=sample, missing_samples=missing, t_ns=t_ns, by_device=by_device)
+                    )
                 case Finished(key, _, samples):
                     self._link.send_at(t_ns, ipc.Played(key=key, samples=samples, t_dac_ns=t_ns))
                 case Flushed(key, _, last_sample, dropped):
@@ -169,7 +202,7 @@ class Playback:
     # ---------------------------------------------------------------- reports
 
     def _report(self) -> None:
-        """Send the state of the device, and log its faults: once a second, and when the device changes."""
+        """Send the load and the state of the device, and log its faults: once a second, and when the device changes."""
         self._report_at_s = time.monotonic() + REPORT_EVERY_S
         load = ipc.SpeakerLoad(rss_bytes=rss_bytes(), limited_samples=self.mixer.limited_samples)
         self._link.send(ipc.Load(stats=load))
@@ -181,7 +214,7 @@ class Playback:
                     latency_ms=self.device.latency_ms, instance=self._instance,
                 )
             )  # fmt: skip
-        else:
+        elif self.settled:
             self._link.send(ipc.DeviceGone(text=self.missing_because[:1000], instance=self._instance))
 
     def _log_faults(self) -> None:

@@ -16,7 +16,7 @@ from glowd.daemon.runtime.role import EXIT_FAILED, Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_speaker
 from glowd.daemon.runtime.system import request_realtime_priority
-from glowd.daemon.speaker.device import RATE_HZ, PortAudioOutput
+from glowd.daemon.speaker.device import PortAudioOutput
 from glowd.daemon.speaker.device_thread import DeviceThread
 from glowd.daemon.speaker.link import GatewayLink
 from glowd.daemon.speaker.playback import OPENING_S, Playback
@@ -29,10 +29,9 @@ HANG_S = 30.0  # after this time only a new process helps
 
 def serve(role: Role, settings: SpeakerSettings) -> None:
     """Run until the role is to stop. Raises RuntimeError if the device hangs for HANG_S."""
-    block_samples = max(1, round(settings.block_ms * RATE_HZ / 1000))
     endpoint = addresses(role.config.server, role.run_dir).speaker
-    thread = DeviceThread(PortAudioOutput(settings), block_samples)
-    playback = Playback(GatewayLink(connect_speaker(endpoint)), thread, block_samples, role.instance)
+    thread = DeviceThread(PortAudioOutput(settings), settings.block_ms)
+    playback = Playback(GatewayLink(connect_speaker(endpoint)), thread, role.instance)
     request_realtime_priority()
     thread.start()
     try:

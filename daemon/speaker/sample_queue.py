@@ -1,6 +1,6 @@
-"""The samples of one stream that wait to be played.
+"""The samples of one stream that wait to be played, at the rate of the device.
 
-Rules: arithmetic only. Sample indices are absolute in the stream's utterance.
+Rules: arithmetic only.
 """
 
 from collections import deque
@@ -12,20 +12,15 @@ Samples = NDArray[np.float32]
 
 
 class SampleQueue:
-    """Samples in order. `head` is the index of the next one to play; `len` is how many will be played."""
+    """Samples in order. `played` counts those that were taken; `len` is how many will still be."""
 
-    def __init__(self, head: int) -> None:
-        self.head = head
+    def __init__(self) -> None:
+        self.played = 0
         self._chunks: deque[Samples] = deque()
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
-
-    @property
-    def end(self) -> int:
-        """Index of the next sample to be pushed."""
-        return self.head + self._length
 
     def push(self, samples: Samples) -> None:
         """Append samples [n]; the array is kept, not copied."""
@@ -33,11 +28,9 @@ class SampleQueue:
             self._chunks.append(samples)
             self._length += len(samples)
 
-    def truncate(self, keep: int) -> int:
-        """Keep only the next `keep` samples; returns how many were dropped."""
-        dropped = self._length - keep
+    def truncate(self, keep: int) -> None:
+        """Keep only the next `keep` samples."""
         self._length = keep
-        return dropped
 
     def mix_into(self, out: Samples, factor: float | Samples, scratch: Samples) -> None:
         """Take the next samples, as many as `out` [n] has, and add them to it times `factor` (one, or [n])."""
@@ -53,5 +46,5 @@ class SampleQueue:
                 self._chunks.popleft()
             else:
                 self._chunks[0] = chunk[run:]
-        self.head += done
+        self.played += done
         self._length -= done

@@ -1,7 +1,8 @@
 """One stream inside the mixer: when its samples may be played, and how it becomes silent without a click.
 
 Rules: arithmetic only. No clock, no device, no thread, no other stream. `at` is an index on the mixer's own output, the
-only measure of time here. Sample indices are absolute in the stream's utterance.
+only measure of time here. Sample indices are absolute in the stream's utterance. The queue holds samples of the device,
+the intake knows to which samples of the stream they belong.
 
     FILLING --enough samples--> PLAYING --all played, stream ended--> DONE
        ^                          |  ^
@@ -19,11 +20,13 @@ twice; what a gap costs is time.
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from glowd.daemon.speaker.catch_up import CatchUp, Policy
 from glowd.daemon.speaker.events import Event, Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.intake import Intake
 from glowd.daemon.speaker.ramp import Ramp
 from glowd.daemon.speaker.sample_queue import SampleQueue, Samples
 
-STARVE_FADE_MS, PAUSE_FADE_MS, GAIN_FADE_MS = 5, 10, 20
+STARVE_FADE_MS, PAUSE_FADE_MS, GAIN_FADE_MS, DETACH_FADE_MS = 5, 10, 20, 10
 PROGRESS_EVERY_MS = 50
 
 
@@ -45,56 +48,78 @@ AFTER_FADE = {Phase.STARVING: Phase.FILLING, Phase.PAUSING: Phase.PAUSED, Phase.
 """The phases in which a track fades out, and the one that follows each."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSettings:
+    """How a stream is played; lengths in its own samples. `rate_hz` 0: that of the device.
+
+    It starts once `prefill` samples are there. With `first_sample` > 0 it continues after a gap of `missing` so far.
+    """
+
+    rate_hz: int = 0
+    gain: float = 1.0
+    prefill: int = 0
+    first_sample: int = 0
+    missing: int | None = None
+    policy: Policy = Policy.AUTO
+    max_lead: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """The lengths of fades and reports, in samples."""
+    """The lengths of fades and reports, in samples of the device."""
 
     starve_fade: int
     pause_fade: int
     gain_fade: int
+    detach_fade: int
     progress: int
 
     @classmethod
     def at_rate(cls, rate_hz: int) -> "Lengths":
         """The lengths at a sample rate."""
-        times_ms = (STARVE_FADE_MS, PAUSE_FADE_MS, GAIN_FADE_MS, PROGRESS_EVERY_MS)
+        times_ms = (STARVE_FADE_MS, PAUSE_FADE_MS, GAIN_FADE_MS, DETACH_FADE_MS, PROGRESS_EVERY_MS)
         return cls(*(time_ms * rate_hz // 1000 for time_ms in times_ms))
 
 
 @dataclass(slots=True)
 class Gap:
-    """A gap that is not over: where it began on the output, the sample it delays, its length so far."""
+    """A gap that is not over: where it began on the output, the sample it delays, its length so far on the output."""
 
     at: int
     sample: int
     missing: int = 0
+    by_device: bool = False
 
 
 class Track:
     """One stream of the mix. Owner: the mixer, which takes `events`. A detached track is `silent`: it emits no Flushed."""
 
     def __init__(
-        self, key: int, gain: float, prefill_samples: int, first_sample: int, lengths: Lengths, events: list[Event]
+        self, key: int, settings: TrackSettings, device_hz: int, at: int, lengths: Lengths, events: list[Event]
     ) -> None:
         self.key, self.phase, self.ended, self.silent = key, Phase.FILLING, False, False
-        self._lengths, self._events = lengths, events
-        self._queue = SampleQueue(first_sample)
-        self._gain, self._level = Ramp(gain), Ramp(0.0 if first_sample else 1.0)
-        self._prefill = max(prefill_samples, lengths.starve_fade + 1)
-        self._gap: Gap | None = None
-        self._dropped = self._progress_at = 0
+        self._lengths, self._events, self._progress_at = lengths, events, 0
+        rate_hz, first = settings.rate_hz or device_hz, settings.first_sample
+        catch_up = CatchUp(rate_hz, settings.policy, settings.prefill, settings.max_lead)
+        self._intake, self._queue = Intake(first, rate_hz, device_hz, catch_up), SampleQueue()
+        self._gain, self._level = Ramp(settings.gain), Ramp(0.0 if first else 1.0)
+        self._prefill = max(self._intake.to_device(settings.prefill), lengths.starve_fade + 1)
+        missing = settings.missing
+        self._gap = None if missing is None else Gap(at, first, self._intake.to_device(missing), by_device=True)
 
     # ---------------------------------------------------------------- commands
 
-    def push(self, first_sample: int, samples: Samples, last: bool) -> None:
-        """Queue samples [n] of the stream. Raises ValueError if they are not the next ones."""
+    def push(self, first_sample: int, samples: Samples, last: bool, t_ns: int = 0) -> None:
+        """Queue samples [n] of the stream; their frames arrived at `t_ns`. Raises ValueError if they are not the next ones."""
         if self.phase is Phase.FLUSHING:
-            self._dropped += len(samples)
+            self._intake.end += len(samples)
             return
-        if self.ended or first_sample != self._queue.end:
-            expected = "none, because the stream has ended" if self.ended else str(self._queue.end)
+        if self.ended or first_sample != self._intake.end:
+            expected = "none, because the stream has ended" if self.ended else str(self._intake.end)
             raise ValueError(f"track {self.key}: samples begin at {first_sample}; expected {expected}")
-        self._queue.push(samples)
+        self._queue.push(self._intake.push(samples, last, len(self._queue), t_ns))
+        if self.phase is Phase.PLAYING:
+            self._intake.catch_up.note_lead(self._intake.lead(len(self._queue)))
         self.ended = last
 
     def gain(self, gain: float) -> None:
@@ -120,29 +145,39 @@ class Track:
             self._level.move_to(1.0, self._lengths.pause_fade)
 
     def flush(self, fade_samples: int, at: int) -> None:
-        """Fade out over at most `fade_samples` of what is queued, and drop the rest."""
+        """Fade out over at most `fade_samples` of the stream, of what is queued, and drop the rest."""
         if self.phase in (Phase.FLUSHING, Phase.DONE):
             return
         self._end_gap()
         is_audible = self.phase in (Phase.PLAYING, Phase.STARVING, Phase.PAUSING)
-        self._dropped += self._queue.truncate(min(fade_samples, len(self._queue)) if is_audible else 0)
+        fade = self._intake.to_device(fade_samples) if is_audible else 0
+        self._queue.truncate(min(fade, len(self._queue)))
         self._fade_out(len(self._queue), Phase.FLUSHING)
         self._end_phase(at)
+
+    def detach(self, at: int) -> None:
+        """Fade out quickly, without an event."""
+        self.silent = True
+        self.flush(self._intake.to_stream(self._lengths.detach_fade), at)
 
     def stop_output(self, at: int) -> None:
         """The device has stopped: a fade under way is over; the next sound is faded in."""
         if self.phase is Phase.FLUSHING:
-            self._dropped += self._queue.truncate(0)
+            self._queue.truncate(0)
             self._finish_flush(at)
         elif self.phase is Phase.PLAYING:
             self.phase, self._level = Phase.FILLING, Ramp(0.0)
+            self._gap = Gap(at, self._sample, by_device=True)
         elif self.phase in AFTER_FADE:
             self.phase, self._level = AFTER_FADE[self.phase], Ramp(0.0)
 
     def miss(self, missing: int, at: int) -> None:
-        """The device itself had no samples for a while: an underrun, if this track was playing."""
+        """The device was silent for `missing` samples of its own: an underrun, if this track was playing or in a gap."""
         if self.phase is Phase.PLAYING:
-            self._events.append(Underrun(self.key, at, self._queue.head, missing))
+            self._gap = Gap(at, self._sample, missing, by_device=True)
+            self._end_gap()
+        elif self._gap:
+            self._gap.missing += missing
 
     # ---------------------------------------------------------------- mixing
 
@@ -166,7 +201,7 @@ class Track:
         if self.phase is Phase.FILLING and (self.ended or len(self._queue) >= self._prefill):
             self._start(at)
         if self.phase is Phase.PLAYING and not self.ended and len(self._queue) <= self._lengths.starve_fade:
-            self._gap = Gap(at + len(self._queue), self._queue.end)
+            self._gap = Gap(at + len(self._queue), self._intake.end)
             self._fade_out(len(self._queue), Phase.STARVING)
 
     def playable(self, limit: int) -> int:
@@ -194,12 +229,19 @@ class Track:
                 self.phase = AFTER_FADE[self.phase]
         elif self.phase is Phase.PLAYING and self.ended and not len(self._queue):
             self.phase = Phase.DONE
-            self._events.append(Finished(self.key, at, self._queue.head))
+            self._events.append(Finished(self.key, at, self._intake.end))
         elif self.phase is Phase.PLAYING and at >= self._progress_at:
             self._report_progress(at)
 
+    @property
+    def _sample(self) -> int:
+        """The sample of the stream to be played next."""
+        return self._intake.sample(self._queue.played)
+
     def _report_progress(self, at: int) -> None:
-        self._events.append(Progress(self.key, at, self._queue.head))
+        catch_up = self._intake.catch_up
+        behind = catch_up.excess(self._intake.lead(len(self._queue)))
+        self._events.append(Progress(self.key, at, self._sample, behind, catch_up.skipped))
         self._progress_at = at + self._lengths.progress
 
     def _fade_out(self, samples: int, phase: Phase) -> None:
@@ -209,10 +251,12 @@ class Track:
     def _finish_flush(self, at: int) -> None:
         self.phase = Phase.DONE
         if not self.silent:
-            self._events.append(Flushed(self.key, at, self._queue.head - 1, self._dropped))
+            self._events.append(Flushed(self.key, at, self._sample - 1, self._intake.end - self._sample))
 
     def _end_gap(self, is_heard: bool = False) -> None:
         """Report the gap that is over. A gap of no samples was still a dip, if sound follows (`is_heard`)."""
-        if self._gap and (self._gap.missing or is_heard):
-            self._events.append(Underrun(self.key, self._gap.at, self._gap.sample, self._gap.missing))
-        self._gap = None
+        gap, self._gap = self._gap, None
+        if gap and (gap.missing or is_heard):
+            missing = max(0, self._intake.to_stream(gap.missing))
+            self._events.append(Underrun(self.key, gap.at, gap.sample, missing, gap.by_device))
+            self._intake.catch_up.gap(missing)

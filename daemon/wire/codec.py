@@ -17,7 +17,9 @@ import numpy as np
 
 from glowd.daemon.wire.fields import NAME, Array, Code, Message, Payload
 
-DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "s16": np.dtype("<i2")}
+S16_SCALE = np.float32(32767)
+"""Full scale in 16-bit integers."""
 
 
 class WireError(Exception):
@@ -169,7 +171,10 @@ def pack_payload(msg: Message, header: Mapping[str, Any]) -> bytes:
     if values.shape != (shape := payload_shape(payload, header)):
         raise WireError(Code.BAD_SHAPE, f"{msg.TYPE}.{payload.name} has shape {values.shape}; the header says {shape}")
     check_values(values, payload, msg.TYPE)
-    return values.astype(payload_dtype(payload, header)).tobytes()
+    dtype = payload_dtype(payload, header)
+    if dtype.kind == "i":
+        values = np.rint(np.clip(np.nan_to_num(values), -1, 1) * S16_SCALE)
+    return values.astype(dtype).tobytes()
 
 
 def unpack_payload(cls: type[Message], header: Mapping[str, Any], data: Any, limits: Limits) -> Array:
@@ -183,7 +188,9 @@ def unpack_payload(cls: type[Message], header: Mapping[str, Any], data: Any, lim
     if nbytes != expected:
         raise WireError(Code.BAD_SHAPE, f"{cls.TYPE} payload of {nbytes} bytes; {list(shape)} {dtype} needs {expected}")
     raw = np.frombuffer(data, dtype) if nbytes else np.empty(0, dtype)
-    values = raw.reshape(shape).astype(np.float32, copy=False)
+    values: Array = raw.reshape(shape).astype(np.float32, copy=False)
+    if dtype.kind == "i":
+        values = values / S16_SCALE
     check_values(values, payload, cls.TYPE)
     return values
 

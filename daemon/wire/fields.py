@@ -21,6 +21,7 @@ from glowd.daemon.wire.records import Record, read, required_keys
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_INDEX = 2**53 - 1  # every language's numbers hold this exactly
 MAX_NS = 2**63 - 1
+MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 
 Array = NDArray[np.float32]
 
@@ -97,20 +98,30 @@ class WarningCode(IntEnum):
 REQUIRED: Any = dataclasses.MISSING
 
 
-def field(spec: Spec, *, default: Any = REQUIRED) -> Any:
-    """Declare a header field. A mutable default is copied for each message."""
+def field(spec: Spec, *, default: Any = REQUIRED, added: bool = False) -> Any:
+    """Declare a header field. A mutable default is copied for each message. `added`: see Message.ADDED."""
+    metadata = {"spec": spec, "added": added}
     if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=default.copy, metadata={"spec": spec})
-    return dataclasses.field(default=default, metadata={"spec": spec})
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED) -> Any:
+def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED, added: bool = False) -> Any:
     """An integer in low..high; true and false are not integers."""
 
     def accepts(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
-    return field(Spec(f"an integer, {low}..{high}", accepts), default=default)
+    return field(Spec(f"an integer, {low}..{high}", accepts), default=default, added=added)
+
+
+def sample_rate(*, default: Any = REQUIRED, added: bool = False) -> Any:
+    """Samples in a second, or 0 where a rate need not be said."""
+
+    def accepts(value: Any) -> bool:
+        return type(value) is int and (value == 0 or MIN_RATE_HZ <= value <= MAX_RATE_HZ)
+
+    return field(Spec(f"0, or an integer, {MIN_RATE_HZ}..{MAX_RATE_HZ}", accepts), default=default, added=added)
 
 
 def nanoseconds(*, default: Any = REQUIRED) -> Any:
@@ -118,13 +129,13 @@ def nanoseconds(*, default: Any = REQUIRED) -> Any:
     return integer(0, MAX_NS, default=default)
 
 
-def number(low: float, high: float, *, default: Any = REQUIRED) -> Any:
+def number(low: float, high: float, *, default: Any = REQUIRED, added: bool = False) -> Any:
     """A finite number in low..high."""
 
     def accepts(value: Any) -> bool:
         return type(value) in (int, float) and low <= value <= high  # NaN fails both comparisons
 
-    return field(Spec(f"a number, {low:g}..{high:g}", accepts), default=default)
+    return field(Spec(f"a number, {low:g}..{high:g}", accepts), default=default, added=added)
 
 
 def flag(*, default: Any = REQUIRED) -> Any:
@@ -132,9 +143,9 @@ def flag(*, default: Any = REQUIRED) -> Any:
     return field(Spec("true or false", lambda value: type(value) is bool), default=default)
 
 
-def choice(*options: str, default: Any = REQUIRED) -> Any:
+def choice(*options: str, default: Any = REQUIRED, added: bool = False) -> Any:
     """One of the `options`."""
-    return field(Spec(" or ".join(map(repr, options)), lambda value: value in options), default=default)
+    return field(Spec(" or ".join(map(repr, options)), lambda value: value in options), default=default, added=added)
 
 
 def identifier(*extra: str, default: Any = REQUIRED) -> Any:
@@ -236,6 +247,8 @@ class Message:
     __slots__ = ()
     TYPE: ClassVar[str]
     FIELDS: ClassVar[dict[str, Spec]]
+    ADDED: ClassVar[frozenset[str]]
+    """Fields that the first release did not have: left out of the header where they have their default."""
     REQUIRED: ClassVar[frozenset[str]]
     DEFAULTS: ClassVar[dict[str, Any]]
     """Of the fields that have one; without those that are made for each message."""
@@ -244,6 +257,9 @@ class Message:
     def header(self) -> dict[str, Any]:
         """The fields as they are in the header; records as maps."""
         values = {key: getattr(self, key) for key in self.FIELDS}
+        for key in self.ADDED:
+            if values[key] == self.DEFAULTS[key]:
+                del values[key]
         return {key: value.to_map() if isinstance(value, Record) else value for key, value in values.items()}
 
     def __eq__(self, other: object) -> bool:
@@ -263,8 +279,8 @@ M = TypeVar("M", bound=Message)
     frozen_default=True,
     eq_default=False,
     field_specifiers=(
-        integer, nanoseconds, number, flag, choice, identifier, string, string_list, mapping, mappings, record, timestamps,
-        array,
+        integer, sample_rate, nanoseconds, number, flag, choice, identifier, string, string_list, mapping, mappings,
+        record, timestamps, array,
     ),
 )  # fmt: skip
 def message(cls: type[M]) -> type[M]:
@@ -275,6 +291,7 @@ def message(cls: type[M]) -> type[M]:
     payloads = [dataclasses.replace(f.metadata["payload"], name=f.name) for f in fields if "payload" in f.metadata]
     found.TYPE = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
     found.FIELDS = {f.name: f.metadata["spec"] for f in header}
+    found.ADDED = frozenset(f.name for f in header if f.metadata["added"])
     found.REQUIRED = frozenset(f.name for f in header if f.default is f.default_factory is dataclasses.MISSING)
     found.DEFAULTS = {f.name: f.default for f in header if f.default is not dataclasses.MISSING}
     found.PAYLOAD = payloads[0] if payloads else None

@@ -28,6 +28,7 @@ from glowd.daemon.wire.fields import (
     message,
     nanoseconds,
     number,
+    sample_rate,
     string,
     string_list,
     timestamps,
@@ -76,6 +77,10 @@ class Open(Message):
     gain_db: float = number(-120, 24, default=0.0)
     prefill_ms: int = integer(-1, 10_000, default=-1)
     sigma: float = number(-1, 2, default=-1.0)
+    audio_rate_hz: int = sample_rate(default=0, added=True)
+    audio_dtype: str = choice("f32", "s16", default="f32", added=True)
+    catch_up: str = choice("auto", "live", "never", default="auto", added=True)
+    max_lead_ms: int = integer(0, 60_000, default=0, added=True)
 
 
 @message
@@ -159,6 +164,8 @@ class Listen(Message):
     """Send the audio of a stream ("*": of every stream) to this client too."""
 
     stream: str = identifier("*")
+    audio_rate_hz: int = sample_rate(default=0, added=True)
+    audio_dtype: str = choice("f32", "s16", default="f32", added=True)
 
 
 @message
@@ -199,6 +206,8 @@ class Opened(Message):
     hop: int = integer(1, 65536)
     credit_frames: int = integer()
     generation: int = integer(0, MAX_GENERATION, default=0)
+    audio_rate_hz: int = sample_rate(default=0, added=True)
+    audio_latency_ms: float = number(0, 1000, default=0.0, added=True)
 
 
 @message
@@ -219,12 +228,13 @@ class Audio(Message):
     seq: int = integer()
     first_sample: int = integer()
     samples: int = integer(0, 1 << 20)
-    dtype: str = choice("f32", default="f32")
+    dtype: str = choice("f32", "s16", default="f32")
     rate_hz: int = integer(1, 384_000, default=22_050)
     last: bool = flag(default=False)
     gap: bool = flag(default=False)
     stamps: dict[str, int] = timestamps(default={})
-    payload: Array = array("samples", default=None)
+    payload: Array = array("samples", dtype="dtype", default=None)
+    latency_ms: float = number(0, 1000, default=0.0, added=True)
 
 
 @message

@@ -192,10 +192,11 @@ class Stages(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Underruns(Record):
-    """How often the device went short because the client, or the engine, was late; and of how many samples."""
+    """The gaps that a listener heard because client or engine was late or the device gone, and their samples together."""
 
     client: int | None = None
     engine: int | None = None
+    device: int | None = None
     missing_samples: int | None = None
 
 
@@ -219,6 +220,8 @@ class StreamSnapshot(Record):
     batch: float | None = None
     stages: Stages = Stages()
     underruns: Underruns = Underruns()
+    behind_ms: float | None = None
+    skipped_ms: float | None = None
 
 
 # ---- a snapshot

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from glowd.flow.inversion.folding import Folded
 from glowd.flow.inversion.state import State
-from glowd.flow.inversion.torch_backend import Step, TorchStep
+from glowd.flow.inversion.step import Step
+from glowd.flow.inversion.torch_backend import TorchStep
 from glowd.flow.network.waveglow import WaveGlow
 from glowd.flow.options import BACKENDS
 

@@ -191,7 +191,7 @@ class _Part:
         return h
 
     def _pitches(self, frames: Array) -> list[Array]:
-        """Log f0 and logit of voicing at the centres of the frames and the next one's [B, n + 1]; see torch_backend.py."""
+        """Log f0 and logit of voicing at the centres of the frames and the next one's [B, n + 1]; see step.py."""
         voice, weights, pitch = self.voice, self.voice.weights, self.voice.weights.pitch
         assert pitch is not None
         (first, *rest), count = voice.pitch, self._frames + 1
@@ -229,7 +229,7 @@ class _Part:
 
 
 class CompiledStep:
-    """See steps.Step. With more than one thread each takes a part of the streams."""
+    """See step.Step. With more than one thread each takes a part of the streams."""
 
     def __init__(self, voice: CompiledVoice, state: State, groups: int) -> None:
         self._pool = voice.pool

@@ -1,4 +1,4 @@
-"""The parts of a step as compiled loops (numba), for all streams of a thread: the same arithmetic as torch_backend.py.
+"""The parts of a step as compiled loops (numba), for all streams of a thread: the same arithmetic as step.py.
 
 A flow is one call that allocates nothing:
 
@@ -9,7 +9,7 @@ A flow is one call that allocates nothing:
         h      <- h + gated @ residual
 
 Rules: arrays are C-contiguous; everything here is told its memory, so that calls may run side by side without the
-interpreter's lock. Sizes are those of torch_backend.py, F being the frames of a window.
+interpreter's lock. Sizes are those of step.py, F being the frames of a window.
 """
 
 import numpy as np

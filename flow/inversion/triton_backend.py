@@ -42,7 +42,7 @@ from torch import Tensor
 
 from glowd.flow.inversion.folding import Folded, LayerWeights, WNWeights
 from glowd.flow.inversion.state import State
-from glowd.flow.inversion.torch_backend import EagerStep
+from glowd.flow.inversion.step import EagerStep
 
 # ------------------------------------------------------------------ the kernel
 
@@ -190,7 +190,7 @@ class _BoundWN(NamedTuple):
 
 
 class TritonStep(EagerStep):
-    """See steps.Step. All memory and every launch is made once; the state is moved on in place, by the last of them."""
+    """See EagerStep. All memory and every launch is made once; the state is moved on in place, by the last of them."""
 
     def __init__(self, weights: Folded, state: State, groups: int) -> None:
         super().__init__(weights, state, groups)

@@ -43,6 +43,14 @@ EXAMPLES: list[Message] = [
     wire.Warning(600, "MEL_SCALE", "values of -4.99..0.55 look like log10; state format log10", "s1", 0, 0),
     wire.Pong(6_000_000, 6_050_000),
 ]
+S16 = np.array([0, 16384, -32767, 1], np.float32) / np.float32(32767)
+ADDED: dict[str, Message] = {
+    "open_audio": wire.Open("s1", audio_rate_hz=16_000, audio_dtype="s16", catch_up="live", max_lead_ms=400),
+    "listen_audio": wire.Listen("*", 8_000, "s16"),
+    "opened_audio": wire.Opened("s1", "glow", 22050, 256, 172, 0, 16_000, 39.9),
+    "audio_s16": wire.Audio("s1", 0, 4, 743, 4, "s16", 16_000, True, False, {}, S16, 39.9),
+}
+"""Fields that were added, by the names of their golden files."""
 F16_MEL = wire.mel_message("s1", 0, 2, 64, MEL_3, dtype="f16", t_client_ns=5_000_000)
 
 plain = st.recursive(

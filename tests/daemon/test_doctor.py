@@ -69,7 +69,7 @@ def test_working_sound_device_is_described_and_closed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(PortAudioOutput, "open", lambda _: calls.append("open"))
     monkeypatch.setattr(PortAudioOutput, "close", lambda _: calls.append("close"))
     found = doctor.check_sound(SpeakerSettings(device="pulse", latency_ms=80.0))
-    assert (found.state, found.text) == ("ok", "pulse at 22050 Hz, latency 80 ms")
+    assert (found.state, found.text) == ("ok", "pulse at 48000 Hz, latency 80 ms")
     assert calls == ["open", "close"]
 
 

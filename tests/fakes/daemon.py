@@ -50,6 +50,7 @@ class FakeDaemon:
     auto: bool = True
     answers: bool = True
     refuse: Callable[[wire.Mel], wire.Error | None] = lambda mel: None
+    voices: list[dict[str, Any]] = field(default_factory=lambda: [VOICE])
     limits: dict[str, int] = field(default_factory=dict)
     snapshot: dict[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
@@ -142,7 +143,7 @@ class FakeDaemon:
             case wire.Hello():
                 limits = {"max_chunk_frames": self.max_chunk_frames, **self.limits}
                 self._reply(
-                    peer, wire.Welcome(1, "fake 1", [VOICE], ["device", "socket"], limits, message.t_client_ns, 7)
+                    peer, wire.Welcome(1, "fake 1", self.voices, ["device", "socket"], limits, message.t_client_ns, 7)
                 )
             case wire.Ping():
                 self._reply(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))

@@ -2,7 +2,7 @@
 
 import time
 
-from glowd.daemon.speaker.device import RATE_HZ, DeviceError
+from glowd.daemon.speaker.device import DeviceError
 from glowd.daemon.speaker.sample_queue import Samples
 
 
@@ -14,7 +14,7 @@ class FakeOutput:
     """
 
     def __init__(self, latency_ms: float = 60.0, speed: float = 1.0) -> None:
-        self.name, self.rate_hz, self.latency_ms = "fake", RATE_HZ, latency_ms
+        self.name, self.preferred_hz, self.rate_hz, self.latency_ms = "fake", 0, 22_050, latency_ms
         self.fail, self.hang, self.underflow = "", False, False
         self.blocks: list[Samples] = []
         self.opened = 0
@@ -25,6 +25,7 @@ class FakeOutput:
         if self.fail:
             raise DeviceError(self.fail)
         self.opened += 1
+        self.rate_hz = self.preferred_hz or self.rate_hz
         self._full_at_s = time.monotonic()
 
     def write(self, block: Samples) -> bool:
@@ -34,7 +35,7 @@ class FakeOutput:
         if self.fail:
             raise DeviceError(self.fail)
         self.blocks.append(block.copy())
-        self._full_at_s += len(block) / RATE_HZ / self._speed
+        self._full_at_s += len(block) / self.rate_hz / self._speed
         time.sleep(max(0.0, self._full_at_s - self.latency_ms / 1000 / self._speed - time.monotonic()))
         underflowed, self.underflow = self.underflow, False
         return underflowed

@@ -168,7 +168,7 @@ class FakeEngine(FakeRole):
         self._send(
             ipc.Pcm(
                 key, first, len(audio), last, stream.first_frame + end, client_ns, gateway_ns, engine_ns,
-                max(start_ns, engine_ns), time.monotonic_ns(), 1, audio,
+                gateway_ns, max(start_ns, engine_ns), time.monotonic_ns(), 1, audio,
             )
         )  # fmt: skip
         if last:

@@ -92,7 +92,7 @@ def test_the_embedded_voice_streams_exactly(chunk: int, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_how_a_stream_with_a_source_is_cut_and_batched_changes_no_bit(backend: str) -> None:
+def test_cuts_and_batches_of_a_voice_with_a_source_change_no_bit(backend: str) -> None:
     # Of the widths that ship: a library's products of much narrower ones depend on how many rows they have.
     vocoder = ExactVocoder(random_voice(WaveGlowConfig.sourced(flows=2)), slots=3, backend=backend)
     mels = [some_mel(120, seed) for seed in range(3)]
@@ -193,7 +193,7 @@ def test_a_stream_reopened_with_its_history_goes_on_exactly() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("chunk", [1, 3, 16])
-def test_a_stream_with_a_source_goes_on_elsewhere_where_its_phase_was(chunk: int, backend: str) -> None:
+def test_a_stream_goes_on_in_another_engine_with_its_phase(chunk: int, backend: str) -> None:
     voice = random_voice(sourced(layers=2, flows=3))
     first, second, mel = ExactVocoder(voice, slots=1), ExactVocoder(voice, slots=1, backend=backend), some_mel(90)
     whole = render(first, mel, seed=5)

@@ -17,7 +17,8 @@ from glowd.flow.inversion import triton_backend
 from glowd.flow.inversion.folding import Folded
 from glowd.flow.inversion.runner import StepRunner
 from glowd.flow.inversion.state import State
-from glowd.flow.inversion.torch_backend import Step, TorchStep
+from glowd.flow.inversion.step import Step
+from glowd.flow.inversion.torch_backend import TorchStep
 from glowd.flow.inversion.triton_backend import TritonStep
 from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.streaming import ChunkPlan, stream_vocoder

@@ -1,7 +1,7 @@
 """A session whose ports are lists, and whose client, engine and speaker are played by the test."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ LIMITS = StreamLimits(
     history_frames=5,
     lead_frames=2,
     look_ahead_frames=1,
+    chunk_frames=2,
     whole_utterance=False,
 )
 FORMAT = {"rate_hz": RATE, "hop": HOP, "n_fft": 16, "win": 16, "n_mels": BINS, "fmax_hz": 500.0}
@@ -83,11 +84,12 @@ class ListPorts:
 class SessionHarness:
     """One session, its ports, and counters of what the test has sent and rendered."""
 
-    def __init__(self, *sinks: str, limits: StreamLimits = LIMITS, directory: Path = Path("/nowhere")) -> None:
+    def __init__(
+        self, *sinks: str, limits: StreamLimits = LIMITS, directory: Path = Path("/nowhere"), **asked: Any
+    ) -> None:
         self.ports, self.now_ns = ListPorts(directory), 1_000_000_000
-        self.session = Session(
-            wire.Open("s", sinks=list(sinks), seed=9), "glow", RATE, 8, limits, self.ports, plain_intake()
-        )
+        opening = wire.Open("s", sinks=list(sinks), seed=9, **asked)
+        self.session = Session(opening, "glow", RATE, 8, limits, self.ports, plain_intake())
         self._seq = self._sent = self._made = 0
 
     # ------------------------------------------------------------- the client
@@ -118,8 +120,9 @@ class SessionHarness:
     def pcm(self, first: int, samples: int, last: bool = False) -> ipc.Pcm:
         return ipc.Pcm(
             key=self.key, first_sample=first, samples=samples, last=last, frames_done=(first + samples) // HOP,
-            t_client_ns=1, t_gateway_ns=self.now_ns - 5, t_engine_ns=self.now_ns - 4, t_start_ns=self.now_ns - 3,
-            t_end_ns=self.now_ns - 1, batch=2, audio=ramp(first, samples), phase=phase_at((first + samples) // HOP),
+            t_client_ns=1, t_gateway_ns=self.now_ns - 5, t_engine_ns=self.now_ns - 4, t_due_ns=self.now_ns,
+            t_start_ns=self.now_ns - 3, t_end_ns=self.now_ns - 1, batch=2, audio=ramp(first, samples),
+            phase=phase_at((first + samples) // HOP),
         )  # fmt: skip
 
     # ------------------------------------------------------------ the speaker
@@ -132,9 +135,9 @@ class SessionHarness:
         """The device has played the last sample."""
         self.session.sinks.played(ipc.Played(self.key, samples, self.now_ns))
 
-    def underrun(self, sample: int, after_ns: int) -> None:
+    def underrun(self, sample: int, after_ns: int, by_device: bool = False) -> None:
         """The device had nothing to play for three samples."""
-        self.session.sinks.underrun(ipc.Underrun(self.key, sample, 3, self.now_ns + after_ns))
+        self.session.sinks.underrun(ipc.Underrun(self.key, sample, 3, self.now_ns + after_ns, by_device))
 
     def faded(self, last_sample: int) -> None:
         """The device has faded out."""

@@ -28,6 +28,12 @@ def speechlike(samples: int, seed: int = 0, peak: float = 0.7) -> Samples:
     return (peak * signal / np.abs(signal).max()).astype(np.float32)
 
 
+def vowel(seconds: float, f0_hz: float, rate_hz: int = RATE) -> Samples:
+    """A steady vowel: harmonics of f0_hz."""
+    t_s = np.arange(int(seconds * rate_hz)) / rate_hz
+    return np.sum([0.3 / n * np.sin(2 * np.pi * n * f0_hz * t_s) for n in (1, 2, 3, 5)], axis=0).astype(np.float32)
+
+
 def find(needle: Samples, heard: Samples) -> int:
     """Where in `heard` the needle begins: the lag of the highest cross-correlation."""
     size = 1 << (len(heard) + len(needle)).bit_length()

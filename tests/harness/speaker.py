@@ -24,7 +24,7 @@ from tests.harness.signals import RATE
 from tests.patience import WAIT_S
 
 ROOT = Path(__file__).parents[2]
-BLOCK = 220
+BLOCK, BLOCK_MS = 220, 10.0
 M = TypeVar("M", bound=Message)
 
 
@@ -100,6 +100,8 @@ def speaker(env: dict[str, str], *settings: str) -> Iterator[SpeakerHarness]:
             harness = SpeakerHarness(process, socket)
             try:
                 assert process.stdout
+                harness.wait(ipc.Load)
+                harness.send(ipc.OutputRate(rate_hz=RATE))
                 while harness.status.keys() <= {"alive"}:
                     harness.status = json.loads(process.stdout.readline())
                 yield harness
@@ -115,10 +117,11 @@ class PlaybackHarness:
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(f"ipc://{run_dir}/speaker.ipc")
-        self.thread = DeviceThread(self.output, BLOCK)
+        self.thread = DeviceThread(self.output, BLOCK_MS)
         self.link = GatewayLink(connect_speaker(f"ipc://{run_dir}/speaker.ipc"))
-        self.playback = Playback(self.link, self.thread, BLOCK, instance=1)
+        self.playback = Playback(self.link, self.thread, instance=1)
         self.received: list[Message] = []
+        self.thread.prefer(RATE)
         self.thread.start()
 
     def until(self, true: Callable[[], object], timeout_s: float = WAIT_S) -> None:

@@ -125,3 +125,21 @@ def test_trigger_is_the_message_that_completed_the_chunk() -> None:
     e.inner.rendered(4, 1024)
     trigger = e.trigger(look_ahead_frames=1)
     assert trigger is not None and trigger.client_ns == 11
+
+
+def test_call_could_be_made_when_its_first_chunk_had_arrived() -> None:
+    s, e = scheduler(), stream_with(1, 0)
+    for end_frame, gateway_ms in ((5, 100), (9, 200), (17, 300)):
+        e.inner.push(np.zeros((end_frame - e.inner.frames_in, 80), np.float32))
+        e.arrivals.append(Arrival(end_frame, 0, gateway_ms * MS, 0))
+    e.inner.rendered(16, 4096)
+    assert s.due_ns(e, 16) == 100 * MS, "one call for all that had queued could have been four"
+    e.trigger(look_ahead_frames=1)
+    e.inner.push(np.zeros((2, 80), np.float32))
+    e.arrivals.append(Arrival(19, 0, 400 * MS, 0))
+    e.inner.rendered(2, 512)
+    assert s.due_ns(e, 2) == 460 * MS, "less than a chunk waits for 60 ms"
+    e.inner.end()
+    e.ended_ns = 410 * MS
+    e.inner.rendered(1, 256)
+    assert s.due_ns(e, 1) == 410 * MS, "or for the end"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from glowd.daemon import wire
+from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import (
     LISTENER_BUFFER_S,
     MAX_OUTBOX,
@@ -36,7 +37,7 @@ class Transport:
 
 def client(transport: Transport, *listening: str) -> ClientConnection:
     one = ClientConnection(b"id", "test", 0, transport)
-    one.listening.update(listening)
+    one.listening.update(dict.fromkeys(listening, AudioFormat()))
     return one
 
 
@@ -113,7 +114,7 @@ def test_client_not_listening_gets_nothing() -> None:
     transport = Transport()
     one = client(transport, "other")
     one.offer("s", chunk(0))
-    one.listening.add("s")
+    one.listen("s")
     one.offer("s", chunk(1))
     one.unlisten("s")
     one.offer("s", chunk(2))
@@ -163,7 +164,7 @@ def test_no_audio_follows_its_flushed(ending: Message) -> None:
 
 
 def test_reopened_stream_is_numbered_from_zero() -> None:
-    transport, queue = Transport(), ListenerQueue()
+    transport, queue = Transport(), ListenerQueue(AudioFormat())
     one = client(transport)
     queue.offer(chunk(0), one.try_send)
     queue.is_closed = True

@@ -29,7 +29,7 @@ def means(meter: Meter) -> dict[str, float | None]:
 
 def test_unmeasured_figures_are_none() -> None:
     meter = Meter(RATE)
-    assert meter.stages == Stages() and meter.underruns == Underruns(client=0, engine=0, missing_samples=0)
+    assert meter.stages == Stages() and meter.underruns == Underruns(client=0, engine=0, device=0, missing_samples=0)
     assert meter.ttfa_ms is meter.rtf is meter.batch is None
 
 
@@ -96,9 +96,9 @@ def test_new_utterance_does_not_measure_old_audio() -> None:
 
 def test_underruns_are_counted_by_cause() -> None:
     meter = Meter(RATE)
-    for cause, missing in (("client", 30), ("engine", 5), ("client", 7)):
+    for cause, missing in (("client", 30), ("engine", 5), ("client", 7), ("device", 8)):
         meter.underrun(cause, missing)
-    assert meter.underruns == Underruns(client=2, engine=1, missing_samples=42)
+    assert meter.underruns == Underruns(client=2, engine=1, device=1, missing_samples=50)
 
 
 def test_percentiles_are_of_the_newest_durations() -> None:

@@ -14,7 +14,7 @@ from glowd.daemon.gateway.sinks import AudioChunk, FileSink
 from glowd.daemon.gateway.utterance import MAX_REFUSALS
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.telemetry import Underruns
-from tests.harness.session import HOP, LIMITS, SessionHarness, mel_message, phase_at, ramp
+from tests.harness.session import HOP, LIMITS, RATE, SessionHarness, mel_message, phase_at, ramp
 
 
 def test_utterance_reaches_every_sink_completely(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_restarted_speaker_continues_where_it_stopped() -> None:
     before = len(harness.ports.speaker)
     harness.session.sinks.resume()
     attach, pause, *chunks = harness.ports.speaker[before:]
-    assert attach == ipc.Attach(harness.key, 0.0, 8, 18) and pause == ipc.Pause(harness.key)
+    assert attach == ipc.Attach(harness.key, RATE, 0.0, 8, 18) and pause == ipc.Pause(harness.key)
     again = [chunk for chunk in chunks if isinstance(chunk, ipc.Pcm)]
     assert again[0].first_sample == 18
     np.testing.assert_array_equal(np.concatenate([chunk.audio for chunk in again]), ramp(18, 10 * HOP - 18))
@@ -427,14 +427,35 @@ def test_gap_in_samples_fails_the_utterance() -> None:
 
 
 @pytest.mark.parametrize(("late_ns", "cause"), [(ENGINE_SLACK_NS + 1, "engine"), (ENGINE_SLACK_NS - 1, "client")])
-def test_underrun_with_frames_in_time_is_the_engines(late_ns: int, cause: str) -> None:
+def test_underrun_of_a_due_sample_is_the_engines(late_ns: int, cause: str) -> None:
     harness = SessionHarness("device")
     harness.send(10)
     harness.render(4)
+    harness.render(4)
     harness.underrun(4 * HOP, late_ns)
     assert harness.session.state.meter.underruns == dataclasses.replace(
-        Underruns(client=0, engine=0, missing_samples=3), **{cause: 1}
+        Underruns(client=0, engine=0, device=0, missing_samples=3), **{cause: 1}
     )
+
+
+def test_underrun_of_a_lost_device_is_the_devices_and_counts() -> None:
+    harness = SessionHarness("device")
+    harness.send(4)
+    harness.render(4)
+    harness.underrun(2 * HOP, 10**9, by_device=True)
+    assert harness.session.state.meter.underruns == Underruns(client=0, engine=0, device=1, missing_samples=3)
+    harness.end()
+    harness.render(0, last=True)
+    harness.play_all(4 * HOP)
+    assert harness.ending == wire.Played("s", 0, 4 * HOP, 1)
+
+
+def test_underrun_while_frames_wait_for_a_chunk_is_the_clients() -> None:
+    harness = SessionHarness("device")
+    harness.send(10)
+    harness.render(8)
+    harness.underrun(8 * HOP, 10**9)
+    assert harness.session.state.meter.underruns.client == 1
 
 
 def test_underrun_without_frames_is_the_clients_and_counts() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glowd.daemon import ipc
+from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.sinks import AudioChunk, DeviceSink, FileSink, SocketSink
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
@@ -89,15 +89,15 @@ def test_full_disk_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_socket_sink_loses_nothing() -> None:
-    took: list[AudioChunk] = []
+    took: list[wire.Audio] = []
     reads = True
 
-    def try_send(offered: AudioChunk) -> bool:
+    def try_send(offered: wire.Audio) -> bool:
         if reads:
             took.append(offered)
         return reads
 
-    sink = SocketSink(try_send)
+    sink = SocketSink(lambda offered: offered.message("s", 0, 22_050, 0), try_send)
     sink.write(chunk(0, 10))
     reads = False
     sink.write(chunk(10, 10))
@@ -109,32 +109,50 @@ def test_socket_sink_loses_nothing() -> None:
     assert [offered.first_sample for offered in took] == [0, 10, 20]
 
 
+ATTACH = ipc.Attach(7, 1000, -3.0, 8)
+
+
+def played(samples: int) -> ipc.Position:
+    return ipc.Position(7, samples, 10**9 + samples)
+
+
 def device() -> tuple[DeviceSink, list[Message]]:
     said: list[Message] = []
-    return DeviceSink(said.append, 7, -3.0, 8), said
+    return DeviceSink(said.append, ATTACH), said
 
 
 def test_device_sink_keeps_what_was_not_played() -> None:
     sink, said = device()
     for at in (0, 10, 20):
         sink.write(chunk(at, 10))
-    sink.position(12)
+    sink.position(played(12))
     assert sink.delivered_samples == 12
-    sink.position(11)
+    sink.position(played(11))
     assert sink.delivered_samples == 12, "an older position changes nothing"
     said.clear()
     sink.attach()
     attach, *chunks = said
-    assert attach == ipc.Attach(7, -3.0, 8, 12)
+    assert attach == ipc.Attach(7, 1000, -3.0, 8, 12, 10**9 + 11)
     again = [message for message in chunks if isinstance(message, ipc.Pcm)]
     assert [(message.first_sample, message.samples) for message in again] == [(12, 8), (20, 10)]
+
+
+def test_pause_before_a_restart_is_no_gap() -> None:
+    sink, said = device()
+    sink.write(chunk(0, 10))
+    sink.position(played(5))
+    sink.pause(True)
+    sink.pause(False)
+    said.clear()
+    sink.attach()
+    assert said[0] == ipc.Attach(7, 1000, -3.0, 8, 5)
 
 
 def test_last_chunk_is_sent_again_to_restarted_speaker() -> None:
     """The speaker may have mixed all samples and be lost before it reports that they were played."""
     sink, said = device()
     sink.write(chunk(0, 10, last=True))
-    sink.position(10)
+    sink.position(played(10))
     said.clear()
     sink.attach()
     last = said[-1]

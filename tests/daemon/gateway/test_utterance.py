@@ -16,9 +16,9 @@ def utterance(**limits: int | bool) -> Utterance:
     return Utterance(0, 1, dataclasses.replace(LIMITS, **limits))  # type: ignore[arg-type]
 
 
-def pcm(first: int, samples: int, last: bool = False) -> ipc.Pcm:
+def pcm(first: int, samples: int, last: bool = False, t_due_ns: int = 0) -> ipc.Pcm:
     done, audio = (first + samples) // HOP, np.zeros(samples, np.float32)
-    return ipc.Pcm(1, first, samples, last, done, audio=audio, phase=phase_at(done))
+    return ipc.Pcm(1, first, samples, last, done, t_due_ns=t_due_ns, audio=audio, phase=phase_at(done))
 
 
 def render(one: Utterance, frames: int) -> None:
@@ -136,16 +136,27 @@ def test_replay_starts_after_rendered_samples() -> None:
     one.accept_pcm(pcm(12 * HOP, 1))
     one.forget(0)
     assert one.resume_at.frame == 12 - LIMITS.history_frames
-    assert one.arrival_ns(0) == 1, "frames that were not played yet are kept, for the cause of an underrun"
 
 
-def test_arrival_of_sample_includes_look_ahead() -> None:
+def test_rendered_sample_was_due_when_the_engine_says() -> None:
+    one = utterance()
+    one.take(mel_message(0, 0, 20), 100)
+    one.accept_pcm(pcm(0, 4 * HOP, t_due_ns=110))
+    one.accept_pcm(pcm(4 * HOP, 4 * HOP, t_due_ns=120))
+    assert [one.due_ns(sample) for sample in (0, 4 * HOP - 1, 4 * HOP, 8 * HOP - 1)] == [110, 110, 120, 120]
+    one.forget(4 * HOP)
+    assert one.due_ns(0) == 120, "what was delivered is not asked for any more"
+
+
+def test_sample_not_rendered_is_due_with_a_whole_chunk() -> None:
+    """LIMITS: chunks of two frames, one frame of look-ahead."""
     one = utterance()
     one.take(mel_message(0, 0, 2), 100)
-    one.take(mel_message(1, 2, 2), 200)
-    assert [one.arrival_ns(frame * HOP) for frame in range(4)] == [100, 200, 200, None]
-    one.end(wire.End("s", 0, 4))
-    assert one.arrival_ns(3 * HOP) == 200, "after the end no look-ahead is needed"
+    assert one.due_ns(0) is None, "the engine holds it back for a whole chunk"
+    one.take(mel_message(1, 2, 1), 200)
+    assert one.due_ns(0) == 200 and one.due_ns(HOP) is None
+    one.end(wire.End("s", 0, 3))
+    assert one.due_ns(2 * HOP) == 200, "after the end no look-ahead is needed"
 
 
 def test_refusal_beyond_limit_is_too_many() -> None:
@@ -170,13 +181,3 @@ def test_refusal_after_accepted_frames_counts() -> None:
     one.take(mel_message(0, 0, 1), 1)
     assert not one.refuse(mel_message(5, 5, 1))
     assert one.refusals == 2
-
-
-def test_unplayed_frames_keep_their_arrival() -> None:
-    one = utterance()
-    for frame in range(20):
-        one.take(mel_message(frame, frame, 1), 100 + frame)
-        render(one, 1)
-    one.forget(3 * HOP)
-    assert one.arrival_ns(3 * HOP) == 100 + 3 + LIMITS.look_ahead_frames
-    assert one.arrival_ns(0) == 100 + 3, "older ones are not"

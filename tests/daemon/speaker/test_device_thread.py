@@ -13,11 +13,10 @@ import pytest
 from glowd.daemon import ipc
 from glowd.daemon.speaker import device_thread, process
 from glowd.daemon.speaker.clock import DeviceClock
-from glowd.daemon.speaker.device import RATE_HZ
 from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Report, Wrote
 from tests.fakes.output import FakeOutput
-from tests.harness.signals import noise
-from tests.harness.speaker import BLOCK, PlaybackHarness, pcm
+from tests.harness.signals import RATE, noise
+from tests.harness.speaker import BLOCK, BLOCK_MS, PlaybackHarness, pcm
 from tests.patience import WAIT_S, Stalls
 
 
@@ -39,9 +38,9 @@ def reports(thread: DeviceThread, wanted: type, timeout_s: float = WAIT_S) -> li
 
 def test_device_thread_asks_for_one_block_at_a_time() -> None:
     output = FakeOutput(speed=20)
-    thread = DeviceThread(output, BLOCK)
+    thread = DeviceThread(output, BLOCK_MS)
     thread.start()
-    assert reports(thread, Opened)[-1] == Opened("fake", RATE_HZ, 60.0)
+    assert reports(thread, Opened)[-1] == Opened("fake", RATE, 60.0, BLOCK)
     silent = len(output.blocks)
     for n in range(3):
         thread.feed(noise(BLOCK, n))
@@ -64,7 +63,7 @@ def test_failing_device_is_opened_again_after_growing_pauses(monkeypatch: pytest
 
     output = Failing()
     output.fail = "no such thing"
-    failing = DeviceThread(output, BLOCK)
+    failing = DeviceThread(output, BLOCK_MS)
     failing.start()
     lost: list[Report] = []
     while len(lost) < 5:
@@ -82,7 +81,7 @@ def test_unexpected_exception_is_a_lost_device(caplog: pytest.LogCaptureFixture)
         def open(self) -> None:
             raise ZeroDivisionError("a driver")
 
-    broken = DeviceThread(Broken(), BLOCK)
+    broken = DeviceThread(Broken(), BLOCK_MS)
     broken.start()
     assert "ZeroDivisionError: a driver" in str(reports(broken, Lost)[0])
     assert broken.stop(WAIT_S) and caplog.records
@@ -90,7 +89,7 @@ def test_unexpected_exception_is_a_lost_device(caplog: pytest.LogCaptureFixture)
 
 def test_hanging_device_thread_reports_that_it_cannot_stop() -> None:
     output = FakeOutput()
-    hanging = DeviceThread(output, BLOCK)
+    hanging = DeviceThread(output, BLOCK_MS)
     hanging.start()
     reports(hanging, Opened)
     output.hang = True
@@ -102,7 +101,7 @@ def test_hanging_device_thread_reports_that_it_cannot_stop() -> None:
 
 def test_hanging_device_is_lost_in_half_a_second_and_returns(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
-    loop.send(ipc.Attach(key=1), pcm(1, 0, noise(20_000), last=True))
+    loop.send(ipc.Attach(key=1, rate_hz=RATE), pcm(1, 0, noise(20_000), last=True))
     loop.until(lambda: loop.all(ipc.Position))
     with Stalls() as stalls:
         loop.output.hang = True
@@ -119,7 +118,7 @@ def test_hanging_device_is_lost_in_half_a_second_and_returns(loop: PlaybackHarne
 
 def test_lost_device_is_reopened_and_playback_continues(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
-    loop.send(ipc.Attach(key=1), pcm(1, 0, noise(9000), last=True))
+    loop.send(ipc.Attach(key=1, rate_hz=RATE), pcm(1, 0, noise(9000), last=True))
     loop.until(lambda: loop.all(ipc.Position))
     loop.output.fail = "unplugged"
     loop.until(lambda: loop.all(ipc.DeviceGone))
@@ -131,7 +130,7 @@ def test_lost_device_is_reopened_and_playback_continues(loop: PlaybackHarness) -
 
 def test_device_underflow_is_an_underrun_of_playing_streams(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
-    loop.send(ipc.Attach(key=1), ipc.Attach(key=2), pcm(1, 0, noise(9000), last=True))
+    loop.send(ipc.Attach(key=1, rate_hz=RATE), ipc.Attach(key=2, rate_hz=RATE), pcm(1, 0, noise(9000), last=True))
     loop.until(lambda: loop.all(ipc.Position))
     loop.output.underflow = True
     loop.until(lambda: loop.all(ipc.Underrun))
@@ -141,7 +140,7 @@ def test_device_underflow_is_an_underrun_of_playing_streams(loop: PlaybackHarnes
 def test_device_state_is_reported_every_second(loop: PlaybackHarness) -> None:
     loop.until(lambda: len(loop.all(ipc.DeviceReady)) == 2)
     ready = loop.all(ipc.DeviceReady)
-    assert ready[0] == ready[1] and ready[0].name == "fake" and ready[0].rate_hz == RATE_HZ
+    assert ready[0] == ready[1] and ready[0].name == "fake" and ready[0].rate_hz == RATE
 
 
 def test_absent_gateway_does_not_block_playback(loop: PlaybackHarness) -> None:
@@ -170,21 +169,22 @@ def test_device_that_hangs_too_long_ends_the_process(loop: PlaybackHarness, monk
 def test_silence_without_streams_is_written_in_large_blocks(loop: PlaybackHarness) -> None:
     loop.until(lambda: len(loop.all(ipc.DeviceReady)) == 2)
     loop.until(lambda: {len(block) for block in loop.output.blocks[-9:]} == {4 * BLOCK})
-    loop.send(ipc.Attach(key=1))
+    loop.send(ipc.Attach(key=1, rate_hz=RATE))
     loop.until(lambda: len(loop.output.blocks[-1]) == BLOCK)
 
 
 def test_mix_that_is_too_loud_is_logged(loop: PlaybackHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     loop.until(lambda: loop.all(ipc.DeviceReady))  # before that nobody may be connected, and what is sent is lost
-    loop.send(ipc.Attach(key=1, gain_db=24.0), pcm(1, 0, noise(2000), last=True))
+    loop.send(ipc.Attach(key=1, rate_hz=RATE, gain_db=24.0), pcm(1, 0, noise(2000), last=True))
     loop.until(lambda: "the mix was too loud in" in caplog.text)
 
 
 def test_clock_follows_jitter_slowly_and_jumps_at_once() -> None:
-    clock, step_ns = DeviceClock(), 1e9 / RATE_HZ
+    clock, step_ns = DeviceClock(RATE, 0), 1e9 / RATE
+    assert clock.reset(RATE, 2 * 10**9) == RATE
     clock.reset(1000, 10**9)
-    assert clock.ns(1000) == 10**9 and clock.ns(1000 + RATE_HZ) == 2 * 10**9
+    assert clock.ns(1000) == 10**9 and clock.ns(1000 + RATE) == 2 * 10**9
     assert clock.update(2000, round(10**9 + 1000 * step_ns) + 10_000_000) == 0
     assert clock.ns(2000) == pytest.approx(10**9 + 1000 * step_ns + 500_000, abs=1000)
     assert clock.update(2000, clock.ns(2000) + 100_000_000) == 2205

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowd.daemon.speaker.events import Finished, Flushed, Progress, Underrun
-from glowd.daemon.speaker.mixer import KNEE, Mixer
+from glowd.daemon.speaker.mixer import KNEE, Mixer, factor
 from glowd.daemon.speaker.sample_queue import Samples
-from glowd.daemon.speaker.track import PAUSE_FADE_MS, STARVE_FADE_MS
+from glowd.daemon.speaker.track import PAUSE_FADE_MS, STARVE_FADE_MS, TrackSettings
 from tests.harness.signals import RATE, noise, tone
 
 RESERVE = STARVE_FADE_MS * RATE // 1000
@@ -30,7 +30,7 @@ def test_any_chunking_and_block_size_give_the_pushed_samples(
     chunks: list[int], blocks: list[int], prefill: int
 ) -> None:
     source, mixer, out = noise(sum(chunks)), Mixer(RATE), [np.zeros(0, np.float32)]
-    mixer.attach(1, prefill_samples=prefill)
+    mixer.attach(1, TrackSettings(prefill=prefill))
     edges = np.cumsum([0, *chunks])
     pushed = played = 0
     while mixer.keys:
@@ -61,12 +61,12 @@ def test_progress_is_reported_at_the_start_and_every_50_ms() -> None:
 
 def test_prefill_delays_the_start_until_enough_or_the_end() -> None:
     mixer = Mixer(RATE)
-    mixer.attach(1, prefill_samples=1000)
+    mixer.attach(1, TrackSettings(prefill=1000))
     mixer.push(1, 0, noise(999))
     assert not drain(mixer, blocks=3).any()
     mixer.push(1, 999, noise(1), last=False)
     assert mixer.mix(220).any()
-    mixer.attach(2, prefill_samples=1000)
+    mixer.attach(2, TrackSettings(prefill=1000))
     mixer.push(2, 0, noise(10), last=True)
     drain(mixer, blocks=1)
     assert events(mixer, Finished) == [Finished(2, 890, 10)]
@@ -74,7 +74,7 @@ def test_prefill_delays_the_start_until_enough_or_the_end() -> None:
 
 def test_empty_stream_is_finished_at_once() -> None:
     mixer = Mixer(RATE)
-    mixer.attach(1, prefill_samples=1000)
+    mixer.attach(1, TrackSettings(prefill=1000))
     mixer.push(1, 0, noise(0), last=True)
     mixer.mix(220)
     assert events(mixer, Finished) == [Finished(1, 0, 0)]
@@ -143,7 +143,7 @@ def test_flush_reports_the_last_sample_played(
 def test_flush_of_a_silent_stream_plays_nothing() -> None:
     mixer = Mixer(RATE)
     for key in (1, 2):
-        mixer.attach(key, prefill_samples=500)
+        mixer.attach(key, TrackSettings(prefill=500))
         mixer.push(key, 0, noise(2000))
     mixer.pause(2)
     mixer.stop_output()
@@ -159,7 +159,7 @@ def test_detach_fades_out_without_an_event() -> None:
     drain(mixer, blocks=5)
     mixer.take_events()
     mixer.detach(1)
-    mixer.attach(1, prefill_samples=1000)  # the key is free at once
+    mixer.attach(1, TrackSettings(prefill=1000))  # the key is free at once
     heard = drain(mixer, blocks=2)
     assert np.flatnonzero(heard)[-1] == 219 and mixer.take_events() == []
     mixer.detach(1)
@@ -201,7 +201,7 @@ def test_stopped_output_continues_at_the_held_position() -> None:
 
 def test_stream_that_starts_in_its_middle_is_faded_in() -> None:
     source, mixer = tone(9000), Mixer(RATE)
-    mixer.attach(1, first_sample=2000)
+    mixer.attach(1, TrackSettings(first_sample=2000))
     mixer.push(1, 2000, source[2000:], last=True)
     heard = drain(mixer, blocks=40)
     assert abs(heard[0]) < 0.01 and np.abs(np.diff(heard)).max() < 0.03
@@ -213,12 +213,12 @@ def test_stream_that_starts_in_its_middle_is_faded_in() -> None:
 def test_device_underflow_is_an_underrun_of_playing_streams() -> None:
     mixer = Mixer(RATE)
     mixer.attach(1)
-    mixer.attach(2, prefill_samples=9000)
+    mixer.attach(2, TrackSettings(prefill=9000))
     for key in (1, 2):
         mixer.push(key, 0, noise(3000))
     mixer.mix(220)
     mixer.miss(55)
-    assert events(mixer, Underrun) == [Underrun(1, 220, 220, 55)]
+    assert events(mixer, Underrun) == [Underrun(1, 220, 220, 55, by_device=True)]
 
 
 @given(gap_blocks=st.integers(0, 9), gain_db=st.floats(-40, 0))
@@ -227,7 +227,7 @@ def test_two_streams_are_summed(gap_blocks: int, gain_db: float) -> None:
     mixer.attach(1)
     mixer.push(1, 0, one, last=True)
     out = [drain(mixer, 100, gap_blocks)] if gap_blocks else []
-    mixer.attach(2, gain_db=gain_db)
+    mixer.attach(2, TrackSettings(gain=factor(gain_db)))
     mixer.push(2, 0, two, last=True)
     heard = np.concatenate([*out, drain(mixer, 100, 60)])
     wanted = np.zeros(len(heard), np.float64)
@@ -273,7 +273,7 @@ def test_nan_is_silence_and_infinity_full_scale() -> None:
 
 def test_samples_out_of_order_are_rejected() -> None:
     mixer = Mixer(RATE)
-    mixer.attach(7, first_sample=100)
+    mixer.attach(7, TrackSettings(first_sample=100))
     mixer.push(7, 100, noise(10))
     for first in (0, 109, 111):
         with pytest.raises(ValueError, match=rf"track 7: samples begin at {first}; expected 110"):

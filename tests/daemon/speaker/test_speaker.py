@@ -40,7 +40,7 @@ def test_recorded_sound_equals_sent_samples(pulse: PulseServer, rig: SpeakerHarn
     key = fresh(rig)
     source = speechlike(3 * RATE)
     with pulse.record("glow") as heard:
-        rig.send(ipc.Attach(key=key, prefill_samples=PREFILL))
+        rig.send(ipc.Attach(key=key, rate_hz=RATE, prefill_samples=PREFILL))
         rig.play({key: source})
         played = rig.wait(ipc.Played, key)
         rig.listen(0.3)
@@ -57,7 +57,7 @@ def test_recorded_sound_equals_sent_samples(pulse: PulseServer, rig: SpeakerHarn
 @repeated_after_stalls
 def test_positions_match_the_time_a_sample_sounds(rig: SpeakerHarness) -> None:
     key = fresh(rig)
-    rig.send(ipc.Attach(key=key, prefill_samples=PREFILL))
+    rig.send(ipc.Attach(key=key, rate_hz=RATE, prefill_samples=PREFILL))
     rig.play({key: speechlike(RATE)})
     played = rig.wait(ipc.Played, key)
     positions = rig.all(ipc.Position, key)
@@ -74,7 +74,7 @@ def test_flush_fades_out_and_reports_the_last_sample(pulse: PulseServer, rig: Sp
     key = fresh(rig)
     source, fade = speechlike(6 * RATE, seed=1), 330
     with pulse.record("glow") as heard:
-        rig.send(ipc.Attach(key=key, prefill_samples=PREFILL))
+        rig.send(ipc.Attach(key=key, rate_hz=RATE, prefill_samples=PREFILL))
         rig.send(pcm(key, 0, source))
         rig.wait(ipc.Position, key, count=10)
         rig.send(ipc.Flush(key=key, fade_samples=fade))
@@ -97,8 +97,8 @@ def test_two_streams_are_mixed(pulse: PulseServer, rig: SpeakerHarness) -> None:
     other = next(keys)
     one, two = speechlike(RATE, seed=2, peak=0.4), speechlike(RATE // 2, seed=3, peak=0.8)
     with pulse.record("glow") as heard:
-        rig.send(ipc.Attach(key=key, prefill_samples=PREFILL))
-        rig.send(ipc.Attach(key=other, prefill_samples=PREFILL, gain_db=-6.0))
+        rig.send(ipc.Attach(key=key, rate_hz=RATE, prefill_samples=PREFILL))
+        rig.send(ipc.Attach(key=other, rate_hz=RATE, prefill_samples=PREFILL, gain_db=-6.0))
         rig.play({key: one, other: two})
         rig.wait(ipc.Played, key)
         rig.listen(0.3)
@@ -114,7 +114,7 @@ def test_two_streams_are_mixed(pulse: PulseServer, rig: SpeakerHarness) -> None:
 @repeated_after_stalls
 def test_gap_is_an_underrun_and_pause_is_not(rig: SpeakerHarness) -> None:
     key = fresh(rig)
-    rig.send(ipc.Attach(key=key, prefill_samples=PREFILL))
+    rig.send(ipc.Attach(key=key, rate_hz=RATE, prefill_samples=PREFILL))
     rig.send(pcm(key, 0, speechlike(6000)))
     rig.wait(ipc.Position, key)
     rig.send(ipc.Pause(key=key))
@@ -132,7 +132,7 @@ def test_gap_is_an_underrun_and_pause_is_not(rig: SpeakerHarness) -> None:
 def test_invalid_messages_leave_other_streams_alone(rig: SpeakerHarness) -> None:
     key = fresh(rig)
     other = next(keys)
-    rig.send(ipc.Attach(key=key), ipc.Attach(key=key), ipc.Attach(key=other))
+    rig.send(ipc.Attach(key=key, rate_hz=RATE), ipc.Attach(key=key, rate_hz=RATE), ipc.Attach(key=other, rate_hz=RATE))
     rig.send(pcm(key, 77, noise(100)), ipc.Drop(key=key), pcm(99_999, 0, noise(10)))
     rig.socket.send_multipart([b"speaker", b"\xc1 no map"])
     rig.send(pcm(other, 0, noise(2000), last=True))
@@ -151,7 +151,7 @@ def test_device_of_another_rate_gets_resampled_sound(pulse: PulseServer) -> None
     settings = ("speaker.device=pulse", "speaker.rate_hz=48000")
     with speaker(pulse.env, *settings) as rig, pulse.record("glow") as heard:
         assert rig.wait(ipc.DeviceReady).rate_hz == 48_000
-        rig.send(ipc.Attach(key=1, prefill_samples=PREFILL))
+        rig.send(ipc.Attach(key=1, rate_hz=RATE, prefill_samples=PREFILL))
         rig.play({1: source})
         rig.wait(ipc.Played, 1)
         rig.listen(0.3)

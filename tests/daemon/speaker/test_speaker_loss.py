@@ -18,7 +18,7 @@ PREFILL = 1323
 def start_playing(rig: SpeakerHarness, seconds: int = 8) -> np.ndarray:
     source = speechlike(seconds * RATE)
     rig.wait(ipc.DeviceReady)
-    rig.send(ipc.Attach(key=1, prefill_samples=PREFILL), pcm(1, 0, source, last=True))
+    rig.send(ipc.Attach(key=1, rate_hz=RATE, prefill_samples=PREFILL), pcm(1, 0, source, last=True))
     rig.wait(ipc.Position, 1, count=6)
     rig.forget()
     rig.wait(ipc.Position, 1)
@@ -87,7 +87,7 @@ def test_suspended_sink_is_lost_and_can_be_flushed(own_pulse: PulseServer) -> No
         rig.forget()
         own_pulse.suspend("glow", False)
         rig.wait(ipc.DeviceReady)
-        rig.send(ipc.Attach(key=2), pcm(2, 0, source[:RATE], last=True))
+        rig.send(ipc.Attach(key=2, rate_hz=RATE), pcm(2, 0, source[:RATE], last=True))
         assert rig.wait(ipc.Played, 2).samples == RATE
         rig.forget()
         own_pulse.suspend("glow", True)

@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from glowd.daemon.speaker.catch_up import Policy
 from glowd.daemon.speaker.events import Event, Finished, Flushed, Progress, Underrun
 from glowd.daemon.speaker.mixer import Mixer
 from glowd.daemon.speaker.ramp import Ramp
 from glowd.daemon.speaker.sample_queue import Samples
+from glowd.daemon.speaker.track import TrackSettings
 from tests.harness.signals import RATE, tone
 
 
@@ -29,12 +31,14 @@ def test_ramp_is_the_same_in_any_pieces(steps: int, sizes: list[int], turn: int)
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """One tone, and all commands in any order: it is played whole, in order, without a click."""
+    """One tone of any rate, and all commands in any order: it is played whole, in order, without a click."""
 
-    @initialize(prefill=st.integers(0, 3000))
-    def attach(self, prefill: int) -> None:
+    @initialize(
+        prefill=st.integers(0, 3000), rate_hz=st.sampled_from([16_000, RATE, 24_000]), policy=st.sampled_from(Policy)
+    )
+    def attach(self, prefill: int, rate_hz: int, policy: Policy) -> None:
         self.mixer, self.source = Mixer(RATE), tone(30_000)
-        self.mixer.attach(1, prefill_samples=prefill)
+        self.mixer.attach(1, TrackSettings(rate_hz=rate_hz, prefill=prefill, policy=policy))
         self.pushed, self.out = 0, [np.zeros(1, np.float32)]
         self.events: list[Event] = []
 
@@ -65,6 +69,12 @@ class AnyOrder(RuleBasedStateMachine):
     def flush(self, fade: int) -> None:
         self.mixer.flush(1, fade)
 
+    @rule(missing=st.integers(0, 5000))
+    def lose_device(self, missing: int) -> None:
+        self.mixer.stop_output()
+        self.out = [np.zeros(1, np.float32)]
+        self.mixer.miss(missing)
+
     @invariant()
     def no_click(self) -> None:
         self.out = [np.concatenate(self.out)]
@@ -85,7 +95,7 @@ class AnyOrder(RuleBasedStateMachine):
             return
         self.mixer.resume(1)
         self.push(len(self.source))
-        self.mix(1000, 35)
+        self.mix(1000, 50)
         self.order()
         ends = [event for event in self.events if isinstance(event, Finished | Flushed)]
         assert len(ends) == 1

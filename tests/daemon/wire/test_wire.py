@@ -20,13 +20,13 @@ from glowd.daemon import wire
 from glowd.daemon.wire import Code, Limits, LocalError, WireError
 from glowd.daemon.wire.codec import Codec
 from glowd.daemon.wire.fields import Message, array, integer, message
-from tests.daemon.messages import EXAMPLES, F16_MEL, MEL_3, messages
+from tests.daemon.messages import ADDED, EXAMPLES, F16_MEL, MEL_3, messages
 
 HERE = Path(__file__).parents[1]
 GOLDEN = HERE / "golden"
 PROTOCOL = Path(wire.__file__).parents[1] / "PROTOCOL.md"
 ALL_TYPES = wire.CLIENT_MESSAGES + wire.DAEMON_MESSAGES
-GOLDEN_CASES = [*((m.TYPE, m) for m in EXAMPLES), ("mel_f16", F16_MEL)]
+GOLDEN_CASES = [*((m.TYPE, m) for m in EXAMPLES), ("mel_f16", F16_MEL), *ADDED.items()]
 MEL = wire.mel_message("s1", 0, 0, 0, MEL_3)
 
 
