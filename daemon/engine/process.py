@@ -93,6 +93,7 @@ def load_voice(role: Role) -> tuple[AnyVocoder, ipc.Ready]:
         instance=role.instance,
         device=device_of(vocoder),
         threads=settings.threads if isinstance(settings, WaveGlowSettings) else 1,
+        start_s=time.monotonic() - role.started_s,
     )
     return vocoder, ready
 

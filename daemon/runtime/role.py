@@ -71,6 +71,7 @@ class Role:
         """Identifies this process, so that the gateway notices that a role was restarted."""
         self.stopping = threading.Event()
         self._news: queue.SimpleQueue[status.RoleState] = queue.SimpleQueue()
+        self.started_s = time.monotonic()
         self._alive_at_s = 0.0
         self._status_fd = os.dup(sys.stdout.fileno())
         self._signal_in, self._signal_out = os.pipe()
