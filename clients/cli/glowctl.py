@@ -29,6 +29,7 @@ from glowd.clients.cli.mel_sources import (
 )
 from glowd.clients.client import Client, Stream
 from glowd.daemon import wire
+from glowd.daemon.wire.fields import MAX_RATE_HZ, MIN_RATE_HZ
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.mel_formats.description import MelDescription
 from glowd.flow.mel_formats.statement import read_statement, statement_map, voice_mels
@@ -70,6 +71,7 @@ def arguments() -> argparse.ArgumentParser:
     listen = commands.add_parser("listen", help="play or record the audio of a stream of any client")
     listen.add_argument("stream", nargs="?", default="*", help="name of the stream (default: the next one that speaks)")
     listen.add_argument("--out", default="", metavar="FILE", help='WAV file; "-": raw float32 on standard output')
+    listen.add_argument("--rate", type=rate, default=0, metavar="HZ", help="of what is written (the voices' highest)")
     listen.add_argument("--once", action="store_true", help="stop after one utterance")
 
     status = commands.add_parser("status", help="print the daemon's state and figures")
@@ -95,6 +97,11 @@ def stream_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=count(0), default=0, help="of the noise: equal seeds give equal audio (0)")
     parser.add_argument("--gain", type=float, default=0.0, metavar="DB", help="volume on the device")
     parser.add_argument("--stream", default="", metavar="NAME", help="name of the stream (default: a new one)")
+    parser.add_argument("--rate", type=rate, default=0, metavar="HZ", help="of the file of --out (the voice's own)")
+    parser.add_argument(
+        "--catch-up", choices=("auto", "live", "never"), default="auto",
+        help="after a gap on the device, speak faster until the delay is gone: if sent at speaking pace (auto), or not",
+    )  # fmt: skip
     parser.add_argument("--pace", choices=("realtime", "fast"), default="fast", help="of sending (fast)")
     parser.add_argument("--chunk", type=count(1), default=16, metavar="FRAMES", help="frames in a message (16)")
 
@@ -121,6 +128,13 @@ def count(low: int) -> Any:
         return int(text)
 
     return parse
+
+
+def rate(text: str) -> int:
+    """An argument type: samples in a second."""
+    if not text.isdecimal() or not MIN_RATE_HZ <= int(text) <= MAX_RATE_HZ:
+        raise argparse.ArgumentTypeError(f"expected Hz from {MIN_RATE_HZ} to {MAX_RATE_HZ}, got {text!r}")
+    return int(text)
 
 
 def seconds(text: str) -> float:
@@ -192,7 +206,14 @@ def send_frames(
     first = next(chunks, None)  # a source that fails must not have opened a stream
     with (
         client.open(
-            args.stream, voice=args.voice, sinks=sinks, seed=args.seed, gain_db=args.gain, format=stated
+            args.stream,
+            voice=args.voice,
+            sinks=sinks,
+            seed=args.seed,
+            gain_db=args.gain,
+            format=stated,
+            audio_rate_hz=args.rate,
+            catch_up=args.catch_up,
         ) as stream,
         printed_warnings(stream) as print_warnings,
     ):
@@ -224,16 +245,17 @@ def printed_warnings(stream: Stream) -> Iterator[Callable[[], None]]:
 
 def save(stream: Stream, path: Path) -> None:
     """Write the utterance's audio into a WAV file."""
-    with WavFile(path, stream.rate_hz) as file:
+    with WavFile(path, stream.audio_rate_hz) as file:
         timeline = Timeline(file.write)
         for chunk in stream.audio():
             timeline.add(chunk)
-    print(f"wrote {path}: {file.samples} samples at {stream.rate_hz} Hz", file=sys.stderr)
+    print(f"wrote {path}: {file.samples} samples at {stream.audio_rate_hz} Hz", file=sys.stderr)
 
 
 def listen(client: Client, args: argparse.Namespace) -> None:
     """`glowctl listen`: one utterance after the other, never two mixed."""
-    with client.listen(args.stream) as listener:
+    rate_hz = args.rate or highest_rate_hz(client)  # voices may differ, a file has one rate
+    with client.listen(args.stream, audio_rate_hz=rate_hz) as listener:
         events = listener.events()
         first = next(event for event in events if isinstance(event, wire.Audio))
         with open_output(args.out, first.rate_hz) as output:
@@ -245,6 +267,12 @@ def listen(client: Client, args: argparse.Namespace) -> None:
                     utterance.add(event)
                 if utterance.ended and args.once:
                     return
+
+
+def highest_rate_hz(client: Client) -> int:
+    """The highest sample rate of the daemon's voices; 0 if there are none."""
+    rates_hz = [voice.get("rate_hz", 0) for voice in client.welcome.voices]
+    return max(rates_hz, default=0)
 
 
 def status(client: Client, args: argparse.Namespace) -> None:
