@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from glowd.clients.aio import AsyncClient as AsyncClient
     from glowd.clients.client import Client as Client
     from glowd.clients.errors import GlowdError as GlowdError
+    from glowd.daemon.wire.codec import to_s16 as to_s16
 
-_MODULES = {"Client": "glowd.clients.client", "AsyncClient": "glowd.clients.aio", "GlowdError": "glowd.clients.errors"}
-__all__ = ["AsyncClient", "Client", "GlowdError"]
+_MODULES = {
+    "Client": "glowd.clients.client", "AsyncClient": "glowd.clients.aio", "GlowdError": "glowd.clients.errors",
+    "to_s16": "glowd.daemon.wire.codec",
+}  # fmt: skip
+__all__ = ["AsyncClient", "Client", "GlowdError", "to_s16"]
 
 
 def __getattr__(name: str) -> Any:

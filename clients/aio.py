@@ -67,16 +67,21 @@ class AsyncClient:
     async def open(
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
         gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, format: Format = None,
-        strict: bool = False, allow_approximate: bool = False,
+        strict: bool = False, allow_approximate: bool = False, audio_rate_hz: int = 0, audio_dtype: str = "f32",
+        catch_up: str = "auto", max_lead_ms: int = 0,
     ) -> "AsyncStream":  # fmt: skip
         """A new stream; see Client.open."""
         stated = statement_map(format, strict=strict, allow_approximate=allow_approximate)
-        request = wire.Open(name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma)
+        request = wire.Open(
+            name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma, audio_rate_hz, audio_dtype, catch_up,
+            max_lead_ms,
+        )  # fmt: skip
         return AsyncStream(self, await self.run(self._connection.open(request), self.timeout_s))
 
-    async def listen(self, stream: str = "*") -> "AsyncListener":
-        """The audio of a stream of any client, "*" for all, from now on."""
-        return AsyncListener(self, await self.call(lambda: self._connection.listen(stream)))
+    async def listen(self, stream: str = "*", *, audio_rate_hz: int = 0, audio_dtype: str = "f32") -> "AsyncListener":
+        """The audio of a stream of any client, "*" for all, from now on; `audio_rate_hz` 0: at each voice's own rate."""
+        request = wire.Listen(stream, audio_rate_hz, audio_dtype)
+        return AsyncListener(self, await self.call(lambda: self._connection.listen(request)))
 
     async def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""

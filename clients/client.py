@@ -57,22 +57,28 @@ class Client:
     def open(
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
         gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, format: Format = None,
-        strict: bool = False, allow_approximate: bool = False,
+        strict: bool = False, allow_approximate: bool = False, audio_rate_hz: int = 0, audio_dtype: str = "f32",
+        catch_up: str = "auto", max_lead_ms: int = 0,
     ) -> "Stream":  # fmt: skip
         """A new stream. Sinks: "device", "socket" (see Stream.audio), "null", "file:NAME".
 
         `format` says what the frames are, if they are not the voice's own: a preset ("matcha"; see `glowctl formats`), or
         keys of PROTOCOL.md, Mel formats. The daemon converts them; those with other bands only with `allow_approximate`.
-        `strict`: implausible frames are an error, not a warning. Raises Refused, or MelError for a format, with the
-        daemon's reason.
+        `strict`: implausible frames are an error, not a warning. `audio_rate_hz` and `audio_dtype` ("f32" or "s16") are
+        those of Stream.audio, 0: the voice's own rate. `catch_up` ("auto", "live", "never") and `max_lead_ms`: see
+        PROTOCOL.md, Delay. Raises Refused, or MelError for a format, with the daemon's reason.
         """
         stated = statement_map(format, strict=strict, allow_approximate=allow_approximate)
-        request = wire.Open(name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma)
+        request = wire.Open(
+            name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma, audio_rate_hz, audio_dtype, catch_up,
+            max_lead_ms,
+        )  # fmt: skip
         return Stream(self, self.run(self._connection.open(request), self.timeout_s))
 
-    def listen(self, stream: str = "*") -> "Listener":
-        """The audio of a stream of any client, "*" for all, from now on."""
-        return Listener(self, self.call(lambda: self._connection.listen(stream)))
+    def listen(self, stream: str = "*", *, audio_rate_hz: int = 0, audio_dtype: str = "f32") -> "Listener":
+        """The audio of a stream of any client, "*" for all, from now on; `audio_rate_hz` 0: at each voice's own rate."""
+        request = wire.Listen(stream, audio_rate_hz, audio_dtype)
+        return Listener(self, self.call(lambda: self._connection.listen(request)))
 
     def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""

@@ -183,10 +183,22 @@ class Connection:
         self.send(request)
         stream = self.streams[request.stream] = StreamState(request.stream, self, request.format)
         try:
-            return (yield from stream.wait_opened())
+            opened = yield from stream.wait_opened()
         finally:
             if stream.opened is None:  # refused, or the caller stopped waiting
                 self.close(stream)
+        self._check_audio_rate(request, stream)
+        return opened
+
+    def _check_audio_rate(self, request: wire.Open, stream: StreamState) -> None:
+        """Raise Refused if the daemon has ignored the rate that was asked for: it does not know the field yet."""
+        assert stream.opened is not None
+        if stream.opened.audio_rate_hz != request.audio_rate_hz:
+            self.close(stream)
+            text = (
+                f"this daemon cannot send audio at {request.audio_rate_hz} Hz; leave audio_rate_hz out, or update glowd"
+            )
+            raise errors.Refused(text, stream=request.stream)
 
     def _new_stream_name(self) -> str:
         self._streams_named += 1
@@ -207,11 +219,11 @@ class Connection:
         if self.usable:
             self.send(wire.Bye())
 
-    def listen(self, stream: str) -> ListenerState:
+    def listen(self, request: wire.Listen) -> ListenerState:
         """Subscribe to the audio and endings of a stream of any client, "*" for all."""
-        listener = ListenerState(stream)
+        listener = ListenerState(request.stream)
+        self.send(request)
         self.listeners.append(listener)
-        self.send(wire.Listen(stream))
         return listener
 
     def unlisten(self, listener: ListenerState) -> None:

@@ -363,6 +363,10 @@ class StreamView:
         self._state = state
         self.name, self.voice = state.name, state.opened.voice
         self.rate_hz, self.hop = state.opened.rate_hz, state.opened.hop
+        self.audio_rate_hz = state.opened.audio_rate_hz or self.rate_hz
+        """Samples in a second of the audio that this client receives."""
+        self.audio_latency_ms = state.opened.audio_latency_ms
+        """How much later that audio comes because it is resampled."""
 
     @property
     def generation(self) -> int:

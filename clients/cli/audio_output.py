@@ -18,6 +18,7 @@ import numpy as np
 
 from glowd.clients.errors import GlowdError
 from glowd.daemon.wire import Array, Audio, Flushed, Played
+from glowd.daemon.wire.codec import to_s16
 
 PLAYERS = (
     ("pw-play", "--raw", "--format=f32", "--rate={rate}", "--channels=1", "-"),
@@ -82,7 +83,7 @@ class WavFile:
 
     def write(self, samples: Array) -> None:
         """Append samples [T]; values outside -1..1 are clipped."""
-        self._wave.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
+        self._wave.writeframes(to_s16(samples).tobytes())
         self.samples += len(samples)
 
     def __enter__(self) -> "WavFile":

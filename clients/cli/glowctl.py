@@ -24,6 +24,7 @@ from glowd.clients.cli.utterances import pieces_of_text
 from glowd.clients.client import Client
 from glowd.clients.transport import check_owner
 from glowd.daemon import wire
+from glowd.daemon.wire.fields import MAX_RATE_HZ, MIN_RATE_HZ
 from glowd.flow.mel_formats.description import MelDescription
 from glowd.flow.mel_formats.statement import read_statement, statement_map, voice_mels
 from glowd.flow.mel_formats.statistics import read_statistics
@@ -64,6 +65,7 @@ def arguments() -> argparse.ArgumentParser:
     listen = commands.add_parser("listen", help="play or record the audio of a stream of any client")
     listen.add_argument("stream", nargs="?", default="*", help="name of the stream (default: the next one that speaks)")
     listen.add_argument("--out", default="", metavar="FILE", help='WAV file; "-": raw float32 on standard output')
+    listen.add_argument("--rate", type=rate, default=0, metavar="HZ", help="of what is written (the voices' highest)")
     listen.add_argument("--once", action="store_true", help="stop after one utterance")
 
     status = commands.add_parser("status", help="print the daemon's state and figures")
@@ -89,6 +91,11 @@ def stream_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=count(0), default=0, help="of the noise: equal seeds give equal audio (0)")
     parser.add_argument("--gain", type=float, default=0.0, metavar="DB", help="volume on the device")
     parser.add_argument("--stream", default="", metavar="NAME", help="name of the stream (default: a new one)")
+    parser.add_argument("--rate", type=rate, default=0, metavar="HZ", help="of the file of --out (the voice's own)")
+    parser.add_argument(
+        "--catch-up", choices=("auto", "live", "never"), default="auto",
+        help="after a gap on the device, speak faster until the delay is gone: if sent at speaking pace (auto), or not",
+    )  # fmt: skip
     parser.add_argument("--pace", choices=("realtime", "fast"), default="fast", help="of sending (fast)")
     parser.add_argument("--chunk", type=count(1), default=16, metavar="FRAMES", help="frames in a message (16)")
 
@@ -115,6 +122,13 @@ def count(low: int) -> Any:
         return int(text)
 
     return parse
+
+
+def rate(text: str) -> int:
+    """An argument type: samples in a second."""
+    if not text.isdecimal() or not MIN_RATE_HZ <= int(text) <= MAX_RATE_HZ:
+        raise argparse.ArgumentTypeError(f"expected Hz from {MIN_RATE_HZ} to {MAX_RATE_HZ}, got {text!r}")
+    return int(text)
 
 
 def seconds(text: str) -> float:
@@ -166,7 +180,8 @@ def formats(client: Client | None, args: argparse.Namespace) -> None:
 
 def listen(client: Client, args: argparse.Namespace) -> None:
     """`glowctl listen`: one utterance after the other, never two mixed."""
-    with client.listen(args.stream) as listener:
+    rate_hz = args.rate or highest_rate_hz(client)  # voices may differ, a file has one rate
+    with client.listen(args.stream, audio_rate_hz=rate_hz) as listener:
         events = listener.events()
         first = next(event for event in events if isinstance(event, wire.Audio))
         with open_output(args.out, first.rate_hz) as output:
@@ -178,6 +193,12 @@ def listen(client: Client, args: argparse.Namespace) -> None:
                     utterance.add(event)
                 if utterance.ended and args.once:
                     return
+
+
+def highest_rate_hz(client: Client) -> int:
+    """The highest sample rate of the daemon's voices; 0 if there are none."""
+    rates_hz = [voice.get("rate_hz", 0) for voice in client.welcome.voices]
+    return max(rates_hz, default=0)
 
 
 def status(client: Client, args: argparse.Namespace) -> None:

@@ -75,7 +75,14 @@ def speak(
     parts = numbered(itertools.chain([first], source), max_frames(client, mel_format))
     with (
         client.open(
-            args.stream, voice=args.voice, sinks=sinks, seed=args.seed, gain_db=args.gain, format=stated
+            args.stream,
+            voice=args.voice,
+            sinks=sinks,
+            seed=args.seed,
+            gain_db=args.gain,
+            format=stated,
+            audio_rate_hz=args.rate,
+            catch_up=args.catch_up,
         ) as stream,
         printed_warnings(stream) as print_warnings,
         recorded(stream, args.out) as record,
@@ -122,7 +129,7 @@ def recorded(stream: Stream, path: Path | None) -> Iterator[Callable[[], None]]:
     if path is None:
         yield lambda: None
         return
-    file = WavFile(path, stream.rate_hz)
+    file = WavFile(path, stream.audio_rate_hz)
     try:
         with file:
             try:
@@ -133,7 +140,7 @@ def recorded(stream: Stream, path: Path | None) -> Iterator[Callable[[], None]]:
                 raise
     finally:
         if file.kept:
-            print(f"wrote {path}: {file.samples} samples at {stream.rate_hz} Hz", file=sys.stderr)
+            print(f"wrote {path}: {file.samples} samples at {stream.audio_rate_hz} Hz", file=sys.stderr)
 
 
 def write_audio(stream: Stream, file: WavFile, timeout_s: float | None = None) -> None:

@@ -67,19 +67,24 @@ def spread(stage: StageTimes | None) -> str:
 
 
 def streams_table(snapshot: Snapshot, narrow: bool = False) -> Table:
-    """A row for each stream. VOICE: its engine. XRUN: how often client/engine was late for the device."""
-    columns = ["<STREAM", "<CLIENT", "<STATE", "<VOICE", "<SINKS", "GEN", "TTFA", "RTF", "QUEUE", "CREDIT", "XRUN"]
+    """A row for each stream. VOICE: its engine. BEHIND: the delay that a gap has left, which is caught up.
+
+    XRUN: how often client or engine was late for the device, or the device was gone.
+    """
+    columns = [
+        "<STREAM", "<CLIENT", "<STATE", "<VOICE", "<SINKS", "GEN", "TTFA", "RTF", "QUEUE", "CREDIT", "BEHIND", "XRUN"
+    ]  # fmt: skip
     rows = [
         [
             name, cell(s.client), cell(s.state), cell(s.engine or s.voice), cell(",".join(s.sinks)), cell(s.generation),
             cell(s.ttfa_ms, ".0f"), cell(s.rtf, ".2f"), cell(s.queue_frames), cell(s.credit_frames),
-            f"{cell(s.underruns.client)}/{cell(s.underruns.engine)}",
+            cell(s.behind_ms, ".0f"), "/".join(map(cell, (s.underruns.client, s.underruns.engine, s.underruns.device))),
         ]
         for name, s in entries(snapshot.streams)
     ]  # fmt: skip
     return without(
-        Table("streams (TTFA in ms; XRUN: client/engine too late for the device)", columns, rows),
-        ("<CLIENT", "<VOICE", "GEN") if narrow else (),
+        Table("streams (TTFA, BEHIND in ms; XRUN: gaps by client/engine/device)", columns, rows),
+        ("<CLIENT", "<VOICE", "GEN", "CREDIT") if narrow else (),
     )
 
 

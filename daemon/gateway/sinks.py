@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from glowd.daemon import ipc, wire
 from glowd.daemon.wire import WireError
+from glowd.daemon.wire.codec import to_s16
 from glowd.daemon.wire.fields import Array, Code, Message
 
 
@@ -108,7 +107,7 @@ class FileSink:
     def write(self, chunk: AudioChunk) -> None:
         """See Sink. Raises WireError if the file cannot be written."""
         try:
-            self._wave.writeframes((np.clip(chunk.audio, -1, 1) * 32767).round().astype("<i2").tobytes())
+            self._wave.writeframes(to_s16(chunk.audio).tobytes())
             if chunk.last:
                 self._wave.close()
                 self._file.close()

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from glowd.daemon.wire.fields import NAME, Array, Code, Message, Payload
 
@@ -172,9 +173,12 @@ def pack_payload(msg: Message, header: Mapping[str, Any]) -> bytes:
         raise WireError(Code.BAD_SHAPE, f"{msg.TYPE}.{payload.name} has shape {values.shape}; the header says {shape}")
     check_values(values, payload, msg.TYPE)
     dtype = payload_dtype(payload, header)
-    if dtype.kind == "i":
-        values = np.rint(np.clip(np.nan_to_num(values), -1, 1) * S16_SCALE)
-    return values.astype(dtype).tobytes()
+    return (to_s16(values) if dtype.kind == "i" else values.astype(dtype)).tobytes()
+
+
+def to_s16(samples: Array) -> NDArray[np.int16]:
+    """Samples as 16-bit integers: 32767 is 1.0, what is louder is clipped, NaN is silence."""
+    return np.rint(np.clip(np.nan_to_num(samples, posinf=1.0, neginf=-1.0), -1, 1) * S16_SCALE).astype("<i2")
 
 
 def unpack_payload(cls: type[Message], header: Mapping[str, Any], data: Any, limits: Limits) -> Array:

@@ -208,6 +208,25 @@ def test_listener_receives_other_clients_audio(fake: FakeDaemon) -> None:
     fake.wait_for(lambda: bool(fake.of_type(wire.Unlisten)))
 
 
+def test_open_and_listen_ask_for_a_rate_and_a_type(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as glow:
+        glow.listen("*", audio_rate_hz=8000, audio_dtype="s16")
+        stream = glow.open("s", audio_rate_hz=16_000, audio_dtype="s16", catch_up="live", max_lead_ms=400)
+        assert (stream.rate_hz, stream.audio_rate_hz, stream.audio_latency_ms) == (22_050, 16_000, 39.9)
+        assert glow.open("t").audio_rate_hz == 22_050
+    assert fake.of_type(wire.Listen) == [wire.Listen("*", 8000, "s16")]
+    asked = fake.of_type(wire.Open)[0]
+    assert (asked.audio_rate_hz, asked.audio_dtype, asked.catch_up, asked.max_lead_ms) == (16_000, "s16", "live", 400)
+
+
+def test_daemon_that_does_not_know_rates_is_refused(fake: FakeDaemon) -> None:
+    fake.knows_rates = False
+    with Client(fake.endpoint) as glow:
+        with pytest.raises(errors.Refused, match="this daemon cannot send audio at 16000 Hz"):
+            glow.open("s", audio_rate_hz=16_000)
+        assert glow.open("s").audio_rate_hz == 22_050
+
+
 def test_listener_flushes_another_clients_stream(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as speaker, Client(fake.endpoint) as other:
         stream = speaker.open("s", sinks=["null"])

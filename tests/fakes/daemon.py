@@ -49,6 +49,8 @@ class FakeDaemon:
     max_chunk_frames: int = 16
     auto: bool = True
     answers: bool = True
+    knows_rates: bool = True
+    """Whether it knows the field open.audio_rate_hz; a daemon of the first release does not."""
     refuse: Callable[[wire.Mel], wire.Error | None] = lambda mel: None
     voices: list[dict[str, Any]] = field(default_factory=lambda: [VOICE])
     limits: dict[str, int] = field(default_factory=dict)
@@ -175,7 +177,8 @@ class FakeDaemon:
             return
         self.owners[request.stream] = peer
         self.streams[request.stream] = FakeStream(request, self.window_frames)
-        self._reply(peer, wire.Opened(request.stream, "glow", RATE_HZ, HOP, self.window_frames, 0))
+        rate_hz = request.audio_rate_hz if self.knows_rates else 0
+        self._reply(peer, wire.Opened(request.stream, "glow", RATE_HZ, HOP, self.window_frames, 0, rate_hz, 39.9))
 
     def _mel(self, peer: bytes, stream: FakeStream, mel: wire.Mel) -> None:
         error = self._fault(stream, mel) or self.refuse(mel)

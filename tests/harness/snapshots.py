@@ -38,7 +38,7 @@ SNAPSHOT: dict[str, Any] = {
             "frames_in": 64, "queue_frames": 3, "credit_frames": 120, "made_samples": 16000, "delivered_samples": 15000,
             "ttfa_ms": 61.4, "rtf": 0.31, "batch": 1.5,
             "stages": {"client": STAGE, "network": STAGE, "device": None, "total": {"mean_ms": 4.0}},
-            "underruns": {"client": 1, "engine": 0, "missing_samples": 99},
+            "underruns": {"client": 1, "engine": 0, "device": 2, "missing_samples": 99}, "behind_ms": 240.4, "skipped_ms": 31.0,
         },
         "new": {
             "client": "tts", "state": "idle", "voice": "glow", "sinks": ["null"], "generation": 0, "frames_in": 0,

@@ -158,6 +158,23 @@ def test_listen_once_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp
     assert soundfile.info(tmp_path / "heard.wav").frames == 50 * HOP
 
 
+def test_listen_writes_one_rate_whatever_the_voices_have(fake: FakeDaemon, tmp_path: Path) -> None:
+    """A daemon may have voices of several rates, but a file or a pipe has one."""
+    for words in ([], ["--rate", "16000"]):
+        start(fake.endpoint, "listen", "--out", str(tmp_path / "heard.wav"), *words)
+    fake.wait_for(lambda: len(fake.of_type(wire.Listen)) == 2)
+    assert {listen.audio_rate_hz for listen in fake.of_type(wire.Listen)} == {22_050, 16_000}
+
+
+def test_rate_and_catch_up_are_asked_for(fake: FakeDaemon, mel_file: Path) -> None:
+    words = ("--rate", "8000", "--catch-up", "never")
+    assert glowctl(fake.endpoint, "send", str(mel_file), *words)[0] == 0
+    (asked,) = fake.of_type(wire.Open)
+    assert (asked.audio_rate_hz, asked.catch_up) == (8000, "never")
+    code, _, err = glowctl(fake.endpoint, "send", str(mel_file), "--rate", "7999")
+    assert code == 2 and "expected Hz from 8000 to 192000, got '7999'" in err
+
+
 def test_status_prints_text_and_json(fake: FakeDaemon) -> None:
     fake.snapshot = SNAPSHOT
     code, out, _ = glowctl(fake.endpoint, "status")

@@ -23,7 +23,8 @@ def test_measured_figures_are_shown() -> None:
     row = row_of(tables.streams_table(read(SNAPSHOT)), "talk")
     assert row == {
         "<STREAM": "talk", "<CLIENT": "tts", "<STATE": "playing", "<VOICE": "glow", "<SINKS": "device,socket", "GEN": "2",
-        "TTFA": "61", "RTF": "0.31", "QUEUE": "3", "CREDIT": "120", "XRUN": "1/0",
+        "TTFA": "61", "RTF": "0.31", "QUEUE": "3", "CREDIT": "120",
+        "BEHIND": "240", "XRUN": "1/0/2",
     }  # fmt: skip
     stages = row_of(tables.stages_table(read(SNAPSHOT)), "talk")
     assert stages["NETWORK"] == "1.2/9.5" and stages["DEVICE"] == "-" and stages["MEAN SUM"] == "4.0"
@@ -55,8 +56,8 @@ def test_voice_with_two_engines_has_a_row_for_each() -> None:
 
 def test_unmeasured_figures_are_dashes() -> None:
     row = row_of(tables.streams_table(read(SNAPSHOT)), "new")
-    absent = ("TTFA", "RTF", "QUEUE", "CREDIT", "XRUN")
-    assert [row[column] for column in absent] == ["-", "-", "-", "-", "-/-"]
+    absent = ("TTFA", "RTF", "QUEUE", "CREDIT", "BEHIND", "XRUN")
+    assert [row[column] for column in absent] == ["-", "-", "-", "-", "-", "-/-/-"]
     assert set(row_of(tables.stages_table(read(SNAPSHOT)), "new").values()) == {"new", "-"}
     voice = row_of(tables.voices_table(read(SNAPSHOT)), "old")
     assert [voice[column] for column in ("OPEN", "LATE %", "LEVEL")] == ["-/-", "-", "-"]
