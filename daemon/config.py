@@ -156,7 +156,12 @@ class WaveGlowSettings(VoiceSettings):
         "precision of the convolutions: float32, bf16, or auto: bf16 on CUDA, float32 on a CPU",
         choices=PRECISIONS,
     )
-    sigma: float = option(-1.0, "spread of the latent noise, 0 to 2; -1: the checkpoint's own", min=-1, max=2)
+    sigma: float = option(
+        -1.0,
+        "spread of the latent noise, 0 to 2: lower is clearer, higher has more breath; -1: the checkpoint's own",
+        min=-1,
+        max=2,
+    )
     context_frames: int = option(
         24, "mel frames of past around each chunk, for non-causal checkpoints only", min=0, max=512
     )
