@@ -132,7 +132,10 @@ def test_voice_is_lost_only_with_its_last_engine() -> None:
         gateway.engines["glow/1"].crash()
         gateway.wait_for("all gone", lambda found: not found.voices["glow"].ready)
         client.send(wire.Open("t", sinks=["null"]))
-        assert "engine of voice 'glow' is not running now" in client.expect_error(Code.ENGINE_LOST, fatal=True).text
+        text = client.expect_error(Code.ENGINE_LOST, fatal=True).text
+        assert text.startswith("voice 'glow' is away: ") and all(
+            f"{name}: it does not answer" in text for name in NAMES
+        )
 
 
 @repeated_after_stalls

@@ -79,9 +79,9 @@ def test_restarted_speaker_gets_what_was_not_played(running: Running) -> None:
 def test_stream_without_engine_is_refused_until_it_starts() -> None:
     with running_gateway() as gateway:
         client = gateway.client()
-        assert client.welcome.voices == [] and client.status().state == "degraded"
+        assert client.welcome.voices == [] and client.status().state == "loading"
         client.send(wire.Open("s", sinks=["null"]))
-        assert "engine of voice 'glow' is not running now" in client.expect_error(Code.ENGINE_LOST, fatal=True).text
+        assert client.expect_error(Code.ENGINE_LOST, fatal=True).text == "voice 'glow' is loading; try again in some seconds"
         engine = FakeEngine(gateway.run_dir)
         gateway.wait_for("ready", lambda found: found.state == "ready")
         client.open("s", "null")
