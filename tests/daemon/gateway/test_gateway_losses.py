@@ -81,7 +81,10 @@ def test_stream_without_engine_is_refused_until_it_starts() -> None:
         client = gateway.client()
         assert client.welcome.voices == [] and client.status().state == "loading"
         client.send(wire.Open("s", sinks=["null"]))
-        assert client.expect_error(Code.ENGINE_LOST, fatal=True).text == "voice 'glow' is loading; try again in some seconds"
+        assert (
+            client.expect_error(Code.ENGINE_LOST, fatal=True).text
+            == "voice 'glow' is loading; try again in some seconds"
+        )
         engine = FakeEngine(gateway.run_dir)
         gateway.wait_for("ready", lambda found: found.state == "ready")
         client.open("s", "null")
