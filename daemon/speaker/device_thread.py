@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,14 @@ import numpy as np
 from glowd.daemon.runtime.system import request_realtime_priority
 from glowd.daemon.speaker.device import DeviceError, Output
 from glowd.daemon.speaker.sample_queue import Samples
+from glowd.daemon.wire.liveness import AwakeClock
 
 log = logging.getLogger("glowd")
 
 RETRY_S, RETRY_MAX_S = 0.2, 5.0
 HEALTHY_S = 2.0  # a device that worked this long is opened again without delay
 STALL_S = 0.35
+LONGEST_PASS_S = 0.2  # of the playback loop; what takes longer is an absence of this process, not of the device
 FILL_S = 5.0  # no device buffers more silence than this
 RATE_WAIT_S = 1.0  # how long the first opening waits to be told which rate suits the voices
 
@@ -66,7 +69,9 @@ class DeviceThread:
         self._blocks: queue.SimpleQueue[Samples | None] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stopping, self._rate_known = threading.Event(), threading.Event()
-        self._busy_since_s = 0.0  # when the thread called the device; 0 while no call is under way
+        self._calls = 0  # counts the beginnings and the ends of calls of the device: odd while one is under way
+        self._clock = AwakeClock(LONGEST_PASS_S)
+        self._seen_calls, self._seen_ns = 0, self._clock.read_ns()
         self.wake, self._waker = os.pipe()  # `wake` is readable when there are reports
         os.set_blocking(self.wake, False)
         os.set_blocking(self._waker, False)
@@ -97,10 +102,15 @@ class DeviceThread:
 
     @property
     def stalled_s(self) -> float:
-        """How long the present call of the device has taken, if longer than STALL_S; else 0.0."""
-        since_s = self._busy_since_s
-        waited_s = time.monotonic() - since_s
-        return waited_s if since_s and waited_s > STALL_S else 0.0
+        """How long the present call of the device has taken, if longer than STALL_S; else 0.0.
+
+        To be read in every pass of the loop: only the time counts in which this process ran.
+        """
+        calls, now_ns = self._calls, self._clock.read_ns()
+        if calls != self._seen_calls:
+            self._seen_calls, self._seen_ns = calls, now_ns
+        waited_s = (now_ns - self._seen_ns) / 1e9
+        return waited_s if calls % 2 and waited_s > STALL_S else 0.0
 
     def stop(self, timeout_s: float) -> bool:
         """Close the device and end the thread. False: a call of the device hangs, and the thread cannot be ended."""
@@ -132,13 +142,12 @@ class DeviceThread:
 
     def _use_device(self) -> str:
         """Open the device and play; returns why it is lost, "" when the thread is to stop."""
-        self._busy_since_s = time.monotonic()
         try:
             output = self._output
-            output.open()
-            block_samples = max(1, round(self._block_ms * output.rate_hz / 1000))
-            self._fill(block_samples)
-            self._busy_since_s = 0.0
+            with self._calling():
+                output.open()
+                block_samples = max(1, round(self._block_ms * output.rate_hz / 1000))
+                self._fill(block_samples)
             self._report(Opened(output.name, output.rate_hz, output.latency_ms, block_samples))
             self._play()
             return ""
@@ -147,8 +156,15 @@ class DeviceThread:
         except Exception as error:  # the thread's edge: whatever a driver's binding raises, the device is opened again
             log.exception("sound device")
             return f"sound device: {type(error).__name__}: {error}"
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """A call of the device is under way, which may hang."""
+        self._calls += 1
+        try:
+            yield
         finally:
-            self._busy_since_s = 0.0
+            self._calls += 1
 
     def _fill(self, block_samples: int) -> None:
         """Write silence until a write waits for room: that may take a second of it at first."""
@@ -166,9 +182,8 @@ class DeviceThread:
             block = self._blocks.get()
             if block is None:
                 return
-            self._busy_since_s = time.monotonic()
-            underflowed = self._output.write(block)
-            self._busy_since_s = 0.0
+            with self._calling():
+                underflowed = self._output.write(block)
             self._report(Wrote(len(block), time.monotonic_ns() + int(1e9 * self._output.delay_s()), underflowed))
 
     def _report(self, report: Report) -> None:

@@ -9,6 +9,7 @@ buffer lasts. What is played, and what is reported about it, is decided in playb
 import gc
 import logging
 import os
+import sys
 import time
 
 from glowd.daemon.config import SpeakerSettings
@@ -24,27 +25,29 @@ from glowd.daemon.speaker.playback import OPENING_S, Playback
 log = logging.getLogger("glowd")
 
 STOP_S = 1.0
-HANG_S = 30.0  # after this time only a new process helps
 
 
 def serve(role: Role, settings: SpeakerSettings) -> None:
-    """Run until the role is to stop. Raises RuntimeError if the device hangs for HANG_S."""
+    """Run until the role is to stop. Raises RuntimeError if the device hangs for supervisor.watchdog_s."""
     endpoint = addresses(role.config.server, role.run_dir).speaker
     thread = DeviceThread(PortAudioOutput(settings), settings.block_ms)
     playback = Playback(GatewayLink(connect_speaker(endpoint)), thread, role.instance)
     request_realtime_priority()
     thread.start()
     try:
-        loop(role, playback, thread)
+        loop(role, playback, thread, role.config.supervisor.watchdog_s)
     finally:
         if not thread.stop(STOP_S):
-            log.error("the sound device hangs; ending without closing it")
+            log.error("the sound device hangs; ending without closing it", exc_info=sys.exc_info()[0] is not None)
             role.failed("the sound device hangs")
             os._exit(EXIT_FAILED)  # an orderly exit would close PortAudio, and hang in it
 
 
-def loop(role: Role, playback: Playback, thread: DeviceThread) -> None:
-    """Step until the role is to stop; report ready once it is known whether there is a device."""
+def loop(role: Role, playback: Playback, thread: DeviceThread, hang_s: float) -> None:
+    """Step until the role is to stop; report ready once it is known whether there is a device.
+
+    A device that has hung for `hang_s` is treated as a process that hangs: only a new one helps.
+    """
     began_s, is_ready = time.monotonic(), False
     while not role.stopping.is_set():
         playback.step()
@@ -55,8 +58,8 @@ def loop(role: Role, playback: Playback, thread: DeviceThread) -> None:
             role.ready(**({"device": device.name} if device else {"warning": playback.missing_because}))
             gc.collect()
             gc.freeze()
-        if thread.stalled_s > HANG_S:
-            raise RuntimeError(f"the sound device has hung for {HANG_S:g} s; only a new process helps")
+        if thread.stalled_s > hang_s:
+            raise RuntimeError(f"the sound device has hung for {hang_s:g} s; only a new process helps")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from glowd.daemon import ipc
 from glowd.daemon.speaker import device_thread, process
 from glowd.daemon.speaker.clock import DeviceClock
 from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Report, Wrote
+from tests import patience
 from tests.fakes.output import FakeOutput
 from tests.harness.signals import RATE, noise
 from tests.harness.speaker import BLOCK, BLOCK_MS, PlaybackHarness, pcm
@@ -152,8 +153,7 @@ def test_absent_gateway_does_not_block_playback(loop: PlaybackHarness) -> None:
     assert len(loop.output.blocks) > blocks + 5
 
 
-def test_device_that_hangs_too_long_ends_the_process(loop: PlaybackHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "HANG_S", 0.6)
+def test_device_that_hangs_too_long_ends_the_process(loop: PlaybackHarness) -> None:
     said: list[dict] = []
 
     def ready(**info: str) -> None:
@@ -162,8 +162,19 @@ def test_device_that_hangs_too_long_ends_the_process(loop: PlaybackHarness, monk
 
     role: Any = SimpleNamespace(stopping=threading.Event(), alive=lambda: None, ready=ready)
     with pytest.raises(RuntimeError, match="only a new process helps"):
-        process.loop(role, loop.playback, loop.thread)
+        process.loop(role, loop.playback, loop.thread, hang_s=0.6)
     assert said == [{"device": "fake"}]
+
+
+def test_loop_that_did_not_run_blames_no_device(loop: PlaybackHarness) -> None:
+    """As a process that was stopped in the middle of a write: afterwards the write looks as if it had hung."""
+    loop.until(lambda: loop.all(ipc.DeviceReady))
+    loop.output.hang = True
+    patience.until(lambda: loop.thread._calls % 2 == 1, "a write that hangs")
+    loop.playback.step()
+    time.sleep(1.5)  # nobody looks
+    assert loop.thread.stalled_s == 0
+    loop.until(lambda: loop.thread.stalled_s > 0)
 
 
 def test_silence_without_streams_is_written_in_large_blocks(loop: PlaybackHarness) -> None:
