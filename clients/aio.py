@@ -9,6 +9,7 @@ caller's task and waits until the reader has received something. All in one even
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
@@ -32,13 +33,16 @@ class AsyncClient:
     welcome: wire.Welcome
 
     def __init__(self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0) -> None:
-        self.endpoint, self.timeout_s = endpoint or wire.default_endpoint(), timeout_s
+        self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
         self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns)
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process, self._closed = os.getpid(), False
 
     async def connect(self) -> "AsyncClient":
         """Connect, and return this client."""
-        self._changed = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._changed = self._loop.create_future()
         self._context = zmq.asyncio.Context()
         self._dealer = self._context.socket(zmq.DEALER)
         transport.configure(self._dealer)
@@ -46,6 +50,8 @@ class AsyncClient:
         try:
             self._dealer.connect(self.endpoint)
             self._tasks = [asyncio.create_task(work) for work in (self._read(), self._watch(monitor), self._tick())]
+            for task in self._tasks:
+                task.add_done_callback(self._ended)
             self.welcome = await self.run(self._connection.greet(), self.timeout_s)
         except errors.WaitTimeout:
             await self.close()
@@ -81,12 +87,20 @@ class AsyncClient:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
         return await self.run(self._connection.status(), self.timeout_s)
 
+    async def refresh(self) -> wire.Welcome:
+        """Ask again which voices and sinks are ready; `welcome` has the answer."""
+        self.welcome = await self.run(self._connection.refresh(), self.timeout_s)
+        return self.welcome
+
     async def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
         return await self.run(self._connection.ping(), self.timeout_s)
 
     async def close(self) -> None:
-        """Close all streams and the connection."""
+        """Close all streams and the connection. In a forked child: nothing, for both are the parent's."""
+        if self._closed or self._loop is None or os.getpid() != self._process:
+            return
+        self._closed = True
         self._connection.leave()
         usable = self._connection.usable
         if usable:
@@ -94,6 +108,7 @@ class AsyncClient:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._notify_all()
         self._dealer.disable_monitor()
         self._context.destroy(linger=transport.LINGER_MS if usable else 0)
 
@@ -106,28 +121,41 @@ class AsyncClient:
     # ---- driving the connection
 
     async def run(self, steps: Steps[T], timeout_s: float | None = None) -> T:
-        """Run `steps` to their result. Raises WaitTimeout when that takes longer than `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                with contextlib.closing(steps):
-                    return await self._drive(steps)
-        except TimeoutError:
-            raise errors.wait_timeout(timeout_s) from None
+        """Run `steps` to their result.
 
-    async def _drive(self, steps: Steps[T]) -> T:
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
+        Raises WaitTimeout when that takes longer than `timeout_s`, without the time in which the event loop did not run.
+        """
+        awake = self._connection.awake
+        deadline_ns = None if timeout_s is None else awake.read_ns() + int(1e9 * timeout_s)
+        with contextlib.closing(steps):
+            while True:
+                self._check_usable()
+                try:
+                    waits_for = next(steps)
+                except StopIteration as done:
+                    await self._send()
+                    result: T = done.value
+                    return result
+                changed = self._changed  # taken before any await, so that no change is missed
                 await self._send()
-                result: T = done.value
-                return result
-            changed = self._changed  # taken before any await, so that no change is missed
-            await self._send()
-            await asyncio.shield(changed)
+                left_s = None if deadline_ns is None else (deadline_ns - awake.read_ns()) / 1e9
+                if left_s is not None and left_s <= 0:
+                    steps.throw(errors.wait_timeout(timeout_s, waits_for))
+                await asyncio.wait([changed], timeout=left_s)
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._process:
+            raise errors.other_process(self._process, os.getpid())
+        if self._loop is None:
+            raise errors.UnusableClient("this client is not connected; use `async with`, or `await client.connect()`")
+        if self._closed:
+            raise errors.UnusableClient(errors.CLOSED)
+        if asyncio.get_running_loop() is not self._loop:
+            raise errors.UnusableClient("this client belongs to another event loop; make one in each")
 
     async def call(self, action: Callable[[], T]) -> T:
         """Run an action on the connection that needs no waiting."""
+        self._check_usable()
         self._connection.check()
         result = action()
         await self._send()
@@ -143,6 +171,12 @@ class AsyncClient:
 
     # ---- background tasks
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that fails must end every wait: nobody else would."""
+        if not task.cancelled() and (fault := task.exception()):
+            self._connection.fail(f"the client's task failed while connected to {self.endpoint}: {fault}")
+            self._notify_all()
+
     async def _read(self) -> None:
         while True:
             self._connection.receive(await self._dealer.recv_multipart())
@@ -157,7 +191,7 @@ class AsyncClient:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(self._connection.PING_EVERY_S)
+            await asyncio.sleep(min(self._connection.TICK_EVERY_S, self._connection.PING_EVERY_S))
             self._connection.tick()
             if self._connection.failure:
                 self._notify_all()
@@ -180,7 +214,7 @@ class AsyncStream(StreamView):
         await self._client.call(self._state.end)
 
     async def wait_played(self, timeout_s: float | None = None) -> wire.Played | wire.Flushed | None:
-        """End the utterance and wait until its last sample has left every sink. None if it had no frames."""
+        """End the utterance and wait until its last sample has left every sink; without frames, it is empty."""
         return await self._client.run(self._state.wait_played(), timeout_s)
 
     async def flush(self, fade_ms: int = 15) -> wire.Played | wire.Flushed:

@@ -9,6 +9,8 @@ connection; callers run the connection's steps under one lock and wait until the
 """
 
 import contextlib
+import logging
+import os
 import socket
 import threading
 import time
@@ -25,6 +27,7 @@ from glowd.daemon import wire
 from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
+log = logging.getLogger("glowd.client")
 
 
 class Client:
@@ -34,12 +37,12 @@ class Client:
     """
 
     def __init__(self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0) -> None:
-        self.endpoint, self.timeout_s = endpoint or wire.default_endpoint(), timeout_s
+        self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
         self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns)
         self._changed = threading.Condition()
         self._wake, wakeup = socket.socketpair()
         self._wake.setblocking(False)
-        self._stopping = False
+        self._stopping, self._process = False, os.getpid()
         self._thread = threading.Thread(target=self._run_thread, args=(wakeup,), name="glowd-client", daemon=True)
         self._thread.start()
         try:
@@ -81,12 +84,19 @@ class Client:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
         return self.run(self._connection.status(), self.timeout_s)
 
+    def refresh(self) -> wire.Welcome:
+        """Ask again which voices and sinks are ready; `welcome` has the answer."""
+        self.welcome = self.run(self._connection.refresh(), self.timeout_s)
+        return self.welcome
+
     def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
         return self.run(self._connection.ping(), self.timeout_s)
 
     def close(self) -> None:
-        """Close all streams and the connection."""
+        """Close all streams and the connection. In a forked child: nothing, for both are the parent's."""
+        if os.getpid() != self._process:
+            return
         with self._changed:
             self._connection.leave()
             self._stopping = True
@@ -104,30 +114,46 @@ class Client:
     # ---- driving the connection
 
     def run(self, steps: Steps[T], timeout_s: float | None = None) -> T:
-        """Run `steps` to their result. Raises WaitTimeout when that takes longer than `timeout_s`."""
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        """Run `steps` to their result.
+
+        Raises WaitTimeout when that takes longer than `timeout_s`, without the time in which the program did not run.
+        """
+        self._check_process()
+        awake = self._connection.awake
         with self._changed, contextlib.closing(steps):
+            deadline_ns = None if timeout_s is None else awake.read_ns() + int(1e9 * timeout_s)
             while True:
+                self._check_open()
                 try:
-                    next(steps)
+                    waits_for = next(steps)
                 except StopIteration as done:
                     result: T = done.value
                     return result
                 finally:
                     self._wake_thread()
-                if self._stopping:
-                    raise errors.GlowdError("this client is closed; make a new one")
-                left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-                if not self._changed.wait(left_s):
-                    raise errors.wait_timeout(timeout_s)
+                left_s = None if deadline_ns is None else (deadline_ns - awake.read_ns()) / 1e9
+                if left_s is not None and left_s <= 0:
+                    steps.throw(errors.wait_timeout(timeout_s, waits_for))
+                self._changed.wait(left_s)
 
     def call(self, action: Callable[[], T]) -> T:
         """Run an action on the connection that needs no waiting."""
+        self._check_process()
         with self._changed:
+            self._check_open()
             self._connection.check()
             result = action()
         self._wake_thread()
         return result
+
+    def _check_process(self) -> None:
+        """Before the lock is taken: in a forked child, a thread that does not exist there may hold it."""
+        if os.getpid() != self._process:
+            raise errors.other_process(self._process, os.getpid())
+
+    def _check_open(self) -> None:
+        if self._stopping:
+            raise errors.UnusableClient(errors.CLOSED)
 
     def _wake_thread(self) -> None:
         if self._connection.outbox or self._stopping:
@@ -144,14 +170,19 @@ class Client:
         try:
             dealer.connect(self.endpoint)
             self._exchange(dealer, monitor, wakeup)
-        except zmq.ZMQError as fault:
-            with self._changed:
-                self._connection.fail(f"cannot connect to {self.endpoint}: {fault}")
-                self._changed.notify_all()
+        except Exception as fault:  # the edge of the thread: whoever waits for it must learn that it has ended
+            what = "cannot connect" if isinstance(fault, zmq.ZMQError) else "the client's thread failed while connected"
+            self._fail(f"{what} to {self.endpoint}: {fault}")
         finally:
             dealer.disable_monitor()
             context.destroy(linger=transport.LINGER_MS if self._connection.usable else 0)
             wakeup.close()
+
+    def _fail(self, reason: str) -> None:
+        log.debug("the client's thread ends", exc_info=True)
+        with self._changed:
+            self._connection.fail(reason)
+            self._changed.notify_all()
 
     def _exchange(self, dealer: "zmq.Socket[bytes]", monitor: Any, wakeup: socket.socket) -> None:
         """Pass messages both ways until the client closes or the connection fails."""
@@ -159,7 +190,7 @@ class Client:
         for source in (dealer, monitor, wakeup):
             poller.register(source, zmq.POLLIN)
         while not (self._connection.failure or (self._stopping and not self._connection.outbox)):
-            ready = dict(poller.poll(int(1000 * min(1.0, self._connection.PING_EVERY_S))))
+            ready = dict(poller.poll(int(1000 * min(self._connection.TICK_EVERY_S, self._connection.PING_EVERY_S))))
             if wakeup.fileno() in ready:
                 wakeup.recv(4096)
             with self._changed:
@@ -189,7 +220,8 @@ class Stream(StreamView):
     def send(self, mel: object, timeout_s: float | None = None) -> None:
         """Send frames, natural log: [frames, bins] float32, or one frame [bins]. Waits for credit.
 
-        Raises ValueError for frames of another shape or range; Interrupted when another thread flushed meanwhile.
+        Raises ValueError for frames of another shape or range; Interrupted when another thread flushed meanwhile;
+        WaitTimeout, whose `frames_taken` says how many of them were sent, and may be followed by the same call again.
         """
         self._client.run(self._state.send_mel(mel), timeout_s)
 
@@ -198,7 +230,7 @@ class Stream(StreamView):
         self._client.call(self._state.end)
 
     def wait_played(self, timeout_s: float | None = None) -> wire.Played | wire.Flushed | None:
-        """End the utterance and wait until its last sample has left every sink. None if it had no frames."""
+        """End the utterance and wait until its last sample has left every sink; without frames, it is empty."""
         return self._client.run(self._state.wait_played(), timeout_s)
 
     def flush(self, fade_ms: int = 15) -> wire.Played | wire.Flushed:

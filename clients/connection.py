@@ -1,9 +1,9 @@
 """A client's side of the protocol, without I/O: what to send, what was received, what to wait for.
 
 Rules: knows no socket and no thread; the clock is given. Bytes go in by `receive` and come out of `outbox`; `tick` keeps
-the connection alive. Everything that may have to wait is a generator (`Steps`): it yields whenever it needs a new message
-from the daemon, and returns its result. A driver (client.py, aio.py) runs the steps and waits between them. Streams are
-in stream_state.py.
+the connection alive. Everything that may have to wait is a generator (`Steps`): whenever it needs a new message from the
+daemon it yields what it waits for, in words, and it returns its result. A driver (client.py, aio.py) runs the steps and
+waits between them. Streams are in stream_state.py.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from glowd.clients.errors import GlowdError
 from glowd.clients.stream_state import Steps, StreamState
 from glowd.daemon import wire
 from glowd.daemon.wire import Audio, Flushed, Message, Played
+from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 StreamEvent = Audio | Played | Flushed
 
@@ -38,7 +39,10 @@ class Connection:
 
     PING_EVERY_S = 5.0
     SILENCE_S = 20.0
-    """A daemon that sends nothing for this long, though it is pinged, is gone."""
+    """A daemon that sends nothing for this long, though it is pinged and this program runs, is gone."""
+    LONGEST_PASS_S = 2.0
+    """A program that has not called `tick` for longer was not running: see AwakeClock."""
+    TICK_EVERY_S = 0.5
 
     def __init__(self, client: str, endpoint: str, now_ns: Callable[[], int]) -> None:
         self.client, self.endpoint, self._clock = client, endpoint, now_ns
@@ -49,7 +53,8 @@ class Connection:
         self.listeners: list[ListenerState] = []
         self.daemon_states: deque[wire.State] = deque(maxlen=1)
         self.pong: wire.Pong | None = None
-        self._received_ns = self._pinged_ns = now_ns()
+        self.awake = AwakeClock(self.LONGEST_PASS_S, now_ns)
+        self._silence, self._pinged_ns = Silence(self.awake), now_ns()
         self._streams_named = 0
 
     def send(self, message: Message) -> None:
@@ -80,11 +85,14 @@ class Connection:
             self.fail(reason)
 
     def tick(self) -> None:
-        """Call this every PING_EVERY_S or more often: it pings the daemon, and fails when the daemon stays silent."""
+        """Call this every TICK_EVERY_S, after the messages that have arrived were received.
+
+        It pings the daemon, and fails when the daemon stays silent while this program runs.
+        """
+        now_ns, silent_s = self.now_ns(), self._silence.seconds
         if not self.usable:
             return
-        now_ns = self.now_ns()
-        if now_ns - self._received_ns > 1e9 * self.SILENCE_S:
+        if silent_s > self.SILENCE_S:
             self.fail(f"the daemon at {self.endpoint} has sent nothing for {self.SILENCE_S:g} s")
         elif now_ns - self._pinged_ns >= 1e9 * self.PING_EVERY_S:
             self._pinged_ns = now_ns
@@ -94,7 +102,7 @@ class Connection:
 
     def receive(self, parts: list[bytes]) -> None:
         """Take one multipart message. One that cannot be decoded is the daemon's fault: it is logged and skipped."""
-        self._received_ns = self.now_ns()
+        self._silence.end()
         try:
             message = wire.decode(parts, wire.CLIENT_LIMITS)
         except wire.WireError as fault:
@@ -152,7 +160,17 @@ class Connection:
         self.send(wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns()))
         while self.welcome is None:
             self.check()
-            yield
+            yield f"`welcome` of the daemon at {self.endpoint}"
+        return self.welcome
+
+    def refresh(self) -> Steps[wire.Welcome]:
+        """Say `hello` again, for a `welcome` with what is ready now."""
+        before = self.welcome
+        self.check()
+        self.send(wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns()))
+        while self.welcome is None or self.welcome is before:
+            self.check()
+            yield f"`welcome` of the daemon at {self.endpoint}"
         return self.welcome
 
     def open(self, request: wire.Open) -> Steps[StreamState]:
@@ -221,7 +239,7 @@ class Connection:
             if listener.failure:
                 raise listener.failure
             self.check()
-            yield
+            yield f"audio of stream {listener.stream}"
         return listener.events.popleft()
 
     def flush_listened(self, listener: ListenerState, generation: int, fade_ms: int) -> Steps[Played | Flushed]:
@@ -235,7 +253,7 @@ class Connection:
             if listener.failure:
                 raise listener.failure
             self.check()
-            yield
+            yield f"the ending of stream {listener.stream}"
 
     def status(self) -> Steps[wire.State]:
         """The daemon's state and its figures."""
@@ -244,7 +262,7 @@ class Connection:
         self.send(wire.Status())
         while not self.daemon_states:
             self.check()
-            yield
+            yield "the state of the daemon"
         return self.daemon_states[-1]
 
     def ping(self) -> Steps[int]:
@@ -254,5 +272,5 @@ class Connection:
         self.send(wire.Ping(sent_ns))
         while self.pong is None or self.pong.t_client_ns < sent_ns:
             self.check()
-            yield
+            yield "`pong` of the daemon"
         return self.now_ns() - sent_ns

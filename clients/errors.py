@@ -20,7 +20,21 @@ class DaemonGone(GlowdError):
 
 
 class WaitTimeout(GlowdError):
-    """A call took longer than its timeout. The stream is unchanged and may be used further."""
+    """A call took longer than its timeout. The stream may be used further.
+
+    `frames_taken`: how many frames of the `send` that was given up belong to the utterance; the others were dropped. The
+    same frames may be sent again: then those that were taken are not taken twice.
+    """
+
+    frames_taken = 0
+
+
+class UnusableClient(GlowdError):
+    """This client cannot be used here: it is closed, not connected, or made by another process or event loop."""
+
+
+class ForeignSocket(GlowdError):
+    """The socket at the default address belongs to another user."""
 
 
 class Interrupted(GlowdError):
@@ -62,10 +76,21 @@ def not_running(endpoint: str, waited_s: float) -> NotRunning:
     return NotRunning(f"no daemon answers at {endpoint} (waited {waited_s:g} s); start one with: glowd")
 
 
-def wait_timeout(timeout_s: float | None) -> WaitTimeout:
+def wait_timeout(timeout_s: float | None, waited_for: str) -> WaitTimeout:
     """The exception for a call that took longer than `timeout_s`."""
     return WaitTimeout(
-        f"the call did not end within {timeout_s:g} s; allow it more time, or see with `glowctl status` what is slow"
+        f"waited {timeout_s:g} s for {waited_for}; allow it more time, or see with `glowctl status` what is slow"
+    )
+
+
+CLOSED = "this client is closed; make a new one"
+
+
+def other_process(made_in: int, here: int) -> UnusableClient:
+    """The exception for a client that was made before a fork and is used in the child."""
+    return UnusableClient(
+        f"this client was made in process {made_in} and is used in process {here}; a client does not survive a fork: "
+        "make a new one in each process"
     )
 
 

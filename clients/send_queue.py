@@ -52,8 +52,8 @@ class SendQueue:
 
     @property
     def started(self) -> bool:
-        """Whether this generation has frames."""
-        return bool(self.next_frame or self.backlog)
+        """Whether this generation has frames, or was ended without any."""
+        return bool(self.next_frame or self.backlog or self.end_wanted)
 
     @property
     def total_frames(self) -> int:
@@ -69,6 +69,21 @@ class SendQueue:
         used_frames = self._granted - self._window
         while self.sent and self.sent[0].end_frame <= used_frames:
             self.sent.popleft()
+
+    def withdraw(self, first_frame: int) -> int:
+        """Drop the frames from `first_frame` on that have not been sent; the number of those from there on that have."""
+        unsent = self.total_frames - max(first_frame, self.next_frame)
+        while unsent > 0:
+            last = self.backlog.pop()
+            if len(last) > unsent:
+                self.backlog.append(last[:-unsent])
+            unsent -= len(last)
+        return max(0, self.next_frame - first_frame)
+
+    @property
+    def used_frames(self) -> int:
+        """Frames that the daemon has used and delivered, as its credit shows."""
+        return max(0, min(self._granted - self._window, self.next_frame))
 
     def sendable(self, now_ns: Callable[[], int]) -> Iterator[wire.Message]:
         """The messages that credit allows now; each counts as sent once it is taken."""

@@ -1,14 +1,17 @@
 """One stream as its client sees it, without I/O: its generations, their endings, the audio, pending errors.
 
 Rules: as connection.py, which owns the streams and passes them the daemon's messages. What may have to wait is a
-generator (`Steps`) that yields whenever it needs a new message from the daemon.
+generator (`Steps`) that yields what it waits for, in words, whenever it needs a new message from the daemon.
 """
 
 import logging
 from collections import deque
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from glowd.clients import errors
 from glowd.clients.errors import GlowdError
@@ -19,7 +22,7 @@ from glowd.daemon.wire import STATED_HIGH, STATED_LOW, Array, Audio, Flushed, Me
 from glowd.flow.mel_formats.statement import read_statement, voice_mels
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]
+Steps = Generator[str, None, T]
 Ending = Played | Flushed | GlowdError
 
 REMEMBERED_ENDINGS = 8
@@ -39,6 +42,21 @@ class ConnectionPorts(Protocol):
     def check(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A `send` that was given up after some of its frames were sent: `frames` [n, bins], the first at `first_frame`."""
+
+    generation: int
+    first_frame: int
+    frames: Array
+    taken: int
+
+    def is_retried_by(self, frames: Array, queue: SendQueue) -> bool:
+        """Whether these frames are the same, and nothing was sent in between."""
+        follows = (queue.generation, queue.total_frames) == (self.generation, self.first_frame + self.taken)
+        return follows and not queue.end_wanted and np.array_equal(frames, self.frames)
+
+
 class StreamState:
     """One stream. Owner: its connection."""
 
@@ -56,6 +74,7 @@ class StreamState:
         self.audio: deque[Audio] = deque()
         self.endings: dict[int, Ending] = {}
         self.pending_error: GlowdError | None = None
+        self._given_up: GivenUp | None = None
 
     @property
     def generation(self) -> int:
@@ -133,23 +152,44 @@ class StreamState:
         if error := self.pending_error:
             self.pending_error = error if self.closed else None
             raise error
-        self._connection.check()
+        try:
+            self._connection.check()
+        except errors.DaemonGone as gone:
+            raise errors.DaemonGone(f"{gone}{self._how_far()}") from None
         if self.closed:
             raise errors.StreamError(f"stream {self.name} is closed; open a new one", stream=self.name)
+
+    def _how_far(self) -> str:
+        """How far the listener got in the running utterance, for an error that ends it."""
+        if not self.queue or not self.queue.started or not self.opened:
+            return ""
+        used = (
+            0 if self._voice.get("whole_utterance") else self.queue.used_frames
+        )  # its credit says nothing of the sound
+        heard_s = used * self.opened.hop / self.opened.rate_hz
+        return (
+            f"; of utterance {self.generation} of stream {self.name}, at least {used} of {self.queue.total_frames} frames "
+            f"({heard_s:.2f} s) had been delivered: open a new stream to speak the rest"
+        )
 
     def wait_opened(self) -> Steps["StreamState"]:
         """Wait for `opened`. Raises what the daemon answers instead."""
         while self.opened is None:
             self.check()
-            yield
+            yield f"`opened` of stream {self.name}"
         return self
+
+    @property
+    def _voice(self) -> Mapping[str, Any]:
+        """The stream's voice as `welcome` describes it."""
+        voices = self._connection.welcome.voices if self._connection.welcome else []
+        name = self.opened.voice if self.opened else ""
+        return next((voice for voice in voices if voice.get("name") == name), {})
 
     @cached_property
     def bins(self) -> int:
         """Mel bins of the frames that the client sends: those of the stated format, else the voice's."""
-        voices = self._connection.welcome.voices if self._connection.welcome else []
-        name = self.opened.voice if self.opened else ""
-        voice: Mapping[str, Any] = next((voice.get("format", {}) for voice in voices if voice.get("name") == name), {})
+        voice: Mapping[str, Any] = self._voice.get("format", {})
         try:
             return read_statement(self._stated, voice_mels(voice)).mels.n_mels
         except ValueError:  # a newer daemon, which knows more formats
@@ -173,27 +213,57 @@ class StreamState:
     def send_mel(self, mel: object) -> Steps[None]:
         """Send frames as credit allows; `mel` is anything that `as_frames` takes.
 
+        A call that is given up takes back the frames that have not been sent; the same frames may then be sent again.
         Raises ValueError as `as_frames` and `check_values` do, Refused if the utterance becomes too long, Interrupted if it
         was flushed.
         """
         frames = self._frames(mel)
         self.check()
-        while self.flushing or (self.queue and self.queue.end_wanted):  # the generation before must end first
-            self.check()
-            yield
-        queue = self.queue
-        assert queue is not None, "an open stream has a generation"
-        self._check_length(queue, len(frames))
-        if len(frames):
-            queue.backlog.append(frames)
+        queue = yield from self._wait_turn()
+        last = self._given_up
+        taken = last.taken if last and last.is_retried_by(frames, queue) else 0
+        self._check_length(queue, len(frames) - taken)
+        self._given_up = None
+        if len(frames) > taken:
+            first_frame = queue.total_frames - taken
+            queue.backlog.append(frames[taken:])
             self.last_sent = queue.generation
-        self._send_frames()
-        while queue.backlog and self.queue is queue and not self.flushing:
-            self.check()
-            yield
+            yield from self._wait_sent(queue, first_frame, frames)
         self.check()
         if self.queue is not queue or self.flushing:
             raise self._why_ended(queue.generation)
+
+    def _wait_turn(self) -> Steps[SendQueue]:
+        """Wait until the generation before has ended, and another call of `send` has sent its frames."""
+        while self.flushing or not self.queue or self.queue.end_wanted or self.queue.backlog:
+            self.check()
+            ending = self.flushing or not self.queue or self.queue.end_wanted
+            yield f"the ending of utterance {self.generation} of stream {self.name}" if ending else self._for_credit()
+        return self.queue
+
+    def _wait_sent(self, queue: SendQueue, first_frame: int, frames: Array) -> Steps[None]:
+        self._send_frames()
+        try:
+            while queue.backlog and self.queue is queue and not self.flushing:
+                self.check()
+                yield self._for_credit()
+        except errors.WaitTimeout as late:
+            taken = late.frames_taken = self._give_up(queue, first_frame, frames)
+            late.args = (f"{late}; {taken} of the {len(frames)} frames were taken",)
+            raise
+        except GeneratorExit:  # the caller was cancelled
+            self._give_up(queue, first_frame, frames)
+            raise
+
+    def _for_credit(self) -> str:
+        paused = ", which is paused" if self.daemon_state == "paused" else ""
+        return f"credit for frames of stream {self.name}{paused}"
+
+    def _give_up(self, queue: SendQueue, first_frame: int, frames: Array) -> int:
+        """Take back what was not sent; the number of frames that were."""
+        taken = queue.withdraw(first_frame)
+        self._given_up = GivenUp(queue.generation, first_frame, frames, taken)
+        return taken
 
     def _check_length(self, queue: SendQueue, frames: int) -> None:
         """Raise Refused for frames that the daemon would never give credit for: the wait would have no end."""
@@ -204,7 +274,7 @@ class StreamState:
         if (total := queue.total_frames + frames) > most_frames:
             text = (
                 f"stream {self.name}: this utterance would have {total} frames; at most {most_frames} frames "
-                f"({most_s:g} s) are allowed: end it and start the next one"
+                f"({most_s:g} s) are allowed (server.max_utterance_s): end it and start the next one"
             )
             raise errors.Refused(text, wire.Code.TOO_LONG, self.name)
 
@@ -215,18 +285,23 @@ class StreamState:
         return errors.Interrupted(f"stream {self.name} was flushed while frames waited to be sent")
 
     def end(self) -> None:
-        """End the generation: no more frames. Does nothing if it has none, or has ended already."""
+        """End the generation: no more frames. One without frames is an empty utterance. Does nothing if it has ended."""
         self.check()
-        if self.queue and self.queue.started and not self.flushing:
+        if self.queue and not self.flushing and not self.queue.end_wanted:
             self.queue.end_wanted = True
+            self.last_sent = self.generation
             self._send_frames()
 
     def wait_played(self) -> Steps[Played | Flushed | None]:
-        """End the generation and wait for its ending. The last ending if none is running; None if there never was one."""
+        """End the generation and wait for its ending. If it has no frames: the last ending, if there was one.
+
+        None if that was an error, which was raised when it came.
+        """
+        self.check()
+        running = self.flushing or self.queue is None or self.queue.started
+        if not running and (last := self.endings.get(self.generation - 1)):
+            return None if isinstance(last, GlowdError) else last
         self.end()
-        if self.queue is None or not (self.queue.end_wanted or self.flushing):
-            last = self.endings.get(self.generation - 1)
-            return None if isinstance(last, GlowdError) else last  # an error was raised when it came
         return (yield from self._wait_ended(self.generation))
 
     def flush(self, fade_ms: int) -> Steps[Played | Flushed]:
@@ -246,7 +321,7 @@ class StreamState:
     def _wait_ended(self, generation: int) -> Steps[Played | Flushed]:
         while generation not in self.endings:
             self.check()
-            yield
+            yield f"the ending of utterance {generation} of stream {self.name}"
         return self._unless_failed(self.endings[generation])
 
     def _unless_failed(self, ending: Ending) -> Played | Flushed:
@@ -273,7 +348,7 @@ class StreamState:
             if self.generation > generation:
                 break
             self.check()
-            yield
+            yield f"audio of utterance {generation} of stream {self.name}"
         self.last_read = max(self.last_read, generation)
         if generation in self.endings:
             self._unless_failed(self.endings[generation])
@@ -302,6 +377,11 @@ class StreamView:
     def credit_frames(self) -> int:
         """Frames that can be sent without waiting."""
         return self._state.queue.credit if self._state.queue else 0
+
+    @property
+    def frames_taken(self) -> int:
+        """Frames that belong to the running utterance: those of every `send` that returned, or was given up half way."""
+        return self._state.queue.total_frames if self._state.queue else 0
 
     @property
     def warnings(self) -> list[wire.Warning]:

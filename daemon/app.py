@@ -7,23 +7,36 @@ missing, 2 wrong arguments or settings.
 
 import argparse
 import asyncio
+import contextlib
 import importlib.metadata
 import json
+import logging
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glowd.daemon.config import Config, ConfigError, VoiceSettings
 from glowd.daemon.config_reader import load
+from glowd.daemon.runtime.claim import Claim, ClaimLostError, claim
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import config_arguments
 from glowd.daemon.runtime.role_process import RoleSpec
-from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
+from glowd.daemon.runtime.rundir import addresses, prepare_run_dir, run_dir
+from glowd.daemon.runtime.status import READY
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
+from glowd.flow.missing_package import advice
+
+if TYPE_CHECKING:
+    from glowd.daemon.doctor import Finding
+
+RENEW_EVERY_S = 1.0
+
+log = logging.getLogger("glowd")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,10 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(arguments.config, arguments.set)
         if arguments.command == "run":
             return run(config, role_arguments(arguments))
+        return report(config, arguments)
     except ConfigError as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2
-    return report(config, arguments.command, arguments.json)
+    except ModuleNotFoundError as error:
+        print(advice("glowd", error), file=sys.stderr)
+        return 1
 
 
 def role_arguments(arguments: argparse.Namespace) -> list[str]:
@@ -57,23 +73,32 @@ def role_arguments(arguments: argparse.Namespace) -> list[str]:
     return config + [word for override in arguments.set for word in ("--set", override)]
 
 
-def report(config: Config, command: str, as_json: bool) -> int:
+def report(config: Config, arguments: argparse.Namespace) -> int:
     """`glowd doctor` and `glowd check`: print the findings; returns the exit status."""
     from glowd.daemon import doctor  # here, because the running daemon does not need its imports
 
-    examine = doctor.examine_machine if command == "doctor" else doctor.examine_config
-    findings = list(examine(config))
+    if arguments.command == "doctor":
+        engines = stages(config, run_dir(config.server), role_arguments(arguments))[1]
+        found = doctor.examine_machine(config, engines)
+    else:
+        found = doctor.examine_config(config)
+    findings = []
+    for finding in found:
+        findings.append(finding)
+        if not arguments.json:
+            print(as_lines(finding), flush=True)
     status = int(any(finding.state == "missing" for finding in findings))
-    if as_json:
+    if arguments.json:
         print(json.dumps({"ok": not status, "findings": [asdict(finding) for finding in findings]}, indent=2))
-        return status
-    for finding in findings:
-        print(f"{finding.state.ljust(8)} {finding.name}: {finding.text}")
-        if finding.remedy:
-            print(f"         -> {finding.remedy}")
-    if not status:
-        print("this machine can run glowd" if command == "doctor" else summary(config))
+    elif not status:
+        print("this machine can run glowd" if arguments.command == "doctor" else summary(config))
     return status
+
+
+def as_lines(finding: "Finding") -> str:
+    """A finding for the terminal, and below it what to do."""
+    line = f"{finding.state.ljust(8)} {finding.name}: {finding.text}"
+    return f"{line}\n         -> {finding.remedy}" if finding.remedy else line
 
 
 def summary(config: Config) -> str:
@@ -91,17 +116,21 @@ def _engines(voice: VoiceSettings) -> str:
 
 
 def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
-    """The roles in the order of their start: the gateway, the engines of each voice, the speaker."""
+    """The roles in the order of their start: the gateway, the engines of each voice, the speaker.
 
-    def spec(name: str, role: str, *more: str) -> RoleSpec:
+    Only the default voice is needed: it is the voice of streams that name none.
+    """
+
+    def command(role: str, *more: str) -> tuple[str, ...]:
         # -P: a file in the working directory must not replace a module.
-        return RoleSpec(
-            name, (sys.executable, "-P", "-m", f"glowd.daemon.{role}", "--run-dir", str(directory), *more, *arguments)
-        )
+        return (sys.executable, "-P", "-m", f"glowd.daemon.{role}", "--run-dir", str(directory), *more, *arguments)
 
-    engines = [spec(f"engine:{name}", "engine", "--engine", name) for name in config.engines]
-    speaker = [[spec("speaker", "speaker")]] if config.speaker.enabled else []
-    return [[spec("gateway", "gateway")], engines, *speaker]
+    engines = [
+        RoleSpec(f"engine:{name}", command("engine", "--engine", name), is_optional=spec.voice != config.default_voice)
+        for name, spec in config.engines.items()
+    ]
+    speaker = [[RoleSpec("speaker", command("speaker"))]] if config.speaker.enabled else []
+    return [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker]
 
 
 def run(config: Config, arguments: Sequence[str]) -> int:
@@ -109,32 +138,49 @@ def run(config: Config, arguments: Sequence[str]) -> int:
     setup_logging("glowd", config.log.level)
     directory = run_dir(config.server)
     prepare_run_dir(directory)
-    with claim(directory, addresses(config.server, directory)):
+    with claim(directory, addresses(config.server, directory)) as held:
         try:
-            asyncio.run(supervise(config, directory, arguments))
-        except StartError as error:
+            asyncio.run(supervise(config, directory, arguments, held))
+        except (StartError, ClaimLostError) as error:
             print(f"glowd: {error}", file=sys.stderr)
             return 1
     return 0
 
 
-async def supervise(config: Config, directory: Path, arguments: Sequence[str]) -> None:
-    """Run all roles; SIGINT and SIGTERM stop them, a second one kills them. Raises StartError."""
+async def supervise(config: Config, directory: Path, arguments: Sequence[str], held: Claim) -> None:
+    """Run all roles; SIGINT and SIGTERM stop them, a second one kills them. Raises StartError, ClaimLostError."""
     started_s = time.monotonic()
     supervisor = Supervisor(stages(config, directory, arguments), config.supervisor)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.request_stop)
+    renewing = asyncio.create_task(keep(held, supervisor))
     await supervisor.run(lambda: announce(config, directory, supervisor, time.monotonic() - started_s))
+    renewing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await renewing
+
+
+async def keep(held: Claim, supervisor: Supervisor) -> None:
+    """Renew the claim every second. If that cannot be, stop the daemon, which nobody could reach. Raises ClaimLostError."""
+    while True:
+        await asyncio.sleep(RENEW_EVERY_S)
+        try:
+            if held.renew():
+                log.warning("the run directory %s was emptied: its lock is made anew", held.directory)
+        except ClaimLostError:
+            supervisor.request_stop()
+            raise
 
 
 def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: float) -> None:
-    """Print the `glowd ready key=value ...` line, after `seconds` of starting."""
+    """Print the `glowd ready key=value ...` line, after `seconds` of starting. Voices that are away are not named."""
     found = addresses(config.server, directory)
+    ready = {spec.voice for name, spec in config.engines.items() if supervisor.state(f"engine:{name}").state == READY}
     line = ReadyLine(
         endpoint=found.clients,
         telemetry=found.telemetry,
-        voices=tuple(config.voices),
+        voices=tuple(voice for voice in config.voices if voice in ready),
         device=str(supervisor.info("speaker").get("device") or "none"),
         seconds=seconds,
     )

@@ -16,6 +16,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
 MAX_ENGINES = 64
+RESTART_S = 5.0
+"""What it takes at least until a process that hung works again: the pause before its restart, and the start."""
 FRAME_BYTES = 80 * 4
 """Bytes of a mel frame of 80 bands in float32."""
 EMBEDDED = "embedded"  # the checkpoint that ships with glowd: a word, not a path
@@ -53,8 +55,8 @@ class ServerSettings(Options):
         60.0, "s without any message from a client until its streams are closed", min=0.1, max=86_400
     )
     role_wait_s: float = option(
-        15.0, "s that streams wait for a lost engine or device to return; the engine of a large voice starts slowly",
-        min=0.1, max=3600,
+        30.0, "s that streams wait for a lost engine or device to return, or longer if the engine needs longer to start; "
+        "at least supervisor.watchdog_s + 5", min=0.1, max=3600,
     )  # fmt: skip
 
     def check(self) -> None:
@@ -246,7 +248,9 @@ class SupervisorSettings(Options):
     ready_timeout_s: float = option(
         120.0, "s within which each role must be ready; an engine warms up first", min=0.1, max=3600
     )
-    watchdog_s: float = option(10.0, "s of silence after which a role is killed and restarted", min=0.5, max=3600)
+    watchdog_s: float = option(
+        10.0, "s of silence after which a role is killed and restarted; a sound device that hangs, too", min=2, max=3600
+    )
     grace_s: float = option(5.0, "s that a role has to stop before it is killed", min=0.1, max=600)
 
 
@@ -290,6 +294,16 @@ class Config:
     files: FileSettings
     supervisor: SupervisorSettings
     log: LogSettings
+
+    def check(self) -> None:
+        """Raises ConfigError where settings of different tables contradict one another."""
+        least, wait_s = self.supervisor.watchdog_s + RESTART_S, self.server.role_wait_s
+        if wait_s < least:
+            raise ConfigError(
+                f"server.role_wait_s must be at least supervisor.watchdog_s + {RESTART_S:g} = {least:g}; got {wait_s:g}. A "
+                "process that hangs is noticed after watchdog_s and then has to start: its streams would be given up before "
+                "it is back. Raise role_wait_s or lower watchdog_s"
+            )
 
     @property
     def default_voice(self) -> str:

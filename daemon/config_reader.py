@@ -54,7 +54,7 @@ def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
 def _config(tables: dict[str, Any], base: Path) -> Config:
     """Every table, checked; relative paths are relative to `base`. Raises OptionError, ConfigError."""
     refuse_unknown(tables, [part.name for part in fields(Config)])
-    return Config(
+    config = Config(
         server=_table(ServerSettings, tables.get("server", {}), "server", base),
         voices=_voices(tables["voices"], base),
         speaker=_table(SpeakerSettings, tables.get("speaker", {}), "speaker", base),
@@ -62,6 +62,8 @@ def _config(tables: dict[str, Any], base: Path) -> Config:
         supervisor=_table(SupervisorSettings, tables.get("supervisor", {}), "supervisor", base),
         log=_table(LogSettings, tables.get("log", {}), "log", base),
     )
+    config.check()
+    return config
 
 
 def _table(cls: type[T], table: Any, where: str, base: Path) -> T:

@@ -1,21 +1,25 @@
 """`glowd doctor` and `glowd check`: what this machine and this configuration lack, each with the command that fixes it.
 
-Rules: reads and never changes anything. torch is imported, and the sound device opened, only by the check that needs it.
+Rules: what start-up does is tried with the code of start-up (trial.py, speaker/device.py, runtime/rundir.py), as the user who
+runs the command; nothing is left behind. torch is imported, and the sound device opened, only by the check that needs it.
 "ok": nothing to do. "note": worth knowing. "missing": glowd cannot do what the configuration asks for.
 """
 
 import os
 import platform
+import pwd
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from glowd.daemon.config import Config, ConfigError, SpeakerSettings, WaveGlowSettings
+from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.speaker.device import DeviceError, PortAudioMissing, PortAudioOutput
+from glowd.daemon.trial import Trial, borrowed, try_engines
 
 MIN_LIBZMQ = (4, 3, 5)
 """Earlier versions have known security holes."""
@@ -33,8 +37,8 @@ class Finding:
     remedy: str = ""
 
 
-def examine_machine(config: Config) -> Iterator[Finding]:
-    """Check the machine for what this configuration needs."""
+def examine_machine(config: Config, engines: Sequence[RoleSpec]) -> Iterator[Finding]:
+    """Check the machine for what this configuration needs; `engines` are started and ended."""
     yield check_python()
     yield check_torch(config)
     yield check_numba(config)
@@ -47,6 +51,7 @@ def examine_machine(config: Config) -> Iterator[Finding]:
         if isinstance(voice, WaveGlowSettings) and voice.backend == "triton":
             yield check_triton(name)
     yield check_run_dir(run_dir(config.server))
+    yield from check_voices(config, engines)
 
 
 def examine_config(config: Config) -> Iterator[Finding]:
@@ -81,8 +86,16 @@ def install(packages: dict[str, str]) -> str:
 
 
 def check_python() -> Finding:
-    """The interpreter."""
-    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    """The interpreter, and the user: another one may lack what this one has."""
+    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}, as user {user_name()}")
+
+
+def user_name() -> str:
+    """The user who runs this, by number if the system has no name for it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def check_torch(config: Config) -> Finding:
@@ -204,6 +217,30 @@ def check_run_dir(directory: Path) -> Finding:
     if not os.access(parent, os.W_OK | os.X_OK):
         return Finding("run_dir", "missing", f"{directory} cannot be made in {parent}", "--set server.run_dir=DIR")
     return Finding("run_dir", "ok", f"{directory} will be made")
+
+
+def check_voices(config: Config, engines: Sequence[RoleSpec]) -> Iterator[Finding]:
+    """Each engine, started as the daemon starts it, until it is ready."""
+    try:
+        with borrowed(run_dir(config.server)):
+            trials = try_engines(engines, config.supervisor)
+    except ConfigError as error:
+        yield Finding("voices", "missing", f"not tried: {error}", "mend the run directory first")
+        return
+    for engine in engines:
+        yield _tried(config, engine, trials[engine.name])
+
+
+def _tried(config: Config, engine: RoleSpec, trial: Trial) -> Finding:
+    if not trial.reason:
+        limit = f", capacity {trial.info['streams']}" if trial.info.get("streams") else ""
+        return Finding(engine.name, "ok", f"ready after {trial.seconds:.1f} s on {trial.info.get('device')}{limit}")
+    text = f"cannot start: {trial.reason}"
+    others = [name for name in config.voices if name != config.default_voice]
+    if engine.is_optional:
+        return Finding(engine.name, "missing", text, "mend this, or remove the voice; glowd starts without it")
+    choice = f", or make another one the default: {', '.join(others)}" if others else ""
+    return Finding(engine.name, "missing", text, f"mend this; glowd does not start without its default voice{choice}")
 
 
 def check_checkpoint(name: str, voice: WaveGlowSettings) -> Finding:

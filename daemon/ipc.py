@@ -124,7 +124,7 @@ class Ready(Message):
     """The voice is loaded and warmed up. Sent at start and then every second.
 
     `instance` changes when the process restarts. `device`: where the voice runs, cpu or cuda:N. `threads`: how many
-    threads it uses on a CPU.
+    threads it uses on a CPU. `start_s`: from the start of the process until it was ready.
     """
 
     voice: str = identifier()
@@ -132,6 +132,7 @@ class Ready(Message):
     instance: int = integer()
     device: str = string(64, default="cpu")
     threads: int = integer(1, 256, default=1)
+    start_s: float = number(0, 1e6, default=0.0)
 
 
 @message

@@ -98,9 +98,15 @@ def load_any(checkpoint: str | Path) -> Network:
     """The network of a checkpoint, of any kind, in float32 on the CPU. Raises CheckpointError."""
     config, _ = read_any_header(checkpoint)
     path = resolve(checkpoint)
-    voice = build(config)
     with safe_open(path, "pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+    # Before memory is taken for a network: a header may name any geometry, a file has the size that it has.
+    if config.least_weights > (found := sum(value.numel() for value in state.values())):
+        raise CheckpointError(
+            f"checkpoint {path} does not fit its own geometry: it holds {found} weights, the geometry needs at least "
+            f"{config.least_weights}"
+        )
+    voice = build(config)
     problems = _mismatches(voice.state_dict(), state)
     if problems:
         raise CheckpointError(f"checkpoint {path} does not fit its own geometry: {'; '.join(problems[:4])}")

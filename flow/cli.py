@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glowd.flow import options
+from glowd.flow import missing_package, options
 from glowd.flow.evaluation import cli as evaluation
+from glowd.flow.training.pitch_settings import PitchSettings
 from glowd.flow.training.settings import Settings, TrainError, read_config
 
 if TYPE_CHECKING:
@@ -47,11 +48,22 @@ def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", wo
 
     given = options.given(args, Settings)
     if args.resume:
-        if args.config or args.init:
-            raise TrainError("--config and --init belong to the start of a run; leave them out with --resume")
+        if args.config or args.init or args.pitch:
+            raise TrainError("--config, --init and --pitch belong to the start of a run; leave them out with --resume")
         return resumed_run(folder, given, report, world)
     voice, table = read_config(args.config) if args.config else ({}, {})
-    return new_run(folder, Settings.from_dict(table | given), voice, args.init, report, world)
+    return new_run(folder, Settings.from_dict(table | given), voice, args.init, report, world, args.pitch)
+
+
+def pitch(args: argparse.Namespace) -> int:
+    """`glowlab pitch`."""
+    from glowd.flow.network.waveglow import WaveGlowConfig
+    from glowd.flow.training.pitch_command import train_pitch_file
+
+    settings = PitchSettings.from_dict(options.given(args, PitchSettings))
+    judgement = train_pitch_file(settings, WaveGlowConfig.sourced(), Path(args.out), print)
+    print(f"{args.out}: {judgement}")
+    return 0
 
 
 def import_(args: argparse.Namespace) -> int:
@@ -113,7 +125,7 @@ def bench(args: argparse.Namespace) -> int:
 
     from glowd.flow import checkpoint
     from glowd.flow.devices import pick_device
-    from glowd.flow.streaming import ChunkPlan, stream_vocoder
+    from glowd.flow.streaming import ChunkPlan, VocoderOptions, stream_vocoder
     from glowd.flow.timing import WARM_UP, speed
 
     device = pick_device(args.device)
@@ -126,7 +138,8 @@ def bench(args: argparse.Namespace) -> int:
     print("chunk  streams     RTF      p50      p90      p99      max")
     for streams in args.streams:
         for frames in args.chunk_frames:
-            vocoder = stream_vocoder(voice, ChunkPlan(frames), device, max_batch=streams, slots=streams)
+            options = VocoderOptions(str(device), max_batch=streams, slots=streams)
+            vocoder = stream_vocoder(voice, ChunkPlan(frames), options)
             row = speed(vocoder, frames, streams, args.runs)
             print(
                 f"{frames:2d} fr {streams:8d} {row.rtf:7.3f} {row.p50_ms:5.1f} ms {row.p90_ms:5.1f} ms {row.p99_ms:5.1f} ms"
@@ -215,6 +228,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_pitch(commands)
     _add_import(commands)
     _add_context(commands)
     _add_render(commands)
@@ -240,8 +254,18 @@ def _add_train(commands: Any) -> None:
     sub.add_argument(
         "--init", default="", metavar="CHECKPOINT", help="checkpoint to start from, instead of random weights"
     )
+    sub.add_argument(
+        "--pitch", default="", metavar="FILE", help="pitch network of a new voice, by glowlab pitch (that of --init)"
+    )
     sub.add_argument("--resume", action="store_true", help="resume the run in --out; other options change its settings")
     sub.set_defaults(run=train)
+
+
+def _add_pitch(commands: Any) -> None:
+    sub = commands.add_parser("pitch", help="train the network that reads the pitch of a new voice from its mels")
+    sub.add_argument("--out", required=True, metavar="FILE", help=".safetensors for glowlab train --pitch")
+    options.add_arguments(sub, PitchSettings)
+    sub.set_defaults(run=pitch)
 
 
 def _add_import(commands: Any) -> None:
@@ -295,7 +319,7 @@ def _add_card(commands: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0; 2 after one line that names the mistake; 130 when interrupted."""
+    """Run a command: 0; 2 after one line that names the mistake, 1 after one that names a missing package; 130 on Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)
@@ -306,6 +330,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"glowlab: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(missing_package.advice("glowlab", error), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return status

@@ -25,14 +25,19 @@ class MelFormat(Options):
     Its map, `to_dict`, stands in checkpoints and in `open` messages.
     """
 
-    rate_hz: int = option(22050, "samples per second of the audio", min=1)
-    n_fft: int = option(1024, "samples of a Fourier transform", min=2)
-    hop: int = option(256, "samples from one frame to the next", min=1)
-    win: int = option(1024, "samples of the Hann window", min=1)
-    n_mels: int = option(80, "bands of a frame", min=1)
+    rate_hz: int = option(22050, "samples per second of the audio", min=1000, max=384_000)
+    n_fft: int = option(1024, "samples of a Fourier transform", min=2, max=16_384)
+    hop: int = option(256, "samples from one frame to the next", min=1, max=16_384)
+    win: int = option(1024, "samples of the Hann window", min=1, max=16_384)
+    n_mels: int = option(80, "bands of a frame", min=1, max=512)
     fmin_hz: float = option(0.0, "lower end of the lowest band", min=0)
     fmax_hz: float = option(8000.0, "upper end of the highest band", above=0)
     log_floor: float = option(1e-5, "magnitude that lower ones are raised to before the logarithm", above=0)
+
+    @property
+    def is_for_voices(self) -> bool:
+        """Whether a voice may have it: a rate from 8,000 to 96,000 Hz. Recordings and clients may have others."""
+        return 8000 <= self.rate_hz <= 96_000
 
     def check(self) -> None:
         """Raise OptionError where values contradict one another."""

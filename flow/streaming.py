@@ -30,45 +30,60 @@ from glowd.flow.inversion.runner import StepRunner
 from glowd.flow.latents import NoiseTable, first_phase
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
-from glowd.flow.vocoder import BEGINNING, Origin, Stream, Vocoder, render
+from glowd.flow.options import BACKENDS, PRECISIONS, Options, option
+from glowd.flow.vocoder import BEGINNING, Origin, Stream, StreamT, Vocoder, render
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Of the convolutions. Raises ValueError."""
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "float32"
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; allowed: auto, {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
-class _WaveGlowVocoder(Vocoder[Stream]):
+@dataclass(frozen=True, slots=True)
+class VocoderOptions(Options):
+    """Where and how a vocoder computes, and for how many streams; the same for both modes."""
+
+    device: str = option("cpu", "torch device: cpu, cuda or cuda:N")
+    max_batch: int = option(16, "largest number of streams that one call to step is expected to render", min=1)
+    slots: int = option(
+        64, "streams that can be open at a time, where the vocoder holds their state (ExactVocoder)", min=1
+    )
+    backend: str = option("auto", "what computes the flows (see Inverter)", choices=BACKENDS)
+    precision: str = option(
+        "auto", "number format of the convolutions; auto is bf16 on CUDA, float32 on a CPU", choices=PRECISIONS
+    )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the convolutions. Auto is float32 on a CPU because bf16 gains there with AVX512-BF16 or AMX only."""
+        if self.precision == "auto":
+            return torch.bfloat16 if self.device.startswith("cuda") else torch.float32
+        return DTYPES[self.precision]
+
+
+DEFAULTS = VocoderOptions()
+
+
+class _WaveGlowVocoder(Vocoder[StreamT]):
     """What both modes share: the folded network, the noise, and the window of frames around a chunk."""
 
-    def __init__(
-        self, voice: WaveGlow, device: torch.device | str, name: str, max_batch: int, backend: str, precision: str
-    ) -> None:
+    def __init__(self, voice: WaveGlow, options: VocoderOptions, name: str) -> None:
         self.name, self.format, self.sigma = name, voice.config.mel, voice.config.sigma
-        self.device = torch.device(device)
-        self.inverter = Inverter(voice, self.device, _dtype(precision, self.device), backend)
+        self.device = torch.device(options.device)
+        self.inverter = Inverter(voice, self.device, options.dtype, options.backend)
         self.noise = NoiseTable(voice.config.group, device=self.device)
         self.config = voice.config
         self.runner = StepRunner(self.inverter, self.noise)
-        self.max_batch = max_batch
+        self.max_batch = options.max_batch
 
     def shapes(self, max_batch: int, max_frames: int) -> list[tuple[int, int]]:
         """See Vocoder: what the runner prepares."""
         return self.runner.shapes(max_batch, max_frames)
 
-    def _windows(self, streams: Sequence[Stream], begin: int, end: int) -> Floats:
+    def _windows(self, streams: Sequence[StreamT], begin: int, end: int) -> Floats:
         """Frames begin ... end - 1 relative to each stream's next frame [B, n, M], padded outside the utterance."""
         return np.stack(
             [self._window(stream, stream.frames_done + begin, stream.frames_done + end) for stream in streams]
         )
 
-    def _window(self, stream: Stream, begin: int, end: int) -> Floats:
+    def _window(self, stream: StreamT, begin: int, end: int) -> Floats:
         inner_begin, inner_end = max(begin, stream.first_in), min(end, stream.frames_in)
         mel = stream.frames(inner_begin, inner_end)
         rim = ((inner_begin - begin, end - inner_end), (0, 0))
@@ -91,31 +106,22 @@ class ExactStream(Stream):
         return super().done and not self.owes_tail
 
 
-class ExactVocoder(_WaveGlowVocoder):
+class ExactVocoder(_WaveGlowVocoder[ExactStream]):
     """Streams a causal voice exactly: streamed == whole utterance, for every chunking."""
 
-    def __init__(
-        self,
-        voice: WaveGlow,
-        device: torch.device | str = "cpu",
-        name: str = "glow",
-        max_batch: int = 16,
-        slots: int = 64,
-        backend: str = "auto",
-        precision: str = "auto",
-    ) -> None:
+    def __init__(self, voice: WaveGlow, options: VocoderOptions = DEFAULTS, name: str = "glow") -> None:
         if not voice.config.causal:
             raise ValueError("exact streaming needs a causal voice; use OverlapVocoder for this one")
-        super().__init__(voice, device, name, max_batch, backend, precision)
+        super().__init__(voice, options, name)
         config = voice.config
         self.look_ahead_frames = self.inverter.look_ahead_frames
         self.latency_samples = config.group if self.inverter.lapped else 0
         reach = -(-config.reach_groups // config.groups_per_frame)
         self.history_frames, self.lead_frames = reach + 1, self.inverter.past_frames
         # One slot more than streams: the rows of a CUDA bucket that carry no stream play there.
-        self.bank = self.inverter.initial_state(slots + 1)
+        self.bank = self.inverter.initial_state(options.slots + 1)
         self._fresh = self.inverter.initial_state(1)
-        self._free = list(range(slots - 1, -1, -1))
+        self._free = list(range(options.slots - 1, -1, -1))
 
     def open(self, seed: int = 0, origin: Origin = BEGINNING, sigma: float | None = None) -> ExactStream:
         """See Vocoder. Raises RuntimeError when all slots are taken."""
@@ -134,12 +140,12 @@ class ExactVocoder(_WaveGlowVocoder):
             self.bank.put(torch.tensor([stream.slot], device=self.device), self._fresh)
         return stream
 
-    def close(self, stream: Stream) -> None:
+    def close(self, stream: ExactStream) -> None:
         """See Vocoder."""
-        assert isinstance(stream, ExactStream) and stream.slot not in self._free
+        assert stream.slot not in self._free
         self._free.append(stream.slot)
 
-    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+    def ready_frames(self, stream: ExactStream, limit: int) -> int | None:
         """See Vocoder: everything but the look-ahead, in the sizes the runner has prepared."""
         if stream.done:
             return None
@@ -149,23 +155,24 @@ class ExactVocoder(_WaveGlowVocoder):
             return ready
         return 0 if stream.ended and stream.frames_done == stream.frames_in else None
 
-    def key(self, stream: Stream, frames: int) -> Hashable:
+    def key(self, stream: ExactStream, frames: int) -> Hashable:
         """See Vocoder."""
         return frames, self._is_final(stream, frames)
 
-    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+    def step(self, streams: Sequence[ExactStream], frames: int) -> list[Floats]:
         """See Vocoder."""
-        exact = [stream for stream in streams if isinstance(stream, ExactStream)]
-        final = self._is_final(exact[0], frames)
+        final = self._is_final(streams[0], frames)
         groups = frames * self.config.groups_per_frame + (self.inverter.extra_groups if final else 0)
         # With no frame left but a tail to play, the window is that of the last frame.
-        windows = self._windows(exact, min(0, frames - 1) - self.inverter.past_frames, frames + self.look_ahead_frames)
-        rows = [stream.noise_row + stream.frames_done * self.config.groups_per_frame for stream in exact]
-        slots, sigmas = [stream.slot for stream in exact], [stream.sigma for stream in exact]
+        windows = self._windows(
+            streams, min(0, frames - 1) - self.inverter.past_frames, frames + self.look_ahead_frames
+        )
+        rows = [stream.noise_row + stream.frames_done * self.config.groups_per_frame for stream in streams]
+        slots, sigmas = [stream.slot for stream in streams], [stream.sigma for stream in streams]
         audio, phases = self.runner.run(windows, groups, rows, sigmas, self.bank, slots, repeats=True)
-        for stream, phase in zip(exact, phases):
+        for stream, phase in zip(streams, phases):
             stream.phase = float(phase)
-        return [self._take(stream, row, frames, final) for stream, row in zip(exact, audio)]
+        return [self._take(stream, row, frames, final) for stream, row in zip(streams, audio)]
 
     def _take(self, stream: ExactStream, samples: Floats, frames: int, final: bool) -> Floats:
         # The block before the utterance's first group is the lapped transform's run-in.
@@ -175,7 +182,7 @@ class ExactVocoder(_WaveGlowVocoder):
         stream.rendered(frames, len(samples))
         return samples
 
-    def _is_final(self, stream: Stream, frames: int) -> bool:
+    def _is_final(self, stream: ExactStream, frames: int) -> bool:
         return stream.ended and stream.frames_done + frames == stream.frames_in
 
 
@@ -218,20 +225,13 @@ class OverlapStream(Stream):
     tail: Floats
 
 
-class OverlapVocoder(_WaveGlowVocoder):
+class OverlapVocoder(_WaveGlowVocoder[OverlapStream]):
     """Streams any voice in overlapping windows; equal to the whole utterance when the plan covers its receptive field."""
 
     def __init__(
-        self,
-        voice: WaveGlow,
-        plan: ChunkPlan,
-        device: torch.device | str = "cpu",
-        name: str = "glow",
-        max_batch: int = 16,
-        backend: str = "auto",
-        precision: str = "auto",
+        self, voice: WaveGlow, plan: ChunkPlan, options: VocoderOptions = DEFAULTS, name: str = "glow"
     ) -> None:
-        super().__init__(voice, device, name, max_batch, backend, precision)
+        super().__init__(voice, options, name)
         plan.check(self.hop, voice.config.group if self.inverter.lapped else 0)
         self.plan = plan
         self.look_ahead_frames = plan.look_ahead_frames
@@ -248,7 +248,7 @@ class OverlapVocoder(_WaveGlowVocoder):
         stream.noise_row, stream.tail = self.noise.first_row(seed), np.zeros(0, np.float32)
         return stream
 
-    def ready_frames(self, stream: Stream, limit: int) -> int | None:
+    def ready_frames(self, stream: OverlapStream, limit: int) -> int | None:
         """See Vocoder: whole chunks of the plan, at least one of them, or what is left at the end.
 
         A window of several chunks pays for context and look-ahead once.
@@ -259,31 +259,30 @@ class OverlapVocoder(_WaveGlowVocoder):
             return max(chunk, min(ready, limit) // chunk * chunk)
         return ready if stream.ended and ready else None
 
-    def key(self, stream: Stream, frames: int) -> Hashable:
+    def key(self, stream: OverlapStream, frames: int) -> Hashable:
         """See Vocoder."""
         return frames, *self._rims(stream, frames)
 
-    def _rims(self, stream: Stream, frames: int) -> tuple[int, int, bool]:
+    def _rims(self, stream: OverlapStream, frames: int) -> tuple[int, int, bool]:
         """Frames before and after the chunk inside its window, and whether the window ends the utterance."""
         before = min(self.plan.context_frames, stream.frames_done - stream.first_frame)
         left = stream.frames_in - stream.frames_done - frames
         after = min(self.plan.look_ahead_frames, left)
         return before, after, stream.ended and after == left
 
-    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+    def step(self, streams: Sequence[OverlapStream], frames: int) -> list[Floats]:
         """See Vocoder."""
         before, after, final = self._rims(streams[0], frames)
-        overlapped = [stream for stream in streams if isinstance(stream, OverlapStream)]
         windows = self._windows(
-            overlapped, -before - self.inverter.past_frames, frames + after + self.inverter.look_ahead_frames
+            streams, -before - self.inverter.past_frames, frames + after + self.inverter.look_ahead_frames
         )
         per_frame = self.config.groups_per_frame
-        rows = [stream.noise_row + (stream.frames_done - before) * per_frame for stream in overlapped]
+        rows = [stream.noise_row + (stream.frames_done - before) * per_frame for stream in streams]
         groups = (before + frames + after) * per_frame + (self.inverter.extra_groups if final else 0)
         steady = (before, after, final) == (self.plan.context_frames, self.plan.look_ahead_frames, False)
-        audio, _ = self.runner.run(windows, groups, rows, [stream.sigma for stream in overlapped], None, [], steady)
+        audio, _ = self.runner.run(windows, groups, rows, [stream.sigma for stream in streams], None, [], steady)
         delay = self.config.group if self.inverter.lapped else 0
-        return [self._take(stream, row[delay:], before, frames) for stream, row in zip(overlapped, audio)]
+        return [self._take(stream, row[delay:], before, frames) for stream, row in zip(streams, audio)]
 
     def _take(self, stream: OverlapStream, window: Floats, before: int, frames: int) -> Floats:
         begin = before * self.hop
@@ -297,23 +296,15 @@ class OverlapVocoder(_WaveGlowVocoder):
 
 
 def stream_vocoder(
-    voice: WaveGlow,
-    plan: ChunkPlan,
-    device: torch.device | str = "cpu",
-    name: str = "glow",
-    max_batch: int = 16,
-    slots: int = 64,
-    backend: str = "auto",
-    precision: str = "auto",
-) -> "ExactVocoder | OverlapVocoder":
+    voice: WaveGlow, plan: ChunkPlan, options: VocoderOptions = DEFAULTS, name: str = "glow"
+) -> ExactVocoder | OverlapVocoder:
     """The streaming mode that suits a voice: exact if it is causal, overlapped by `plan` if not.
 
-    `precision` is that of the convolutions: float32, bf16, or auto: bf16 on CUDA, float32 on a CPU (where bf16 gains with
-    AVX512-BF16 or AMX only). `backend`: see Inverter. Raises ValueError for a plan, backend or precision that cannot be.
+    Raises ValueError for a plan that cannot be, and for a backend that this voice cannot have on this device.
     """
     if voice.config.causal:
-        return ExactVocoder(voice, device, name, max_batch, slots, backend, precision)
-    return OverlapVocoder(voice, plan, device, name, max_batch, backend, precision)
+        return ExactVocoder(voice, options, name)
+    return OverlapVocoder(voice, plan, options, name)
 
 
 def receptive_frames(voice: WaveGlow) -> int:
@@ -325,8 +316,9 @@ def whole(
     voice: WaveGlow, mel: Floats, seed: int = 0, sigma: float | None = None, device: torch.device | str = "cpu"
 ) -> Floats:
     """Whole-utterance inversion of mel [L, M] with the latents of `seed` -> samples [L * hop]. `sigma` None: the voice's."""
+    options = VocoderOptions(str(device), slots=1)
     if voice.config.causal:
-        return render(ExactVocoder(voice, device, slots=1), mel, seed, len(mel), sigma)
+        return render(ExactVocoder(voice, options), mel, seed, len(mel), sigma)
     rim = receptive_frames(voice)
-    vocoder = OverlapVocoder(voice, ChunkPlan(len(mel), rim, rim, 0), device)
+    vocoder = OverlapVocoder(voice, ChunkPlan(len(mel), rim, rim, 0), options)
     return render(vocoder, mel, seed, len(mel), sigma)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.pulse import PulseServer
+from tests.harness.pulse import PulseServer
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,7 +25,8 @@ MARKED = {
     "slow": (
         "bench/", "daemon/engine/test_vocoders.py", "e2e/", "flow/evaluation/", "flow/importing/",
         "flow/inversion/test_triton_backend.py", "flow/network/test_wavenet", "flow/phase_recovery/test_griffin_lim.py",
-        "flow/training/test_distributed.py", "flow/training/test_spectral.py", "flow/training/test_train.py",
+        "flow/training/test_distributed.py", "flow/training/test_locked_phase.py", "flow/training/test_pitch_training.py",
+        "flow/training/test_spectral.py", "flow/training/test_train.py",
     ),
 }  # fmt: skip
 """For each mark how the paths of its test files begin. `device` is the mark of every test that uses a PulseAudio server."""

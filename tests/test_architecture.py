@@ -16,12 +16,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("flow", "daemon", "clients")
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_TEST_NAME = 400, 60, 60
-LONG_TEST_NAMES_ALLOWED = (
-    "tests/daemon/engine", "tests/daemon/gateway", "tests/daemon/runtime", "tests/daemon/speaker", "tests/daemon/test_app.py",
-    "tests/daemon/test_config.py", "tests/e2e", "tests/flow/phase_recovery", "tests/flow/test_streaming.py",
-    "tests/flow/test_timing.py", "tests/flow/torchfile", "tests/flow/training",
-)  # fmt: skip
-"""Parts of the tests whose names are not shortened yet. Delete a line when they are."""
 EDGE = re.compile(r"#.*\bedge\b")
 """The comment on an except that may catch everything: at the edge of a process or a thread, where it is logged."""
 
@@ -42,6 +36,7 @@ MAY_IMPORT = {
     "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
     "flow/training": (*PLAIN, "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
+    "daemon/app.py": ("daemon", "flow.missing_package"),
     "daemon/config.py": ("daemon.config", "flow.options"),
     "daemon/config_reader.py": ("daemon.config", "flow.options"),
     "daemon/doctor.py": ("daemon", "flow.checkpoint"),
@@ -57,8 +52,11 @@ MAY_IMPORT = {
     "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
-    "clients": ("clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.recordings", "flow.torchfile.reader"),
-}
+    "clients": (
+        "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.recordings",
+        "flow.torchfile.reader",
+    ),
+}  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol."""
 
@@ -81,7 +79,7 @@ MUST_NOT_IMPORT = {
 
 MAY_PRINT = (
     "daemon/app.py", "flow/cli.py", "clients/cli/glowctl.py", "clients/cli/top.py",
-    "clients/cli/demo.py",
+    "clients/cli/demo.py", "clients/cli/speaking.py",
 )  # fmt: skip
 
 
@@ -238,8 +236,7 @@ def test_rules_cover_every_room() -> None:
 
 
 def test_names_of_tests_are_short() -> None:
-    held = [source for source in parsed("tests") if not source.path.startswith(LONG_TEST_NAMES_ALLOWED)]
-    assert [violation for source in held for violation in long_test_names(source)] == []
+    assert [violation for source in parsed("tests") for violation in long_test_names(source)] == []
 
 
 LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES

@@ -106,6 +106,14 @@ def paths_absent(path: str, text: str) -> Iterator[str]:
             yield f"{path} names {name}; that file does not exist"
 
 
+def quotes_absent(text: str, code: str) -> Iterator[str]:
+    """Messages in the first column of a table of troubleshooting whose words are not in the code; N, DIR, ...: any text."""
+    for row in re.findall(r"^\| (.*?) \|", text.partition("\n## Troubleshooting\n")[2].partition("\n## ")[0], re.M):
+        for quote in re.findall(r"`([^`]+)`", row):
+            if not all(part in code for part in re.split(r"\.\.\.|\bN\b|\bDIR\b", quote)):
+                yield f"troubleshooting quotes `{quote}`; no program prints it"
+
+
 def settings_faults(text: str, config: dict[str, Any]) -> Iterator[str]:
     """Differences between the tables of settings in daemon/README.md and config.toml: names and defaults."""
     defaults = dict(settings_of(config))
@@ -189,6 +197,11 @@ def test_daemon_readme_lists_every_setting() -> None:
     assert list(settings_faults(read("daemon/README.md"), tomllib.loads(read("config.toml")))) == []
 
 
+def test_troubleshooting_quotes_what_programs_print() -> None:
+    code = "".join(path.read_text("utf-8") for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")))
+    assert list(quotes_absent(read("daemon/README.md"), code)) == []
+
+
 def test_pre_commit_runs_what_make_check_runs() -> None:
     entries = re.findall(r"^ +entry: (.+)$", read(".pre-commit-config.yaml"), re.M)
     assert entries == commands_of_check(read("Makefile"))
@@ -207,6 +220,7 @@ LOG = "- 2026-01-02: B (kept)\n- 2026-01-01: A (open)\n\n## 2026-01-02: B (kept)
         (table_faults("flow", TABLE + "| `a.py` | 3 |\n", ["a.py", "x/b.py"]), ["two rows for `a.py`"]),
         (dead_links("README.md", "[a](flow/none.py) [b](https://x/y) [c](LOG.md#none)"), ["flow/none.py", "no such heading"]),
         (paths_absent("README.md", "see flow/none.py and flow/mel.py"), ["flow/none.py"]),
+        (quotes_absent("\n## Troubleshooting\n\n| `no N at DIR` |\n| `gone ...` |\n", "no 3 at /x"), ["quotes `gone ...`"]),
         (index_faults(LOG.replace("- 2026-01-01: A", "- 2026-01-01: C")), ["add to the index", "delete from the index"]),
         (index_faults(LOG + "\n## 2026-01-03: D (kept)\n"), ["add to the index", "not newest first"]),
         (index_faults(LOG.replace("(kept)", "(good)")), ["end the heading with"]),

@@ -6,7 +6,7 @@ does names the package, and the command that installs it. So packages are import
 
 import sys
 
-PACKAGE_OF_MODULE = {"zmq": "pyzmq"}
+from glowd.flow.missing_package import advice
 
 
 def main() -> int:
@@ -16,11 +16,4 @@ def main() -> int:
 
         return glowctl.main()
     except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module in ("", "glowd"):  # not a package but our own mistake
-            raise
-        package = PACKAGE_OF_MODULE.get(module, module)
-        sys.exit(
-            f"glowctl: this command needs the package {package}, which is not installed; "
-            f"install it with: {sys.executable} -m pip install {package}"
-        )
+        sys.exit(advice("glowctl", error))

@@ -27,6 +27,9 @@ PLAYERS = (
     ("play", "-q", "-t", "f32", "-r", "{rate}", "-c", "1", "-"),
 )
 
+PLAYER_END_S = 30.0
+"""A player plays what it has, some seconds at most, before it ends."""
+
 
 class Timeline:
     """Chunks of one utterance, placed by their index; the first chunk received begins it."""
@@ -63,10 +66,14 @@ class UtteranceWriter:
 
 
 class WavFile:
-    """A 16-bit mono WAV file. Raises GlowdError if it cannot be written. An exception leaves no file behind."""
+    """A 16-bit mono WAV file. Raises GlowdError if it cannot be written.
+
+    After an exception the file has what was written before it; `kept` is false if that is nothing.
+    """
 
     def __init__(self, path: Path, rate_hz: int) -> None:
         self.path, self._part, self.samples = path, path.with_name(path.name + ".part"), 0
+        self.kept = False
         try:
             self._file = self._part.open("wb")
         except OSError as error:
@@ -85,7 +92,8 @@ class WavFile:
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
         self._wave.close()
         self._file.close()
-        if kind is None or issubclass(kind, KeyboardInterrupt):
+        self.kept = kind is None or self.samples > 0
+        if self.kept:
             os.replace(self._part, self.path)  # noqa: PTH105 (Path.replace says less about overwriting)
         else:
             self._part.unlink(missing_ok=True)
@@ -111,7 +119,13 @@ class RawOutput:
     def __exit__(self, *_: object) -> None:
         if self._process:
             self._file.close()
-            self._process.wait()
+            try:
+                self._process.wait(PLAYER_END_S)
+            except subprocess.TimeoutExpired as error:
+                self._process.kill()
+                raise GlowdError(
+                    f"the player has not ended within {PLAYER_END_S:g} s after the audio; it was killed"
+                ) from error
 
 
 def local_player(rate_hz: int) -> RawOutput:

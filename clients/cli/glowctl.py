@@ -6,31 +6,25 @@ wrong arguments or files, 1 for everything else, 130 for Ctrl-C.
 
 import argparse
 import contextlib
-import itertools
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from glowd.clients import errors
 from glowd.clients.cli import tables, top
-from glowd.clients.cli.audio_output import Timeline, UtteranceWriter, WavFile, open_output
+from glowd.clients.cli.audio_output import UtteranceWriter, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
-from glowd.clients.cli.mel_sources import (
-    AUDIO_SUFFIXES,
-    SourceError,
-    at_speaking_pace,
-    in_chunks,
-    mel_of_file,
-    mel_of_text,
-)
-from glowd.clients.client import Client, Stream
+from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, mel_of_file, mel_of_text
+from glowd.clients.cli.speaking import format_of, speak
+from glowd.clients.cli.utterances import pieces_of_text
+from glowd.clients.client import Client
+from glowd.clients.transport import check_owner
 from glowd.daemon import wire
 from glowd.daemon.wire.fields import MAX_RATE_HZ, MIN_RATE_HZ
-from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.mel_formats.description import MelDescription
 from glowd.flow.mel_formats.statement import read_statement, statement_map, voice_mels
 from glowd.flow.mel_formats.statistics import read_statistics
@@ -161,24 +155,15 @@ def send(client: Client, args: argparse.Namespace) -> None:
         )
     mels = read_statement(stated, voice_mels(own.to_dict())).mels
     mel = without_padding(mel_of_file(args.file, own, mels.n_mels), mels.padding)
-    send_frames(client, args, own, iter([mel]), stated)
+    speak(client, args, own, iter([mel]), stated)
 
 
 def say(client: Client, args: argparse.Namespace) -> None:
     """`glowctl say TEXT`."""
     mel_format = format_of(client, args.voice)
     text = sys.stdin.read() if args.text == "-" else args.text
-    send_frames(client, args, mel_format, mel_of_text(text, args.espeak_voice, mel_format), mel_format.to_dict())
-
-
-def format_of(client: Client, voice: str) -> MelFormat:
-    """The mel format of a voice. Raises Refused if the daemon has no such voice."""
-    voices = client.welcome.voices
-    for known in voices:
-        if known.get("name") == voice or (not voice and known.get("default")):
-            return MelFormat.from_dict(known.get("format", {}))
-    names = ", ".join(str(known.get("name")) for known in voices)
-    raise errors.Refused(f"voice {voice or '(default)'} is not ready; ready voices: {names or 'none'}")
+    mels = (mel_of_text(piece, args.espeak_voice, mel_format) for piece in pieces_of_text(text))
+    speak(client, args, mel_format, mels, mel_format.to_dict())
 
 
 def stated_map(args: argparse.Namespace) -> dict[str, Any]:
@@ -191,65 +176,6 @@ def formats(client: Client | None, args: argparse.Namespace) -> None:
     """`glowctl formats`: for a voice of the daemon, or, where none runs, for glowd's own format."""
     voice = voice_mels(format_of(client, args.voice).to_dict()) if client else MelDescription()
     print("\n".join(format_lines(voice)))
-
-
-def send_frames(
-    client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[Floats], stated: dict[str, Any]
-) -> None:
-    """Speak frames, each [n, M], through a stream of their own."""
-    sinks = list(args.sink or ([] if args.out else ["device"]))
-    if args.out and "socket" not in sinks:
-        sinks.append("socket")
-    chunks = in_chunks(source, args.chunk)
-    if args.pace == "realtime":
-        chunks = at_speaking_pace(chunks, mel_format)
-    first = next(chunks, None)  # a source that fails must not have opened a stream
-    with (
-        client.open(
-            args.stream,
-            voice=args.voice,
-            sinks=sinks,
-            seed=args.seed,
-            gain_db=args.gain,
-            format=stated,
-            audio_rate_hz=args.rate,
-            catch_up=args.catch_up,
-        ) as stream,
-        printed_warnings(stream) as print_warnings,
-    ):
-        for chunk in chunks if first is None else itertools.chain([first], chunks):
-            stream.send(chunk)
-            print_warnings()
-        stream.end()
-        if args.out:
-            save(stream, args.out)
-        stream.wait_played()
-
-
-@contextlib.contextmanager
-def printed_warnings(stream: Stream) -> Iterator[Callable[[], None]]:
-    """A function that prints the stream's new warnings; those that are left are printed at the end."""
-    printed = 0
-
-    def print_new() -> None:
-        nonlocal printed
-        for warning in stream.warnings[printed:]:
-            print(f"glowctl: warning: {tables.clean(warning.text)}", file=sys.stderr)
-            printed += 1
-
-    try:
-        yield print_new
-    finally:
-        print_new()
-
-
-def save(stream: Stream, path: Path) -> None:
-    """Write the utterance's audio into a WAV file."""
-    with WavFile(path, stream.audio_rate_hz) as file:
-        timeline = Timeline(file.write)
-        for chunk in stream.audio():
-            timeline.add(chunk)
-    print(f"wrote {path}: {file.samples} samples at {stream.audio_rate_hz} Hz", file=sys.stderr)
 
 
 def listen(client: Client, args: argparse.Namespace) -> None:
@@ -299,6 +225,8 @@ def flush(client: Client, args: argparse.Namespace) -> None:
 def watch(args: argparse.Namespace) -> None:
     """`glowctl top`."""
     endpoint = args.telemetry or wire.default_telemetry()
+    if not (args.telemetry or os.environ.get("GLOWD_TELEMETRY")):
+        check_owner(endpoint)
     if args.batch or args.json or args.n or not sys.stdout.isatty():
         top.watch_batch(endpoint, args.n, args.json)
     else:

@@ -1,28 +1,29 @@
-"""Where glowctl's frames come from: recordings, mel files, and espeak-ng while it speaks.
+"""Where glowctl's frames come from: recordings, mel files, and the speech of espeak-ng.
 
 Rules: no socket. Frames are [L, M] float32: of a recording or a text natural logs in the voice's own mel format, of a
 mel file as they are. A fault of a user's file or text is a SourceError. soundfile and soxr are imported when they are needed.
 """
 
 import contextlib
+import io
 import shutil
 import struct
 import subprocess
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from glowd.clients.mel_arrays import as_frames
-from glowd.flow.mel import Floats, MelFormat, MelStream, log_mel
+from glowd.flow.mel import Floats, MelFormat, log_mel
 from glowd.flow.recordings import RecordingError, read_audio
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".npz", ".pt")
-ESPEAK_READ_BYTES = 4096
+ESPEAK_S = 60.0
 
 
 class SourceError(Exception):
@@ -40,7 +41,8 @@ def mel_of_file(path: Path, mel_format: MelFormat, bins: int = 0) -> Floats:
         raise SourceError(f"{path}: unknown suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}")
     try:
         if suffix in AUDIO_SUFFIXES:
-            return log_mel(read_audio(path, mel_format.rate_hz), mel_format)
+            audio = read_audio(path, mel_format.rate_hz)
+            return log_mel(audio, mel_format) if len(audio) else no_frames(mel_format)
         if suffix in (".npy", ".npz"):
             return as_frames(array_of_numpy(path), bins)
         return as_frames(array_of_pt(path), bins, bins_first=True)
@@ -81,42 +83,36 @@ def array_of_pt(path: Path) -> Any:
     return value
 
 
-def mel_of_text(text: str, espeak_voice: str, mel_format: MelFormat) -> Iterator[Floats]:
-    """The frames of espeak-ng's speech while espeak-ng still speaks: each [n, M]. Raises SourceError."""
+def mel_of_text(text: str, espeak_voice: str, mel_format: MelFormat) -> Floats:
+    """The frames [L, M] of espeak-ng's speech; none if there is nothing to say. Raises SourceError."""
     if shutil.which("espeak-ng") is None:
         raise SourceError("espeak-ng is not installed; on Debian or Ubuntu: sudo apt-get install espeak-ng")
-    if not text.strip():
-        raise SourceError("the text is empty; give the words to say")
     command = ["espeak-ng", "--stdin", "--stdout", "-b", "1", "-v", espeak_voice]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdin and process.stdout and process.stderr, "all three are pipes"
     try:
-        process.stdin.write(text.encode())
-        process.stdin.close()
-        yield from mel_of_wav_stream(process.stdout, mel_format)
-    except (ValueError, BrokenPipeError) as error:
-        output = process.stderr.read(1000).decode(errors="replace").strip().splitlines()
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=ESPEAK_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(f"espeak-ng has not spoken {len(text)} characters within {ESPEAK_S:g} s") from error
+    if done.returncode == 0 and not done.stdout:
+        return no_frames(mel_format)
+    try:
+        return mel_of_wav(io.BytesIO(done.stdout), mel_format)
+    except ValueError as error:
+        output = done.stderr.decode(errors="replace").strip().splitlines()
         raise SourceError(f"espeak-ng failed (voice {espeak_voice}): {output[0] if output else error}") from error
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
 
 
-def mel_of_wav_stream(file: IO[bytes], mel_format: MelFormat) -> Iterator[Floats]:
-    """The frames of a mono 16-bit WAV that is still being written. Raises ValueError for any other file."""
+def mel_of_wav(file: IO[bytes], mel_format: MelFormat) -> Floats:
+    """The frames [L, M] of a mono 16-bit WAV, none of one too short for a frame. Raises ValueError for any other file."""
     rate_hz = read_wav_header(file)
-    resample = resampler(rate_hz, mel_format.rate_hz)
-    stream, rest = MelStream(mel_format), b""
-    while data := file.read1(ESPEAK_READ_BYTES):  # type: ignore[attr-defined]
-        data = rest + data
-        even = len(data) // 2 * 2
-        rest = data[even:]
-        samples = np.frombuffer(data[:even], "<i2").astype(np.float32) / np.float32(32768)
-        yield stream.push(resample(samples, False))
-    yield stream.push(resample(np.zeros(0, np.float32), True))
-    yield stream.end()
+    data = file.read()
+    samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / np.float32(32768)
+    samples = resampled(samples, rate_hz, mel_format.rate_hz)
+    return log_mel(samples, mel_format) if len(samples) > mel_format.n_fft // 2 else no_frames(mel_format)
+
+
+def no_frames(mel_format: MelFormat) -> Floats:
+    """The mel [0, M] of nothing."""
+    return np.zeros((0, mel_format.n_mels), np.float32)
 
 
 def read_wav_header(file: IO[bytes]) -> int:
@@ -136,19 +132,14 @@ def read_wav_header(file: IO[bytes]) -> int:
     raise ValueError("its output ends before the samples")
 
 
-def resampler(from_hz: int, to_hz: int) -> Callable[[Floats, bool], Floats]:
-    """A function (samples, last) -> samples that keeps its state from chunk to chunk."""
+def resampled(samples: Floats, from_hz: int, to_hz: int) -> Floats:
+    """The recording [T] at another rate."""
     if from_hz == to_hz:
-        return lambda samples, last: samples
+        return samples
     import soxr
 
-    stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32")
-
-    def resample(samples: Floats, last: bool) -> Floats:
-        resampled: Floats = stream.resample_chunk(samples, last=last)
-        return resampled
-
-    return resample
+    resampled: Floats = soxr.resample(samples, from_hz, to_hz)
+    return resampled
 
 
 def in_chunks(parts: Iterator[Floats], frames: int) -> Iterator[Floats]:

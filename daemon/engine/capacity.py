@@ -51,8 +51,9 @@ def find_capacity(
         return Capacity(streams=max_streams, measured=False)
     if vocoder.whole_utterance:
         return None
-    until_s = time.monotonic() + LIMIT_S
     frames = frames_per_call(vocoder, chunk_frames)
+    vocoder.warm_up(1, frames)  # it may compile for half a minute, where no code was kept from last time
+    until_s = time.monotonic() + LIMIT_S
     chunk_s = frames * vocoder.hop / vocoder.rate_hz
     step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s))
     streams = max(1, streams_within(step_s, SHARE * chunk_s, max_batch))

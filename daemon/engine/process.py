@@ -20,6 +20,7 @@ from glowd.daemon.engine.capacity import device_of, is_single_threaded
 from glowd.daemon.engine.renderer import Renderer
 from glowd.daemon.engine.scheduler import Scheduler
 from glowd.daemon.engine.vocoders import build_vocoder, describe, prepare
+from glowd.daemon.runtime.caches import place_caches
 from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_engine
@@ -80,24 +81,37 @@ def build_renderer(vocoder: AnyVocoder, settings: VoiceSettings, socket: zmq.Soc
     return Renderer(vocoder, scheduler, lambda message: socket.send_multipart(ipc.encode(message)), cpu_ns=cpu_ns)
 
 
+def load_voice(role: Role) -> tuple[AnyVocoder, ipc.Ready]:
+    """The voice of this engine, warm, and its description. Raises CannotStart."""
+    spec, max_streams = role.config.engines[role.engine], role.config.server.max_streams
+    settings = role.config.voices[spec.voice]
+    vocoder = build_vocoder(spec, settings, max_streams)
+    found = prepare(vocoder, settings, max_streams)
+    ready = ipc.Ready(
+        voice=spec.voice,
+        info=describe(vocoder, spec.voice == role.config.default_voice, found),
+        instance=role.instance,
+        device=device_of(vocoder),
+        threads=settings.threads if isinstance(settings, WaveGlowSettings) else 1,
+        start_s=time.monotonic() - role.started_s,
+    )
+    return vocoder, ready
+
+
 def main() -> None:
-    """Load the voice, warm up, connect, report ready, serve."""
+    """Load the voice, warm up, connect, report ready, serve. A trial ends when it is ready."""
     with Role.start("engine") as role:
-        spec, server = role.config.engines[role.engine], role.config.server
-        settings = role.config.voices[spec.voice]
-        vocoder = build_vocoder(spec, settings, server.max_streams)
-        found = prepare(vocoder, settings, server.max_streams)
+        place_caches(role.run_dir)
+        vocoder, ready = load_voice(role)
+        if role.is_trial:
+            role.ready(
+                device=ready.device, streams=None if ready.info.capacity is None else ready.info.capacity.streams
+            )
+            return
         if vocoder.whole_utterance:
             set_niceness(10)  # it computes for seconds and is heard only at the end: live voices go first
-        socket = connect_engine(addresses(server, role.run_dir).engine, role.engine)
-        renderer = build_renderer(vocoder, settings, socket)
-        ready = ipc.Ready(
-            voice=spec.voice,
-            info=describe(vocoder, spec.voice == role.config.default_voice, found),
-            instance=role.instance,
-            device=device_of(vocoder),
-            threads=settings.threads if isinstance(settings, WaveGlowSettings) else 1,
-        )
+        socket = connect_engine(addresses(role.config.server, role.run_dir).engine, role.engine)
+        renderer = build_renderer(vocoder, role.config.voices[ready.voice], socket)
         # Every object that exists now stays: the garbage collector need not scan them again while streams run.
         gc.collect()
         gc.freeze()

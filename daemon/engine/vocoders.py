@@ -1,15 +1,23 @@
 """The vocoder of an engine: built from its [voices.NAME] table, measured, warmed up, and described for the gateway.
 
-Rules: no socket. Heavy libraries are imported when a voice needs them: only waveglow imports torch.
+Rules: no socket. Heavy libraries are imported when a voice needs them: only waveglow imports torch. `glowd doctor` tries a
+voice with the same code. What keeps a voice from starting, and is no bug, is a CannotStart with words for the user.
 """
 
 import logging
+import os
 import time
+from typing import TYPE_CHECKING
 
 from glowd.daemon.config import EngineSpec, GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings
 from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
+from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
+from glowd.daemon.wire.voices import check_voice
 from glowd.flow.vocoder import AnyVocoder
+
+if TYPE_CHECKING:  # it imports torch
+    from glowd.flow.network.waveglow import WaveGlow
 
 SPARE_SLOTS = 8
 """Slots beyond server.max_streams: a flushed utterance may still be closing while the next one opens."""
@@ -18,7 +26,14 @@ log = logging.getLogger("glowd.engine")
 
 
 def build_vocoder(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> AnyVocoder:
-    """The vocoder of a [voices.NAME] table for one of its engines. Raises glowd.flow.checkpoint.CheckpointError, ValueError."""
+    """The vocoder of a [voices.NAME] table for one of its engines. Raises CannotStart."""
+    try:
+        return _build(spec, settings, max_streams)
+    except ValueError as error:  # this machine lacks what the settings ask for
+        raise CannotStart(str(error)) from error
+
+
+def _build(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> AnyVocoder:
     name = spec.voice
     match settings:
         case WaveGlowSettings():
@@ -53,24 +68,33 @@ def find_device(spec: EngineSpec) -> str:
 def _build_waveglow(spec: EngineSpec, settings: WaveGlowSettings, max_streams: int) -> AnyVocoder:
     import torch
 
-    from glowd.flow.checkpoint import load
-    from glowd.flow.streaming import ChunkPlan, stream_vocoder
+    from glowd.flow.streaming import ChunkPlan, VocoderOptions, stream_vocoder
 
     torch.set_num_threads(settings.threads)
     name, device = spec.voice, find_device(spec)
     plan = ChunkPlan(
         settings.chunk_frames, settings.context_frames, settings.look_ahead_frames, settings.crossfade_samples
     )
-    slots = max_streams + SPARE_SLOTS
-    vocoder = stream_vocoder(
-        load(settings.checkpoint), plan, device, name, settings.max_batch, slots, settings.backend, settings.precision
+    options = VocoderOptions(
+        device, settings.max_batch, max_streams + SPARE_SLOTS, settings.backend, settings.precision
     )
+    vocoder = stream_vocoder(_load(settings.checkpoint), plan, options, name)
     if vocoder.inverter.backend == "compiled":
         torch.set_num_threads(1)  # the flows have their own threads; torch's would waste time on the small rest
     log.info("voice %s on %s: %s", name, device, vocoder.inverter.describe())
     if settings.sigma >= 0:
         vocoder.sigma = settings.sigma
     return vocoder
+
+
+def _load(checkpoint: str) -> "WaveGlow":
+    """The network of a checkpoint. Raises CannotStart: a file that can be read and is refused is a wrong setting."""
+    from glowd.flow.checkpoint import CheckpointError, load, resolve
+
+    try:
+        return load(checkpoint)
+    except CheckpointError as error:
+        raise CannotStart(str(error), settings=os.access(resolve(checkpoint), os.R_OK)) from error
 
 
 def prepare(vocoder: AnyVocoder, settings: VoiceSettings, max_streams: int) -> Capacity | None:
@@ -87,9 +111,9 @@ def prepare(vocoder: AnyVocoder, settings: VoiceSettings, max_streams: int) -> C
 
 
 def describe(vocoder: AnyVocoder, default: bool, found: Capacity | None) -> VoiceInfo:
-    """The voice, for the gateway and for `welcome`."""
+    """The voice, for the gateway and for `welcome`. Raises CannotStart if clients could not be told of it."""
     latency_samples = vocoder.look_ahead_frames * vocoder.hop + vocoder.latency_samples
-    return VoiceInfo(
+    info = VoiceInfo(
         name=vocoder.name,
         rate_hz=vocoder.rate_hz,
         hop=vocoder.hop,
@@ -102,3 +126,8 @@ def describe(vocoder: AnyVocoder, default: bool, found: Capacity | None) -> Voic
         lead_frames=vocoder.lead_frames,
         capacity=found,
     )
+    try:
+        check_voice(info)
+    except ValueError as error:
+        raise CannotStart(str(error), settings=True) from error
+    return info

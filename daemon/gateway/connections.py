@@ -7,12 +7,13 @@ its `flushed`.
 """
 
 import dataclasses
+import logging
 from collections import deque
 from collections.abc import Callable
 
 from glowd.daemon import wire
 from glowd.daemon.gateway.audio_format import AudioConverter, AudioFormat
-from glowd.daemon.wire import Code, WireError
+from glowd.daemon.wire import Code, LocalError, WireError
 from glowd.daemon.wire.fields import Message
 
 MAX_OUTBOX, MAX_OUTBOX_BYTES = 4096, 4 << 20
@@ -21,6 +22,8 @@ MAX_LISTENING, MAX_CLOSED_QUEUES = 256, 64
 """Streams that a client may listen to by name; and closed streams of which it has not read everything."""
 PROBE_NS = 2_000_000_000
 """After this silence a client is sent a message: the transport reports a lost client only when something is sent."""
+
+log = logging.getLogger("glowd.gateway")
 
 TrySend = Callable[[bytes, list[bytes]], bool | None]
 """Called with (identity, parts). Returns True: sent; False: the queue of the client is full; None: it has disconnected."""
@@ -61,10 +64,16 @@ class ListenerQueue:
 
     def pump(self, try_send: Callable[[Message], bool]) -> None:
         """Send what can be sent."""
-        while self._waiting and try_send(self._numbered(self._waiting[0])):
-            sent = self._waiting.popleft()
-            if isinstance(sent, wire.Audio):
-                self._waiting_samples -= sent.samples
+        while self._waiting:
+            message = self._numbered(self._waiting[0])
+            try:
+                if not try_send(message):
+                    return
+            except LocalError:  # the stream's fault, which it is told: not that of who listens
+                log.exception("a message is kept from a listener")
+            self._waiting.popleft()
+            if isinstance(message, wire.Audio):
+                self._waiting_samples -= message.samples
                 self._seq, self._gap = self._seq + 1, False
 
     def _numbered(self, message: Message) -> Message:
@@ -128,6 +137,10 @@ class ClientConnection:
             queue.pump(self.try_send)
             if queue.is_closed and queue.is_empty:
                 del self.queues[stream]
+
+    def excuse(self, absent_ns: int) -> None:
+        """The gateway did not run for a while: that the client was not heard meanwhile says nothing."""
+        self.last_seen_ns += absent_ns
 
     def probe(self, now_ns: int) -> None:
         """Send a message to a client that is silent, to find out whether it is connected."""

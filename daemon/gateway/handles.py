@@ -6,30 +6,42 @@ its state. Every process repeats its Ready each second; one that is silent for l
 stream is decided in placement.py and kept in streams.py; here the sessions concerned are passed in.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 
 from glowd.daemon import ipc
+from glowd.daemon.gateway.containment import for_each
 from glowd.daemon.gateway.session import Session
+from glowd.daemon.runtime.status import AWAY, LOADING, READY, RoleState
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
+from glowd.daemon.wire.voices import check_voice
 
 SILENT_NS = 3_000_000_000
 """A process that is silent for this long is not alive."""
+STARTS = 2
+"""A restart may take so many times as long as the first start did: other programs may be busy, and it pauses before."""
+
+log = logging.getLogger("glowd.gateway")
 
 
 class EngineHandle:
-    """One engine process. Streams wait `wait_s` for it to come back."""
+    """One engine process. Streams wait `wait_s` for it to come back; longer, if it needs longer to start."""
 
-    def __init__(self, name: str, voice: str, send: Callable[[Message], bool], wait_s: float) -> None:
-        """`send` returns whether the message could be sent."""
-        self.name, self.voice, self._send, self._wait_ns = name, voice, send, int(1e9 * wait_s)
+    def __init__(
+        self, name: str, voice: str, send: Callable[[Message], bool], wait_s: float, hang_s: float = 0.0
+    ) -> None:
+        """`send` returns whether the message could be sent. An engine that hangs is restarted after `hang_s`."""
+        self.name, self.voice, self._send, self._wait_s, self._hang_s = name, voice, send, wait_s, hang_s
+        self.news = RoleState(f"engine:{name}", LOADING)
+        """How the supervisor says its process is."""
         self.load: ipc.EngineLoad | None = None
         self.device, self.threads = "", 1
         self.instance = -1
         self.last_seen_ns: int | None = None
         self._info: VoiceInfo | None = None
-        self._is_reachable = False
+        self._is_reachable, self._start_s, self._fault = False, 0.0, ""
 
     # ---------------------------------------------------------------- what it is
 
@@ -75,7 +87,36 @@ class EngineHandle:
             return False
         return self.whole_utterance or now_ns - self.last_seen_ns < SILENT_NS
 
+    def state(self, now_ns: int) -> str:
+        """READY, LOADING, or AWAY."""
+        if self.is_alive(now_ns):
+            return READY
+        return LOADING if self.news.state == LOADING and not self._fault else AWAY
+
+    @property
+    def is_first_load(self) -> bool:
+        """Whether it is loading and has never been ready or failed."""
+        return self.news.state == LOADING and not self.news.reason and self.last_seen_ns is None
+
+    def reason(self, now_ns: int) -> str:
+        """Why it is not ready; "" if it is, or if it is loading for the first time."""
+        if self.is_alive(now_ns):
+            return ""
+        if self.news.state == READY and not self._fault:
+            return "it does not answer; it is restarted unless it does soon"
+        return self._fault or self.news.reason
+
+    @property
+    def wait_s(self) -> float:
+        """How long streams wait for it: long enough for a hang to be noticed and for another start."""
+        return max(self._wait_s, self._hang_s + STARTS * self._start_s)
+
     # ------------------------------------------------------------------ messages
+
+    def excuse(self, absent_ns: int) -> None:
+        """The gateway did not run for a while: that the engine was not heard meanwhile says nothing."""
+        if self.last_seen_ns is not None:
+            self.last_seen_ns += absent_ns
 
     def send(self, message: Message) -> None:
         """Send; if the engine is down, the state of its streams is replayed when it reconnects."""
@@ -91,20 +132,29 @@ class EngineHandle:
         if isinstance(message, ipc.Load) and isinstance(message.stats, ipc.EngineLoad):
             self.load = message.stats
         if isinstance(message, ipc.Ready) and message.instance != self.instance:
-            self.instance, self._info, self.load = message.instance, message.info, None
-            self.device, self.threads = message.device, message.threads
-            self.send(ipc.DropAll())
-            for session in sessions:
-                session.engine.resume()
+            self._meet(message)
+            if self._info:
+                for_each(sessions, "going on in its engine", lambda session: session.engine.resume())
+
+    def _meet(self, ready: ipc.Ready) -> None:
+        """A process that is new to us. Its voice is not served if clients could not be told of it."""
+        self.instance, self._info, self.load, self._fault = ready.instance, ready.info, None, ""
+        self.device, self.threads, self._start_s = ready.device, ready.threads, ready.start_s
+        self.news = RoleState(self.news.role, READY)
+        try:
+            check_voice(ready.info)
+        except ValueError as error:
+            log.error("engine %s is not used: %s", self.name, error)
+            self._info, self._fault = None, str(error)
+        self.send(ipc.DropAll())
 
     def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
         """Fail its `sessions` if they have waited too long for it."""
-        if self.last_seen_ns is None or self.is_alive(now_ns) or now_ns - self.last_seen_ns <= self._wait_ns:
+        if self.last_seen_ns is None or self.is_alive(now_ns) or now_ns - self.last_seen_ns <= 1e9 * self.wait_s:
             return
-        for session in sessions:
-            session.engine.failed(
-                Code.ENGINE_LOST, f"the engine of voice {self.voice} is gone and has not come back; try again"
-            )
+        because = f": {reason}" if (reason := self.reason(now_ns)) else ""
+        text = f"the engine of voice {self.voice} has been away for {self.wait_s:g} s{because}; try again"
+        for_each(sessions, "losing its engine", lambda session: session.engine.failed(Code.ENGINE_LOST, text))
 
 
 class SpeakerHandle:
@@ -119,6 +169,8 @@ class SpeakerHandle:
     ) -> None:
         """`voice_rates_hz` returns the sample rates of the voices that are known."""
         self.send, self._wait_ns, self._voice_rates_hz = send, int(1e9 * wait_s), voice_rates_hz
+        self.news = RoleState("speaker", LOADING)
+        """How the supervisor says its process is."""
         self.device: ipc.DeviceReady | None = None
         self.load: ipc.SpeakerLoad | None = None
         self.why_not = (
@@ -133,7 +185,17 @@ class SpeakerHandle:
         if self.device is None:
             raise WireError(Code.SINK_UNAVAILABLE, f"no sound device: {self.why_not}")
         if self.last_seen_ns is None or now_ns - self.last_seen_ns > SILENT_NS:
-            raise WireError(Code.SINK_UNAVAILABLE, "no sound device: the speaker process is restarting; try again")
+            because = f": {self.news.reason}" if self.news.reason else ""
+            raise WireError(
+                Code.SINK_UNAVAILABLE, f"no sound device: the speaker process is restarting{because}; try again"
+            )
+
+    def excuse(self, absent_ns: int) -> None:
+        """The gateway did not run for a while: that the speaker was not heard meanwhile says nothing."""
+        if self.last_seen_ns is not None:
+            self.last_seen_ns += absent_ns
+        if self._lost_ns is not None:
+            self._lost_ns += absent_ns
 
     def is_alive(self, now_ns: int) -> bool:
         """Whether a device is open."""
@@ -165,12 +227,11 @@ class SpeakerHandle:
             return
         self.instance = instance
         self.send(ipc.DetachAll())
-        for session in sessions:
-            session.sinks.resume()
+        for_each(sessions, "going on in the speaker", lambda session: session.sinks.resume())
 
     def tick(self, sessions: Iterable[Session], now_ns: int) -> None:
         """Fail the `sessions` that have waited too long for the device."""
         silent = self.last_seen_ns is not None and now_ns - self.last_seen_ns > self._wait_ns
         if silent or (self._lost_ns is not None and now_ns - self._lost_ns > self._wait_ns):
-            for session in sessions:
-                session.sinks.device_lost(f"the sound device is gone: {self.why_not}")
+            text = f"the sound device is gone: {self.why_not}"
+            for_each(sessions, "losing its device", lambda session: session.sinks.device_lost(text))

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.handles import EngineHandle
 from glowd.daemon.gateway.streams import StreamRegistry
+from glowd.daemon.runtime.status import AWAY, LOADING, READY
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 
@@ -122,12 +123,26 @@ class Pool:
         alive = self.alive_engines(now_ns)
         return dataclasses.replace(alive[0].info, capacity=self.capacity(now_ns)) if alive else None
 
+    def state(self, now_ns: int) -> str:
+        """READY if an engine is, else LOADING if an engine is, else AWAY."""
+        states = {engine.state(now_ns) for engine in self.engines}
+        return next(state for state in (READY, LOADING, AWAY) if state in states)
+
+    def reason(self, now_ns: int) -> str:
+        """Why no engine is ready; "" if one is, or if all are loading for the first time."""
+        reasons = {engine.name: reason for engine in self.engines if (reason := engine.reason(now_ns))}
+        if self.state(now_ns) == READY:
+            return ""
+        if len(self.engines) == 1:
+            return "".join(reasons.values())
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+
     # ---------------------------------------------------------------- placement
 
     def require(self, now_ns: int) -> EngineHandle:
         """The engine for one more stream. Raises WireError."""
         if not self.alive_engines(now_ns):
-            raise WireError(Code.ENGINE_LOST, f"the engine of voice {self.voice!r} is not running now; try again")
+            raise WireError(Code.ENGINE_LOST, self._not_ready(now_ns))
         now = self._machine.occupancy(self._streams.counts())
         if (engine := self._best(now, now_ns)) is None:
             raise WireError(Code.AT_CAPACITY, self._at_capacity(now, now_ns))
@@ -158,9 +173,17 @@ class Pool:
             engine = self._best(self._machine.occupancy(counts), now_ns)
             if engine is None:  # nor is there one for the streams after it
                 return
-            self._streams.move(stream, engine)
+            with self._streams.contained(stream, "moving to another engine"):
+                self._streams.move(stream, engine)
 
     # --------------------------------------------------------------- error texts
+
+    def _not_ready(self, now_ns: int) -> str:
+        reason, is_loading = self.reason(now_ns), self.state(now_ns) == LOADING
+        if is_loading:
+            after = f" again, after: {reason}" if reason else ""
+            return f"voice {self.voice!r} is loading{after}; try again in some seconds"
+        return f"voice {self.voice!r} is away: {reason or 'its engine is not running'}; try again later, or use another voice"
 
     def _at_capacity(self, now: Occupancy, now_ns: int) -> str:
         alive, capacity = self.alive_engines(now_ns), self.capacity(now_ns)

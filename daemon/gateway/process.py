@@ -11,29 +11,36 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import msgpack
 import zmq
 
 from glowd.daemon import ipc
-from glowd.daemon.config import Config
+from glowd.daemon.config import RESTART_S, Config
 from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import pools_of
 from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
-from glowd.daemon.gateway.streams import StreamRegistry
+from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import Addresses, addresses
+from glowd.daemon.runtime.status import RoleState
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.liveness import AwakeClock
 
 TICK_MS = 20
-TELEMETRY_NS = 500_000_000
+TELEMETRY_NS, RENEW_NS = 500_000_000, 1_000_000_000
+LONGEST_PASS_S = 0.5
+"""A longer pass of the loop is an absence, of which the peers are not guilty."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the next. Clients may flood; engines and speaker send what they were asked for."""
 
@@ -48,6 +55,7 @@ class Gateway:
         self._open_sockets(role.config, addresses(role.config.server, role.run_dir))
         self._build(role.config)
         self._watchers, self._published_ns, self._longest_pass_ns = 0, time.monotonic_ns(), 0
+        self._clock, self._renewed_ns = AwakeClock(LONGEST_PASS_S), 0
 
     def _open_sockets(self, config: Config, endpoints: Addresses) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
@@ -55,11 +63,18 @@ class Gateway:
         self._speaker_socket = sockets.bind_role(self._context, endpoints.speaker)
         self._client_socket = sockets.bind_clients(self._context, endpoints.clients, config.server.max_message_bytes)
         self._telemetry = sockets.bind_telemetry(self._context, endpoints.telemetry)
+        self._files = [
+            sockets.SocketFile(self._engine_socket, endpoints.engine),
+            sockets.SocketFile(self._speaker_socket, endpoints.speaker),
+            sockets.SocketFile(self._client_socket, endpoints.clients),
+            sockets.SocketFile(self._telemetry, endpoints.telemetry),
+        ]
 
     def _build(self, config: Config) -> None:
         wait_s, clients = config.server.role_wait_s, dict[bytes, ClientConnection]()
+        hang_s = config.supervisor.watchdog_s + RESTART_S
         self.engines = {
-            name: EngineHandle(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s)
+            name: EngineHandle(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s, hang_s)
             for name, spec in config.engines.items()
         }
         self.speaker = SpeakerHandle(
@@ -114,6 +129,7 @@ class Gateway:
             self.role.alive()
             ready = dict(poller.poll(TICK_MS))
             began_ns = time.monotonic_ns()
+            self._excuse_silence()
             for socket, handle, burst in (
                 (self._engine_socket, self._from_engine, BURST),
                 (self._speaker_socket, self._from_speaker, BURST),
@@ -127,8 +143,21 @@ class Gateway:
             self._longest_pass_ns = max(self._longest_pass_ns, time.monotonic_ns() - began_ns)
         self.router.stop()
 
+    def _excuse_silence(self) -> None:
+        """Hold against nobody that nothing was heard while this process did not run, or its loop was held up."""
+        absent_ns = self._clock.absent_ns
+        self._clock.read_ns()
+        if absent_ns := self._clock.absent_ns - absent_ns:
+            log.warning("the gateway did not run for %.1f s", absent_ns / 1e9)
+            for engine in self.engines.values():
+                engine.excuse(absent_ns)
+            for client in self.router.clients.values():
+                client.excuse(absent_ns)
+            self.speaker.excuse(absent_ns)
+
     def _from_client(self, identity: bytes, parts: list[bytes]) -> None:
-        self.router.handle(identity, parts, time.monotonic_ns())
+        with contained("a message of a client", partial(self.router.expel, identity)):
+            self.router.handle(identity, parts, time.monotonic_ns())
 
     def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), time.monotonic_ns()
@@ -139,13 +168,14 @@ class Gateway:
         stream = self.streams.find_key(getattr(message, "key", -1))
         if stream is not None and stream.engine is not engine:
             return  # the stream has moved to another engine
-        match message:
-            case ipc.Pcm() if stream:
-                stream.session.engine.pcm(message, now_ns)
-            case ipc.Failed() if stream:
-                stream.session.engine.failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
-            case ipc.Ready() | ipc.Load():
-                engine.handle(message, [stream.session for stream in self.streams.placed_in(engine)], now_ns)
+        with self._contained(message, stream):
+            match message:
+                case ipc.Pcm() if stream:
+                    stream.session.engine.pcm(message, now_ns)
+                case ipc.Failed() if stream:
+                    stream.session.engine.failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
+                case ipc.Ready() | ipc.Load():
+                    engine.handle(message, [stream.session for stream in self.streams.placed_in(engine)], now_ns)
 
     def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), time.monotonic_ns()
@@ -153,22 +183,31 @@ class Gateway:
             return
         self.speaker.last_seen_ns = now_ns
         stream = self.streams.find_key(getattr(message, "key", -1))
-        match message:
-            case ipc.Position() if stream:
-                stream.session.sinks.position(message)
-            case ipc.Underrun() if stream:
-                stream.session.sinks.underrun(message)
-            case ipc.Played() if stream:
-                stream.session.sinks.played(message)
-            case ipc.Flushed() if stream:
-                stream.session.sinks.flushed(message)
-            case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
-                self.speaker.handle(message, self._sessions(), now_ns)
+        with self._contained(message, stream):
+            match message:
+                case ipc.Position() if stream:
+                    stream.session.sinks.position(message)
+                case ipc.Underrun() if stream:
+                    stream.session.sinks.underrun(message)
+                case ipc.Played() if stream:
+                    stream.session.sinks.played(message)
+                case ipc.Flushed() if stream:
+                    stream.session.sinks.flushed(message)
+                case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
+                    self.speaker.handle(message, self._sessions(), now_ns)
+
+    def _contained(self, message: Message, stream: Stream | None) -> AbstractContextManager[None]:
+        """A block that handles a message of an engine or the speaker, about a stream or itself."""
+        if stream is not None:
+            return self.streams.contained(stream, message.TYPE)
+        return contained(message.TYPE, lambda _: None)
 
     def _sessions(self) -> list[Session]:
         return [stream.session for stream in self.streams]
 
     def _tick(self, now_ns: int) -> None:
+        for news in self.role.news():
+            self._hear(news)
         self.router.tick(now_ns)
         for pool in self.pools.values():
             pool.tick(now_ns)
@@ -176,13 +215,25 @@ class Gateway:
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0
-            self._publish()
+            with contained("telemetry", lambda _: None):
+                self._publish()
+        if now_ns - self._renewed_ns >= RENEW_NS:
+            self._renewed_ns = now_ns
+            for text in sockets.renew_files(self._files):
+                log.warning("%s", text)
+
+    def _hear(self, news: RoleState) -> None:
+        """The supervisor says how a process is."""
+        if news.role == self.speaker.news.role:
+            self.speaker.news = news
+        elif engine := self.engines.get(news.role.removeprefix("engine:")):
+            engine.news = news
 
     def _publish(self) -> None:
         # A snapshot takes time, which the streams should not pay for while nobody watches.
         with contextlib.suppress(zmq.Again):
-            while True:
-                self._watchers += 1 if self._telemetry.recv(zmq.NOBLOCK)[:1] == b"\x01" else -1
+            while True:  # a subscription, its end, or whatever a peer may send
+                self._watchers += {b"\x01": 1, b"\x00": -1}.get(self._telemetry.recv(zmq.NOBLOCK)[:1], 0)
         if self._watchers > 0:
             with contextlib.suppress(zmq.Again):
                 self._telemetry.send(msgpack.packb(self.snapshots.take().to_map()), zmq.NOBLOCK)

@@ -7,12 +7,14 @@ numbered error for their sender and for nobody else.
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from glowd.daemon import wire
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.admission import Admission
 from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection, TrySend
+from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import SpeakerHandle
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
@@ -56,10 +58,12 @@ class ClientRouter:
         try:
             message = wire.decode(parts, self._limits)
             if client is None:
-                self._connect(identity, message, now_ns)
+                with contained("hello", partial(self.expel, identity)):
+                    self._connect(identity, message, now_ns)
                 return
             client.last_seen_ns = now_ns
-            self._route(client, message, now_ns)
+            with contained(f"{message.TYPE} of client {client.name}", partial(self._give_up, client, message)):
+                self._route(client, message, now_ns)
         except WireError as fault:
             self._refuse(identity, client, fault)
 
@@ -72,6 +76,24 @@ class ClientRouter:
             stream.session.client.refuse_mel(fault)
         else:
             client.send(wire.error_for(fault))
+
+    def _give_up(self, client: ClientConnection, message: Message, text: str) -> None:
+        """A message of a client met a mistake of ours: its stream bears it, or else the client is told."""
+        name = getattr(message, "stream", "")
+        stream = self.streams.find_own(client, name)
+        if stream is not None and not isinstance(message, wire.Open):
+            self.streams.give_up(stream, text)
+            return
+        fault = WireError(Code.INTERNAL, text, "" if name == "*" else name)
+        client.send(wire.error_for(fault, fatal=isinstance(message, wire.Open)))
+        if stream is not None:
+            self.streams.close(stream)
+
+    def expel(self, identity: bytes, text: str) -> None:
+        """Tell whoever has this identity that nothing can be done for it, and forget it."""
+        self._try_send(identity, wire.encode(wire.error_for(WireError(Code.INTERNAL, text), fatal=True)))
+        if client := self.clients.get(identity):
+            self.disconnect(client, text)
 
     def _connect(self, identity: bytes, message: Message, now_ns: int) -> None:
         if not isinstance(message, wire.Hello):
@@ -100,6 +122,8 @@ class ClientRouter:
                     "max_chunk_frames": self._server.max_chunk_frames,
                     "max_streams": self._server.max_streams,
                     "max_utterance_s": self._server.max_utterance_s,
+                    "idle_timeout_s": self._server.idle_timeout_s,
+                    "role_wait_s": self._server.role_wait_s,
                 },
                 t_client_ns=hello.t_client_ns,
                 t_daemon_ns=now_ns,
@@ -175,31 +199,36 @@ class ClientRouter:
     def disconnect(self, client: ClientConnection, why: str) -> None:
         """Close the streams of a client and forget it."""
         log.info("client %s is disconnected: %s", client.name, why)
-        for stream in self.streams.owned_by(client):
-            self.streams.close(stream)
         self.clients.pop(client.identity, None)
+        for stream in self.streams.owned_by(client):
+            with contained(f"stream {stream.name}: closing it", lambda _: None):
+                self.streams.close(stream)
 
     def tick(self, now_ns: int) -> None:
         """Send what waits; disconnect clients that are lost or silent."""
         for client in list(self.clients.values()):
-            client.pump()
-            client.probe(now_ns)
-            if now_ns - client.last_seen_ns > self._server.idle_timeout_s * 1e9:
-                text = (
-                    f"nothing was received for {self._server.idle_timeout_s:g} s; send ping while there is nothing else"
-                )
-                client.send(wire.error_for(WireError(Code.IDLE_TIMEOUT, text), fatal=True))
-                client.lost = client.lost or text
-            if client.lost:
-                self.disconnect(client, client.lost)
+            with contained(f"client {client.name}: sending", partial(self.expel, client.identity)):
+                self._tick_client(client, now_ns)
         for stream in self.streams:
-            stream.session.sinks.settle()
+            with self.streams.contained(stream, "settling"):
+                stream.session.sinks.settle()
+
+    def _tick_client(self, client: ClientConnection, now_ns: int) -> None:
+        client.pump()
+        client.probe(now_ns)
+        if now_ns - client.last_seen_ns > self._server.idle_timeout_s * 1e9:
+            text = f"nothing was received for {self._server.idle_timeout_s:g} s; send ping while there is nothing else"
+            client.send(wire.error_for(WireError(Code.IDLE_TIMEOUT, text), fatal=True))
+            client.lost = client.lost or text
+        if client.lost:
+            self.disconnect(client, client.lost)
 
     def stop(self) -> None:
         """The daemon stops: end every running utterance, and tell every client."""
         for stream in self.streams:
             if stream.session.state.phase.has_begun:
-                stream.session.state.fail(Code.STOPPING, "the daemon is stopping")
+                with contained(f"stream {stream.name}: stopping", lambda _: None):
+                    stream.session.state.fail(Code.STOPPING, "the daemon is stopping")
         fault = WireError(Code.STOPPING, "the daemon is stopping")
         for client in self.clients.values():
             client.send(wire.error_for(fault, fatal=True))

@@ -86,6 +86,8 @@ class SnapshotTaker:
         if self._stopping.is_set():
             return "stopping"
         engines = self._engines.values()
+        if any(engine.is_first_load for engine in engines):
+            return "loading"
         is_fine = all(engine.is_alive(now_ns) and not (engine.load and engine.load.degraded) for engine in engines)
         return "ready" if is_fine else "degraded"
 
@@ -98,6 +100,8 @@ class SnapshotTaker:
         alive, capacity = pool.alive_engines(now_ns), pool.capacity(now_ns)
         return VoiceSnapshot(
             ready=bool(alive),
+            state=pool.state(now_ns),
+            reason=pool.reason(now_ns),
             default=pool.voice == self._config.default_voice,
             open=sum(counts.get(engine.name, 0) for engine in pool.engines),
             max_streams=None if capacity is None else capacity.streams,
@@ -111,6 +115,8 @@ def _engine(engine: EngineHandle, open_streams: int, now_ns: int) -> EngineSnaps
     is_alive = engine.is_alive(now_ns)  # what an engine that is lost reported about its work is past
     return EngineSnapshot(
         ready=is_alive,
+        state=engine.state(now_ns),
+        reason=engine.reason(now_ns),
         device=engine.device or None,
         open=open_streams,
         max_streams=engine.max_streams,

@@ -7,12 +7,15 @@ placement.py, what it does in session.py.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
+from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message
 
 
@@ -137,12 +140,23 @@ class StreamRegistry:
         stream.session.engine.resume()
 
     def close(self, stream: Stream) -> None:
-        """Close a stream and remove it."""
-        stream.session.state.close()
-        self._by_key.pop(stream.key, None)
-        self._by_name.pop(stream.name, None)
-        for client in self._clients.values():
-            client.stream_closed(stream.name)
+        """Close a stream and remove it, in any case."""
+        try:
+            stream.session.state.close()
+        finally:
+            self._by_key.pop(stream.key, None)
+            self._by_name.pop(stream.name, None)
+            for client in self._clients.values():
+                client.stream_closed(stream.name)
+
+    def contained(self, stream: Stream, what: str) -> AbstractContextManager[None]:
+        """A block that is about one stream: what goes wrong in it ends the utterance, or if that fails the stream."""
+        return contained(f"stream {stream.name}: {what}", lambda text: self.give_up(stream, text))
+
+    def give_up(self, stream: Stream, text: str) -> None:
+        """End the utterance of a stream, because of a mistake of ours. A stream that cannot go on is closed."""
+        with contained(f"stream {stream.name}: ending its utterance", lambda _: self.close(stream)):
+            stream.session.state.fail(Code.INTERNAL, text)
 
     def broadcast(self, stream: Stream, message: Message) -> None:
         """Offer a message of a stream to all clients but its owner; those that listen to the stream take it."""

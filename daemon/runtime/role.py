@@ -3,8 +3,8 @@
 The supervisor starts a role as `python -m glowd.daemon.ROLE --run-dir D [--config F] [--engine NAME] [--set KEY=VALUE]...`.
 Rules between the two:
 - Standard output has the role's status lines (status.py). Whatever else the process prints goes to standard error: the log.
-- The end of standard input means that the supervisor is gone: the role stops. If it has not stopped within
-  ORPHAN_GRACE_S, it ends at once.
+- Standard input has news of the other roles, for a role that asks for them. Its end means that the supervisor is gone: the
+  role stops. If it has not stopped within ORPHAN_GRACE_S, it ends at once.
 - SIGTERM means stop. SIGINT is ignored: only the supervisor reacts to Ctrl-C, because it stops the roles in order.
 
     with Role.start("speaker") as role:
@@ -17,6 +17,7 @@ Rules between the two:
 import argparse
 import logging
 import os
+import queue
 import secrets
 import select
 import signal
@@ -53,14 +54,24 @@ def config_arguments() -> argparse.ArgumentParser:
     return parser
 
 
+class CannotStart(Exception):
+    """A role cannot do its work, for the reason in the text, which is for people. `settings`: it could not anywhere."""
+
+    def __init__(self, text: str, settings: bool = False) -> None:
+        super().__init__(text)
+        self.settings = settings
+
+
 class Role:
     """A running role process. Owner: its main thread; `stopping` is for any thread."""
 
-    def __init__(self, name: str, config: Config, run_dir: Path, engine: str) -> None:
-        self.name, self.config, self.run_dir, self.engine = name, config, run_dir, engine
+    def __init__(self, name: str, config: Config, run_dir: Path, engine: str, is_trial: bool = False) -> None:
+        self.name, self.config, self.run_dir, self.engine, self.is_trial = name, config, run_dir, engine, is_trial
         self.instance = secrets.randbits(48)
         """Identifies this process, so that the gateway notices that a role was restarted."""
         self.stopping = threading.Event()
+        self._news: queue.SimpleQueue[status.RoleState] = queue.SimpleQueue()
+        self.started_s = time.monotonic()
         self._alive_at_s = 0.0
         self._status_fd = os.dup(sys.stdout.fileno())
         self._signal_in, self._signal_out = os.pipe()
@@ -73,6 +84,7 @@ class Role:
             "--run-dir", type=Path, required=True, metavar="DIR", help="directory of the daemon's sockets"
         )
         parser.add_argument("--engine", default="", metavar="NAME", help="engine: its name in the configuration")
+        parser.add_argument("--trial", action="store_true", help="engine: end when it is ready, without a gateway")
         arguments = parser.parse_args(argv)
         try:
             config = load(arguments.config, arguments.set)
@@ -83,7 +95,7 @@ class Role:
             sys.exit(EXIT_FAILED)
         setup_logging(arguments.engine or name, config.log.level)
         set_niceness(NICENESS.get(name, 0))
-        role = cls(name, config, arguments.run_dir.absolute(), arguments.engine)
+        role = cls(name, config, arguments.run_dir.absolute(), arguments.engine, arguments.trial)
         role._take_over()
         return role
 
@@ -110,9 +122,16 @@ class Role:
             self._alive_at_s = now_s
             self._report(status.Alive())
 
-    def failed(self, text: str) -> None:
-        """Report why this role is about to give up."""
-        self._report(status.Failed(text))
+    def failed(self, text: str, settings: bool = False) -> None:
+        """Report why this role is about to give up. `settings`: it can run nowhere as it is configured."""
+        self._report(status.Failed(text, settings))
+
+    def news(self) -> list[status.RoleState]:
+        """What the supervisor has said of the roles since the last call, in order."""
+        taken = []
+        while not self._news.empty():
+            taken.append(self._news.get())
+        return taken
 
     def _report(self, message: status.Status) -> None:
         try:
@@ -123,15 +142,19 @@ class Role:
     # ---------------------------------------------------------------- stopping
 
     def _watch(self) -> None:
-        """Stop-watcher thread: waits for SIGTERM or for the end of stdin."""
-        stdin = sys.stdin.fileno()
+        """Stop-watcher thread: waits for SIGTERM, for news, and for the end of stdin."""
+        stdin, rest = sys.stdin.fileno(), b""
         while True:
             readable, _, _ = select.select([stdin, self._signal_in], [], [])
             if self._signal_in in readable:
                 os.read(self._signal_in, 64)
                 self.stopping.set()
-            if stdin in readable and not os.read(stdin, 4096):
-                break
+            if stdin in readable:
+                if not (data := os.read(stdin, 4096)):
+                    break
+                *lines, rest = (rest + data).split(b"\n")
+                for news in filter(None, map(status.parse_news, lines)):
+                    self._news.put(news)
         self.stopping.set()
         time.sleep(ORPHAN_GRACE_S)
         log.error("the supervisor is gone and this role did not stop within %g s: ending it", ORPHAN_GRACE_S)
@@ -144,6 +167,9 @@ class Role:
         """The edge of the process: an exception is logged and reported, and ends the process with status 1."""
         if error is None or isinstance(error, SystemExit):
             return
+        if isinstance(error, CannotStart):  # the supervisor logs the reason
+            self.failed(str(error), error.settings)
+            sys.exit(EXIT_FAILED)
         log.error("%s gives up", self.name, exc_info=error)
         self.failed(f"{type(error).__name__}: {error}")
         sys.exit(EXIT_FAILED)

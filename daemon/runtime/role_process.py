@@ -1,6 +1,7 @@
 """One process of a role, from its start to its end, as the supervisor sees it.
 
-Rules: asyncio; knows the process and its status lines (status.py), not whether it is started again.
+Rules: asyncio; knows the process and its status lines (status.py), not whether it is started again. A supervisor that was
+itself stopped does not hold the silence against the process: it has not read the lines that wait in the pipe.
 """
 
 import asyncio
@@ -16,18 +17,26 @@ from typing import Any
 from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime import status
 from glowd.daemon.runtime.logs import escape_line
+from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 MAX_STATUS_BYTES = 1 << 20
+LOOK_EVERY_S = 0.25
+"""How often it is checked whether the process is silent."""
 
 log = logging.getLogger("glowd")
 
 
 @dataclass(frozen=True, slots=True)
 class RoleSpec:
-    """A role to run: its name in logs, and the command that starts it."""
+    """A role to run: its name in logs, and the command that starts it.
+
+    `is_optional`: the daemon starts without it if it cannot start. `wants_news`: it is told how the other roles are.
+    """
 
     name: str
     command: tuple[str, ...]
+    is_optional: bool = False
+    wants_news: bool = False
 
 
 class RoleProcess:
@@ -41,8 +50,11 @@ class RoleProcess:
         on_ready: Callable[[Mapping[str, Any]], object],
     ) -> None:
         self._spec, self._settings, self._process, self._on_ready = spec, settings, process, on_ready
-        self._ready = asyncio.Event()
-        self._started_s = self._last_status_s = time.monotonic()
+        self.is_ready = self.is_refused = False
+        """Whether it has been ready; whether it gave up because it can run nowhere as it is configured."""
+        clock = AwakeClock()
+        self._starting, self._silence = Silence(clock), Silence(clock)
+        self._started_s = time.monotonic()
         self._reason = ""
 
     @classmethod
@@ -68,6 +80,12 @@ class RoleProcess:
         """Send a signal, if the process still runs."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+    def tell(self, news: status.RoleState) -> None:
+        """Write news to its standard input; a process that has ended needs none."""
+        assert self._process.stdin
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(status.encode_news(news))
 
     async def run_to_end(self) -> str:
         """Read its status lines until it has ended, and kill it if it hangs; returns why it ended."""
@@ -102,15 +120,15 @@ class RoleProcess:
                 return
             if not line:
                 return
-            self._last_status_s = time.monotonic()
+            self._silence.end()
             self._on_line(line)
 
     def _on_line(self, line: bytes) -> None:
         match status.parse(line):
-            case status.Failed(text):
-                self._reason = text
+            case status.Failed(text, settings):
+                self._reason, self.is_refused = text, settings
             case status.Ready(info):
-                self._ready.set()
+                self.is_ready = True
                 log.info("%s is ready after %.1f s", self._spec.name, self.age_s)
                 self._on_ready(info)
             case None:
@@ -118,12 +136,15 @@ class RoleProcess:
 
     async def _watch(self) -> None:
         """Kill a process that does not become ready, or that is ready and reports nothing more."""
+        while not (reason := self._why_kill()):
+            await asyncio.sleep(LOOK_EVERY_S)
+        self._kill(reason)
+
+    def _why_kill(self) -> str:
+        """Why the process must be killed; "" while it need not be."""
         ready_timeout_s, watchdog_s = self._settings.ready_timeout_s, self._settings.watchdog_s
-        try:
-            await asyncio.wait_for(self._ready.wait(), ready_timeout_s)
-        except TimeoutError:
-            self._kill(f"it was not ready within {ready_timeout_s:g} s (supervisor.ready_timeout_s)")
-            return
-        while (left_s := self._last_status_s + watchdog_s - time.monotonic()) > 0:
-            await asyncio.sleep(left_s)
-        self._kill(f"it reported nothing for {watchdog_s:g} s (supervisor.watchdog_s)")
+        if not self.is_ready and self._starting.seconds > ready_timeout_s:
+            return f"it was not ready within {ready_timeout_s:g} s (supervisor.ready_timeout_s)"
+        if self.is_ready and self._silence.seconds > watchdog_s:
+            return f"it reported nothing for {watchdog_s:g} s (supervisor.watchdog_s)"
+        return ""

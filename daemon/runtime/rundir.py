@@ -1,15 +1,12 @@
-"""The run directory: the daemon's sockets, their addresses, and whether another daemon uses them.
+"""The run directory: the daemon's sockets, their addresses, and whether another program uses them.
 
-Rules: paths, permissions and locks only; sockets.py has ZeroMQ. The directory is private (0700), because who can write
-into it can take the place of a role. A directory of another user, or open to others, is refused, not repaired.
+Rules: paths and permissions only; claim.py has the locks, sockets.py has ZeroMQ. The directory is private (0700), because
+who can write into it can take the place of a role. A directory of another user, or open to others, is refused, not repaired.
 """
 
-import contextlib
-import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,28 +61,6 @@ def prepare_run_dir(directory: Path) -> None:
         raise ConfigError(
             f"the run directory {directory} is open to other users; make it private: chmod 700 {directory}"
         )
-
-
-@contextlib.contextmanager
-def claim(directory: Path, found: Addresses) -> Iterator[None]:
-    """Hold the run directory for this process. Raises ConfigError if another daemon holds it or uses an address of ours.
-
-    To be called before ZeroMQ binds, because ZeroMQ silently takes over the file of a local socket that is in use.
-    """
-    with (directory / "glowd.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise ConfigError(
-                f"another glowd (process {lock.read().strip() or 'unknown'}) already runs in {directory}; stop it, "
-                "or give this one its own directory: GLOWD_RUN_DIR=/some/dir or --set server.run_dir=/some/dir"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        refuse_busy(found)
-        yield
 
 
 def refuse_busy(found: Addresses) -> None:

@@ -7,7 +7,7 @@ with its reason. The gateway binds, because clients and roles come and go; engin
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import zmq
@@ -69,6 +69,58 @@ def connect_speaker(endpoint: str) -> Socket:
     _queues(socket, UNBOUNDED, linger_ms=0)
     socket.connect(endpoint)
     return socket
+
+
+class SocketFile:
+    """The file of a bound local socket. Without it the connected peers stay, and nobody else can connect."""
+
+    def __init__(self, socket: Socket, endpoint: str) -> None:
+        """`socket` is bound to `endpoint`; a TCP address has no file and is never gone."""
+        self.endpoint, self._socket = endpoint, socket
+        self._path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
+        self._found, self._owner = self._stat(), self._folder_owner()
+        self.fault = ""
+        """Why the file could not be made anew; "" if it is there."""
+
+    def renew(self) -> bool:
+        """Make the file anew if it is gone; returns whether that was done. `fault` says why it could not be.
+
+        ZeroMQ lets a socket be bound to a path again: its connections stay. To unbind it first would end them.
+        """
+        if self._path is None or ((now := self._stat()) is not None and now == self._found):
+            self.fault = ""
+            return False
+        try:
+            if self._folder_owner() != self._owner:
+                raise OSError(f"{self._path.parent} is not there, or belongs to another user")
+            _bind(self._socket, self.endpoint)
+        except OSError as error:
+            self.fault = str(error)
+            return False
+        self._found, self.fault = self._stat(), ""
+        return True
+
+    def _stat(self) -> tuple[int, int] | None:
+        with contextlib.suppress(OSError):
+            if self._path is not None:
+                found = self._path.lstat()
+                return found.st_dev, found.st_ino
+        return None
+
+    def _folder_owner(self) -> int | None:
+        with contextlib.suppress(OSError):
+            return None if self._path is None else self._path.parent.stat().st_uid
+        return None
+
+
+def renew_files(files: Sequence[SocketFile]) -> Iterator[str]:
+    """Make anew what is gone of the sockets' files. Yields what there is to log, each fault once."""
+    for file in files:
+        before = file.fault
+        if file.renew():
+            yield f"{file.endpoint} was deleted: it is made anew"
+        elif file.fault not in ("", before):
+            yield f"{file.endpoint} was deleted, so no client can connect: {file.fault}"
 
 
 def _queues(socket: Socket, messages: int, linger_ms: int) -> None:

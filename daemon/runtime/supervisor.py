@@ -1,9 +1,10 @@
 """The supervisor: starts the roles in order, restarts those that end, and stops all in reverse order.
 
 Rules: asyncio, one task for each role; what a role does is not known here. A role that fails at the first start stops the
-daemon, with the role's own reason, because a daemon that half works is worse than one that says why it does not. Later, a
-role that ends or hangs is restarted after a pause that grows. No role outlives this process: each has its stdin from here
-and stops when that ends.
+daemon with the role's own reason, unless the role is optional: then the daemon starts without it and keeps trying. Even an
+optional role stops the daemon if it says that other settings are the only remedy: they are refused, as every wrong setting.
+Later, a role that ends or hangs is restarted after a pause that grows. Roles that want news are told how the others are. No
+role outlives this process: each has its stdin from here and stops when that ends.
 """
 
 import asyncio
@@ -15,8 +16,11 @@ from typing import Any
 
 from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime.role_process import RoleProcess, RoleSpec
+from glowd.daemon.runtime.status import AWAY, LOADING, READY, RoleState
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 5.0
+RETRY_S, MAX_RETRY_S = 5.0, 300.0
+"""The pauses of a role that has never been ready: each attempt loads a voice, and takes time from those that work."""
 HEALTHY_S = 30.0
 """The pause before a restart is the shortest again after a role has run this long."""
 
@@ -28,19 +32,29 @@ class StartError(Exception):
 
 
 class SupervisedRole:
-    """Keeps one role running until `stop`. `info` is what it reported when it was last ready."""
+    """Keeps one role running until `stop`. `on_change` is called whenever its `state` changes."""
 
-    def __init__(self, spec: RoleSpec, settings: SupervisorSettings) -> None:
-        self.spec, self.settings = spec, settings
+    def __init__(
+        self, spec: RoleSpec, settings: SupervisorSettings, on_change: Callable[["SupervisedRole"], object]
+    ) -> None:
+        self.spec, self.settings, self._on_change = spec, settings, on_change
         self.info: Mapping[str, Any] = {}
-        self._first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """What it reported when it was last ready."""
+        self.state = RoleState(spec.name, LOADING)
+        self._first_end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._has_been_ready, self._pause_s = False, BACK_OFF_S
         self._process: RoleProcess | None = None
         self._stopping = asyncio.Event()
         self._task = asyncio.create_task(self._keep_running(), name=f"supervise {spec.name}")
 
-    async def wait_ready(self) -> None:
-        """Wait until the role is ready for the first time. Raises StartError if it ends before, or takes too long."""
-        await self._first_ready
+    async def wait_started(self) -> None:
+        """Wait until the role is ready for the first time, or is away and optional. Raises StartError."""
+        await self._first_end
+
+    def tell(self, news: RoleState) -> None:
+        """Tell the role how another one is, if it runs."""
+        if self._process:
+            self._process.tell(news)
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL after `grace_s`. Returns when the process has ended."""
@@ -64,36 +78,57 @@ class SupervisedRole:
     # ---------------------------------------------------------------- the role's task
 
     async def _keep_running(self) -> None:
-        back_off_s = BACK_OFF_S
         while not self._stopping.is_set():
-            age_s, reason = await self._run_once()
-            if self._stopping.is_set():
+            process, reason = await self._run_once()
+            if self._stopping.is_set() or self._gives_up(process, reason):
                 break
-            if not self._first_ready.done():
-                self._first_ready.set_exception(StartError(f"{self.spec.name} could not start: {reason}"))
-                break
-            back_off_s = BACK_OFF_S if age_s >= HEALTHY_S else back_off_s
-            log.error("%s ended: %s; restarting it in %.1f s", self.spec.name, reason, back_off_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), back_off_s)
-            back_off_s = min(back_off_s * 2, MAX_BACK_OFF_S)
-        self._first_ready.cancel()
+            await self._pause(process, reason)
+        self._first_end.cancel()
 
-    async def _run_once(self) -> tuple[float, str]:
-        """Run one process of the role to its end; returns its age in seconds and why it ended."""
+    async def _run_once(self) -> tuple[RoleProcess | None, str]:
+        """Run one process of the role to its end; returns it (None: it could not be run) and why it ended."""
         try:
             process = self._process = await RoleProcess.start(self.spec, self.settings, self._on_ready)
         except OSError as error:
-            return 0.0, f"{self.spec.command[0]} cannot be run: {error.strerror}"
+            return None, f"{self.spec.command[0]} cannot be run: {error.strerror}"
         if self._stopping.is_set():  # a stop that came while the process was being started
             process.signal(signal.SIGTERM)
-        reason = await process.run_to_end()
-        return process.age_s, reason
+        self._change(LOADING, self.state.reason)
+        return process, await process.run_to_end()
+
+    def _gives_up(self, process: RoleProcess | None, reason: str) -> bool:
+        """After the first process: whether the daemon cannot start for it."""
+        if self._first_end.done():
+            return False
+        if self.spec.is_optional and not (process and process.is_refused):
+            self._first_end.set_result(None)
+            return False
+        self._first_end.set_exception(StartError(f"{self.spec.name} could not start: {reason}"))
+        return True
+
+    async def _pause(self, process: RoleProcess | None, reason: str) -> None:
+        """Say why the process ended, and wait: longer each time, and longest for one that cannot start."""
+        was_ready = process is not None and process.is_ready
+        if process and was_ready and process.age_s >= HEALTHY_S:
+            self._pause_s = BACK_OFF_S
+        if not self._has_been_ready:
+            self._pause_s = max(self._pause_s, RETRY_S)
+        what, again = ("ended", "restarting it") if was_ready else ("could not start", "trying again")
+        log.error("%s %s: %s; %s in %.1f s", self.spec.name, what, reason, again, self._pause_s)
+        self._change(AWAY, reason)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), self._pause_s)
+        self._pause_s = min(self._pause_s * 2, MAX_BACK_OFF_S if was_ready else MAX_RETRY_S)
 
     def _on_ready(self, info: Mapping[str, Any]) -> None:
-        self.info = info
-        if not self._first_ready.done():
-            self._first_ready.set_result(None)
+        self.info, self._has_been_ready = info, True
+        self._change(READY)
+        if not self._first_end.done():
+            self._first_end.set_result(None)
+
+    def _change(self, state: str, reason: str = "") -> None:
+        self.state = RoleState(self.spec.name, state, reason)
+        self._on_change(self)
 
 
 class Supervisor:
@@ -108,6 +143,21 @@ class Supervisor:
     def info(self, role: str) -> Mapping[str, Any]:
         """What the role reported when it was last ready; {} for a role that is not configured."""
         return next((found.info for stage in self.roles for found in stage if found.spec.name == role), {})
+
+    def state(self, role: str) -> RoleState:
+        """How the role is. Raises LookupError for one that was not started."""
+        for found in (found for stage in self.roles for found in stage):
+            if found.spec.name == role:
+                return found.state
+        raise LookupError(f"role {role} was not started")
+
+    def _on_change(self, changed: SupervisedRole) -> None:
+        """Tell the roles that want news; one that has just been started is told everything."""
+        for role in (role for stage in self.roles for role in stage):
+            if role.spec.wants_news and role is not changed:
+                role.tell(changed.state)
+            if changed.spec.wants_news:
+                changed.tell(role.state)
 
     def request_stop(self) -> None:
         """For SIGINT and SIGTERM: the first call stops the roles in order, the second kills them at once."""
@@ -132,11 +182,14 @@ class Supervisor:
             await asyncio.gather(start, return_exceptions=True)
 
     async def start(self) -> None:
-        """Start all stages; returns when every role is ready. Raises StartError; leaves no process behind then."""
+        """Start all stages; returns when every role has started. Raises StartError; leaves no process behind then.
+
+        A role has started when it is ready, or away and optional.
+        """
         try:
             for stage in self.stages:
-                self.roles.append([SupervisedRole(spec, self.settings) for spec in stage])
-                await asyncio.gather(*(role.wait_ready() for role in self.roles[-1]))
+                self.roles.append([SupervisedRole(spec, self.settings, self._on_change) for spec in stage])
+                await asyncio.gather(*(role.wait_started() for role in self.roles[-1]))
         except BaseException:  # a start that is cancelled leaves no process behind, either
             await self.stop()
             raise

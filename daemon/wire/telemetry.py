@@ -126,9 +126,14 @@ class EngineWork(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSnapshot(Record):
-    """One engine. `open` counts its streams, `max_streams` is the most that it takes (None: no limit)."""
+    """One engine. `open` counts its streams, `max_streams` is the most that it takes (None: no limit).
+
+    `state` is ready, loading or away; `reason`: why it is not ready.
+    """
 
     ready: bool = False
+    state: str = ""
+    reason: str = ""
     device: str | None = None
     open: int | None = None
     max_streams: int | None = None
@@ -138,9 +143,11 @@ class EngineSnapshot(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoiceSnapshot(Record):
-    """One voice: the sum of its engines, then each of them."""
+    """One voice: the sum of its engines, then each of them. `state` and `reason` as of an engine."""
 
     ready: bool = False
+    state: str = ""
+    reason: str = ""
     default: bool = False
     open: int | None = None
     max_streams: int | None = None

@@ -10,7 +10,7 @@ import numpy as np
 
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
-from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, receptive_frames, whole
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, VocoderOptions, receptive_frames, whole
 from glowd.flow.vocoder import AnyVocoder, render
 
 LOOK_AHEADS = (1, 2, 4, 8, 16, 32, 64)
@@ -38,7 +38,8 @@ def context_curve(
     reference = whole(voice, mel, seed)
     hop = voice.config.mel.hop
     if voice.config.causal:
-        yield _row(ExactVocoder(voice, slots=1), mel, reference, seed, voice.encoder.look_ahead_frames, 0, chunk_frames)
+        exact = ExactVocoder(voice, VocoderOptions(slots=1))
+        yield _row(exact, mel, reference, seed, voice.encoder.look_ahead_frames, 0, chunk_frames)
         return
     full = receptive_frames(voice)
     for look_ahead in [n for n in look_aheads if n < full] + [full]:

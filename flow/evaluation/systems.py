@@ -16,7 +16,7 @@ from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
 from glowd.flow.network.wavenet_sampling import sample
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
-from glowd.flow.streaming import ChunkPlan, stream_vocoder, whole
+from glowd.flow.streaming import ChunkPlan, VocoderOptions, stream_vocoder, whole
 from glowd.flow.vocoder import AnyVocoder, render
 
 Renderer = Callable[[Floats, int], Floats]
@@ -115,5 +115,5 @@ def build(system: System, format: MelFormat) -> Renderer:
     if system.kind == WAVEGLOW:
         return lambda mel, seed: whole(voice, mel, seed, system.sigma)
     assert system.kind == STREAMED, system
-    streaming = stream_vocoder(voice, ChunkPlan(), slots=1)
+    streaming = stream_vocoder(voice, ChunkPlan(), VocoderOptions(slots=1))
     return lambda mel, seed: render(streaming, mel, seed, system.chunk_frames, system.sigma)

@@ -4,11 +4,11 @@ Weights come out as right-hand factors of matrix products on rows of channels ([
 
 - inverses of the 1x1 mixing matrices (float32, computed in float64);
 - the conditioning of all layers of all flows into one product per group, gate biases included;
-- tanh(a) * sigmoid(b) = -(s_b - 2 s_a s_b) with s = sigmoid of (2a, b): one sigmoid over both (a quarter of the price of
+- tanh(a) * sigmoid(b) = -(s_b - 2 s_a s_b) with s = sigmoid of (2a, b): one sigmoid over both (a quarter of the cost of
   a tanh on a CPU), the factors 2 and -1 into the weights around it;
-- residual biases: h' = h + R_i, where R_i is the sum of the biases that layers i, i+1, ... will add, is what runs through
-  the layers, so no layer adds a bias. The convolution of layer i gives back W_i R_i in its own bias, and what was zero
-  padding for h is the constant R_i for h';
+- residual biases: h' = h + R_i, where R_i is the sum of the biases that layers i, i+1, ... will add, replaces h in
+  the layers, so no layer adds a bias. The bias of layer i subtracts W_i R_i, and zero padding of h becomes the constant R_i
+  of h';
 - the skip path: the end reads nothing but a sum of skips, and every skip is a product, so skip and end are one matrix
   [C, n] for each layer. A flow ends in one product over the gated outputs of all its layers, [L * C] -> [n];
 - the minus of -log_scale into the weights it comes from;
@@ -52,7 +52,7 @@ class WNWeights:
 
     @property
     def rest(self) -> Tensor:
-        """[R, C]: the past of a stream that has heard nothing, every layer's being its padding."""
+        """[R, C]: the past of a new stream: the padding of every layer."""
         return torch.cat([layer.padding.expand(layer.past.stop - layer.past.start, -1) for layer in self.layers])
 
 
@@ -102,7 +102,7 @@ class Folded:
         return max(self.encoder_past, self.pitch_past)
 
     def rest(self, streams: int) -> State:
-        """The state of streams that have heard nothing; their phases are 0."""
+        """The state of new streams; their phases are 0."""
         flows = torch.cat([flow.wn.rest for flow in self.flows])
         harmonic = flows[:0] if self.harmonic is None else self.harmonic.rest
         group, lapped = self.config.group, self.config.squeeze == "lapped"
@@ -119,7 +119,7 @@ class Folded:
         )
 
     def _wns(self, folded: list["_FoldedWN"]) -> list[WNWeights]:
-        """Each with its places in what they share; the harmonic layer's past is a tensor of its own."""
+        """The WN of each flow, with its columns and rows in the shared tensors; the harmonic layer has a past of its own."""
         wns, source, cond, past = list[WNWeights](), 0, 0, 0
         for number, wn in enumerate(folded):
             width, wide = len(wn.start_bias), len(wn.cond_bias)

@@ -34,9 +34,9 @@ class Inverter:
     """Inverts a WaveGlow: z and conditioning to audio, chunk by chunk or whole.
 
     `backend`: "torch", "compiled" (causal voices in float32 on a CPU; see numba_backend.py), "triton" (on CUDA; see
-    triton_backend.py), or "auto": compiled where that can be, else torch. Auto is never triton, which has not yet
-    been seen to win on a GPU.
-    Raises ValueError where the one that was asked for cannot be. `backend` then says which it is, and `why_torch` why.
+    triton_backend.py), or "auto": compiled where possible, else torch. Auto never chooses triton: no
+    measurement shows an advantage yet. Raises ValueError for a backend that this voice cannot have here.
+    The attribute `backend` is the one that runs; `why_torch` is the reason, if it is torch.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Inverter:
     # ---------------------------------------------------------------- running
 
     def initial_state(self, streams: int) -> State:
-        """The state of streams that have heard nothing: every layer's past is its padding."""
+        """The state of new streams: every layer's past is its padding."""
         return self._weights.rest(streams)
 
     def workspace(self, batch: int, groups: int) -> Workspace:

@@ -1,7 +1,7 @@
 """A step in compiled loops (numba_loops.py), for causal voices in float32 on a CPU.
 
-Run one by one, as a library's calls, a chunk's products take as long to be called as to be computed. Here a step is some
-thirty calls, each of which does its part of the work for all streams of a thread.
+A chunk's products are small: as calls of a library, one by one, they take as long to call as to compute. Here a step is about
+thirty calls, and each does its part of the work for all streams of a thread.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from glowd.flow.inversion import numba_loops as loops
@@ -47,7 +48,7 @@ class _WNArrays(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """What WNs of one shape work in, for some streams by S groups; gates and ends for one stream at a time."""
+    """Memory of WNs of one shape, for some streams by S groups; gates and ends for one stream at a time."""
 
     windows: Array  # [B, longest reach + S, C]: past | h
     gates: Array  # [S, 2C]
@@ -69,18 +70,24 @@ class _Scratch(NamedTuple):
 
 
 class _Dense(NamedTuple):
-    """A layer on rows, and what it gives."""
+    """A layer on rows [n, K] -> [n, N], N being a whole number of vectors; columns that the layer does not have are 0."""
 
     weights: Array  # packed
     bias: Array  # [N]
     silu: bool
     residual: bool
+    columns: int  # those that it has
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor, silu: bool, residual: bool = False) -> "_Dense":
         """From a weight [N, K]; float64 where the layer is to run so."""
-        widths = [LANES] if weight.dtype == torch.float64 else None
-        return cls(packed(weight.T.float(), widths), bias.contiguous().numpy(), silu, residual)
+        widths, columns = [LANES] if weight.dtype == torch.float64 else None, len(bias)
+        weights = F.pad(weight.T.float(), (0, -columns % LANES))
+        return cls(packed(weights, widths), F.pad(bias, (0, -columns % LANES)).numpy(), silu, residual, columns)
+
+    def cut(self, h: Array) -> Array:
+        """What the layer gave, without the columns that it does not have."""
+        return np.ascontiguousarray(h[:, : self.columns])
 
 
 class _FlowArrays(NamedTuple):
@@ -118,7 +125,7 @@ class CompiledVoice:
 
 
 class _Part:
-    """What one thread works on: some of the streams, with views into their state, and memory of its own."""
+    """The part of a step that one thread computes: some streams, with views into their state, and memory of its own."""
 
     def __init__(self, voice: CompiledVoice, state: State, streams: slice, groups: int) -> None:
         config, batch = voice.config, streams.stop - streams.start
@@ -151,7 +158,7 @@ class _Part:
         if voice.harmonic is not None and self._harmonic is not None:
             loops.harmonic(voice.harmonic, x, self._cond, self._source, self._harmonic_past, bound, *self._harmonic)
         if voice.scale:
-            minus_log = self._rows(self._cond.reshape(-1, config.cond_channels), voice.scale)
+            minus_log = voice.scale[-1].cut(self._rows(self._cond.reshape(-1, config.cond_channels), voice.scale))
             loops.rescale(
                 x, minus_log.reshape(x.shape), np.float32(config.mel_scale_bound or 0), np.float32(-MEL_SCALE_MIDDLE)
             )
@@ -169,7 +176,7 @@ class _Part:
         return normal
 
     def _condition(self, frames: Array) -> None:
-        """What the frames say about each group."""
+        """The conditioning of each group."""
         voice, weights = self.voice, self.voice.weights
         first, *rest = voice.encoder
         h = np.empty((len(frames), max(1, self._frames), len(first.bias)), np.float32)
@@ -177,11 +184,11 @@ class _Part:
         rows = h.reshape(-1, len(first.bias))
         if first.silu:
             loops.activate(rows)
-        found = self._rows(rows, rest)
+        found = voice.encoder[-1].cut(self._rows(rows, rest))
         loops.spread(found.reshape(len(frames), -1, voice.config.cond_channels), self._cond)
 
     def _rows(self, h: Array, layers: list[_Dense]) -> Array:
-        """Rows [n, K] through some layers."""
+        """Rows [n, K] through some layers, with all columns of the last."""
         for layer in layers:
             out = np.empty((len(h), len(layer.bias)), np.float32)
             loops.dense(h, layer.weights, layer.bias, out)
@@ -208,7 +215,7 @@ class _Part:
             if layer.residual:
                 loops.add(h, out)
             h = out
-        found = [value.numpy().reshape(-1, count) for value in pitch.read_out(torch.from_numpy(h))]
+        found = [value.numpy().reshape(-1, count) for value in pitch.read_out(torch.from_numpy(rest[-1].cut(h)))]
         if (
             self._frames and self.groups % voice.config.groups_per_frame
         ):  # the last frame's is held, for there is none after it

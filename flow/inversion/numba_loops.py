@@ -57,9 +57,9 @@ def context(frames, first, weights, bias, out):  # type: ignore[no-untyped-def]
 
 @jit
 def dense(h, weights, bias, out):  # type: ignore[no-untyped-def]
-    """Rows h [n, K] -> bias + their products [n, N]."""
+    """Rows h [n, K or more] -> bias + their products [n, N]."""
     fill(out, bias)
-    accumulate(h, 0, weights, 0, h.shape[1], out, 0)
+    accumulate(h, 0, weights, 0, weights.shape[1], out, 0)
 
 
 @jit
@@ -86,7 +86,7 @@ def add(h, into):  # type: ignore[no-untyped-def]
 
 @jit
 def spread(found, into):  # type: ignore[no-untyped-def]
-    """Conditioning of the groups of whole frames [B, n, C] -> of S groups [B, S, C], S <= n + 1: the last stands for one more."""
+    """Conditioning of the groups of whole frames [B, n, C] -> of S groups [B, S, C], S <= n + 1: the last may be repeated."""
     last, groups = found.shape[1] - 1, into.shape[1]
     skip = 0 if groups > 1 else last
     for b in range(len(into)):

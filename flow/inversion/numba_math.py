@@ -1,6 +1,6 @@
-"""One value, or one row, at a time (numba): what stands between the products of numba_backend.py.
+"""Functions of one value or one row (numba), for the work between the products of numba_backend.py.
 
-Written out so that loops over them become vectors, which calls of a mathematical library would not.
+They are written out because the compiler vectorises loops over them; it cannot vectorise calls of a mathematical library.
 """
 
 import numpy as np

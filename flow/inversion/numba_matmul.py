@@ -1,16 +1,16 @@
-"""Matrix products of few rows in machine code (numba): what numba_backend.py is made of.
+"""Matrix products of few rows in machine code (numba): the products of numba_backend.py.
 
 A chunk's products have 4 to 64 rows, and a library packs their weights anew in each call. Here weights are packed once, in
 panels of some vectors of columns, and a product runs in tiles: up to ROWS rows by the columns of a panel, whose sums stay in
 registers while k runs (the inner kernel of Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", 2008).
-LLVM compiles a tile to whatever the machine has (AVX-512, AVX2, NEON). A row's sums run over k in order, so they do not
-depend on the rows beside it.
+LLVM compiles a tile to the vector instructions of the machine (AVX-512, AVX2, NEON). A row's sums run over k in order, so
+they do not depend on the rows beside it.
 
-What a chunk waits for is its weights, which are too many for the caches next to a core. Those that half a float holds
-without loss, as checkpoints often store them, are kept so, and widened in registers: the same bits in half the time.
+A chunk takes as long as reading its weights, which do not fit into the caches next to a core. Weights that float16 holds
+without loss, as checkpoints often store them, are kept in float16 and widened in registers: the same bits in half the time.
 
-Rules: arrays are C-contiguous, and nothing is allocated. Machine code is kept beside this file or in the user's cache (numba's
-rules), compiled where neither can be.
+Rules: arrays are C-contiguous, and nothing is allocated. numba keeps the machine code beside this file or in the user's
+cache; where it can write to neither, it compiles at every start.
 """
 
 from collections.abc import Callable, Sequence

@@ -132,7 +132,7 @@ class _Bucket:
         self._host.slots.fill_(self._spare)
         self._device = _Inputs(*(t.to(device) for t in self._host.tensors())) if self._cuda else self._host
         self._compute = lambda: runner._compute(self._device, groups, bank)
-        # A graph replays on this memory: hold it, whatever the inverter forgets.
+        # A graph replays on this memory: hold it, even if the inverter drops its workspace.
         self._workspace = runner.inverter.workspace(size, groups)
         if self._cuda:
             # The spare slot's state is scratch, so capturing, which runs on it, disturbs no stream.

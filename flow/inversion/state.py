@@ -1,4 +1,4 @@
-"""What streams remember between steps: explicit, of one owner, and copied by the index of a slot."""
+"""The state of streams between steps. It has one owner, and is copied by the index of a slot."""
 
 from dataclasses import dataclass, fields
 

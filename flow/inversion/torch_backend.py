@@ -16,7 +16,7 @@ from glowd.flow.inversion.step import EagerStep
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """Where one layer finds its things. The window is shared by all layers, one after the other."""
+    """The arguments of one layer. The window is shared by all layers, one after the other."""
 
     past: Tensor  # [B, reach, C] in the state; not causal: the padding [B, reach / 2, C]
     before: Tensor  # the window's beginning, as long: what the layer has seen
@@ -29,7 +29,7 @@ class _Views:
 
 
 class _Memory:
-    """What a WN works in. WNs of one shape share it, one after the other.
+    """The memory of a WN. WNs of one shape share it, one after the other.
 
     window    |--- reach: past, or padding ---|------ S: now ------|--- reach / 2: padding, if not causal ---|
     """

@@ -12,7 +12,7 @@ A layer in torch is seven calls whose intermediate results (window, gathered tap
 
 The residual product needs all C gated channels of a row, and only the program that made them may read them back: no
 program can wait for another. So a program owns whole rows. It walks over COLUMNS of the gates, each time over all taps
-and all channels DEPTH at a time; puts what is gated where the end of the flow will look for it; and, behind a barrier of
+and all channels DEPTH at a time; stores the gated values where the end of the flow reads them; and, behind a barrier of
 its threads, reads its own rows again, from the cache, for the residual product. The alternative, sums of the residual
 product in registers beside those of the gates, saves that reading but bounds C: [128, 512] float32 is a whole register
 file. Rows are those of all streams, one after the other, so that short chunks of many streams fill a tile: a program
@@ -162,7 +162,7 @@ INTERPRETED = not isinstance(_layer, triton.JITFunction)
 
 
 class Tiles(NamedTuple):
-    """What one program works on at a time; powers of two, at least 16, as tensor cores have it.
+    """The part of the rows and columns that one program computes at a time; powers of two, at least 16, as tensor cores require.
 
     Chosen by counting, not by timing: the widest tile of 128 rows needs 48 KiB of shared memory and no more registers than
     there are on sm_80 and sm_90. A GPU may prefer others.

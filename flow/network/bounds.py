@@ -1,6 +1,7 @@
-"""Bounds that keep a voice in range on mels it has never met: of log-scales, whose exponentials multiply, and of its sound.
+"""Bounds that keep samples in range on mels unlike those of the training: of log-scales, whose exponentials multiply, and of
+the audio.
 
-Rules: elementwise, smooth, and next to the identity where speech is; None is no bound.
+Rules: elementwise, smooth, and close to the identity for speech. None is no bound.
 """
 
 import torch
@@ -13,7 +14,7 @@ def bounded(value: Tensor, bound: float | None, middle: float = 0.0) -> Tensor:
 
 
 def limited(audio: Tensor, knee: float | None) -> Tensor:
-    """Samples as they are up to `knee`, bent by a tanh beyond it, so that none reaches full scale (1.0)."""
+    """Samples up to `knee` are unchanged; beyond it a tanh bends them, so that none exceeds full scale (1.0)."""
     if knee is None:
         return audio
     room = 1 - knee

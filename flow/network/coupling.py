@@ -73,9 +73,9 @@ class WN(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Affine coupling: the first half of the rows, and what the source says, set shift and scale of the second half.
+    """Affine coupling: the first half of the rows and the source set shift and scale of the second half.
 
-    `bound`: the most that a log-scale may be, either way; None: no bound.
+    `bound`: limit of the absolute log-scale; None: no bound.
     """
 
     def __init__(self, wn: WN, bound: float | None = None) -> None:

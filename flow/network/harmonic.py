@@ -1,7 +1,7 @@
-"""The harmonic layer: what the source, shaped by the mel, says of every band is taken off before the flows see them.
+"""The harmonic layer: it subtracts from each band what source and mel predict, before the flows.
 
-So harmonics are the work of one causal network on the source, as a filter's, and the flows keep what is random. It stands
-next to the audio, and has `forward`, with its log-determinant, and `inverse` like the layers of a flow (coupling.py).
+One causal network on the source models the harmonics, as a filter would; the flows model the random rest. The layer is the one
+nearest to the audio. It has `forward`, with its log-determinant, and `inverse`, like the layers of a flow (coupling.py).
 """
 
 import torch

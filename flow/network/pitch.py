@@ -1,24 +1,26 @@
-"""Pitch and voicing as the mel shows them, causal: what is known of frame f comes from frames f - past ... f, none ahead.
+"""Pitch and voicing from the mel. The network is causal: the values of frame f depend on frames f - past ... f.
 
-Both are meant at the centre of frame f, sample f * hop. A phase is the sum of all pitches before it (source.py) and forgets
-no rounding; so that a stream, in whatever cuts and whatever backend, sums the very numbers of the definition, the products
-run in float64, and their result is rounded once.
+Both hold at the centre of frame f, sample f * hop. A phase is the sum of all pitches before it (source.py), so rounding errors
+add up. The products therefore run in float64, and their result is rounded once: every chunking and every backend then sums
+the same numbers.
 
 Log f0 is read from a distribution over pitches (as in CREPE, Kim, Salamon, Li & Bello 2018, arXiv:1802.06182): a frame whose
-octave is in doubt then gets one of the two pitches, where a plain regression would give one between them. The read-out is a
-mean, not a maximum, because a maximum jumps where two values are nearly equal.
+octave is in doubt gets one of the two pitches; a regression would give a pitch between them. The read-out is a mean and not a
+maximum, because a maximum jumps where two values are nearly equal.
 
-The network is a list of layers on rows, one for each frame: any backend runs `layers` on windows of normalised frames, and
-gives their last result to `read_out`.
+The network is a list of layers on rows, one row for each frame. A backend runs `layers` on windows of normalised frames and
+passes the last result to `read_out`.
 """
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from glowd.flow.options import Options, option
 
 LOG_HZ, LOG_HZ_SPREAD = 5.3, 0.5
 """Mean and deviation of log f0 [Hz] over speakers: 200 Hz, two thirds more or less."""
@@ -28,7 +30,7 @@ SHARPNESS = 2.0
 
 
 class Layer(NamedTuple):
-    """Rows h -> h @ weight.T + bias, then SiLU, then h added, if it is so."""
+    """Rows h -> h @ weight.T + bias; then SiLU if `silu`; then h is added if `residual`."""
 
     weight: Tensor  # [out, in]
     bias: Tensor  # [out]
@@ -37,33 +39,21 @@ class Layer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PitchConfig:
+class PitchConfig(Options):
     """The geometry of a pitch network."""
 
-    past_frames: int = 4
-    channels: int = 160
-    layers: int = 2
-    bins: int = 0
-    """Pitches of the distribution, at equal distances on a log scale; 0: log f0 is an output of its own."""
-    low_hz: float = 55.0
-    high_hz: float = 700.0
+    past_frames: int = option(4, "frames before a frame that its pitch depends on", min=0, max=64)
+    channels: int = option(160, "channels of a layer", min=1, max=4096)
+    layers: int = option(2, "residual layers", min=0, max=32)
+    bins: int = option(
+        0, "pitches of the distribution, evenly spaced in log f0; 0: log f0 is one output", min=0, max=4096
+    )
+    low_hz: float = option(55.0, "lowest pitch of the distribution", above=0, max=48000)
+    high_hz: float = option(700.0, "highest pitch of the distribution", above=0, max=48000)
 
-    def __post_init__(self) -> None:
-        for name, low in (("past_frames", 0), ("channels", 1), ("layers", 0), ("bins", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"pitch network: {name} is {getattr(self, name)}; allowed: at least {low}")
-        if not 0 < self.low_hz < self.high_hz < math.inf:
-            raise ValueError(
-                f"pitch network: low_hz is {self.low_hz}; allowed: above 0 and below high_hz, {self.high_hz}"
-            )
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "PitchConfig":
-        """The inverse of `asdict`; raises ValueError for an unknown key or an impossible value."""
-        known = [f.name for f in fields(cls)]
-        if unknown := table.keys() - set(known):
-            raise ValueError(f"unknown setting {min(unknown)!r} of a pitch network; known: {', '.join(known)}")
-        return cls(**table)
+    def check(self) -> None:
+        """Raise OptionError where values contradict one another."""
+        self.require("low_hz", self.low_hz < self.high_hz, f"below high_hz, {self.high_hz:g}")
 
 
 class PitchNetwork(nn.Module):
@@ -82,7 +72,7 @@ class PitchNetwork(nn.Module):
         self.register_buffer("bins", bins if config.bins else None, persistent=False)
 
     def layers(self) -> list[Layer]:
-        """From windows of normalised frames [N, (past + 1) * M], oldest first, to what `read_out` reads."""
+        """From windows of normalised frames [N, (past + 1) * M], oldest first, to the input of `read_out`."""
         inner = [layer for layer in self.residual if isinstance(layer, nn.Linear)]
         return [
             Layer(self.first.weight, self.first.bias, True, False),
@@ -102,17 +92,21 @@ class PitchNetwork(nn.Module):
     def on_windows(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Frames f - past ... f as rows [N, (past + 1) * M] -> log f0 [Hz] and logit of voicing at f, [N] each.
 
-        In the precision of the windows. Where a phase is summed up from it, that has to be float64.
+        Computed in the precision of the windows, which must be float64 if a phase is summed from the result.
         """
+        return self.read_out(self.scores(windows))
+
+    def scores(self, windows: Tensor) -> Tensor:
+        """The same rows -> what `read_out` reads, [N, (bins or 1) + 1]: of each pitch, and of voicing."""
         h = (windows - self.mel_mean) / self.mel_std
         for layer in self.layers():
             out = F.linear(h, layer.weight.to(h.dtype), layer.bias.to(h.dtype))
             out = F.silu(out) if layer.silu else out
             h = h + out if layer.residual else out
-        return self.read_out(h)
+        return h
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Mel [B, M, L] -> log f0 [Hz] and logit of voicing, [B, L] each; the first frame stands for those before it."""
+        """Mel [B, M, L] -> log f0 [Hz] and logit of voicing, [B, L] each; the first frame is repeated before the beginning."""
         padded = F.pad(mel, (self.past_frames, 0), mode="replicate")
         windows = padded.unfold(2, self.past_frames + 1, 1).permute(0, 2, 3, 1).flatten(2)
         log_f0, logit = self.on_windows(windows.flatten(0, 1))

@@ -1,56 +1,44 @@
-"""The source of a voice: two pulse trains that run at the pitch of the mel, as the glottis does behind a vocal tract.
+"""The source of a voice: two pulse trains at the pitch of the mel, a model of the glottis.
 
-Kin: neural source-filter models (Wang, Takaki & Yamagishi 2019, arXiv:1904.12088). Here the source is no signal to be
-filtered, but what a flow is told beside the mel: where in its period a voiced sound is.
+Related: neural source-filter models (Wang, Takaki & Yamagishi 2019, arXiv:1904.12088). Here the source is not filtered. It
+conditions the flow, as the mel does, and says where in its period a voiced sound is.
 
     pitch network    log f0, voicing at each frame's centre, sample f * hop
     between centres  both linear in time; after the last one held
     phase            the running sum of f0 / rate, in cycles, from an offset that a stream's seed gives
     pulses           p = voicing * sqrt(2 / K) * sum of cos(k phase), q the same with sines; k = 1 ... K, K f0 <= top_hz
 
-The phase is summed in float64, within a frame sample by sample and then frame by frame, whole and streamed alike: how an
-utterance is cut cannot change a bit of it.
+The phase is summed in float64, within a frame sample by sample and then frame by frame. The order is the same whole
+and streamed, so chunking does not change a bit of the result.
 """
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from glowd.flow.network.pitch import PitchConfig
+from glowd.flow.options import Options, option
 
 SMALLEST = 1e-6
-"""Half a phase (in radians) below this is this: there the sums have reached their limits, K and 0."""
+"""Half a phase, in radians, is at least this: below it the sums have reached their limits, K and 0."""
 
 
 @dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """The geometry of a source, of the network that finds its pitch, and of the layer that it drives alone."""
+class SourceConfig(Options):
+    """The geometry of a source, of the network that finds its pitch, and of the harmonic layer (harmonic.py)."""
 
-    top_hz: float = 8000.0
-    most_harmonics: int = 80
-    harmonic_layers: int = 4
-    harmonic_channels: int = 128
+    top_hz: float = option(8000.0, "highest frequency of a pulse's harmonics", min=1, max=48000)
+    most_harmonics: int = option(80, "largest number of harmonics", min=1, max=1000)
+    harmonic_layers: int = option(4, "layers of the harmonic layer's WN", min=1, max=10)
+    harmonic_channels: int = option(128, "channels of the harmonic layer's WN", min=1, max=1024)
     pitch: PitchConfig = field(default_factory=PitchConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("top_hz", "most_harmonics", "harmonic_layers", "harmonic_channels"):
-            if not getattr(self, name) >= 1:  # not so for NaN
-                raise ValueError(f"voice geometry: {name} of the source is {getattr(self, name)}; allowed: at least 1")
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "SourceConfig":
-        """The inverse of `asdict`; raises ValueError for an unknown key or an impossible value."""
-        known = [f.name for f in fields(cls)]
-        if unknown := table.keys() - set(known):
-            raise ValueError(f"unknown setting {min(unknown)!r} of a source; known: {', '.join(known)}")
-        return cls(**table | {"pitch": PitchConfig.from_dict(table.get("pitch", {}))})
 
 
 class Source(NamedTuple):
-    """What the pulses are made from, for every sample [B, T]."""
+    """Phase, pitch and voicing of every sample [B, T], from which the pulses are computed."""
 
     phase: Tensor
     """In cycles; only its fraction counts."""
@@ -60,7 +48,7 @@ class Source(NamedTuple):
 
 
 def free_running(log_f0: Tensor, voicing_logit: Tensor, phase: Tensor, hop: int, rate_hz: int) -> tuple[Source, Tensor]:
-    """The source of n frames from what the mel shows at their centres and at the next one's, [B, n + 1] each.
+    """The source of n frames from log f0 and voicing at their centres and at the next one's, [B, n + 1] each.
 
     `phase`: cycles at the first centre [B], float64. Returns the source [B, n * hop] and the phase at the last centre [B].
     """

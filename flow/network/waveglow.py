@@ -1,8 +1,8 @@
 """WaveGlow (Prenger, Valle & Catanzaro 2018, arXiv:1811.00002): the definition of the network, and nothing else.
 
 One class covers all voices: the published geometry (polyphase squeeze, non-causal WN, transposed-convolution
-conditioning), the streaming one (lapped squeeze, mel-conditioned scale, causal WN, frame encoder), and that with a source,
-pulses at the mel's pitch (source.py), which the harmonic layer and all couplings see.
+conditioning), the streaming one (lapped squeeze, mel-conditioned scale, causal WN, frame encoder), and the streaming one with
+a source: pulses at the mel's pitch (source.py), which the harmonic layer and all couplings read.
 
     forward   audio -> squeeze -> scale -> harmonic? -> {early output?, mixing, coupling} x flows -> z, log-determinant
     inverse   the same list of layers, walked backwards; then the limiter, if there is one
@@ -12,7 +12,7 @@ Rows of z [B, G, S]: early outputs first, in the order the forward pass emits th
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -27,42 +27,46 @@ from glowd.flow.network.harmonic import HarmonicLayer
 from glowd.flow.network.pitch import PitchConfig, PitchNetwork
 from glowd.flow.network.source import Source, SourceConfig, free_running, pulses
 from glowd.flow.network.squeeze import SQUEEZES
+from glowd.flow.options import Options, option
 
 MEL_SCALE_MIDDLE = 3.0
-"""What a bounded mel scale is bounded around, in nats: speech's own lies between -1 and 7."""
+"""Middle of a bounded mel scale, in nats; on speech the scale lies between -1 and 7."""
 
 
 @dataclass(frozen=True, slots=True)
-class WaveGlowConfig:
+class WaveGlowConfig(Options):
     """The geometry of a voice. Stands inside its checkpoint. Defaults are the first streaming voice; see `sourced`, `stock`.
 
-    Bounds (None: no bound) keep a voice in range on mels it has never met: `scale_bound` that of the log-scales of couplings
-    and harmonic layer, `mel_scale_bound` of the mel's around MEL_SCALE_MIDDLE, both in nats; `mel_highest`: frames are held
-    between the log floor of the format and this; `limiter_knee`: samples beyond it are bent to stay below 1.
+    Bounds (None: no bound) keep samples in range on mels unlike those of the training (bounds.py). Upper limits hold what a
+    network costs: they are some times what any published WaveGlow needs.
     """
 
-    squeeze: str = "lapped"
-    group: int = 64
-    flows: int = 12
-    early_every: int = 4
-    early_size: int = 16
-    layers: int = 4
-    channels: int = 96
-    kernel: int = 3
-    causal: bool = True
-    conditioning: str = "frames"
-    cond_channels: int = 96
-    look_ahead_frames: int = 1
-    upsample_kernel: int = 1024
-    mel_scale: bool = True
-    mel_mean: float = -5.6
-    mel_std: float = 2.1
-    sigma: float = 0.8
+    squeeze: str = option("lapped", "transform of G samples to a group", choices=tuple(SQUEEZES))
+    group: int = option(64, "samples of a group", min=1, max=1024)
+    flows: int = option(12, "flows", min=1, max=64)
+    early_every: int = option(4, "flows between two early outputs", min=1, max=64)
+    early_size: int = option(16, "rows of an early output", min=1, max=512)
+    layers: int = option(4, "layers of a WN; layer i has the dilation 2^i, in groups", min=1, max=10)
+    channels: int = option(96, "channels of a WN", min=1, max=1024)
+    kernel: int = option(3, "taps of a layer; odd", min=1, max=15)
+    causal: bool = option(True, "whether a WN sees no later groups")
+    conditioning: str = option("frames", "network from mel frames to groups", choices=("frames", "upsample"))
+    cond_channels: int = option(96, "channels of the conditioning", min=1, max=16384)
+    look_ahead_frames: int = option(1, "frames after a frame that its conditioning depends on", min=0, max=64)
+    upsample_kernel: int = option(1024, "samples of the kernel of an upsampling conditioning", min=1, max=16384)
+    mel_scale: bool = option(True, "whether the mel scales the groups before the flows")
+    mel_mean: float = option(-5.6, "mean of the mel that the network normalises with", min=-100, max=100)
+    mel_std: float = option(2.1, "standard deviation of the mel that the network normalises with", above=0, max=100)
+    sigma: float = option(0.8, "standard deviation of the latents that a voice speaks with", min=0, max=2)
     source: SourceConfig | None = None
-    scale_bound: float | None = None
-    mel_scale_bound: float | None = None
-    mel_highest: float | None = None
-    limiter_knee: float | None = None
+    scale_bound: float | None = option(
+        None, "bound of the log-scales of couplings and harmonic layer", above=0, max=100
+    )
+    mel_scale_bound: float | None = option(
+        None, "bound of the mel's log-scale around MEL_SCALE_MIDDLE, in nats", above=0, max=100
+    )
+    mel_highest: float | None = option(None, "mel values above it are lowered to it", max=100)
+    limiter_knee: float | None = option(None, "samples beyond it are bent to stay below 1", above=0, below=1)
     mel: MelFormat = field(default_factory=MelFormat)
 
     @classmethod
@@ -83,43 +87,27 @@ class WaveGlowConfig:
         )  # fmt: skip
         return cls(**published | changes)
 
-    def __post_init__(self) -> None:
-        self._require("squeeze", self.squeeze in SQUEEZES, f"one of {', '.join(SQUEEZES)}")
-        self._require("conditioning", self.conditioning in ("frames", "upsample"), "frames or upsample")
-        for name in ("group", "flows", "early_every", "layers", "channels", "kernel", "cond_channels"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("group", self.mel.hop % self.group == 0, f"a divisor of the hop {self.mel.hop}")
-        self._require("kernel", self.kernel % 2 == 1, "odd")
-        self._require(
-            "early_size",
-            all(n >= 2 and n % 2 == 0 for n in self.rows),
-            "such that every flow keeps an even number of rows",
-        )
-        for name in ("scale_bound", "mel_scale_bound"):
-            value = getattr(self, name)
-            self._require(name, value is None or value > 0, "above 0, or none")
-        self._require(
-            "limiter_knee", self.limiter_knee is None or 0 < self.limiter_knee < 1, "between 0 and 1, or none"
-        )
+    def check(self) -> None:
+        """Raise OptionError where values do not fit together."""
+        hop = self.mel.hop
+        self.require("mel", self.mel.is_for_voices, "a format of 8000 to 96000 Hz")
+        self.require("group", hop % self.group == 0, f"a divisor of the hop, {hop}")
+        self.require("kernel", self.kernel % 2 == 1, "odd")
+        even = all(n >= 2 and n % 2 == 0 for n in self.rows)
+        self.require("early_size", even, "such that every flow keeps an even number of rows")
         spans = self.mel_highest is None or self.mel_highest > self.mel_lowest
-        self._require("mel_highest", spans, f"above {self.mel_lowest:.2f}, or none")
+        self.require("mel_highest", spans, f"above {self.mel_lowest:.2f}, the logarithm of log_floor")
         if self.source is not None:
             streams = self.squeeze == "lapped" and self.causal and self.conditioning == "frames"
-            self._require(
+            self.require(
                 "source",
                 streams and self.look_ahead_frames >= 1,
                 "none, unless squeeze is lapped, causal is true, conditioning is frames and look_ahead_frames at least 1",
             )
         if self.conditioning == "upsample":
-            self._require(
-                "upsample_kernel", self.upsample_kernel % self.mel.hop == 0, f"a multiple of the hop {self.mel.hop}"
-            )
+            self.require("upsample_kernel", self.upsample_kernel % hop == 0, f"a multiple of the hop, {hop}")
             expected = self.mel.n_mels * self.group
-            self._require("cond_channels", self.cond_channels == expected, f"n_mels * group = {expected}")
-
-    def _require(self, name: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise ValueError(f"voice geometry: {name} is {getattr(self, name)!r}; allowed: {allowed}")
+            self.require("cond_channels", self.cond_channels == expected, f"n_mels * group, {expected}")
 
     @property
     def early(self) -> list[bool]:
@@ -134,8 +122,17 @@ class WaveGlowConfig:
 
     @property
     def mel_lowest(self) -> float:
-        """What `mel_highest` is the other end of: the floor of the format's logarithm."""
+        """The lowest value of a mel: the logarithm of the format's floor."""
         return math.log(self.mel.log_floor)
+
+    @property
+    def least_weights(self) -> int:
+        """A lower limit of the number of weights, from the largest matrices of every part."""
+        channels, cond = self.channels, self.cond_channels
+        couplings = self.flows * self.layers * 2 * channels * (channels * self.kernel + cond)
+        if self.conditioning == "upsample":
+            return couplings + self.mel.n_mels**2 * self.upsample_kernel
+        return couplings + cond**2 * self.groups_per_frame
 
     @property
     def source_rows(self) -> int:
@@ -158,23 +155,6 @@ class WaveGlowConfig:
         if self.source is None:
             return flows
         return 1 + max(flows, (self.kernel - 1) * (2**self.source.harmonic_layers - 1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain map, as it stands in a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> "WaveGlowConfig":
-        """The inverse of `to_dict`; raises ValueError for an unknown key or an impossible value."""
-        known = [f.name for f in fields(cls)]
-        if unknown := table.keys() - set(known):
-            raise ValueError(f"unknown voice setting {min(unknown)!r}; known: {', '.join(known)}")
-        source = table.get("source")
-        parts = {
-            "mel": MelFormat.from_dict(table.get("mel", {})),
-            "source": None if source is None else SourceConfig.from_dict(source),
-        }
-        return cls(**table | parts)
 
 
 class Flow(nn.Module):
@@ -200,8 +180,8 @@ class Flow(nn.Module):
         return self.mixing.inverse(self.coupling.inverse(x, cond, source, autocast))
 
 
-class _Given(NamedTuple):
-    """What every layer is told of the groups: conditioning [B, C_cond, S], the mel's log-scale, the squeezed source."""
+class _LayerInputs(NamedTuple):
+    """What layers read beside the groups: conditioning [B, C_cond, S], the mel's log-scale, the squeezed source."""
 
     cond: Tensor
     log_scale: Tensor | None
@@ -211,8 +191,9 @@ class _Given(NamedTuple):
 class WaveGlow(nn.Module):
     """The network. `forward(audio, mel)` gives z and log-determinant, `inverse(z, mel)` gives the audio back.
 
-    A voice with a source is told that too: `forward` the recording's own, whose phase is that of its fundamental, `inverse`
-    one whose phase runs free, `free_source`. Its pitch network is part of it, and no parameter of its training.
+    A voice with a source needs it in both: `forward` takes the recording's own, whose phase is that of its fundamental;
+    `inverse` takes one whose phase is free-running, `free_source`. The pitch network is part of the voice, but its training
+    is separate.
     """
 
     def __init__(self, config: WaveGlowConfig) -> None:
@@ -236,22 +217,22 @@ class WaveGlow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Audio [B, T], mel [B, M, T / hop], source of [B, T] -> z [B, G, S], log-determinant [B].
 
-        Raises ValueError if the voice has a source and none is given: only the recording tells its phase.
+        Raises ValueError if the voice has a source and none is given: only the recording has its phase.
         """
         if source is None and self.config.source is not None:
             raise ValueError("this voice has a source, so its likelihood needs the recording's: give `source`")
-        given = self._given(mel, source, autocast)
+        inputs = self._layer_inputs(mel, source, autocast)
         x, log_det, z = self.squeeze.forward(audio), audio.new_zeros(audio.shape[0]), []
-        if given.log_scale is not None:
-            x, log_det = x * given.log_scale.exp(), given.log_scale.sum((1, 2))
+        if inputs.log_scale is not None:
+            x, log_det = x * inputs.log_scale.exp(), inputs.log_scale.sum((1, 2))
         if self.harmonic is not None:
-            x, change = self.harmonic(x, given.cond, given.source, autocast)
+            x, change = self.harmonic(x, inputs.cond, inputs.source, autocast)
             log_det = log_det + change
         for early, flow in self._steps():
             if early:
                 z.append(x[:, : self.config.early_size])
                 x = x[:, self.config.early_size :]
-            x, change = flow(x, given.cond, given.source, autocast)
+            x, change = flow(x, inputs.cond, inputs.source, autocast)
             log_det = log_det + change
         return torch.cat([*z, x], 1), log_det
 
@@ -265,17 +246,17 @@ class WaveGlow(nn.Module):
             raise ValueError(
                 f"z has shape {list(z.shape)}; {mel.shape[2]} frames need [B, {self.config.group}, {groups}]"
             )
-        given = self._given(mel, self.free_source(mel) if source is None else source, autocast)
+        inputs = self._layer_inputs(mel, self.free_source(mel) if source is None else source, autocast)
         early_rows, x = z.split([self.config.group - self.config.rows[-1], self.config.rows[-1]], 1)
         waiting = list(early_rows.split(self.config.early_size, 1)) if early_rows.shape[1] else []
         for early, flow in reversed(self._steps()):
-            x = flow.inverse(x, given.cond, given.source, autocast)
+            x = flow.inverse(x, inputs.cond, inputs.source, autocast)
             if early:
                 x = torch.cat([waiting.pop(), x], 1)
         if self.harmonic is not None:
-            x = self.harmonic.inverse(x, given.cond, given.source, autocast)
-        if given.log_scale is not None:
-            x = x * (-given.log_scale).exp()
+            x = self.harmonic.inverse(x, inputs.cond, inputs.source, autocast)
+        if inputs.log_scale is not None:
+            x = x * (-inputs.log_scale).exp()
         return limited(self.squeeze.inverse(x), self.config.limiter_knee)
 
     def nll(self, audio: Tensor, mel: Tensor, autocast: bool = False, source: Source | None = None) -> Tensor:
@@ -285,7 +266,7 @@ class WaveGlow(nn.Module):
 
     @torch.no_grad()
     def free_source(self, mel: Tensor, offset: Tensor | None = None) -> Source | None:
-        """What the voice speaks with: mel [B, M, L] -> the source of [B, L * hop], its phase the integral of the mel's pitch.
+        """The source for inversion: mel [B, M, L] -> source of [B, L * hop], whose phase is the integral of the mel's pitch.
 
         `offset`: the phase at the first frame's centre, in cycles [B]; None: 0. None for a voice without a source.
         """
@@ -304,14 +285,14 @@ class WaveGlow(nn.Module):
         config = self.config
         return mel if config.mel_highest is None else mel.clamp(config.mel_lowest, config.mel_highest)
 
-    def _given(self, mel: Tensor, source: Source | None, autocast: bool) -> _Given:
+    def _layer_inputs(self, mel: Tensor, source: Source | None, autocast: bool) -> _LayerInputs:
         with torch.autocast(mel.device.type, torch.bfloat16, enabled=autocast):
             # A squeeze with one group more than the frames cover repeats the last one.
             cond = F.pad(self.encoder(self._in_range(mel)), (0, self.squeeze.extra_groups), mode="replicate")
             log_scale = None if self.scale is None else self.scale(cond)
         if log_scale is not None:
             log_scale = bounded(log_scale.float(), self.config.mel_scale_bound, MEL_SCALE_MIDDLE)
-        return _Given(cond.float(), log_scale, self._squeezed(source, cond.float()))
+        return _LayerInputs(cond.float(), log_scale, self._squeezed(source, cond.float()))
 
     def _squeezed(self, source: Source | None, like: Tensor) -> Tensor:
         """The pulses of a source [B, 2G, S], for as many groups as `like` has; no rows without one."""

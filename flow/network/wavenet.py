@@ -29,24 +29,25 @@ LEAST_LOG_SCALE = -7.0
 """Lower limit of a sample's log-scale, over the expected excitation: -61 dB."""
 
 MOST_TEMPERATURE = 2.0
+MOST_REACH_SAMPLES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class WaveNetConfig(Options):
     """The geometry of a WaveNet. Stands inside its checkpoint."""
 
-    group: int = option(4, "samples of one step", min=1)
-    stacks: int = option(2, "times that the layers are repeated", min=1)
-    layers: int = option(8, "layers of one stack; layer i has the dilation kernel^i, in groups", min=1)
-    channels: int = option(80, "channels of a layer", min=1)
-    skip_channels: int = option(128, "channels of the sum of skips", min=1)
-    kernel: int = option(2, "taps of a layer", min=2)
-    cond_channels: int = option(96, "channels of the conditioning", min=1)
-    slices_per_frame: int = option(4, "parts of a frame over which conditioning is constant", min=1)
-    look_ahead_frames: int = option(1, "frames after a frame that its conditioning depends on", min=1)
+    group: int = option(4, "samples of one step", min=1, max=64)
+    stacks: int = option(2, "times that the layers are repeated", min=1, max=16)
+    layers: int = option(8, "layers of one stack; layer i has the dilation kernel^i, in groups", min=1, max=16)
+    channels: int = option(80, "channels of a layer", min=1, max=2048)
+    skip_channels: int = option(128, "channels of the sum of skips", min=1, max=4096)
+    kernel: int = option(2, "taps of a layer", min=2, max=8)
+    cond_channels: int = option(96, "channels of the conditioning", min=1, max=16384)
+    slices_per_frame: int = option(4, "parts of a frame over which conditioning is constant", min=1, max=1024)
+    look_ahead_frames: int = option(1, "frames after a frame that its conditioning depends on", min=1, max=64)
     order: int = option(24, "order of the linear prediction; 0: none", min=0)
-    mel_mean: float = option(-5.6, "mean of the mel that the network normalises with")
-    mel_std: float = option(2.1, "standard deviation of the mel that the network normalises with", above=0)
+    mel_mean: float = option(-5.6, "mean of the mel that the network normalises with", min=-100, max=100)
+    mel_std: float = option(2.1, "standard deviation of the mel that the network normalises with", above=0, max=100)
     temperature: float = option(
         0.8, "noise of sampling over the Gaussian's own; below 1 there is less hiss", min=0, max=MOST_TEMPERATURE
     )
@@ -55,11 +56,20 @@ class WaveNetConfig(Options):
     def check(self) -> None:
         """Raise OptionError where values do not fit together."""
         hop, slices = self.mel.hop, self.slices_per_frame
+        self.require("mel", self.mel.is_for_voices, "a format of 8000 to 96000 Hz")
         self.require(
             "order", self.order < self.mel.n_fft // 2, f"at most {self.mel.n_fft // 2 - 1}, half of n_fft less 1"
         )
+        short = self.reach_samples <= MOST_REACH_SAMPLES
+        self.require("layers", short, f"such that a sample depends on at most {MOST_REACH_SAMPLES} samples before it")
         self.require("slices_per_frame", hop % slices == 0, f"a divisor of the hop, {hop}")
         self.require("group", self.slice_samples % self.group == 0, f"a divisor of the slice, {self.slice_samples}")
+
+    @property
+    def least_weights(self) -> int:
+        """A lower limit of the number of weights, from the largest matrices of every part."""
+        layers = self.stacks * self.layers * 2 * self.channels * (self.channels * self.kernel + self.cond_channels)
+        return layers + self.skip_channels**2 + self.cond_channels**2 * self.slices_per_frame
 
     @property
     def slice_samples(self) -> int:

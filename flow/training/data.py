@@ -40,6 +40,8 @@ class Batch(NamedTuple):
     """[B, T] float32."""
     mel: Tensor
     """[B, M, T / hop]."""
+    phase: Tensor | None = None
+    """Of the recordings' fundamental, in cycles [B, T] float32; None where the clips have none."""
 
 
 def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
@@ -71,7 +73,7 @@ def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s
 
 
 class Clips:
-    """All usable clips of a folder on one device, as one waveform and one mel. Immutable."""
+    """All usable clips of a folder on one device, as one waveform and one mel."""
 
     def __init__(self, folder: Path, clips: list[_Clip], skipped: list[str], format: MelFormat, frames: int) -> None:
         self.folder, self.skipped, self.format, self.segment_frames = folder, skipped, format, frames
@@ -79,6 +81,8 @@ class Clips:
         self.names = [clip.name for clip in clips]
         self.audio = torch.from_numpy(np.concatenate([clip.samples for clip in clips]))  # [T] int16
         self.mel = torch.from_numpy(np.concatenate([clip.mel for clip in clips]).T.copy())  # [M, L]
+        self.phase: Tensor | None = None
+        """[T] float16, in cycles, 0 to 1: of the fundamental, for a voice with a source (locked_phase.py)."""
         lengths = torch.tensor([len(clip.mel) for clip in clips])
         begins = lengths.cumsum(0) - lengths
         self._lengths, self._begins = lengths.tolist(), begins.tolist()
@@ -93,8 +97,9 @@ class Clips:
         return len(self.audio) / self.format.rate_hz
 
     def to(self, device: torch.device) -> "Clips":
-        """Move waveform and mel to the device that trains."""
+        """Move waveform, mel and phase to the device that trains."""
         self.audio, self.mel = self.audio.to(device), self.mel.to(device)
+        self.phase = None if self.phase is None else self.phase.to(device)
         return self
 
     def whole(self, index: int) -> tuple[Tensor, Tensor]:
@@ -113,7 +118,8 @@ class Clips:
         sample = pick[:, None] * self.format.hop + torch.arange(
             self.segment_frames * self.format.hop, device=pick.device
         )
-        return Batch(self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1))
+        phase = None if self.phase is None else self.phase[sample].float()
+        return Batch(self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1), phase)
 
 
 def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silence_s: float = 0.0) -> Clips:
@@ -161,12 +167,15 @@ class Segments:
         return batch._replace(audio=batch.audio + noise / FULL_SCALE)
 
     def _coloured(self, batch: Batch) -> Batch:
-        """Some segments as another microphone or codec would give them (augment.py), with the mel of that."""
+        """Some segments as another microphone or codec would give them (augment.py), with the mel of that.
+
+        Their phase stays, because the filters of colouring have none.
+        """
         chances = augment.draw(self.batch, self._picks)[self.share]
         audio = augment.coloured(batch.audio, chances, self.colour, self.clips.format)
         changed = (chances[:, 0] < self.colour).to(self.device)[:, None, None]
         mel = log_mel_of(audio, self.clips.format)[:, :, : batch.mel.shape[2]]
-        return Batch(audio, torch.where(changed, mel, batch.mel))
+        return batch._replace(audio=audio, mel=torch.where(changed, mel, batch.mel))
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to continue with the same batches."""

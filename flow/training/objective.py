@@ -1,17 +1,20 @@
 """The loss of training: likelihood, and for a second stage the distance between samples of the voice and speech.
 
+A voice with a source is told its pitch and voicing as the mel shows them, in both terms. In the likelihood its phase is that
+of the recording; samples are drawn as the voice speaks, with a phase that runs freely from a random beginning.
+
 Rules: the network gives likelihoods and samples; spectral.py compares samples with speech. All random numbers come from
 `Latents`, whose state can be saved.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from glowd.flow.mel import MelFormat
 from glowd.flow.network.registry import Network
+from glowd.flow.network.source import Source
 from glowd.flow.network.waveglow import WaveGlow
 from glowd.flow.training.data import ALL, Batch
 from glowd.flow.training.settings import Settings, TrainError
@@ -19,8 +22,17 @@ from glowd.flow.training.spectral import WINDOWS, energy_distance, mel_error
 
 VALIDATION_SEED = 1
 
-Inverse = Callable[[Tensor, Tensor, bool], Tensor]
-"""z [B, G, S], mel [B, M, L], whether convolutions run in bf16 -> audio [B, T]; WaveGlow.inverse."""
+Inverse = Callable[[Tensor, Tensor, bool, Source | None], Tensor]
+"""z [B, G, S], mel [B, M, L], whether convolutions run in bf16, source of [B, T] -> audio [B, T]; WaveGlow.inverse."""
+
+
+class Latent(NamedTuple):
+    """What samples are drawn from."""
+
+    z: Tensor
+    """[samples * B, G, S], normal with standard deviation sigma; first samples first."""
+    offset: Tensor | None = None
+    """Where the phase of each begins, in cycles [samples * B]; None for a voice without a source."""
 
 
 class Latents:
@@ -38,14 +50,18 @@ class Latents:
         groups = settings.segment_samples // config.group + voice.squeeze.extra_groups
         self.shape = (config.group, groups)
         self.samples, self.sigma = settings.spectral_samples, settings.spectral_sigma or config.sigma
-        self.device, self._share = device, share
+        self.device, self._share, self._has_phase = device, share, config.source is not None
         self._generator = torch.Generator(device).manual_seed(seed)
 
-    def next(self, count: int) -> Tensor:
-        """For `count` segments: z [samples * count, G, S], normal with standard deviation sigma; first samples first."""
+    def next(self, count: int) -> Latent:
+        """For `count` segments."""
         size = (self.samples, count, *self.shape)
         z = torch.randn(size, generator=self._generator, device=self.device)[:, self._share]
-        return self.sigma * z.flatten(0, 1)
+        return Latent(self.sigma * z.flatten(0, 1), self._offset(count) if self._has_phase else None)
+
+    def _offset(self, count: int) -> Tensor:
+        offset = torch.rand((self.samples, count), generator=self._generator, device=self.device)
+        return offset[:, self._share].flatten()
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to continue with the same latents."""
@@ -87,25 +103,39 @@ class Objective(nn.Module):
             # The spectrograms stay outside: they are a few large FFTs, and the compiler leaves complex numbers alone.
             self._inverse = torch.compile(self._inverse, dynamic=False)
 
-    def forward(self, batch: Batch, z: Tensor | None, bf16: bool) -> tuple[Tensor, Tensor]:
-        """z [samples * B, G, S] if there is a spectral term -> loss, NLL: scalars. `bf16`: of the convolutions."""
-        nll = self._nll(batch.audio, batch.mel, bf16)
+    def forward(self, batch: Batch, latent: Latent | None, bf16: bool) -> tuple[Tensor, Tensor]:
+        """A latent if there is a spectral term -> loss, NLL: scalars. `bf16`: of the convolutions."""
+        nll = likelihood(self._nll, self.network, batch, bf16)
         loss = self.settings.nll_weight * nll
-        if z is not None:
-            distance = sampled_distance(self._inverse, batch, z, self.settings, self.network.config.mel, bf16)
+        if latent is not None:
+            voice = invertible(self.network, self.settings)
+            distance = sampled_distance(self._inverse, voice, batch, latent, self.settings, bf16)
             loss = loss + self.settings.spectral_weight * distance
         return loss, nll
 
 
+def likelihood(nll: Callable[..., Tensor], network: nn.Module, batch: Batch, bf16: bool) -> Tensor:
+    """Negative log-likelihood of a batch by `nll`, which is the network's own or compiled: nats per sample, a scalar."""
+    source = network.free_source(batch.mel) if isinstance(network, WaveGlow) else None
+    if source is None or batch.phase is None:
+        return nll(batch.audio, batch.mel, bf16)
+    return nll(batch.audio, batch.mel, bf16, source._replace(phase=batch.phase))
+
+
 def sampled_distance(
-    inverse: Inverse, batch: Batch, z: Tensor, settings: Settings, format: MelFormat, bf16: bool
+    inverse: Inverse, voice: WaveGlow, batch: Batch, latent: Latent, settings: Settings, bf16: bool
 ) -> Tensor:
-    """D + phase_weight * P + mel_weight * mel error (spectral.py) of the samples of z [samples * B, G, S]: a scalar."""
-    count = len(z) // len(batch.audio)
+    """D + phase_weight * P + mel_weight * mel error (spectral.py) of samples: a scalar.
+
+    `inverse` is the voice's own or compiled.
+    """
+    count = len(latent.z) // len(batch.audio)
     mels = batch.mel.repeat(count, 1, 1)
-    samples = inverse(z, mels, bf16)
+    samples = inverse(latent.z, mels, bf16, voice.free_source(mels, latent.offset))
     distance = energy_distance(batch.audio, samples.chunk(count), settings.phase_weight)
-    return distance + settings.mel_weight * mel_error(samples, mels, format) if settings.mel_weight else distance
+    if not settings.mel_weight:
+        return distance
+    return distance + settings.mel_weight * mel_error(samples, mels, voice.config.mel)
 
 
 @torch.no_grad()
@@ -117,8 +147,9 @@ def validation_distance(network: Network, batches: Sequence[Batch], settings: Se
     total = 0.0
     for batch in batches:
         count = len(batch.audio)
-        z = latents.next(count).to(batch.audio.device)
-        total += count * sampled_distance(voice.inverse, batch, z, settings, voice.config.mel, bf16).item()
+        z, offset = latents.next(count)
+        latent = Latent(z.to(batch.audio.device), offset)
+        total += count * sampled_distance(voice.inverse, voice, batch, latent, settings, bf16).item()
     return total / sum(len(batch.audio) for batch in batches)
 
 

@@ -24,13 +24,15 @@ from glowd.flow.training.validation import Validation
 
 MUON_RATIO = 10.0
 """Learning rate of Muon over that of AdamW: an orthogonal update has another length."""
+PITCH = "pitch."
+"""What the names of a pitch network's weights begin with, in those of its voice."""
 CHECK_EVERY_ON_CUDA = 10
 """Steps between two checks of the loss; each check waits for the device."""
 
 
 def optimisers(network: Network, lr: float) -> list[tuple[torch.optim.Optimizer, float]]:
-    """The optimisers of a network's parameters, each with its share of the learning rate."""
-    named = list(network.named_parameters())
+    """The optimisers of what a network learns here, each with its share of the learning rate."""
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if p.ndim == 3 and "end" not in name.split(".")]
     rest = [p for name, p in named if p.ndim != 3 or "end" in name.split(".")]
     adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
@@ -58,7 +60,7 @@ class Trainer:
         self._objective = world.parallel(Objective(self.voice, settings))
         self.steps, self.seconds, self.curve = 0, 0.0, Curve()
         self.origin: dict[str, Any] = {}
-        """The checkpoint that the run began with, for the card; empty for random weights."""
+        """What the run began with, for the card: the checkpoint, the pitch network; empty for random weights."""
         self._unchecked: list[Tensor] = []
 
     @property
@@ -77,15 +79,21 @@ class Trainer:
         return self.settings.progress(self.steps, self.seconds)
 
     def start_from(self, voice: Network, origin: dict[str, Any]) -> None:
-        """Begin with given weights of the same geometry instead of random ones."""
+        """Begin with given weights of the same geometry instead of random ones; the pitch network stays what it is."""
+        weights = {key: value for key, value in voice.state_dict().items() if not key.startswith(PITCH)}
         for network in (self.voice, self.ema.network):
-            network.load_state_dict(voice.state_dict())
+            network.load_state_dict(network.state_dict() | weights)
         self.origin = origin
+
+    def use_pitch(self, weights: dict[str, Tensor]) -> None:
+        """Give the voice its pitch network, which training leaves as it is: the one that locked the phases of the clips."""
+        for network in (self.voice, self.ema.network):
+            network.load_state_dict(network.state_dict() | {PITCH + key: value for key, value in weights.items()})
 
     def step(self) -> None:
         """One batch. Raises TrainError if a loss is not finite (on CUDA up to CHECK_EVERY_ON_CUDA steps later)."""
-        z = self.latents.next(self.settings.batch) if self.latents else None
-        loss, nll = self._objective(self.segments.next(), z, self.bf16)
+        latent = self.latents.next(self.settings.batch) if self.latents else None
+        loss, nll = self._objective(self.segments.next(), latent, self.bf16)
         self.voice.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.voice.parameters(), self.settings.clip_norm)

@@ -4,7 +4,7 @@ import torch
 
 from glowd.flow.network.registry import Network
 from glowd.flow.training.data import Clips, fixed_segments
-from glowd.flow.training.objective import validation_distance
+from glowd.flow.training.objective import likelihood, validation_distance
 from glowd.flow.training.settings import Settings
 
 
@@ -19,7 +19,7 @@ class Validation:
     def nll(self, network: Network) -> float:
         """Negative log-likelihood, in nats per sample."""
         sizes = [len(batch.audio) for batch in self._batches]
-        losses = [network.nll(batch.audio, batch.mel, self._bf16).item() for batch in self._batches]
+        losses = [likelihood(network.nll, network, batch, self._bf16).item() for batch in self._batches]
         return sum(size * loss for size, loss in zip(sizes, losses)) / sum(sizes)
 
     def spectral(self, network: Network) -> float | None:

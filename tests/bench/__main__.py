@@ -15,7 +15,7 @@ import torch
 
 from tests.bench import backends, context, network, overload, published, ratios, report, service, soak
 from tests.bench.report import Result
-from tests.pulse import PulseServer
+from tests.harness.pulse import PulseServer
 
 CROWD = 10
 """Live streams that are played at once for half of the soak's time."""

@@ -18,7 +18,7 @@ from glowd.flow.checkpoint import load
 from glowd.flow.inversion.folding import Folded
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
-from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, VocoderOptions, stream_vocoder
 from glowd.flow.timing import WARM_UP, calls
 from glowd.flow.vocoder import render
 from tests.bench.network import device_name
@@ -92,8 +92,8 @@ def _voice(name: str) -> WaveGlow:
 
 def _vocoder(case: Case, device: str, backend: str) -> ExactVocoder | OverlapVocoder:
     batch = case.streams
-    plan = ChunkPlan(case.frames)
-    return stream_vocoder(_voice(case.voice), plan, device, max_batch=batch, slots=batch, backend=backend)
+    options = VocoderOptions(device, max_batch=batch, slots=batch, backend=backend)
+    return stream_vocoder(_voice(case.voice), ChunkPlan(case.frames), options)
 
 
 def _groups(vocoder: ExactVocoder | OverlapVocoder, case: Case) -> int:

@@ -11,7 +11,7 @@ from glowd.flow.latents import NoiseTable, first_phase
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
-from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, VocoderOptions
 from glowd.flow.timing import WARM_UP, some_mel, step_times
 from glowd.flow.vocoder import Vocoder, drain, render
 from tests.bench.report import Result, cpu_name, percentiles_ms
@@ -45,7 +45,7 @@ def embedded(device: str, threads: int, runs: int = RUNS) -> Iterator[Result]:
     """The embedded voice: one stream by chunk size, and several streams in one batch."""
     torch.set_num_threads(threads)
     voice = load("embedded")
-    vocoder = ExactVocoder(voice, device)
+    vocoder = ExactVocoder(voice, VocoderOptions(device))
     reference = offline(voice, speech()[:ERROR_FRAMES], ERROR_SEED, vocoder.sigma)
     yield from speed(vocoder, "embedded", device, threads, runs, reference, ("<= 0.08", "<= 15"))
 
@@ -106,7 +106,7 @@ def exactness(device: str) -> Iterator[Result]:
     the timeline. Offline is the utterance as one chunk; the definition's sums run in another order, so its bound is wider."""
     torch.set_num_threads(1)
     voice, rng = load("embedded"), np.random.default_rng(0)
-    vocoder, mel = ExactVocoder(voice, device), speech()[:120]
+    vocoder, mel = ExactVocoder(voice, VocoderOptions(device)), speech()[:120]
     whole, defined = render(vocoder, mel, 1, len(mel)), offline(voice, mel, seed=1, sigma=vocoder.sigma)
     worst, worst_defined, wrong_length = 0.0, 0.0, 0
     for _ in range(100):
@@ -148,7 +148,7 @@ def stock(device: str, threads: int) -> Iterator[Result]:
     config = WaveGlowConfig.stock(256)
     frames = 895 if device == "cuda" else 32
     plan = ChunkPlan(frames, 0, 0, 0)
-    vocoder, mel = OverlapVocoder(WaveGlow(config), plan, device), some_mel(frames)
+    vocoder, mel = OverlapVocoder(WaveGlow(config), plan, VocoderOptions(device)), some_mel(frames)
     times = []
     for _ in range(7 if device == "cuda" else 3):
         start = time.perf_counter()

@@ -14,7 +14,7 @@ import torch
 from glowd.flow.checkpoint import load
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow
-from glowd.flow.streaming import ExactVocoder
+from glowd.flow.streaming import ExactVocoder, VocoderOptions
 from glowd.flow.timing import some_mel
 from tests.bench.network import device_name
 from tests.bench.report import Result, percentiles_ms
@@ -27,7 +27,7 @@ def published(device: str, threads: int, runs: int = 5, cases: tuple[tuple[int, 
     """Real-time factor and rate of each case (frames, batch), streamed and plain, and how many times faster streamed is."""
     torch.set_num_threads(threads)
     voice = load("embedded").to(device)
-    vocoder = ExactVocoder(voice, device, max_batch=8)
+    vocoder = ExactVocoder(voice, VocoderOptions(device, max_batch=8))
     for frames, batch in cases:
         mel = some_mel(frames)
         ours, plain = in_turns([partial(streamed, vocoder, mel, batch), partial(whole, voice, mel, batch)], runs)

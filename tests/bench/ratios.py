@@ -13,7 +13,7 @@ from glowd.flow.checkpoint import load
 from glowd.flow.latents import NoiseTable, first_phase
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, VocoderOptions
 from glowd.flow.timing import some_mel
 from glowd.flow.vocoder import drain, render
 from tests.bench.network import device_name
@@ -44,7 +44,7 @@ def chunkwise(device: str, threads: int, frames: int = 4, runs: int = 50) -> Ite
     """One stream of the embedded voice in small chunks: time of ours and of the plain inversion, and whether they agree."""
     torch.set_num_threads(threads)
     voice = load("embedded").to(device)
-    vocoder = ExactVocoder(voice, device)
+    vocoder = ExactVocoder(voice, VocoderOptions(device))
     history, look = vocoder.history_frames, vocoder.look_ahead_frames
     delay = vocoder.latency_samples
     stream, mel = vocoder.open(0), speech()[: history + 2 * frames + look]
@@ -91,7 +91,7 @@ def published_geometry(device: str, threads: int, frames: int = 32, runs: int = 
     voice = waveglow_256().to(device)
     mel = some_mel(frames)
     ours = {
-        precision: OverlapVocoder(voice, ChunkPlan(frames, 0, 0, 0), device, precision=precision)
+        precision: OverlapVocoder(voice, ChunkPlan(frames, 0, 0, 0), VocoderOptions(device, precision=precision))
         for precision in ("float32", "bf16")
     }
     reference = plain(voice, mel, 0, device)

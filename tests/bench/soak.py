@@ -10,7 +10,7 @@ from tests.bench.report import Result, cpu_name
 from tests.bench.service import CHUNK_FRAMES, utterance
 from tests.harness.daemon import Daemon, rss_bytes, running_daemon
 from tests.harness.mels import speech
-from tests.patience import Stalls
+from tests.harness.waiting import Stalls
 
 SAMPLE_S = 5.0
 

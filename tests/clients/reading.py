@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from glowd.clients.client import Stream
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 
 def in_thread(target: Callable[[], object]) -> threading.Thread:

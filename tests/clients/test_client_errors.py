@@ -15,7 +15,7 @@ from glowd.daemon.wire import Code
 from tests.clients.reading import in_thread, samples_of
 from tests.fakes.daemon import HOP, FakeDaemon, refuse_once
 from tests.harness.mels import mel
-from tests.patience import WAIT_S, Stalls
+from tests.harness.waiting import WAIT_S, Stalls
 
 
 @pytest.mark.parametrize("code", [Code.GAP, Code.INTERNAL, Code.AT_CAPACITY])

@@ -7,7 +7,7 @@ import pytest
 
 from glowd.clients.launch import Daemon, LaunchError, launch
 from glowd.daemon.wire import ReadyLine
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 LINE = ReadyLine(
     endpoint="ipc:///run/a b.ipc", telemetry="ipc:///t", voices=("x", "y"), device="Big 'box'", seconds=1.5

@@ -15,9 +15,10 @@ import pytest
 from glowd.daemon import app
 from glowd.daemon.config import Config
 from glowd.daemon.config_reader import load
+from glowd.daemon.runtime.claim import claim
 from glowd.daemon.runtime.role_process import RoleSpec
-from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir
-from tests.patience import WAIT_S
+from glowd.daemon.runtime.rundir import addresses, prepare_run_dir
+from tests.harness.waiting import WAIT_S
 
 READY_THEN_WAIT = (
     "import json, sys; print(json.dumps({'ready': {'device': 'two words'}}), flush=True); sys.stdin.read()"
@@ -39,6 +40,13 @@ def test_stages_are_gateway_then_engines_then_speaker() -> None:
         sys.executable, "-P", "-m", "glowd.daemon.engine", "--run-dir", "/r", "--engine", "griffin-lim",
         "--set", "log.level=debug",
     )  # fmt: skip
+
+
+def test_only_the_default_voice_is_needed() -> None:
+    stages = app.stages(load(None, ["voices.glow.default=false", "voices.rtisi.default=true"]), Path("/r"), [])
+    optional = [spec.name for stage in stages for spec in stage if spec.is_optional]
+    assert optional == ["engine:glow", "engine:griffin-lim"]
+    assert [spec.name for stage in stages for spec in stage if spec.wants_news] == ["gateway"]
 
 
 def test_each_device_of_a_voice_has_its_own_engine() -> None:
@@ -77,14 +85,23 @@ def test_role_gets_the_absolute_path_of_the_configuration(tmp_path: Path, monkey
     ]
 
 
-def fake_stages(script: str) -> Callable[..., list[list[RoleSpec]]]:
-    return lambda *_: [[RoleSpec("speaker", (sys.executable, "-c", script))]]
+FAILS = 'print(\'{"failed": "no such checkpoint"}\')'
+
+
+def fake_role(name: str, script: str, optional: bool = False) -> RoleSpec:
+    return RoleSpec(name, (sys.executable, "-c", script), is_optional=optional)
+
+
+def fake_stages(*roles: RoleSpec) -> Callable[..., list[list[RoleSpec]]]:
+    return lambda *_: [list(roles)]
 
 
 def test_ready_line_has_the_facts_of_the_daemon(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "stages", fake_stages(READY_THEN_WAIT))
+    engines = [fake_role(f"engine:{name}", READY_THEN_WAIT) for name in ("glow", "rtisi")]
+    away = fake_role("engine:griffin-lim", FAILS, optional=True)
+    monkeypatch.setattr(app, "stages", fake_stages(*engines, away, fake_role("speaker", READY_THEN_WAIT)))
     announce = app.announce
 
     def announce_and_stop(*words: Any) -> None:
@@ -92,14 +109,14 @@ def test_ready_line_has_the_facts_of_the_daemon(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(app, "announce", announce_and_stop)
-    assert app.main(["run", "--set", "log.level=error"]) == 0
+    assert app.main(["run", "--set", "log.level=error"]) == 0  # without the voice that is away
     words = shlex.split(capfd.readouterr().out)
     facts = dict(word.split("=", 1) for word in words[2:])
     assert words[:2] == ["glowd", "ready"] and float(facts.pop("seconds")) < WAIT_S
     assert facts == {
         "endpoint": f"ipc://{run_dir}/glowd.ipc",
         "telemetry": f"ipc://{run_dir}/top.ipc",
-        "voices": "glow,rtisi,griffin-lim",
+        "voices": "glow,rtisi",
         "device": "two words",
     }
 
@@ -107,7 +124,7 @@ def test_ready_line_has_the_facts_of_the_daemon(
 def test_role_that_cannot_start_is_the_last_line_and_status_1(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "stages", fake_stages('print(\'{"failed": "no such checkpoint"}\')'))
+    monkeypatch.setattr(app, "stages", fake_stages(fake_role("speaker", FAILS)))
     assert app.main([]) == 1
     assert capfd.readouterr().err.splitlines()[-1] == "glowd: speaker could not start: no such checkpoint"
 
@@ -143,6 +160,17 @@ def test_check_names_a_missing_checkpoint(tmp_path: Path, capsys: pytest.Capture
     problems = [finding for finding in found["findings"] if finding["state"] == "missing"]
     assert not found["ok"] and [problem["name"] for problem in problems] == ["voices.glow"]
     assert f"{tmp_path}/none.safetensors does not exist" in problems[0]["text"]
+
+
+@pytest.mark.parametrize(("command", "package"), [("check", "torch"), ("doctor", "soxr")])
+def test_missing_package_is_named_in_one_line(command: str, package: str, run_dir: Path) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from glowd.daemon.app import main; sys.exit(main())"
+    process = subprocess.run(
+        [sys.executable, "-c", program, command], text=True, capture_output=True, timeout=WAIT_S, check=False
+    )
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    expected = f"glowd: this command needs the package {package}, which is not installed; install it with: "
+    assert process.stderr == f"{expected}{sys.executable} -m pip install {package}\n"
 
 
 def test_version_is_that_of_the_package() -> None:

@@ -192,3 +192,20 @@ def test_triton_backend_on_a_cpu_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match=allowed):
         load(None, ["voices.glow.backend=triton", "voices.glow.devices=['cuda:0', 'cpu']"])
+
+
+def test_wait_that_ends_before_a_hang_is_found_is_refused() -> None:
+    match = (
+        r"server\.role_wait_s must be at least supervisor\.watchdog_s \+ 5 = 15; got 12\. .* Raise role_wait_s or lower"
+    )
+    with pytest.raises(ConfigError, match=match):
+        load(None, ["server.role_wait_s=12"])
+    load(None, ["server.role_wait_s=12", "supervisor.watchdog_s=7"])
+    with pytest.raises(ConfigError, match=r"watchdog_s \+ 5 = 45; got 30"):
+        load(None, ["supervisor.watchdog_s=40"])
+
+
+def test_watchdog_shorter_than_a_report_is_refused() -> None:
+    """A role reports once a second: with less it would be killed always."""
+    with pytest.raises(ConfigError, match=r"supervisor\.watchdog_s"):
+        load(None, ["supervisor.watchdog_s=1"])

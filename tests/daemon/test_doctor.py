@@ -1,6 +1,7 @@
 """The doctor names what is missing and the command that fixes it."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import torch
 import zmq
 
-from glowd.daemon import doctor
-from glowd.daemon.config import SpeakerSettings, WaveGlowSettings
+from glowd.daemon import app, doctor
+from glowd.daemon.config import Config, SpeakerSettings, WaveGlowSettings
 from glowd.daemon.config_reader import load
+from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.speaker.device import DeviceError, PortAudioMissing, PortAudioOutput
 
 
@@ -128,7 +130,7 @@ def test_absent_numba_is_missing_only_if_a_voice_needs_it(monkeypatch: pytest.Mo
 def test_triton_is_checked_if_a_voice_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = load(None, ["voices.glow.backend=triton", "speaker.enabled=false"])
     monkeypatch.setitem(sys.modules, "triton", None)
-    (found,) = [finding for finding in doctor.examine_machine(asked) if finding.name == "triton"]
+    (found,) = [finding for finding in doctor.examine_machine(asked, []) if finding.name == "triton"]
     assert found.state == "missing" and "cannot be imported, but voice glow asks" in found.text
     assert "-m pip install triton, or --set voices.glow.backend=auto" in found.remedy
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3"))
@@ -171,8 +173,71 @@ def test_run_directory_is_checked_and_not_made(tmp_path: Path, monkeypatch: pyte
 
 
 def test_examine_machine_runs_every_check() -> None:
-    names = [finding.name for finding in doctor.examine_machine(load(None, ["speaker.enabled=false"]))]
-    assert names == ["python", "torch", "numba", "libzmq", "sound", "espeak-ng", "cores", "priority", "run_dir"]
+    engines = [engine("rtisi", READY)]
+    names = [finding.name for finding in doctor.examine_machine(load(None, ["speaker.enabled=false"]), engines)]
+    checks = ["python", "torch", "numba", "libzmq", "sound", "espeak-ng", "cores", "priority", "run_dir"]
+    assert names == [*checks, "engine:rtisi"]
+
+
+READY = "import json; print(json.dumps({'ready': {'device': 'cpu', 'streams': 9}}))"
+FAILS = "import json, sys; print(json.dumps({'failed': 'no home for its cache'})); sys.exit(1)"
+
+
+def engine(name: str, script: str, optional: bool = False) -> RoleSpec:
+    return RoleSpec(f"engine:{name}", (sys.executable, "-c", script), is_optional=optional)
+
+
+def tried(config: Config, *engines: RoleSpec) -> list[tuple[str, str]]:
+    return [(found.state, f"{found.text} -> {found.remedy}") for found in doctor.check_voices(config, engines)]
+
+
+def test_voices_are_started_and_ended_as_at_start_up(tmp_path: Path) -> None:
+    config = load(None, [f"server.run_dir={tmp_path}/run"])
+    good, (state, reason) = tried(config, engine("glow", READY), engine("rtisi", FAILS, optional=True))
+    assert good[0] == "ok" and re.match(r"ready after \d+\.\d s on cpu, capacity 9 -> ", good[1])
+    assert state == "missing" and reason == (
+        "cannot start: no home for its cache -> mend this, or remove the voice; glowd starts without it"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_default_voice_that_cannot_start_is_told_apart(tmp_path: Path) -> None:
+    ((state, reason),) = tried(load(None, [f"server.run_dir={tmp_path}/run"]), engine("glow", FAILS))
+    assert state == "missing"
+    assert reason.endswith(
+        "does not start without its default voice, or make another one the default: rtisi, griffin-lim"
+    )
+
+
+def test_voices_are_not_tried_without_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ((state, reason),) = tried(load(None, [f"server.run_dir={tmp_path}/file/run"]), engine("glow", READY))
+    assert state == "missing" and reason.startswith("not tried: cannot make the run directory")
+
+
+def test_engine_that_cannot_be_run_is_named(tmp_path: Path) -> None:
+    spec = RoleSpec("engine:glow", ("/nonexistent",))
+    ((state, reason),) = tried(load(None, [f"server.run_dir={tmp_path}/run"]), spec)
+    assert state == "missing" and "/nonexistent cannot be run: No such file" in reason
+
+
+@pytest.mark.process
+def test_trial_runs_the_engine_of_start_up(tmp_path: Path) -> None:
+    """The real command of a small voice, and one whose checkpoint is not there."""
+    settings = ["server.run_dir=" + str(tmp_path / "run"), "voices.glow.checkpoint=/none.safetensors"]
+    config = load(None, [*settings, "voices.glow.default=false", "voices.rtisi.default=true"])
+    arguments = [word for setting in (*settings, "voices.glow.default=false", "voices.rtisi.default=true")
+                 for word in ("--set", setting)]  # fmt: skip
+    engines = app.stages(config, tmp_path / "run", arguments)[1]
+    found = {finding.name: finding for finding in doctor.check_voices(config, engines[:2])}
+    assert found["engine:rtisi"].state == "ok" and found["engine:glow"].state == "missing"
+    assert "cannot start: checkpoint /none.safetensors does not exist" in found["engine:glow"].text
+
+
+def test_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_python().text.endswith(f"as user {doctor.user_name()}")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert doctor.user_name() == "54321"
 
 
 def test_checkpoint_is_described_by_its_header() -> None:

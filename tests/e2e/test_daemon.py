@@ -12,12 +12,12 @@ import pytest
 from glowd.daemon import wire
 from glowd.flow.checkpoint import load
 from glowd.flow.mel import Floats
-from glowd.flow.streaming import ExactVocoder
+from glowd.flow.streaming import ExactVocoder, VocoderOptions
 from glowd.flow.vocoder import render
 from tests.harness.daemon import Daemon, rss_bytes, running_daemon
 from tests.harness.mels import speech
 from tests.harness.speaking import HOP, AudioReader, send_all, speak
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 MEL = speech()
 
@@ -31,7 +31,7 @@ def daemon() -> Iterator[Daemon]:
 
 @cache
 def offline(seed: int, frames: int = len(MEL)) -> Floats:
-    return render(ExactVocoder(load("embedded"), slots=1), MEL[:frames], seed)
+    return render(ExactVocoder(load("embedded"), VocoderOptions(slots=1)), MEL[:frames], seed)
 
 
 @pytest.mark.parametrize("sizes", [[1], [4], [3, 17, 2], [512]])

@@ -10,9 +10,9 @@ from glowd.daemon import wire
 from glowd.flow.mel import Floats
 from tests.harness.daemon import Daemon, running_daemon
 from tests.harness.mels import speech
+from tests.harness.pulse import PulseServer
 from tests.harness.speaking import HOP, AudioReader, speak
-from tests.patience import WAIT_S, repeated_after_stalls, until
-from tests.pulse import PulseServer
+from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
 
 MEL = speech()
 

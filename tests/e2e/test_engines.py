@@ -13,12 +13,12 @@ import pytest
 from glowd.clients import Client
 from glowd.daemon import wire
 from glowd.flow.checkpoint import load
-from glowd.flow.streaming import ExactVocoder
+from glowd.flow.streaming import ExactVocoder, VocoderOptions
 from glowd.flow.vocoder import render
 from tests.harness.daemon import Daemon, running_daemon
 from tests.harness.mels import speech
 from tests.harness.speaking import HOP, AudioReader, send_all
-from tests.patience import WAIT_S, repeated_after_stalls, until
+from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
 
 MEL = speech()
 HALF = len(MEL) // 2
@@ -48,7 +48,7 @@ class HalfSpoken:
         played = self.stream.wait_played(WAIT_S)
         self._stack.close()
         assert isinstance(played, wire.Played) and played.total_samples == len(MEL) * HOP
-        offline = render(ExactVocoder(load("embedded"), slots=1), MEL, self.seed)
+        offline = render(ExactVocoder(load("embedded"), VocoderOptions(slots=1)), MEL, self.seed)
         assert np.abs(self._reader.samples - offline).max() <= 1e-5
 
 

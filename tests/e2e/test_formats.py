@@ -13,7 +13,7 @@ import soundfile
 from glowd.flow.mel import log_mel
 from tests.harness.daemon import ROOT, Daemon, running_daemon
 from tests.harness.mels import speech
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 MEL = speech()[:200]
 

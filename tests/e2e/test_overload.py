@@ -17,7 +17,7 @@ from glowd.daemon.wire import Code
 from tests.harness.daemon import Daemon, running_daemon
 from tests.harness.mels import speech
 from tests.harness.speaking import send_all
-from tests.patience import WAIT_S, until
+from tests.harness.waiting import WAIT_S, until
 
 MEL = speech()
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness.daemon import ROOT, running_daemon
 from tests.harness.mels import speech
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 
 def programs(document: str) -> list[str]:

@@ -19,7 +19,7 @@ from glowd.flow.vocoder import render
 from tests.harness.daemon import ROOT, Daemon, running_daemon
 from tests.harness.mels import SENTENCE, speech
 from tests.harness.speaking import AudioReader, send_all, speak
-from tests.patience import WAIT_S, until
+from tests.harness.waiting import WAIT_S, until
 
 MEL = speech()
 ONLY_RTISI = 'voices={rtisi={engine="rtisi-la",max_streams=8}}'

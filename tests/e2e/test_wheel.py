@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tests.harness.daemon import ROOT, Daemon, running_daemon
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 CLIENT_PACKAGES = ("pyzmq", "msgpack", "numpy")
 ROOMS = ("clients", "daemon", "flow")

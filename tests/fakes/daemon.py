@@ -16,7 +16,7 @@ import zmq
 
 from glowd.daemon import wire
 from glowd.daemon.wire import Code, Message
-from tests.patience import until
+from tests.harness.waiting import until
 
 HOP, RATE_HZ = 256, 22050
 VOICE = {
@@ -52,6 +52,7 @@ class FakeDaemon:
     knows_rates: bool = True
     """Whether it knows the field open.audio_rate_hz; a daemon of the first release does not."""
     refuse: Callable[[wire.Mel], wire.Error | None] = lambda mel: None
+    voices: list[dict[str, Any]] = field(default_factory=lambda: [VOICE])
     limits: dict[str, int] = field(default_factory=dict)
     snapshot: dict[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
@@ -144,7 +145,7 @@ class FakeDaemon:
             case wire.Hello():
                 limits = {"max_chunk_frames": self.max_chunk_frames, **self.limits}
                 self._reply(
-                    peer, wire.Welcome(1, "fake 1", [VOICE], ["device", "socket"], limits, message.t_client_ns, 7)
+                    peer, wire.Welcome(1, "fake 1", self.voices, ["device", "socket"], limits, message.t_client_ns, 7)
                 )
             case wire.Ping():
                 self._reply(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))

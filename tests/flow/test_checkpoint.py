@@ -56,13 +56,24 @@ def test_a_newer_version_is_refused_by_its_number(saved: Path) -> None:
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
-    ({"scale_bound": float("nan")}, "scale_bound is nan; allowed: above 0, or none"),
-    ({"mel_scale_bound": -7}, "mel_scale_bound is -7; allowed: above 0, or none"),
-    ({"mel_highest": -12}, "mel_highest is -12; allowed: above -11.51, or none"),
-    ({"limiter_knee": 1.5}, "limiter_knee is 1.5; allowed: between 0 and 1, or none"),
-    ({"source": {"top_hz": float("nan")}}, "top_hz of the source is nan; allowed: at least 1"),
-    ({"source": {"pitch": {"past_frames": -1}}}, "past_frames is -1; allowed: at least 0"),
-    ({"look_ahead_frames": 0}, "source is SourceConfig"),
+    ({"scale_bound": float("nan")}, "scale_bound must be a number, above 0 and at most 100; got nan"),
+    ({"mel_scale_bound": -7}, "mel_scale_bound must be a number, above 0 and at most 100; got -7"),
+    ({"mel_highest": -12}, "mel_highest must be above -11.51, the logarithm of log_floor; got -12"),
+    ({"limiter_knee": 1.5}, "limiter_knee must be a number, above 0 and below 1; got 1.5"),
+    ({"source": {"top_hz": float("nan")}}, "source.top_hz must be a number, from 1 to 48000; got nan"),
+    (
+        {"source": {"pitch": {"past_frames": -1}}},
+        "source.pitch.past_frames must be a whole number, from 0 to 64; got -1",
+    ),
+    ({"look_ahead_frames": 0}, "source must be none, unless"),
+    ({"mel": {"rate_hz": 192_000}}, "mel must be a format of 8000 to 96000 Hz"),
+    ({"channels": 1024, "layers": 10, "flows": 64, "early_every": 64}, "weights, the geometry needs at least"),
+    ({"channels": 10**6}, "channels must be a whole number, from 1 to 1024; got 1000000"),
+    ({"layers": 40}, "layers must be a whole number, from 1 to 10; got 40"),
+    ({"mel_std": 0}, "mel_std must be a number, above 0 and at most 100; got 0"),
+    ({"mel_mean": float("inf")}, "mel_mean must be a number, from -100 to 100; got inf"),
+    ({"sigma": 2.5}, "sigma must be a number, from 0 to 2; got 2.5"),
+    ({"mel": {"rate_hz": 100}}, "mel.rate_hz must be a whole number, from 1000 to 384000; got 100"),
     ({"channels": 8}, "flows.0.coupling.wn.cond.bias has shape [96], expected [48]"),
 ]
 

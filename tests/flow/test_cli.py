@@ -18,7 +18,7 @@ from glowd.flow.mel import log_mel
 from glowd.flow.streaming import whole
 from tests.harness.publishing import Geometry, random_weights
 from tests.harness.recordings import voice_like, write_recordings
-from tests.harness.voices import SMALL, random_voice, tiny
+from tests.harness.voices import PLAIN, random_voice, tiny
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_train_end_to_end_writes_a_voice(room: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "glowd.flow.cli", "train", "--out", str(out), "--threads", "1"]
     begin = ["--data", str(room / "data"), "--test", str(room / "data"), "--steps", "4", "--every", "2", "--batch", "2"]
-    begin += ["--segment", "2048", "--validation-segments", "4", "--config", json.dumps(SMALL), "--licence", "CC0"]
+    begin += ["--segment", "2048", "--validation-segments", "4", "--config", json.dumps(PLAIN), "--licence", "CC0"]
     done = subprocess.run([*command, *begin], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "training: 3 clips" in done.stdout and "step 4 " in done.stdout and "done after 4 steps" in done.stdout
@@ -71,7 +71,7 @@ def test_train_resumes_and_refuses_to_overwrite(
 ) -> None:
     monkeypatch.chdir(room)
     run_file = tmp_path / "run.toml"
-    geometry = "\n".join(f"{key} = {value}" for key, value in SMALL.items())
+    geometry = "\n".join(f"{key} = {json.dumps(value)}" for key, value in PLAIN.items())
     run_file.write_text(
         f"[voice]\n{geometry}\n[train]\nsteps = 1\nbatch = 2\nsegment_samples = 2048\nvalidation_segments = 2\n"
     )
@@ -91,13 +91,16 @@ def test_train_resumes_and_refuses_to_overwrite(
     [
         (["train", "--out", "OUT"], "data is missing: folder of .flac/.wav clips"),
         (
-            ["train", "--out", "OUT", "--data", "none", "--test", "none"],
+            ["train", "--out", "OUT", "--data", "none", "--test", "none", "--config", '{"preset": "plain"}'],
             "none does not exist; give a folder with .flac or .wav files",
         ),
         (["train", "--out", "OUT", "--resume"], "holds no run to resume"),
+        (["train", "--out", "OUT", "--resume", "--pitch", "a"], "leave them out with --resume"),
+        (["pitch", "--out", "OUT"], "data is missing: folder of .flac/.wav clips"),
+        (["pitch", "--out", "OUT", "--data", "none", "--test", "none"], "none does not exist"),
         (
             ["train", "--out", "OUT", "--data", "a", "--test", "b", "--config", '{"layer": 3}'],
-            "unknown voice setting 'layer'",
+            "voice geometry: unknown setting layer; did you mean layers?",
         ),
         (["card", "none.safetensors"], "checkpoint none.safetensors does not exist"),
         (["render", "none.wav", "out.wav"], "none.wav: no such file"),
@@ -192,7 +195,7 @@ def test_import_of_no_voice_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 TRAIN_FLAGS = """
     --out --data --test --minutes --steps --batch --segment --max-silence --colour --lr --warm-up --decay --clip-norm --average
     --nll-weight --spectral-weight --spectral-samples --phase-weight --mel-weight --spectral-sigma --every --samples-every
-    --validation-segments --seed --device --precision --compile --threads --name --licence --config --init --resume
+    --validation-segments --seed --device --precision --compile --threads --name --licence --config --init --pitch --resume
 """
 
 
@@ -210,6 +213,15 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from glowd.flow.cli import parser; parser().format_help(); print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_missing_package_is_named_in_one_line() -> None:
+    code = "import sys; sys.modules['torch'] = None; from glowd.flow.cli import main; sys.exit(main(['card']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "glowlab: this command needs the package torch, which is not installed; install it with"
+    )
 
 
 def test_closed_pipe_is_no_error() -> None:

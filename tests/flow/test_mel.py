@@ -67,10 +67,10 @@ def test_format_round_trips_and_refuses_unknown_keys() -> None:
 @pytest.mark.parametrize(
     "change,error",
     [
-        ({"hop": 0}, "hop must be a whole number, at least 1; got 0"),
+        ({"hop": 0}, "hop must be a whole number, from 1 to 16384; got 0"),
         ({"win": 2048}, "win must be at most n_fft, 1024; got 2048"),
         ({"fmin_hz": 9000}, "fmin_hz must be below fmax_hz, 8000; got 9000.0"),
-        ({"n_mels": "80"}, "n_mels must be a whole number, at least 1; got '80'"),
+        ({"n_mels": "80"}, "n_mels must be a whole number, from 1 to 512; got '80'"),
     ],
 )
 def test_impossible_format_is_refused(change: dict[str, Any], error: str) -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from glowd.flow.checkpoint import load
 from glowd.flow.mel import Floats, log_mel
-from glowd.flow.streaming import ExactVocoder
+from glowd.flow.streaming import ExactVocoder, VocoderOptions
 from glowd.flow.vocoder import render
 from tests.harness.mels import speech
 
 FRAMES = 100
-VOCODER = ExactVocoder(load("embedded"), slots=1)
+VOCODER = ExactVocoder(load("embedded"), VocoderOptions(slots=1))
 RANDOM = np.random.default_rng(0)
 SPEECH = speech()[:FRAMES]
 TIME_S = np.arange(FRAMES * 256) / 22_050

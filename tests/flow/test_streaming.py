@@ -14,7 +14,7 @@ from glowd.flow.checkpoint import load
 from glowd.flow.inversion.runner import StepRunner
 from glowd.flow.latents import TABLE_SAMPLES, NoiseTable, first_phase
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
-from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, stream_vocoder
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, VocoderOptions, stream_vocoder
 from glowd.flow.vocoder import Origin, Stream, Vocoder, drain, render
 from tests.harness.mels import speech
 from tests.harness.voices import DATA, random_voice, sourced, tiny
@@ -61,8 +61,10 @@ KINDS = [
     sourced(look_ahead_frames=2),
 ]
 BACKENDS = ("compiled", "torch")
-EXACT = [ExactVocoder(random_voice(kind), slots=4) for kind in KINDS]
-VOCODERS = [ExactVocoder(random_voice(kind), slots=4, backend=name) for kind in KINDS for name in BACKENDS]
+EXACT = [ExactVocoder(random_voice(kind), VocoderOptions(slots=4)) for kind in KINDS]
+VOCODERS = [
+    ExactVocoder(random_voice(kind), VocoderOptions(slots=4, backend=name)) for kind in KINDS for name in BACKENDS
+]
 
 
 @settings(max_examples=25, deadline=None)
@@ -85,16 +87,16 @@ def test_streamed_equals_offline_for_every_chunking(
 def test_the_embedded_voice_streams_exactly(chunk: int, backend: str) -> None:
     # Of a recorded sentence: on frames that no speech has, the network's output grows far beyond full scale.
     voice, mel = load("embedded"), speech()[:120]
-    vocoder = ExactVocoder(voice, slots=2, backend=backend)
+    vocoder = ExactVocoder(voice, VocoderOptions(slots=2, backend=backend))
     audio = streamed(vocoder, mel, [chunk] * (120 // chunk), [chunk], seed=1)
     np.testing.assert_allclose(audio, render(vocoder, mel, 1, 120), atol=TOLERANCE)
     np.testing.assert_allclose(audio, offline(voice, mel, 1, vocoder.sigma), atol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_cuts_and_batches_of_a_voice_with_a_source_change_no_bit(backend: str) -> None:
+def test_source_stream_is_bit_equal_for_all_cuts_and_batches(backend: str) -> None:
     # Of the widths that ship: a library's products of much narrower ones depend on how many rows they have.
-    vocoder = ExactVocoder(random_voice(WaveGlowConfig.sourced(flows=2)), slots=3, backend=backend)
+    vocoder = ExactVocoder(random_voice(WaveGlowConfig.sourced(flows=2)), VocoderOptions(slots=3, backend=backend))
     mels = [some_mel(120, seed) for seed in range(3)]
     alone = [render(vocoder, mel, seed, 120) for seed, mel in enumerate(mels)]
     for chunk in (1, 2, 4, 7, 16):
@@ -117,7 +119,7 @@ def test_kept_voices_stream_what_they_streamed(version: int, backend: str) -> No
         load_file(DATA / f"format_{version}_vectors.safetensors"),
     )
     mel = vectors["mel"][0].T.contiguous().numpy()
-    audio = render(ExactVocoder(voice, slots=1, backend=backend), mel, 7, 3)
+    audio = render(ExactVocoder(voice, VocoderOptions(slots=1, backend=backend)), mel, 7, 3)
     np.testing.assert_allclose(audio, vectors["streamed_seed_7"].numpy(), atol=TOLERANCE)
 
 
@@ -148,7 +150,7 @@ def test_streams_in_one_batch_do_not_touch_each_other(kind: int) -> None:
 def test_buckets_of_static_buffers_change_nothing(kind: WaveGlowConfig) -> None:
     """What a CUDA graph replays (padded batches, spare slots, buffers that stay) gives what the plain step gives."""
     voice, plan = random_voice(kind), ChunkPlan(4, 4, 2, 64)
-    plain, bucketed = (stream_vocoder(voice, plan, slots=5, backend="torch") for _ in range(2))
+    plain, bucketed = (stream_vocoder(voice, plan, VocoderOptions(slots=5, backend="torch")) for _ in range(2))
     bucketed.runner = StepRunner(bucketed.inverter, bucketed.noise, bucketed=True)
     mels, results = [some_mel(17 + 6 * i, i) for i in range(3)], []
     for vocoder in (plain, bucketed):
@@ -179,7 +181,7 @@ def advance(vocoder: Vocoder, streams: Sequence[Stream], parts: dict[int, list[n
 
 def test_a_stream_reopened_with_its_history_goes_on_exactly() -> None:
     voice = random_voice(tiny(layers=2, flows=3))
-    vocoder, mel = ExactVocoder(voice, slots=2), some_mel(60)
+    vocoder, mel = ExactVocoder(voice, VocoderOptions(slots=2)), some_mel(60)
     assert vocoder.history_frames < 20
     whole = render(vocoder, mel, seed=5)
     begin = 40 - vocoder.history_frames
@@ -193,9 +195,10 @@ def test_a_stream_reopened_with_its_history_goes_on_exactly() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("chunk", [1, 3, 16])
-def test_a_stream_goes_on_in_another_engine_with_its_phase(chunk: int, backend: str) -> None:
+def test_source_stream_resumed_elsewhere_keeps_its_phase(chunk: int, backend: str) -> None:
     voice = random_voice(sourced(layers=2, flows=3))
-    first, second, mel = ExactVocoder(voice, slots=1), ExactVocoder(voice, slots=1, backend=backend), some_mel(90)
+    first, second = (ExactVocoder(voice, VocoderOptions(slots=1, backend=name)) for name in ("auto", backend))
+    mel = some_mel(90)
     whole = render(first, mel, seed=5)
     stream, ends = first.open(5), list[tuple[int, float]]()
     stream.push(mel[:70])
@@ -222,7 +225,7 @@ def going_on(vocoder: ExactVocoder, mel: np.ndarray, origin: Origin) -> np.ndarr
 
 
 def test_slots_run_out_with_a_clear_error() -> None:
-    vocoder = ExactVocoder(random_voice(tiny()), slots=2)
+    vocoder = ExactVocoder(random_voice(tiny()), VocoderOptions(slots=2))
     streams = [vocoder.open(), vocoder.open()]
     with pytest.raises(RuntimeError, match="all 2 stream slots"):
         vocoder.open()
@@ -342,11 +345,11 @@ def test_a_seam_is_inaudible(mode: str) -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_bf16_is_near_float32(causal: bool) -> None:
     voice, mel, plan = random_voice(tiny(causal=causal, flows=3, layers=2)), some_mel(20), ChunkPlan()
-    exact, near = (render(stream_vocoder(voice, plan, precision=p), mel) for p in ("float32", "bf16"))
+    exact, near = (render(stream_vocoder(voice, plan, VocoderOptions(precision=p)), mel) for p in ("float32", "bf16"))
     error = np.sqrt(((near - exact) ** 2).mean() / (exact**2).mean())
     assert 0 < error < 0.02
-    with pytest.raises(ValueError, match="precision is 'half'; allowed: auto, float32, bf16"):
-        stream_vocoder(voice, plan, precision="half")
+    with pytest.raises(ValueError, match="precision must be one of auto, float32, bf16; got 'half'"):
+        VocoderOptions(precision="half")
 
 
 def test_impossible_plans_are_refused() -> None:
@@ -356,3 +359,15 @@ def test_impossible_plans_are_refused() -> None:
         OverlapVocoder(non_causal(**OVERLAPPED[0]), ChunkPlan(4, 4, 1, 1000))
     with pytest.raises(ValueError, match="exact streaming needs a causal voice"):
         ExactVocoder(non_causal(**OVERLAPPED[0]))
+
+
+def test_stream_of_the_other_mode_is_refused_not_skipped() -> None:
+    exact, overlapped = EXACT[0], OverlapVocoder(non_causal(**OVERLAPPED[0]), ChunkPlan(4, 4, 2, 256))
+    ours, other = exact.open(), overlapped.open()
+    for stream in (ours, other):
+        stream.push(some_mel(20))
+    with pytest.raises(AttributeError, match="'OverlapStream' object has no attribute 'slot'"):
+        exact.step([ours, other], 4)  # type: ignore[list-item]
+    with pytest.raises(AttributeError, match="'ExactStream' object has no attribute 'tail'"):
+        overlapped.step([other, ours], 4)  # type: ignore[list-item]
+    exact.close(ours)

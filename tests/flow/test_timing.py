@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from glowd.flow.mel import Floats
-from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder
+from glowd.flow.streaming import ChunkPlan, ExactVocoder, OverlapVocoder, VocoderOptions
 from glowd.flow.timing import calls, frames_per_call, speed, step_times
 from glowd.flow.vocoder import BEGINNING, Origin, Stream
 from tests.fakes.vocoder import FakeVocoder
@@ -64,7 +64,7 @@ def test_zero_frames_streams_or_runs_are_refused(wrong: tuple[int, int, int]) ->
 
 
 def test_causal_and_other_voices_run_in_steady_chunks() -> None:
-    exact = ExactVocoder(random_voice(tiny()), slots=2)
+    exact = ExactVocoder(random_voice(tiny()), VocoderOptions(slots=2))
     overlapped = OverlapVocoder(random_voice(tiny(causal=False)), ChunkPlan(4, 12, 4, 256))
     assert [frames_per_call(vocoder, 18) for vocoder in (exact, overlapped)] == [18, 16]  # the plan's chunks, whole
     for vocoder in (exact, overlapped):

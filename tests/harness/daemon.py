@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glowd.clients import Client, launch
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 ROLES = "glowd.daemon."

@@ -20,7 +20,7 @@ from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Array, Message
 from glowd.daemon.wire.telemetry import Snapshot
 from tests.fakes.roles import HOP, FakeEngine, FakeSpeaker, rendered
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 M = TypeVar("M", bound=Message)

@@ -21,7 +21,7 @@ from glowd.flow.inversion.step import Step
 from glowd.flow.inversion.torch_backend import TorchStep
 from glowd.flow.inversion.triton_backend import TritonStep
 from glowd.flow.network.waveglow import WaveGlowConfig
-from glowd.flow.streaming import ChunkPlan, stream_vocoder
+from glowd.flow.streaming import ChunkPlan, VocoderOptions, stream_vocoder
 from glowd.flow.timing import some_mel
 from glowd.flow.vocoder import render
 from tests.harness.voices import random_voice, sourced, tiny
@@ -95,7 +95,7 @@ def streamed(geometry: dict[str, Any], frames: int, chunk: int) -> tuple[str, fl
     """
     voice, plan = random_voice(of(geometry)), ChunkPlan(chunk, 1, 1, 64)
     ours, theirs = (
-        stream_vocoder(voice, plan, DEVICE, max_batch=2, slots=2, backend=backend, precision="float32")
+        stream_vocoder(voice, plan, VocoderOptions(str(DEVICE), 2, 2, backend, "float32"))
         for backend in ("triton", "torch")
     )
     for vocoder in (ours, theirs):

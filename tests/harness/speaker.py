@@ -21,7 +21,7 @@ from glowd.daemon.speaker.sample_queue import Samples
 from glowd.daemon.wire.fields import Message
 from tests.fakes.output import FakeOutput
 from tests.harness.signals import RATE
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 BLOCK, BLOCK_MS = 220, 10.0

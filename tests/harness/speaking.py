@@ -13,7 +13,7 @@ from glowd.clients.cli.mel_sources import at_speaking_pace
 from glowd.clients.client import Stream
 from glowd.daemon import wire
 from glowd.flow.mel import Floats, MelFormat
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 HOP = 256
 

@@ -10,7 +10,7 @@ from glowd.flow.training.settings import Settings
 from glowd.flow.training.setup import new_run
 from glowd.flow.training.trainer import Trainer
 from tests.harness.recordings import write_recordings
-from tests.harness.voices import SMALL
+from tests.harness.voices import PLAIN
 
 
 def small_settings(tmp_path_factory: pytest.TempPathFactory, **changes: Any) -> Settings:
@@ -28,7 +28,7 @@ def silent(line: str) -> None:
 def start(settings: Settings, out: Path, **geometry: Any) -> tuple[Trainer, RunFolder]:
     """A new run of a small voice."""
     folder = RunFolder(out)
-    return new_run(folder, settings, SMALL | geometry, "", silent), folder
+    return new_run(folder, settings, PLAIN | geometry, "", silent), folder
 
 
 def nll(trainer: Trainer) -> float:

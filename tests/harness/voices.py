@@ -15,6 +15,9 @@ DATA = Path(__file__).parents[1] / "flow" / "data"
 """Small voices as files, and what they say."""
 SMALL: dict[str, Any] = dict(flows=5, early_every=2, early_size=16, layers=3, channels=16, cond_channels=12)
 
+PLAIN: dict[str, Any] = {"preset": "plain"} | SMALL
+"""The same as the voice table of a run file."""
+
 
 def tiny(**changes: Any) -> WaveGlowConfig:
     """A small geometry of any kind."""

@@ -19,9 +19,9 @@ import soundfile
 import zmq
 
 from glowd.daemon import wire
-from tests.fakes.daemon import HOP, FakeDaemon
+from tests.fakes.daemon import HOP, VOICE, FakeDaemon, refuse_once
 from tests.harness.snapshots import SNAPSHOT
-from tests.patience import WAIT_S, until
+from tests.harness.waiting import WAIT_S, until
 
 ROOT = Path(__file__).parents[3]
 started: list["subprocess.Popen[str]"] = []
@@ -108,6 +108,46 @@ def test_say_speaks_a_text(fake: FakeDaemon, text: str) -> None:
     assert (code, err) == (0, "")
     frames = sum(m.frames for m in fake.of_type(wire.Mel))
     assert fake.of_type(wire.End)[0].total_frames == frames > 20
+
+
+@pytest.mark.parametrize("text", ["", " ", "."])
+def test_say_without_words_is_an_empty_utterance(fake: FakeDaemon, tmp_path: Path, text: str) -> None:
+    code, _, err = glowctl(fake.endpoint, "say", "--out", str(tmp_path / "o.wav"), "--", text)
+    assert code == 0 and "wrote" in err
+    assert fake.of_type(wire.End) and (tmp_path / "o.wav").exists()
+
+
+def test_say_splits_a_long_text_into_utterances(fake: FakeDaemon, tmp_path: Path) -> None:
+    fake.limits["max_utterance_s"] = 4
+    text = "This is a sentence of a long chapter. " * 5
+    code, _, err = glowctl(fake.endpoint, "say", "--out", str(tmp_path / "o.wav"), "--", text)
+    ends = fake.of_type(wire.End)
+    assert code == 0 and len(ends) > 2, err
+    assert all(end.total_frames * HOP / 22050 <= 4 for end in ends)
+    assert soundfile.info(tmp_path / "o.wav").frames == sum(end.total_frames for end in ends) * HOP
+
+
+def test_send_splits_a_long_mel_into_utterances(fake: FakeDaemon, mel_file: Path) -> None:
+    fake.limits["max_utterance_s"] = 1
+    np.save(mel_file, np.full((200, 80), -4, np.float32))
+    assert glowctl(fake.endpoint, "send", str(mel_file), "--sink", "null")[0] == 0
+    assert sum(end.total_frames for end in fake.of_type(wire.End)) == 200
+
+
+def test_out_keeps_what_came_before_an_error(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+    fake.refuse = refuse_once(4, wire.Code.OUT_OF_RANGE)
+    code, _, err = glowctl(fake.endpoint, "send", str(mel_file), "--out", str(tmp_path / "o.wav"), "--chunk", "8")
+    assert code == 1 and "303 OUT_OF_RANGE" in err and "wrote" in err
+    assert soundfile.info(tmp_path / "o.wav").frames == 24 * HOP
+
+
+def test_say_waits_for_a_voice_that_is_loading(fake: FakeDaemon, mel_file: Path) -> None:
+    fake.voices, fake.snapshot = [], {"voices": {"glow": {"ready": False, "default": True}}, "streams": {}}
+    process = start(fake.endpoint, "send", str(mel_file), "--sink", "null")
+    fake.wait_for(lambda: len(fake.of_type(wire.Status)) > 1)
+    fake.voices = [VOICE]
+    assert process.communicate(timeout=WAIT_S)[1] == "glowctl: waiting for voice glow, which is not ready yet\n"
+    assert process.returncode == 0 and fake.of_type(wire.End)
 
 
 def test_listen_once_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
@@ -208,7 +248,6 @@ def test_ctrl_c_flushes(fake: FakeDaemon, mel_file: Path) -> None:
     [
         (["send", "none.wav"], 2, "none.wav: no such file"),
         (["send", "pyproject.toml"], 2, "expected one of .wav"),
-        (["say", " "], 2, "text is empty"),
         (["say", "x", "--espeak-voice", "klingon-x"], 2, "klingon-x"),
         (["say", "x", "--sink", "loud"], 2, "open.sinks is ['loud']"),
         (["say", "x", "--voice", "bass"], 1, "voice bass is not ready; ready voices: glow"),

@@ -15,7 +15,7 @@ from glowd.daemon import wire
 from glowd.daemon.wire import Code
 from tests.fakes.roles import FORMAT, HOP, FakeEngine, FakeSpeaker, frames, rendered
 from tests.harness.gateway import GatewayHarness, RawClient, UtteranceClient, mel_messages, running_all
-from tests.patience import measured
+from tests.harness.waiting import measured
 
 Running = tuple[GatewayHarness, FakeEngine, FakeSpeaker]
 

@@ -25,7 +25,7 @@ from tests.harness.gateway import (
     running_all,
     start_gateway,
 )
-from tests.patience import WAIT_S, measured
+from tests.harness.waiting import WAIT_S, measured
 
 Running = tuple[GatewayHarness, FakeEngine, FakeSpeaker]
 KILLED = """

@@ -15,7 +15,7 @@ from glowd.daemon.wire import Code
 from glowd.daemon.wire.telemetry import EngineSnapshot, Snapshot
 from tests.fakes.roles import FakeEngine, frames
 from tests.harness.gateway import GatewayHarness, UtteranceClient, running_gateway
-from tests.patience import repeated_after_stalls
+from tests.harness.waiting import repeated_after_stalls
 
 NAMES = ("glow/0", "glow/1", "glow/2")
 THREE = "voices={glow={engine='waveglow',devices=['cpu','cpu','cpu']}}"

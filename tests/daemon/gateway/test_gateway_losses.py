@@ -31,7 +31,7 @@ from tests.harness.gateway import (
     running_gateway,
     start_gateway,
 )
-from tests.patience import WAIT_S, measured, until
+from tests.harness.waiting import WAIT_S, measured, until
 
 Running = tuple[GatewayHarness, FakeEngine, FakeSpeaker]
 

@@ -23,7 +23,7 @@ from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, Degradation
 from tests.harness.router import voice_info
 from tests.harness.session import HOP, LIMITS, RATE, mel_message, phase_at, plain_intake
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 NOW_NS = 1_000_000_000_000
 LOST_NS = WAIT_S * 1_000_000_000
@@ -191,7 +191,10 @@ def test_overloaded_engine_gets_no_stream(harness: PlacementHarness) -> None:
 def test_lost_engine_gets_no_stream_and_is_named(harness: PlacementHarness) -> None:
     pool = harness.add("glow/0", "glow/1", streams=1)
     harness.now_ns += SILENT_NS
-    assert "the engine of voice 'glow' is not running now" in harness.refused(pool, Code.ENGINE_LOST)
+    silent = "it does not answer; it is restarted unless it does soon"
+    assert harness.refused(pool, Code.ENGINE_LOST) == (
+        f"voice 'glow' is away: glow/0: {silent}; glow/1: {silent}; try again later, or use another voice"
+    )
     harness.ready(pool.engines[1], streams=1)
     assert harness.open(pool) == ["glow/1"]
     assert harness.refused(pool).startswith("voice 'glow' is at capacity: 1 of 1 streams are open in its engines; ")

@@ -66,7 +66,7 @@ def test_client_limit_refuses_then_frees() -> None:
 def test_ping_and_status_are_answered(harness: RouterHarness) -> None:
     assert harness.send(b"a", wire.Ping(7)) == [wire.Pong(7, harness.now_ns)]
     (state,) = harness.send(b"a", wire.Status())
-    assert isinstance(state, wire.State) and (state.stream, state.state) == ("", "degraded")
+    assert isinstance(state, wire.State) and (state.stream, state.state) == ("", "loading")
     assert wire.Snapshot.from_map(state.info).clients == 2
 
 
@@ -102,7 +102,7 @@ def test_utterance_longer_than_limit_is_refused() -> None:
     [
         (wire.Open("s"), Code.STREAM_EXISTS, "a stream 's' is open already; close it or choose another name"),
         (wire.Open("t", "bass"), Code.UNKNOWN_VOICE, "there is no voice 'bass'; choose one of glow, slow"),
-        (wire.Open("t", "slow"), Code.ENGINE_LOST, "the engine of voice 'slow' is not running now; try again"),
+        (wire.Open("t", "slow"), Code.ENGINE_LOST, "voice 'slow' is loading; try again in some seconds"),
         (
             wire.Open("t", format={"hop": 200, "fmax_hz": 7600}),
             Code.WRONG_FORMAT,

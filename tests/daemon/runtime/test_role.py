@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.patience import WAIT_S
+from tests.harness.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[3]
 LOOP = """
@@ -111,6 +111,17 @@ with Role.start("engine") as role:
         assert r"ValueError: peer said \x1b[31m\nred]" in err
 
 
+def test_expected_reason_is_reported_without_traceback() -> None:
+    failing = """
+from glowd.daemon.runtime.role import CannotStart, Role
+with Role.start("engine") as role:
+    raise CannotStart("no rate", settings=True)
+"""
+    with role(failing) as process:
+        out, err = process.communicate(timeout=WAIT_S)
+        assert (process.returncode, json.loads(out), err) == (1, {"failed": "no rate", "settings": True}, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -123,3 +134,23 @@ def test_wrong_configuration_is_a_failed_line(arguments: list[str], words: str) 
     with role(LOOP, *arguments) as process:
         assert words in status(process)["failed"]
         assert process.wait(WAIT_S) == 1
+
+
+def test_news_of_supervisor_arrive_in_order() -> None:
+    reading = """
+from glowd.daemon.runtime.role import Role
+with Role.start("gateway") as role:
+    role.ready()
+    seen = []
+    while not role.stopping.wait(0.01) or not seen:
+        seen += role.news()
+    role.failed(" ".join(f"{news.role} {news.state}" for news in seen))
+"""
+    with role(reading) as process:
+        assert "ready" in status(process) and process.stdin
+        for state in ("loading", "away"):
+            process.stdin.write(json.dumps({"role": "engine:glow", "state": state, "reason": ""}) + "\n")
+        process.stdin.write("no news\n")
+        process.stdin.close()
+        assert status(process) == {"failed": "engine:glow loading engine:glow away"}
+        assert process.wait(WAIT_S) == 0

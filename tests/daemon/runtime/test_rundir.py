@@ -1,13 +1,11 @@
 """The run directory is private, or it is refused."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 
 from glowd.daemon.config import ConfigError, ServerSettings
-from glowd.daemon.runtime.rundir import addresses, claim, prepare_run_dir, run_dir
+from glowd.daemon.runtime.rundir import addresses, prepare_run_dir, run_dir
 
 
 def test_run_directory_comes_from_setting_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,41 +52,3 @@ def test_file_or_link_as_run_directory_is_refused(tmp_path: Path) -> None:
 def test_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="path of the run directory is too long"):
         prepare_run_dir(tmp_path / ("x" * 100))
-
-
-def test_second_claim_is_refused_and_names_the_first(tmp_path: Path) -> None:
-    found = addresses(ServerSettings(), tmp_path)
-    with claim(tmp_path, found):
-        match = rf"another glowd \(process {os.getpid()}\) already runs in"
-        with pytest.raises(ConfigError, match=match), claim(tmp_path, found):
-            pytest.fail("claimed twice")
-    with claim(tmp_path, found):
-        pass
-
-
-def test_lock_file_of_a_killed_daemon_is_ignored(tmp_path: Path) -> None:
-    (tmp_path / "glowd.lock").write_text("999999\n")
-    with claim(tmp_path, addresses(ServerSettings(), tmp_path)):
-        assert (tmp_path / "glowd.lock").read_text() == f"{os.getpid()}\n"
-
-
-def test_address_of_another_listener_is_refused(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as local, socket.create_server(("127.0.0.1", 0)) as tcp:
-        local.bind(str(tmp_path / "taken.ipc"))
-        local.listen()
-        for address in (f"ipc://{tmp_path}/taken.ipc", f"tcp://127.0.0.1:{tcp.getsockname()[1]}"):
-            for server, setting in (
-                (ServerSettings(endpoint=address), "endpoint"),
-                (ServerSettings(telemetry=address), "telemetry"),
-            ):
-                match = rf"already listens at {address}; .*server\.{setting}"
-                with pytest.raises(ConfigError, match=match), claim(tmp_path, addresses(server, tmp_path)):
-                    pytest.fail("claimed an address that is taken")
-
-
-def test_socket_file_of_a_killed_daemon_is_not_busy(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as local:
-        local.bind(str(tmp_path / "glowd.ipc"))
-    assert (tmp_path / "glowd.ipc").exists()
-    with claim(tmp_path, addresses(ServerSettings(), tmp_path)):
-        pass

@@ -15,8 +15,8 @@ from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime import supervisor as module
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
-from tests import patience
-from tests.patience import WAIT_S
+from tests.harness import waiting
+from tests.harness.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[3]
 QUICK = SupervisorSettings(ready_timeout_s=WAIT_S, watchdog_s=WAIT_S, grace_s=WAIT_S)
@@ -251,9 +251,9 @@ def test_no_role_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout and process.stdout.readline() == "ready\n"
-            patience.until(lambda: len(list(tmp_path.iterdir())) == 2, "the start of both roles")
+            waiting.until(lambda: len(list(tmp_path.iterdir())) == 2, "the start of both roles")
             pids = [int(path.name) for path in tmp_path.iterdir()]
             assert all(map(exists, pids))
         finally:
             process.kill()
-    patience.until(lambda: not any(map(exists, pids)), "the end of the roles")
+    waiting.until(lambda: not any(map(exists, pids)), "the end of the roles")

@@ -17,7 +17,7 @@ from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Repor
 from tests.fakes.output import FakeOutput
 from tests.harness.signals import RATE, noise
 from tests.harness.speaker import BLOCK, BLOCK_MS, PlaybackHarness, pcm
-from tests.patience import WAIT_S, Stalls
+from tests.harness.waiting import WAIT_S, Stalls
 
 
 @pytest.fixture

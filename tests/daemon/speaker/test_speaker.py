@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc
+from tests.harness.pulse import PulseServer
 from tests.harness.signals import RATE, correlation, find, noise, speechlike
 from tests.harness.speaker import SpeakerHarness, pcm, speaker
-from tests.patience import WAIT_S, repeated_after_stalls
-from tests.pulse import PulseServer
+from tests.harness.waiting import WAIT_S, repeated_after_stalls
 
 PREFILL = 1323
 STEP = 2 / 32768  # of the 16 bit sink

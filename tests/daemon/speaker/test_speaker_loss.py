@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc
+from tests.harness.pulse import PulseServer
 from tests.harness.signals import RATE, find, speechlike
 from tests.harness.speaker import SpeakerHarness, pcm, speaker
-from tests.patience import WAIT_S, Stalls, repeated_after_stalls
-from tests.pulse import PulseServer
+from tests.harness.waiting import WAIT_S, Stalls, repeated_after_stalls
 
 PREFILL = 1323
 

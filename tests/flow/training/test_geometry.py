@@ -16,7 +16,7 @@ RECIPES = sorted((Path(__file__).parents[3] / "flow" / "recipes").glob("*.toml")
 def test_recipe_is_a_complete_run(recipe: Path) -> None:
     voice, train = read_config(str(recipe))
     settings = Settings.from_dict(train | {"data": "a", "test": "b"})
-    assert geometry(voice) == WaveGlowConfig() and settings.licence != "not stated"
+    assert geometry(voice) == WaveGlowConfig.sourced() and settings.licence != "not stated"
     # A second stage begins with a voice, which has its geometry.
     assert (settings.spectral_weight > 0) == (not voice)
 
@@ -26,15 +26,16 @@ def test_recipes_cover_each_stage() -> None:
 
 
 def test_preset_gives_geometry_and_kind() -> None:
-    assert geometry({}) == WaveGlowConfig()
+    assert geometry({}) == geometry({"preset": "streaming"}) == WaveGlowConfig.sourced()
+    assert geometry({"preset": "plain", "flows": 8}) == WaveGlowConfig(flows=8)
     assert geometry({"preset": "stock", "channels": 64}) == WaveGlowConfig.stock(channels=64)
     assert geometry({"preset": "wavenet", "group": 1}) == WaveNetConfig(group=1)
 
 
 def test_wrong_geometry_is_refused() -> None:
-    with pytest.raises(TrainError, match="known: streaming, stock, wavenet"):
+    with pytest.raises(TrainError, match="known: streaming, plain, stock, wavenet"):
         geometry({"preset": "other"})
-    with pytest.raises(ValueError, match="unknown voice setting 'layer'"):
+    with pytest.raises(TrainError, match=r"voice geometry: unknown setting layer; did you mean layers\?"):
         geometry({"layer": 6})
-    with pytest.raises(TrainError, match="wrong type"):
+    with pytest.raises(TrainError, match="layers must be a whole number, from 1 to 10; got 'six'"):
         geometry({"layers": "six"})

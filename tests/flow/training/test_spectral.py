@@ -75,12 +75,12 @@ def test_mel_error_equals_that_of_the_front_end() -> None:
 def test_mel_error_enters_the_loss_by_its_weight(settings: Settings, tmp_path: Path) -> None:
     trainer, _ = start(settings, tmp_path)
     batch = trainer.segments.next()
-    z = Latents(trainer.voice, settings, torch.device("cpu"), 3).next(len(batch.audio))
+    latent = Latents(trainer.voice, settings, torch.device("cpu"), 3).next(len(batch.audio))
     without, weighted = (
-        Objective(trainer.voice, replace(settings, mel_weight=w))(batch, z, False)[0] for w in (0.0, 3.0)
+        Objective(trainer.voice, replace(settings, mel_weight=w))(batch, latent, False)[0] for w in (0.0, 3.0)
     )
     mel = batch.mel.repeat(2, 1, 1)
-    error = mel_error(invertible(trainer.voice, settings).inverse(z, mel), mel, trainer.config.mel)
+    error = mel_error(invertible(trainer.voice, settings).inverse(latent.z, mel), mel, trainer.config.mel)
     assert (weighted - without).item() == pytest.approx(settings.spectral_weight * 3 * error.item(), rel=1e-4)
 
 
@@ -139,9 +139,10 @@ def test_loss_is_the_weighted_sum(settings: Settings, samples: int, squeeze: str
     settings = replace(settings, spectral_samples=samples, nll_weight=2.0, spectral_weight=0.25, spectral_sigma=0.5)
     voice = random_voice(tiny(squeeze=squeeze))
     audio, mel = noise(0)[:, :2048], torch.full((4, 80, 8), -4.0)
-    z = Latents(voice, settings, audio.device, 0).next(4)
+    latent = Latents(voice, settings, audio.device, 0).next(4)
+    z = latent.z
     assert len(z) == 4 * samples and z.std().item() == pytest.approx(0.5, rel=0.05)
-    loss, nll = Objective(voice, settings)(Batch(audio, mel), z, False)
+    loss, nll = Objective(voice, settings)(Batch(audio, mel), latent, False)
     drawn = [voice.inverse(part, mel) for part in z.split(4)]
     assert nll.item() == pytest.approx(voice.nll(audio, mel).item(), rel=1e-6)
     assert loss.item() == pytest.approx(2 * nll.item() + 0.25 * energy_distance(audio, drawn).item(), rel=1e-5)

@@ -29,7 +29,7 @@ from glowd.flow.training.setup import new_run, resumed_run
 from glowd.flow.training.train import train
 from glowd.flow.training.trainer import Trainer, optimisers
 from tests.harness.training import nll, silent, small_settings, start
-from tests.harness.voices import SMALL, tiny
+from tests.harness.voices import PLAIN, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -179,7 +179,7 @@ train(trainer, folder, lambda line: None)
 @pytest.mark.parametrize("spectral_weight", [0.0, 1.0])
 def test_killed_run_resumes_exactly(settings: Settings, tmp_path: Path, spectral_weight: float) -> None:
     settings = replace(settings, spectral_weight=spectral_weight)
-    script = DIES.replace("{settings}", repr(settings.to_dict())).replace("{geometry}", repr(SMALL))
+    script = DIES.replace("{settings}", repr(settings.to_dict())).replace("{geometry}", repr(PLAIN))
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], timeout=600)
     assert died.returncode == -signal.SIGKILL
     folder = RunFolder(tmp_path / "killed")
@@ -321,6 +321,6 @@ def test_bf16_likelihood_is_near_float32(settings: Settings, tmp_path: Path) -> 
     assert rough.bf16 and nll(rough) == pytest.approx(nll(exact), abs=0.02)
 
 
-def test_default_geometry_is_the_streaming_voice(settings: Settings, tmp_path: Path) -> None:
-    trainer = new_run(RunFolder(tmp_path), replace(settings, batch=1), {}, "", silent)
-    assert trainer.config == WaveGlowConfig()
+def test_default_geometry_is_the_voice_with_a_source(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"needs a pitch network: make one with glowlab pitch.*preset = \"plain\""):
+        new_run(RunFolder(tmp_path), settings, {}, "", silent)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.patience import Stalls, measured, until
+from tests.harness.waiting import Stalls, measured, until
 
 STOPPED_S = 0.3
 

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.patience import until
+from tests.harness.waiting import until
 
 RATE_HZ = 22_050
 DEVICE = "pulse"

@@ -1,0 +1,150 @@
+"""Speak frames through a stream of their own, as `glowctl send` and `glowctl say` do: utterances, warnings, `--out`.
+
+Rules: prints to standard error only.
+"""
+
+import argparse
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from glowd.clients import errors
+from glowd.clients.cli.audio_output import Timeline, WavFile
+from glowd.clients.cli.mel_sources import at_speaking_pace, in_chunks, no_frames
+from glowd.clients.cli.tables import clean
+from glowd.clients.cli.utterances import numbered
+from glowd.clients.client import Client, Stream
+from glowd.daemon import wire
+from glowd.flow.mel import Floats, MelFormat
+
+VOICE_WAIT_S = 180.0
+VOICE_POLL_S = 0.25
+
+
+def format_of(client: Client, voice: str, wait_s: float = VOICE_WAIT_S) -> MelFormat:
+    """The mel format of a voice, "" for the default. Waits, and says so, while the daemon loads the voice.
+
+    Raises Refused if the daemon has no such voice, or has not loaded it within `wait_s`.
+    """
+    deadline_s, said = time.monotonic() + wait_s, False
+    while (found := ready_format(client, voice)) is None:
+        name = loading_voice(client, voice)
+        if name is None or time.monotonic() > deadline_s:
+            raise not_ready(client, voice, wait_s if name else 0)
+        if not said:
+            print(f"glowctl: waiting for voice {clean(name)}, which is not ready yet", file=sys.stderr)
+        said = True
+        time.sleep(VOICE_POLL_S)
+        client.refresh()
+    return found
+
+
+def ready_format(client: Client, voice: str) -> MelFormat | None:
+    """The mel format of a voice that is ready."""
+    for known in client.welcome.voices:
+        if known.get("name") == voice or (not voice and known.get("default")):
+            return MelFormat.from_dict(known.get("format", {}))
+    return None
+
+
+def loading_voice(client: Client, voice: str) -> str | None:
+    """The name of the voice, if the daemon has it at all."""
+    voices = wire.Snapshot.from_map(client.status().info).voices
+    return next((name for name, one in voices.items() if name == voice or (not voice and one.default)), None)
+
+
+def not_ready(client: Client, voice: str, waited_s: float) -> errors.Refused:
+    """The exception for a voice that cannot be used."""
+    names = ", ".join(str(known.get("name")) for known in client.welcome.voices)
+    waited = f" (waited {waited_s:g} s; see `glowctl status`)" if waited_s else ""
+    return errors.Refused(f"voice {voice or '(default)'} is not ready{waited}; ready voices: {names or 'none'}")
+
+
+def speak(
+    client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[Floats], stated: dict[str, Any]
+) -> None:
+    """Speak mels, each [n, M], through a stream of their own, in as many utterances as the daemon's limit asks for."""
+    sinks = list(args.sink or ([] if args.out else ["device"]))
+    if args.out and "socket" not in sinks:
+        sinks.append("socket")
+    first = next(source, no_frames(mel_format))  # a source that fails must not open a stream
+    parts = numbered(itertools.chain([first], source), max_frames(client, mel_format))
+    with (
+        client.open(
+            args.stream,
+            voice=args.voice,
+            sinks=sinks,
+            seed=args.seed,
+            gain_db=args.gain,
+            format=stated,
+            audio_rate_hz=args.rate,
+            catch_up=args.catch_up,
+        ) as stream,
+        printed_warnings(stream) as print_warnings,
+        recorded(stream, args.out) as record,
+    ):
+        for _, utterance in itertools.groupby(parts, key=lambda part: part[0]):
+            chunks = in_chunks((part for _, part in utterance), args.chunk)
+            for chunk in at_speaking_pace(chunks, mel_format) if args.pace == "realtime" else chunks:
+                stream.send(chunk)
+                print_warnings()
+            stream.end()
+            record()
+            stream.wait_played()
+
+
+def max_frames(client: Client, mel_format: MelFormat) -> int:
+    """The most frames of an utterance (server.max_utterance_s of the daemon)."""
+    most_s = client.welcome.limits.get("max_utterance_s")
+    return int(most_s * mel_format.rate_hz) // mel_format.hop if isinstance(most_s, int | float) else sys.maxsize
+
+
+@contextlib.contextmanager
+def printed_warnings(stream: Stream) -> Iterator[Callable[[], None]]:
+    """A function that prints the stream's new warnings; those that are left are printed at the end."""
+    printed = 0
+
+    def print_new() -> None:
+        nonlocal printed
+        for warning in stream.warnings[printed:]:
+            print(f"glowctl: warning: {clean(warning.text)}", file=sys.stderr)
+            printed += 1
+
+    try:
+        yield print_new
+    finally:
+        print_new()
+
+
+@contextlib.contextmanager
+def recorded(stream: Stream, path: Path | None) -> Iterator[Callable[[], None]]:
+    """A function that appends the audio of the utterance that was ended to a WAV file; without a path it does nothing.
+
+    After an error or Ctrl-C the file has the audio that came before.
+    """
+    if path is None:
+        yield lambda: None
+        return
+    file = WavFile(path, stream.audio_rate_hz)
+    try:
+        with file:
+            try:
+                yield lambda: write_audio(stream, file)
+            except BaseException:  # Ctrl-C too
+                with contextlib.suppress(errors.GlowdError):
+                    write_audio(stream, file, timeout_s=0)
+                raise
+    finally:
+        if file.kept:
+            print(f"wrote {path}: {file.samples} samples at {stream.audio_rate_hz} Hz", file=sys.stderr)
+
+
+def write_audio(stream: Stream, file: WavFile, timeout_s: float | None = None) -> None:
+    """Write the audio of an utterance, to its end."""
+    timeline = Timeline(file.write)
+    for chunk in stream.audio(timeout_s):
+        timeline.add(chunk)
