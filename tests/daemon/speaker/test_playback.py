@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def loop(tmp_path: Path) -> Iterator[PlaybackHarness]:
     loop.close()
 
 
-def play(loop: PlaybackHarness, samples: int = RATE, **attach: int) -> None:
+def play(loop: PlaybackHarness, samples: int = RATE, **attach: Any) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
     first = attach.get("first_sample", 0)
     loop.send(ipc.Attach(key=1, rate_hz=RATE, **attach), pcm(1, first, noise(samples), last=True))
