@@ -68,10 +68,14 @@ def pitch(args: argparse.Namespace) -> int:
 
 def import_(args: argparse.Namespace) -> int:
     """`glowlab import`."""
+    from glowd.flow.importing.mel_source import GivenMel
     from glowd.flow.importing.nvidia import convert
 
-    config = convert(args.source, args.out, args.half)
+    made = convert(args.source, args.out, args.half, GivenMel(rate_hz=args.rate, hop=args.hop, fmax_hz=args.fmax))
+    config = made.config
     print(f"{args.out}: {config.flows} flows of {config.layers} layers, {config.channels} channels, G = {config.group}")
+    for line in made.mel_source.lines():
+        print(f"{args.out}: {line}")
     return 0
 
 
@@ -269,9 +273,16 @@ def _add_pitch(commands: Any) -> None:
 
 
 def _add_import(commands: Any) -> None:
-    sub = commands.add_parser("import", help="convert a published WaveGlow checkpoint")
+    sub = commands.add_parser(
+        "import",
+        help="convert a published WaveGlow checkpoint",
+        epilog="What is not given is read from the file, or from NVIDIA's config.json beside it; else it is assumed, and said.",
+    )
     sub.add_argument("source", metavar="FILE.pt")
     sub.add_argument("out", metavar="OUT.safetensors")
+    sub.add_argument("--rate", type=positive, metavar="HZ", help="sample rate that it was trained at (22050)")
+    sub.add_argument("--hop", type=positive, metavar="SAMPLES", help="samples for each mel frame (256)")
+    sub.add_argument("--fmax", type=float, metavar="HZ", help="upper end of its mel bands (8000)")
     sub.add_argument("--half", action="store_true", help="store the weights in float16")
     sub.set_defaults(run=import_)
 

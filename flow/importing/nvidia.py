@@ -31,6 +31,7 @@ from torch import Tensor
 
 from glowd.flow import checkpoint
 from glowd.flow.checkpoint import CheckpointError
+from glowd.flow.importing.mel_source import GivenMel, MelSource, find_mel
 from glowd.flow.importing.nvidia_layouts import Weights, check, count, geometry, our_name
 from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.torchfile.reader import Array, Opaque, read_pt
@@ -51,35 +52,47 @@ class _Source:
     iteration: int | None = None
 
 
-def import_checkpoint(path: str | Path) -> tuple[WaveGlowConfig, dict[str, Tensor]]:
+@dataclass(frozen=True, slots=True)
+class Imported:
     """Geometry and float32 state dict (as WaveGlow(config) expects it) of a published checkpoint.
+
+    `mel_source` says where the values of its mel format come from; `iteration` is that of its training, if it is known.
+    """
+
+    config: WaveGlowConfig
+    state: dict[str, Tensor]
+    mel_source: MelSource
+    iteration: int | None
+
+
+def import_checkpoint(path: str | Path, given: GivenMel = GivenMel()) -> Imported:
+    """A published checkpoint. `given` is what is known of its mel format besides.
 
     Raises CheckpointError if it holds no supported WaveGlow, UnsafeCheckpoint or CheckpointFileError (torchfile/) if the
     file is hostile or damaged, OSError if it cannot be opened. Every text names the file.
     """
-    config, state, _ = _import(path)
-    return config, state
-
-
-def convert(source: str | Path, target: str | Path, half: bool = False) -> WaveGlowConfig:
-    """`import_checkpoint`, then write a glowd checkpoint to `target`; its card names the file it came from."""
-    config, state, iteration = _import(source)
-    card = {"imported_from": {"file": Path(source).name, "sha256": _sha256(Path(source)), "iteration": iteration}}
-    checkpoint.save(Path(target), config, state, card, half)
-    return config
-
-
-def _import(path: str | Path) -> tuple[WaveGlowConfig, dict[str, Tensor], int | None]:
     content = read_pt(path)
     try:
         source = _find(content)
         weights = _with_fused_layers(_without_weight_norm(_without_prefix(source.weights)))
-        config = geometry(weights, source.hints)
+        mel_source = find_mel(Path(path), source.hints, given)
+        config = geometry(weights, mel_source.format)
         check(weights, config, source.hints)
         state = {our_name(name): _tensor(name, value) for name, value in weights.items()}
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be imported: {error}") from error
-    return config, state, source.iteration
+    return Imported(config, state, mel_source, source.iteration)
+
+
+def convert(source: str | Path, target: str | Path, half: bool = False, given: GivenMel = GivenMel()) -> Imported:
+    """`import_checkpoint`, then write a glowd checkpoint to `target`; its card names the file it came from."""
+    made = import_checkpoint(source, given)
+    origin = {
+        "file": Path(source).name, "sha256": _sha256(Path(source)), "iteration": made.iteration,
+        "mel": dict(made.mel_source.origins),
+    }  # fmt: skip
+    checkpoint.save(Path(target), made.config, made.state, {"imported_from": origin}, half)
+    return made
 
 
 def _sha256(path: Path) -> str:

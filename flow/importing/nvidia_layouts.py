@@ -6,6 +6,7 @@ of NVIDIA/waveglow since August 2019.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from glowd.flow.mel import MelFormat
@@ -28,8 +29,8 @@ def _shape(weights: Weights, name: str) -> tuple[int, ...]:
     return weights[name].shape
 
 
-def geometry(weights: Weights, hints: Mapping[str, Any]) -> WaveGlowConfig:
-    """The geometry that follows from the shapes. Of `hints`, the file's metadata, only `hop` is used.
+def geometry(weights: Weights, mel: MelFormat) -> WaveGlowConfig:
+    """The geometry that follows from the shapes, and from a mel format, whose number of bands does.
 
     Raises ValueError for a weight that is missing or an impossible geometry.
     """
@@ -38,7 +39,6 @@ def geometry(weights: Weights, hints: Mapping[str, Any]) -> WaveGlowConfig:
     flows = count(weights, r"WN\.(\d+)\.")
     rows = [_shape(weights, f"convinv.{flow}.conv.weight")[0] for flow in range(flows)]
     first_early = next((flow for flow in range(flows) if rows[flow] != rows[0]), flows)
-    hop = hints.get("hop", 256)
     return WaveGlowConfig.stock(
         channels=channels,
         group=rows[0],
@@ -49,7 +49,7 @@ def geometry(weights: Weights, hints: Mapping[str, Any]) -> WaveGlowConfig:
         kernel=_shape(weights, "WN.0.in_layers.0.weight")[2],
         cond_channels=n_mels * rows[0],
         upsample_kernel=upsample_kernel,
-        mel=MelFormat(n_mels=n_mels, hop=hop if isinstance(hop, int) and hop > 0 else 256),
+        mel=replace(mel, n_mels=n_mels),
     )
 
 

@@ -183,8 +183,15 @@ def test_import_converts_a_published_checkpoint(tmp_path: Path, capsys: pytest.C
     geometry = Geometry()
     torch.save({"model": random_weights(geometry), "iteration": 7}, tmp_path / "file.pt")
     assert main(["import", str(tmp_path / "file.pt"), str(tmp_path / "o.safetensors"), "--half"]) == 0
-    assert "5 flows of 3 layers, 16 channels, G = 8" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "5 flows of 3 layers, 16 channels, G = 8" in said
+    assert "mel: 22050 Hz (assumed), 256 samples a frame (assumed), 8000 Hz at most (assumed)" in said
+    assert "import it with --rate, --hop, --fmax" in said
     assert checkpoint.load(tmp_path / "o.safetensors").config.mel.n_mels == geometry.n_mel_channels
+    options = ["--rate", "16000", "--hop", "256", "--fmax", "7600"]
+    assert main(["import", str(tmp_path / "file.pt"), str(tmp_path / "o.safetensors"), *options]) == 0
+    assert "16000 Hz (given)" in (said := capsys.readouterr().out) and "assumed" not in said
+    assert checkpoint.load(tmp_path / "o.safetensors").config.mel.rate_hz == 16_000
 
 
 def test_import_of_no_voice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,16 @@ def test_disabled_speaker_names_the_setting() -> None:
         SpeakerHandle(list[Message]().append, False, WAIT_S).require(NOW_NS)
 
 
+@pytest.mark.parametrize(("rates_hz", "preferred_hz"), [(set(), 0), ({24_000}, 24_000), ({16_000, 24_000}, 0)])
+def test_speaker_is_told_the_rate_of_the_voices(rates_hz: set[int], preferred_hz: int) -> None:
+    """Each time it reports, so that one that was restarted knows it, and one that waits for the voices learns it."""
+    sent = list[Message]()
+    speaker = SpeakerHandle(sent.append, True, WAIT_S, lambda: set(rates_hz))
+    for _ in range(2):
+        speaker.handle(ipc.Load(ipc.SpeakerLoad(limited_samples=0)), [], NOW_NS)
+    assert sent == [ipc.OutputRate(preferred_hz)] * 2
+
+
 def test_device_back_in_same_process_needs_no_attach(speaker: SpeakerHandle, sent: list[Message]) -> None:
     harness = SessionHarness("device")
     harness.send(4)

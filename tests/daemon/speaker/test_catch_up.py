@@ -86,6 +86,22 @@ def test_pause_of_the_speaker_is_used_to_heal_at_once() -> None:
     assert live.lead_s == pytest.approx(before_s, abs=0.1)
 
 
+def test_live_stream_heals_after_the_speaker_was_killed() -> None:
+    """The next speaker gets at once what the first one did not play, with the times at which its frames had arrived."""
+    live, first = LiveStream(speech(60)), 4 * RATE
+    live.mixer = Mixer(RATE)
+    live.mixer.attach(1, TrackSettings(prefill=PREFILL, first_sample=first, missing=2 * RATE))
+    live.pushed = first
+    for _ in range(2 * RATE // CHUNK):
+        live.now_ns += CHUNK_NS
+        live.mixer.push(1, live.pushed, live.source[live.pushed : live.pushed + CHUNK], False, live.now_ns)
+        live.pushed += CHUNK
+    live.run(1)
+    assert live.lead_s > 1.5
+    live.run(45)
+    assert live.lead_s == pytest.approx(PREFILL / RATE, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("pace", "settings"),
     [

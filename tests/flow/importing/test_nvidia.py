@@ -95,7 +95,8 @@ def write(path: Path, raw: Raw, g: Geometry, form: Form, layout: Layout = NEW, z
 
 
 def network(path: Path) -> WaveGlow:
-    config, state = import_checkpoint(path)
+    made = import_checkpoint(path)
+    config, state = made.config, made.state
     voice = WaveGlow(config)
     voice.load_state_dict(state)
     return voice.eval()
@@ -128,7 +129,8 @@ def test_imported_network_inverts_as_published(tmp_path: Path, form: str, geomet
 def test_published_geometry_imports(tmp_path: Path) -> None:
     raw = random_weights(STOCK)
     path = write(tmp_path / "file.pt", raw, STOCK, bare_module, COND_LISTS, zipped=False)
-    config, state = import_checkpoint(path)
+    made = import_checkpoint(path)
+    config, state = made.config, made.state
     assert config == WaveGlowConfig.stock()
     assert sum(value.numel() for value in state.values()) == 87_731_816
     voice = WaveGlow(config)
@@ -140,7 +142,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     g = GEOMETRIES[0]
     raw = {name: value.half() for name, value in random_weights(g).items()}
     torch.save(raw, tmp_path / "file.pt")
-    _, state = import_checkpoint(tmp_path / "file.pt")
+    state = import_checkpoint(tmp_path / "file.pt").state
     assert all(value.dtype == torch.float32 for value in state.values())
     assert difference(network(tmp_path / "file.pt"), {k: v.float() for k, v in raw.items()}, g) < 1e-4
 
@@ -150,7 +152,7 @@ def test_converted_checkpoint_names_its_source(tmp_path: Path, half: bool) -> No
     g = Geometry(n_mel_channels=80)
     raw = random_weights(g)
     source, target = write(tmp_path / "file.pt", raw, g, training_file), tmp_path / "voice.safetensors"
-    config = convert(source, target, half)
+    config = convert(source, target, half).config
     header, card = checkpoint.read_header(target)
     assert header == config
     assert card["imported_from"]["file"] == "file.pt" and card["imported_from"]["iteration"] == 58000
@@ -170,7 +172,7 @@ def test_stride_of_a_pickled_module_is_its_hop(tmp_path: Path) -> None:
 def test_geometry_is_inferred_from_shapes(tmp_path: Path) -> None:
     g = GEOMETRIES[2]
     torch.save(random_weights(g), tmp_path / "file.pt")
-    config, _ = import_checkpoint(tmp_path / "file.pt")
+    config = import_checkpoint(tmp_path / "file.pt").config
     found = (config.flows, config.group, config.early_every, config.early_size, config.layers, config.channels)
     assert found == (7, 16, 3, 4, 2, 16)
     assert (config.kernel, config.upsample_kernel, config.mel.n_mels, config.squeeze) == (5, 1024, 7, "polyphase")
@@ -272,4 +274,4 @@ def test_module_that_contains_itself_is_read_once(tmp_path: Path) -> None:
         return model
 
     path = write(tmp_path / "file.pt", random_weights(g), g, looped)
-    assert import_checkpoint(path)[0].flows == 5
+    assert import_checkpoint(path).config.flows == 5

@@ -1,0 +1,113 @@
+"""The playback loop on a fake device: every gap that a listener hears is counted, with its length."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glowd.daemon import ipc
+from tests.harness.signals import RATE, noise
+from tests.harness.speaker import PlaybackHarness, pcm
+
+SLACK_S = 0.25
+"""A busy machine."""
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[PlaybackHarness]:
+    loop = PlaybackHarness(tmp_path)
+    yield loop
+    loop.close()
+
+
+def play(loop: PlaybackHarness, samples: int = RATE, **attach: Any) -> None:
+    loop.until(lambda: loop.all(ipc.DeviceReady))
+    first = attach.get("first_sample", 0)
+    loop.send(ipc.Attach(key=1, rate_hz=RATE, **attach), pcm(1, first, noise(samples), last=True))
+    loop.until(lambda: loop.all(ipc.Position))
+
+
+def missing_s(loop: PlaybackHarness) -> list[float]:
+    gaps = loop.all(ipc.Underrun)
+    assert all(gap.by_device for gap in gaps)
+    return [gap.missing_samples / RATE for gap in gaps]
+
+
+def test_time_without_a_device_is_one_gap_of_its_length(loop: PlaybackHarness) -> None:
+    play(loop)
+    began_s = time.monotonic()
+    loop.output.fail = "unplugged"
+    loop.until(lambda: loop.all(ipc.DeviceGone))
+    loop.until(lambda: time.monotonic() > began_s + 0.7)
+    loop.output.fail = ""
+    loop.until(lambda: loop.all(ipc.Underrun))
+    took_s = time.monotonic() - began_s
+    loop.until(lambda: loop.all(ipc.Played))
+    assert missing_s(loop) == [pytest.approx(took_s, abs=SLACK_S)]
+
+
+def test_device_that_hangs_and_goes_on_is_one_gap(loop: PlaybackHarness) -> None:
+    play(loop)
+    began_s = time.monotonic()
+    loop.output.hang = True
+    loop.until(lambda: loop.all(ipc.DeviceGone))
+    loop.until(lambda: time.monotonic() > began_s + 0.8)
+    loop.output.hang = False
+    loop.until(lambda: loop.all(ipc.Underrun))
+    took_s = time.monotonic() - began_s
+    loop.until(lambda: loop.all(ipc.Played))
+    assert missing_s(loop) == [pytest.approx(took_s, abs=SLACK_S)]
+
+
+def test_stream_of_a_speaker_that_was_killed_continues_after_a_gap(loop: PlaybackHarness) -> None:
+    loop.until(lambda: loop.all(ipc.DeviceReady))
+    sounded_ns = time.monotonic_ns() - 2_000_000_000
+    play(loop, first_sample=5000, t_dac_ns=sounded_ns)
+    loop.until(lambda: loop.all(ipc.Underrun))
+    (gap,) = loop.all(ipc.Underrun)
+    position = loop.all(ipc.Position)[0]
+    assert (gap.sample, position.samples) == (5000, 5000)
+    assert gap.missing_samples / RATE == pytest.approx((position.t_dac_ns - sounded_ns) / 1e9, abs=0.03)
+
+
+def test_pause_without_a_device_is_no_gap(loop: PlaybackHarness) -> None:
+    play(loop)
+    loop.send(ipc.Pause(key=1))
+    loop.until(lambda: loop.playback.mixer._tracks[1].phase.name == "PAUSED")
+    loop.output.fail = "unplugged"
+    loop.until(lambda: loop.all(ipc.DeviceGone))
+    loop.output.fail = ""
+    loop.send(ipc.Resume(key=1))
+    loop.until(lambda: loop.all(ipc.Played))
+    assert not loop.all(ipc.Underrun)
+
+
+def test_device_of_another_rate_has_the_streams_attached_again(loop: PlaybackHarness) -> None:
+    play(loop)
+    ready = loop.all(ipc.DeviceReady)[0]
+    loop.output.preferred_hz, loop.output.fail = 48_000, "unplugged"
+    loop.until(lambda: loop.all(ipc.DeviceGone))
+    loop.output.fail = ""
+    loop.received.clear()
+    loop.until(lambda: loop.all(ipc.DeviceReady))
+    again = loop.all(ipc.DeviceReady)[0]
+    assert (ready.rate_hz, again.rate_hz) == (RATE, 48_000) and again.instance != ready.instance
+    loop.send(ipc.DetachAll(), ipc.Attach(key=1, rate_hz=RATE, first_sample=3000), pcm(1, 3000, noise(3000), last=True))
+    loop.until(lambda: loop.all(ipc.Played))
+    assert loop.all(ipc.Played)[0].samples == 6000
+    heard = np.concatenate(loop.output.blocks)
+    assert loop.playback.mixer.rate_hz == 48_000 and heard.any()
+
+
+def test_device_is_opened_at_the_rate_that_the_gateway_prefers(loop: PlaybackHarness) -> None:
+    loop.until(lambda: loop.all(ipc.DeviceReady))
+    loop.send(ipc.OutputRate(rate_hz=24_000))
+    loop.until(lambda: loop.output.preferred_hz == 24_000)
+    assert loop.output.rate_hz == RATE, "a device that is open stays as it is"
+    loop.output.fail = "unplugged"
+    loop.until(lambda: loop.all(ipc.DeviceGone))
+    loop.output.fail = ""
+    loop.until(lambda: loop.all(ipc.DeviceReady)[-1].rate_hz == 24_000)
