@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "flow/phase_recovery": ("flow.mel", "flow.vocoder", "flow.phase_recovery"),
     "flow/evaluation/live.py": ("flow", "clients.launch"),
     "flow/torchfile": ("flow.torchfile",),
-    "flow/importing": ("flow.mel", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
+    "flow/importing": ("flow.mel", "flow.options", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
     "flow/training": (*PLAIN, "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/app.py": ("daemon", "flow.missing_package"),

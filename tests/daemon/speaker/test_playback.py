@@ -62,7 +62,7 @@ def test_device_that_hangs_and_goes_on_is_one_gap(loop: PlaybackHarness) -> None
     assert missing_s(loop) == [pytest.approx(took_s, abs=SLACK_S)]
 
 
-def test_stream_of_a_speaker_that_was_killed_continues_after_a_gap(loop: PlaybackHarness) -> None:
+def test_stream_of_killed_speaker_continues_after_a_gap(loop: PlaybackHarness) -> None:
     loop.until(lambda: loop.all(ipc.DeviceReady))
     sounded_ns = time.monotonic_ns() - 2_000_000_000
     play(loop, first_sample=5000, t_dac_ns=sounded_ns)

@@ -59,7 +59,12 @@ def test_config_of_another_program_is_ignored(tmp_path: Path, config: Any) -> No
     [
         ("{", {}, {}, r"config\.json cannot be read .*move it away and give --rate"),
         ("[" * 100_000, {}, {}, r"config\.json cannot be read"),
-        ({"data_config": {"sampling_rate": -1}}, {}, {}, "mel format: rate_hz must be a whole number, from 1000 to 384000; got -1"),
+        (
+            {"data_config": {"sampling_rate": -1}},
+            {},
+            {},
+            "mel format: rate_hz must be a whole number, from 1000 to 384000; got -1",
+        ),
         ({"data_config": {"hop_length": 256.5}}, {}, {}, "mel format: hop must be a whole number"),
         ({}, {"hop": 300}, {"hop": 256}, "--hop is 256; the file's upsampling has a stride of 300"),
         ({}, {}, {"rate_hz": 8000, "fmax_hz": 5000.0}, "fmax_hz is 5000; at 8000 Hz at most 4000 is possible"),
