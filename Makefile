@@ -38,11 +38,11 @@ $(STAMP): pyproject.toml constraints.txt
 $(TYPED):
 	@mkdir -p $(dir $@) && ln -sfn .. $@
 
-# PESQ is C source and needs a compiler; Triton takes 700 MB. The daemon needs neither, so `setup` leaves them out.
+# PESQ and pyworld are built from source by a compiler; Triton takes 700 MB. The daemon needs none, so `setup` leaves them out.
 $(EVAL): $(STAMP)
-	@command -v cc >/dev/null && $(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
-	  || $(call install,gcc libc6-dev python3-dev,A C compiler for PESQ)
-	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev,eval,triton]' -c constraints.txt </dev/null
+	@command -v cc >/dev/null && command -v c++ >/dev/null && $(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	  || $(call install,gcc g++ libc6-dev python3-dev,A compiler for PESQ and pyworld)
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev,eval,train,triton]' -c constraints.txt </dev/null
 	@touch $@
 
 demo: setup      ## start a daemon, speak a sentence, print the latencies, write demo.wav
