@@ -113,6 +113,7 @@ def report(received: Received, began_ns: int, sent_ns: int, figures: wire.Stream
             row(f"  {stage}", tables.cell(took.p50_ms, ".2f"), tables.cell(took.p99_ms, ".2f"))
             for stage, took in times.items()
         ),
+        "To compare: start .venv/bin/glowd, then .venv/bin/glowctl say TEXT, and again with --voice rtisi",
     ]
 
 
