@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -59,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "run":
             return run(config, role_arguments(arguments))
         return report(config, arguments)
+    except BrokenPipeError:
+        if arguments.command == "run":
+            raise
+        # The reader has closed the pipe, as in `glowd check | head`: what it did not read is not known to be good.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ConfigError as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2

@@ -173,6 +173,14 @@ def test_missing_package_is_named_in_one_line(run_dir: Path) -> None:
     assert process.stderr == f"{expected}{sys.executable} -m pip install {package}\n"
 
 
+def test_closed_pipe_ends_check_quietly(run_dir: Path) -> None:
+    command = [sys.executable, "-m", "glowd.daemon.app", "check"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(WAIT_S)) == ("", 1)
+
+
 def test_version_is_that_of_the_package() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "glowd.daemon.app", "--version"], capture_output=True, text=True, check=True
