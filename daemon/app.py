@@ -123,7 +123,7 @@ def _engines(voice: VoiceSettings) -> str:
 
 
 def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
-    """The roles in the order of their start: the gateway, the engines of each voice, the speaker.
+    """The roles in the order of their start: the gateway, the engines of each voice, the speaker, the web process.
 
     Only the default voice is needed: it is the voice of streams that name none.
     """
@@ -137,7 +137,8 @@ def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[li
         for name, spec in config.engines.items()
     ]
     speaker = [[RoleSpec("speaker", command("speaker"))]] if config.speaker.enabled else []
-    return [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker]
+    web = [[RoleSpec("web", command("web"), is_optional=True)]] if config.web.enabled else []
+    return [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker, *web]
 
 
 def run(config: Config, arguments: Sequence[str]) -> int:
@@ -190,6 +191,7 @@ def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: f
         voices=tuple(voice for voice in config.voices if voice in ready),
         device=str(supervisor.info("speaker").get("device") or "none"),
         seconds=seconds,
+        web=str(supervisor.info("web").get("url", "")),
     )
     print(line, flush=True)
 

@@ -240,6 +240,32 @@ class SpeakerSettings(Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings(Options):
+    """[web]: the browser page and HTTP."""
+
+    enabled: bool = option(False, "serve the browser page and HTTP; needs the packages of the extra web")
+    host: str = option("127.0.0.1", "address to listen at; one that other machines can reach needs allow_remote")
+    port: int = option(7767, "port to listen at; 0: any free one", min=0, max=65535)
+    allow_remote: bool = option(False, "allow an address that other machines can reach; HTTP is not encrypted")
+    hosts: tuple[str, ...] = option((), "names by which browsers reach it, besides localhost and its address", max=64)
+    max_pages: int = option(16, "open pages at once; the next one is refused", min=1, max=256)
+    listener_s: float = option(
+        30.0, "s of audio kept for a page that listens and is behind; the oldest is dropped", min=1, max=600
+    )
+
+    def check(self) -> None:
+        """Raises OptionError where settings contradict one another."""
+        allowed = (
+            "127.0.0.1, [::1] or localhost, because HTTP is not encrypted; in a network that you trust, or behind a proxy "
+            "with TLS, set web.allow_remote = true"
+        )
+        self.require("host", self.host in LOOPBACK or self.allow_remote, allowed)
+        self.require(
+            "host", re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+", self.host) is not None, "NAME, IP or [IPv6]"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileSettings(Options):
     """[files]: the file sink."""
 
@@ -296,6 +322,7 @@ class Config:
     server: ServerSettings
     voices: dict[str, VoiceSettings]
     speaker: SpeakerSettings
+    web: WebSettings
     files: FileSettings
     supervisor: SupervisorSettings
     log: LogSettings

@@ -25,6 +25,7 @@ from glowd.daemon.config import (
     SpeakerSettings,
     SupervisorSettings,
     VoiceSettings,
+    WebSettings,
 )
 from glowd.flow.options import OptionError, Options, as_table, refuse_unknown
 
@@ -58,6 +59,7 @@ def _config(tables: dict[str, Any], base: Path) -> Config:
         server=_table(ServerSettings, tables.get("server", {}), "server", base),
         voices=_voices(tables["voices"], base),
         speaker=_table(SpeakerSettings, tables.get("speaker", {}), "speaker", base),
+        web=_table(WebSettings, tables.get("web", {}), "web", base),
         files=_table(FileSettings, tables.get("files", {}), "files", base),
         supervisor=_table(SupervisorSettings, tables.get("supervisor", {}), "supervisor", base),
         log=_table(LogSettings, tables.get("log", {}), "log", base),

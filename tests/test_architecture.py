@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "daemon/runtime": SHARED,
     "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats"),
     "daemon/speaker": (*SHARED, "daemon.speaker"),
+    "daemon/web": (*SHARED, "daemon.web", "clients.web"),
     "daemon/engine": ENGINE,
     "daemon/engine/vocoders.py": (*ENGINE, "flow"),
     "daemon/engine/renderer.py": (*ENGINE, "flow.vocoder", "flow.timing", "flow.mel"),
@@ -58,9 +59,12 @@ MAY_IMPORT = {
     ),
 }  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
-holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol."""
+holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol. The
+web process is a client; the daemon only starts it."""
 
 HEAVY = ("torch", "librosa", "numba", "scipy")
+WEB = ("starlette", "uvicorn", "websockets", "prometheus_client")
+"""The packages of the extra `web`."""
 MUST_NOT_IMPORT = {
     "flow": ("zmq", "msgpack", "sounddevice"),
     "flow/mel.py": ("torch", "zmq", "msgpack", "sounddevice"),
@@ -68,12 +72,13 @@ MUST_NOT_IMPORT = {
     "flow/options.py": ("numpy", *HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/recordings.py": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
-    "daemon": (*HEAVY, "sounddevice"),
+    "daemon": (*HEAVY, *WEB, "sounddevice"),
     "daemon/engine/vocoders.py": ("sounddevice",),
     "daemon/doctor.py": ("sounddevice",),
     "daemon/speaker/device.py": HEAVY,
     "daemon/wire": (*HEAVY, "sounddevice", "zmq", "soxr"),
-    "clients": ("torch", "sounddevice"),
+    "clients": (*WEB, "torch", "sounddevice"),
+    "clients/web": ("torch", "sounddevice"),
 }
 """Third-party modules that a room or a file must not import, not even inside a function."""
 
@@ -269,6 +274,10 @@ LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
         (wrong_way_imports, "clients/x.py", "from glowd.daemon.runtime import role", " imports glowd.daemon.runtime.role"),
         (wrong_way_imports, "clients/x.py", "from glowd.flow import checkpoint", " imports glowd.flow.checkpoint"),
         (wrong_way_imports, "clients/x.py", "import torch", " imports torch"),
+        (wrong_way_imports, "clients/x.py", "import starlette.routing", " imports starlette.routing"),
+        (wrong_way_imports, "clients/web/x.py", "from glowd.daemon import web", " imports glowd.daemon.web"),
+        (wrong_way_imports, "daemon/gateway/x.py", "import uvicorn", " imports uvicorn"),
+        (wrong_way_imports, "daemon/web/x.py", "from glowd.clients import aio", " imports glowd.clients.aio"),
         (short_names, "clients/x.py", "from daemon import wire", " imports daemon.wire; its name is glowd.daemon.wire"),
         (short_names, "tests/x.py", "def f():\n import clients", " imports clients; its name is glowd.clients"),
         (short_names_in_strings, "flow/x.py", "['-m', 'flow.cli']", ":1 names flow.cli; its name is glowd.flow.cli"),
@@ -293,6 +302,8 @@ def test_planted_violation_is_reported(rule: Rule, path: str, text: str, said: s
     [
         (wrong_way_imports, "daemon/engine/vocoders.py", "import torch\nfrom glowd.flow.vocoder import Vocoder"),
         (wrong_way_imports, "daemon/speaker/device.py", "import sounddevice"),
+        (wrong_way_imports, "daemon/web/serving.py", "from glowd.clients.web import server"),
+        (wrong_way_imports, "clients/web/x.py", "import starlette\nfrom glowd.clients import aio"),
         (wrong_way_imports, "clients/x.py", "from glowd.daemon import wire\nfrom glowd.flow.mel import log_mel"),
         (wrong_way_imports, "flow/x.py", "import flowers, torch"),
         (short_names, "flow/x.py", "import flowers, glowd.flow.mel"),

@@ -14,13 +14,17 @@ PREFIX = "glowd ready "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyLine:
-    """Where a daemon listens, the voices it serves, its sound device ("none" without one), seconds it took to start."""
+    """Where a daemon listens, the voices it serves, its sound device ("none" without one), seconds it took to start.
+
+    `web`: the address of its page, with the token; "" if none is served.
+    """
 
     endpoint: str
     telemetry: str
     voices: tuple[str, ...]
     device: str
     seconds: float
+    web: str = ""
 
     def __str__(self) -> str:
         facts = {
@@ -30,6 +34,8 @@ class ReadyLine:
             "device": self.device,
             "seconds": f"{self.seconds:.1f}",
         }
+        if self.web:
+            facts["web"] = self.web
         return PREFIX + " ".join(f"{key}={shlex.quote(value)}" for key, value in facts.items())
 
     @classmethod
@@ -45,6 +51,7 @@ class ReadyLine:
                 voices=tuple(facts["voices"].split(",")),
                 device=facts["device"],
                 seconds=float(facts["seconds"]),
+                web=facts.get("web", ""),
             )
         except (ValueError, KeyError):
             return None

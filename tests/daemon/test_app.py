@@ -69,6 +69,12 @@ def test_disabled_speaker_is_not_started() -> None:
     ]
 
 
+def test_web_process_is_last_and_optional_when_enabled() -> None:
+    *_, last = app.stages(load(None, ["web.enabled=true"]), Path("/r"), [])
+    assert [(spec.name, spec.is_optional, spec.command[4]) for spec in last] == [("web", True, "--run-dir")]
+    assert last[0].command[3] == "glowd.daemon.web"
+
+
 def test_role_gets_the_absolute_path_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_text("[server]\nmax_streams = 2\n")

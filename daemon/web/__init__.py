@@ -1,0 +1,1 @@
+"""The web role: runs the web process of glowd.clients.web under the supervisor. Optional: `[web] enabled`."""
