@@ -1,39 +1,23 @@
 """The routes of the web process.
 
-Rules: a list of routes, and what they share (`Shared`, which handlers get from `shared_of`). Each group of handlers has a file
-of its own. Protection is around everything (protection.py): a path is for those who have the token, unless PUBLIC there
-names it. A GET changes nothing.
+Rules: a list of routes; each group of handlers has a file of its own, and takes what they share from shared.py. Protection is
+around everything (protection.py): a path is for those who have the token, unless PUBLIC there names it. A GET changes nothing.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from glowd.clients.web.figures import Figures
 from glowd.clients.web.protection import Protection
+from glowd.clients.web.shared import Shared, shared_of
 from glowd.clients.web.site import Site
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What handlers share. `site.endpoint` is where a client of the daemon connects."""
-
-    site: Site
-    figures: Figures
-
-
-def shared_of(connection: HTTPConnection) -> Shared:
-    """What the handler of a request or a WebSocket shares with the others."""
-    shared = connection.app.state.shared
-    assert isinstance(shared, Shared)
-    return shared
 
 
 async def health(request: Request) -> JSONResponse:

@@ -1,0 +1,26 @@
+"""What the handlers of the web process share.
+
+Rules: one object for each process, in the application's state; no routes.
+"""
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from glowd.clients.web.figures import Figures
+from glowd.clients.web.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What handlers share. `site.endpoint` is where a client of the daemon connects."""
+
+    site: Site
+    figures: Figures
+
+
+def shared_of(connection: HTTPConnection) -> Shared:
+    """What the handler of a request or a WebSocket shares with the others."""
+    shared = connection.app.state.shared
+    assert isinstance(shared, Shared)
+    return shared
