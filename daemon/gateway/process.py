@@ -9,7 +9,6 @@ session.py for streams, handles.py for processes. The options of the sockets are
 import contextlib
 import gc
 import logging
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -20,6 +19,7 @@ import zmq
 
 from glowd.daemon import ipc
 from glowd.daemon.config import RESTART_S, Config
+from glowd.daemon.gateway.clock import Excuse, GatewayClock
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
@@ -35,12 +35,9 @@ from glowd.daemon.runtime.status import RoleState
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
-from glowd.daemon.wire.liveness import AwakeClock
 
 TICK_MS = 20
 TELEMETRY_NS, RENEW_NS = 500_000_000, 1_000_000_000
-LONGEST_PASS_S = 0.5
-"""A longer pass of the loop is an absence, of which the peers are not guilty."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the next. Clients may flood; engines and speaker send what they were asked for."""
 
@@ -50,12 +47,12 @@ log = logging.getLogger("glowd.gateway")
 class Gateway:
     """The sockets, the loop, and the objects behind them. Everything in it runs in one thread."""
 
-    def __init__(self, role: Role) -> None:
-        self.role = role
+    def __init__(self, role: Role, clock: Callable[[Excuse], GatewayClock] = GatewayClock) -> None:
+        self.role, self._clock = role, clock(self._excuse)
         self._open_sockets(role.config, addresses(role.config.server, role.run_dir))
         self._build(role.config)
-        self._watchers, self._published_ns, self._longest_pass_ns = 0, time.monotonic_ns(), 0
-        self._clock, self._renewed_ns = AwakeClock(LONGEST_PASS_S), 0
+        self._watchers, self._published_ns, self._longest_pass_ns = 0, self._clock.now_ns(), 0
+        self._next_tick_ns = self._renewed_ns = 0
 
     def _open_sockets(self, config: Config, endpoints: Addresses) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
@@ -63,6 +60,9 @@ class Gateway:
         self._speaker_socket = sockets.bind_role(self._context, endpoints.speaker)
         self._client_socket = sockets.bind_clients(self._context, endpoints.clients, config.server.max_message_bytes)
         self._telemetry = sockets.bind_telemetry(self._context, endpoints.telemetry)
+        self._poller = zmq.Poller()
+        for socket in (self._client_socket, self._engine_socket, self._speaker_socket):
+            self._poller.register(socket, zmq.POLLIN)
         self._files = [
             sockets.SocketFile(self._engine_socket, endpoints.engine),
             sockets.SocketFile(self._speaker_socket, endpoints.speaker),
@@ -71,7 +71,7 @@ class Gateway:
         ]
 
     def _build(self, config: Config) -> None:
-        wait_s, clients = config.server.role_wait_s, dict[bytes, ClientConnection]()
+        wait_s, self._clients = config.server.role_wait_s, dict[bytes, ClientConnection]()
         hang_s = config.supervisor.watchdog_s + RESTART_S
         self.engines = {
             name: EngineHandle(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s, hang_s)
@@ -80,13 +80,14 @@ class Gateway:
         self.speaker = SpeakerHandle(
             self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s, self._voice_rates_hz
         )
-        self.streams = StreamRegistry(clients, self.speaker, Path(config.files.directory))
+        self.streams = StreamRegistry(self._clients, self.speaker, Path(config.files.directory))
         self.pools = pools_of(config, self.engines, self.streams, usable_cores())
         self.snapshots = SnapshotTaker(
-            config, clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping
-        )
+            config, self._clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping,
+            self._clock.now_ns,
+        )  # fmt: skip
         self.router = ClientRouter(
-            config, clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take
+            config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take
         )
 
     def _voice_rates_hz(self) -> set[int]:
@@ -121,46 +122,42 @@ class Gateway:
 
     def run(self) -> None:
         """Read messages and tick until the process is to stop."""
-        poller = zmq.Poller()
-        for socket in (self._client_socket, self._engine_socket, self._speaker_socket):
-            poller.register(socket, zmq.POLLIN)
-        next_tick_ns = 0
         while not self.role.stopping.is_set():
             self.role.alive()
-            ready = dict(poller.poll(TICK_MS))
-            began_ns = time.monotonic_ns()
-            self._excuse_silence()
-            for socket, handle, burst in (
-                (self._engine_socket, self._from_engine, BURST),
-                (self._speaker_socket, self._from_speaker, BURST),
-                (self._client_socket, self._from_client, CLIENT_BURST),
-            ):
-                if socket in ready:
-                    _drain(socket, handle, burst)
-            if (now_ns := time.monotonic_ns()) >= next_tick_ns:
-                next_tick_ns = now_ns + TICK_MS * 1_000_000
-                self._tick(now_ns)
-            self._longest_pass_ns = max(self._longest_pass_ns, time.monotonic_ns() - began_ns)
+            self.step()
         self.router.stop()
 
-    def _excuse_silence(self) -> None:
+    def step(self) -> None:
+        """One pass: wait for messages, at most TICK_MS, read some of each socket, and tick if it is time."""
+        ready = dict(self._poller.poll(TICK_MS))
+        began_ns = self._clock.now_ns()
+        for socket, handle, burst in (
+            (self._engine_socket, self._from_engine, BURST),
+            (self._speaker_socket, self._from_speaker, BURST),
+            (self._client_socket, self._from_client, CLIENT_BURST),
+        ):
+            if socket in ready:
+                _drain(socket, handle, burst)
+        if (now_ns := self._clock.now_ns()) >= self._next_tick_ns:
+            self._next_tick_ns = now_ns + TICK_MS * 1_000_000
+            self._tick(now_ns)
+        self._longest_pass_ns = max(self._longest_pass_ns, self._clock.now_ns() - began_ns)
+
+    def _excuse(self, absent_ns: int) -> None:
         """Hold against nobody that nothing was heard while this process did not run, or its loop was held up."""
-        absent_ns = self._clock.absent_ns
-        self._clock.read_ns()
-        if absent_ns := self._clock.absent_ns - absent_ns:
-            log.warning("the gateway did not run for %.1f s", absent_ns / 1e9)
-            for engine in self.engines.values():
-                engine.excuse(absent_ns)
-            for client in self.router.clients.values():
-                client.excuse(absent_ns)
-            self.speaker.excuse(absent_ns)
+        log.warning("the gateway did not run for %.1f s", absent_ns / 1e9)
+        for engine in self.engines.values():
+            engine.excuse(absent_ns)
+        for client in self._clients.values():
+            client.excuse(absent_ns)
+        self.speaker.excuse(absent_ns)
 
     def _from_client(self, identity: bytes, parts: list[bytes]) -> None:
         with contained("a message of a client", partial(self.router.expel, identity)):
-            self.router.handle(identity, parts, time.monotonic_ns())
+            self.router.handle(identity, parts, self._clock.now_ns())
 
     def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
-        message, now_ns = _of_role(identity, parts), time.monotonic_ns()
+        message, now_ns = _of_role(identity, parts), self._clock.now_ns()
         engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
         if engine is None or message is None:
             return
@@ -178,7 +175,7 @@ class Gateway:
                     engine.handle(message, [stream.session for stream in self.streams.placed_in(engine)], now_ns)
 
     def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
-        message, now_ns = _of_role(identity, parts), time.monotonic_ns()
+        message, now_ns = _of_role(identity, parts), self._clock.now_ns()
         if message is None:
             return
         self.speaker.last_seen_ns = now_ns

@@ -5,8 +5,7 @@ wire/telemetry.py and PROTOCOL.md.
 """
 
 import threading
-import time
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import TypeVar
 
 from glowd.daemon import ipc
@@ -61,16 +60,17 @@ class SnapshotTaker:
         engines: Mapping[str, EngineHandle],
         speaker: SpeakerHandle,
         stopping: threading.Event,
+        now_ns: Callable[[], int],
     ) -> None:
         self.turn_ms: float | None = None
         """The longest pass of the gateway's loop since the last telemetry."""
         self._config, self._clients, self._streams, self._pools = config, clients, streams, pools
         self._engines, self._speaker, self._stopping = engines, speaker, stopping
-        self._started_ns = time.monotonic_ns()
+        self._now_ns, self._started_ns = now_ns, now_ns()
 
     def take(self) -> Snapshot:
         """The daemon as it is now."""
-        now_ns, counts = time.monotonic_ns(), self._streams.counts()
+        now_ns, counts = self._now_ns(), self._streams.counts()
         return Snapshot(
             t_ns=now_ns,
             state=self._state(now_ns),

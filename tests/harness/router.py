@@ -43,7 +43,7 @@ class RouterHarness:
         self.streams = StreamRegistry(clients, self.speaker, Path(config.files.directory))
         pools = pools_of(config, self.engines, self.streams, cores=2)
         self.snapshots = SnapshotTaker(
-            config, clients, self.streams, pools, self.engines, self.speaker, threading.Event()
+            config, clients, self.streams, pools, self.engines, self.speaker, threading.Event(), lambda: self.now_ns
         )
         self.router = ClientRouter(
             config, clients, self.streams, pools, self.speaker, self._try_send, self.snapshots.take

@@ -72,9 +72,8 @@ def maps() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fixed time and a fixed size of the process."""
+    """A fixed size of the process."""
     monkeypatch.setattr(snapshot, "rss_bytes", lambda: 40 << 20)
-    monkeypatch.setattr(snapshot.time, "monotonic_ns", lambda: 1_000_000_000_000)
 
 
 def kept(golden: Any, published: Any) -> Any:

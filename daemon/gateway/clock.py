@@ -1,0 +1,31 @@
+"""The gateway's clock: every time by which it judges a silence is read here.
+
+Rules: no other file of the gateway reads a clock (tests/test_architecture.py); time is passed in. A gateway that was stopped
+in the middle of a pass would else find, with a time of its own, that all its peers have been silent.
+"""
+
+import time
+from collections.abc import Callable
+
+from glowd.daemon.wire.liveness import AwakeClock
+
+LONGEST_PASS_S = 0.5
+"""A longer time between two readings is an absence, of which the peers are not guilty."""
+
+Excuse = Callable[[int], object]
+"""Called with the length of an absence in ns, before the time after it is used."""
+
+
+class GatewayClock:
+    """The monotonic clock. Owner: the gateway's only thread, which reads it several times in each pass of its loop."""
+
+    def __init__(self, excuse: Excuse, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._awake, self._excuse = AwakeClock(LONGEST_PASS_S, monotonic_ns), excuse
+
+    def now_ns(self) -> int:
+        """The time now. If this process did not run since the last call, that is held against nobody."""
+        before_ns = self._awake.absent_ns
+        awake_ns = self._awake.read_ns()
+        if absent_ns := self._awake.absent_ns - before_ns:
+            self._excuse(absent_ns)
+        return awake_ns + self._awake.absent_ns
