@@ -88,6 +88,14 @@ MAY_PRINT = (
 )  # fmt: skip
 
 
+MAY_READ_CLOCKS = (
+    "daemon/gateway/clock.py", "daemon/runtime/role.py", "daemon/runtime/role_process.py",
+    "clients/client.py", "clients/aio.py", "clients/cli/demo.py", "clients/cli/mel_sources.py", "clients/web/figures.py",
+)  # fmt: skip
+"""Where others are waited for, a clock that was read for itself would count the time in which nobody looked: see
+daemon/wire/liveness.py. These hand a clock on, measure durations for people, say how old a figure is, or pace what they send."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A parsed file; `path` is relative to the repository."""
@@ -201,6 +209,15 @@ def broad_excepts(source: Source) -> Iterator[str]:
                 yield f"{source.path}:{node.lineno} catches everything and is no edge"
 
 
+def clocks_read(source: Source) -> Iterator[str]:
+    """A monotonic clock that is read in a part that judges whether others are still there."""
+    if not source.path.startswith(("daemon/gateway/", "daemon/runtime/", "clients/")) or source.path in MAY_READ_CLOCKS:
+        return
+    for node in source.nodes:
+        if isinstance(node, ast.Attribute) and node.attr.startswith(("monotonic", "perf_counter", "clock_gettime")):
+            yield f"{source.path}:{node.lineno} reads a clock; silence is judged by wire/liveness.py"
+
+
 def docstrings_missing(source: Source) -> Iterator[str]:
     if not ast.get_docstring(ast.parse(source.text)):
         yield f"{source.path} does not open with a docstring that states its rules"
@@ -218,7 +235,7 @@ def long_test_names(source: Source) -> Iterator[str]:
 Rule = Callable[[Source], Iterator[str]]
 RULES: list[Rule] = [
     wrong_way_imports, short_names, short_names_in_strings, relative_imports, files_too_long, functions_too_long,
-    globals_written, prints, broad_excepts, docstrings_missing,
+    globals_written, prints, broad_excepts, clocks_read, docstrings_missing,
 ]  # fmt: skip
 
 
@@ -235,7 +252,7 @@ def test_tests_import_the_installed_names(rule: Rule) -> None:
 
 def test_rules_cover_every_room() -> None:
     assert {source.path.split("/")[0] for source in sources()} == set(ROOMS)
-    named = {*MAY_IMPORT, *MUST_NOT_IMPORT, *MAY_PRINT} - set(ROOMS)
+    named = {*MAY_IMPORT, *MUST_NOT_IMPORT, *MAY_PRINT, *MAY_READ_CLOCKS} - set(ROOMS)
     there = {str(place) for source in sources() for place in (Path(source.path), *Path(source.path).parents)}
     assert named <= there, "a rule names what is not there"
 
@@ -289,6 +306,7 @@ LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
         (prints, "daemon/gateway/x.py", "print(1)", ":1 prints; only command lines do"),
         (broad_excepts, "flow/x.py", "try: 1\nexcept: 2", ":2 catches everything and is no edge"),
         (broad_excepts, "flow/x.py", "try: 1\nexcept (OSError, Exception): 2", ":2 catches everything and is no edge"),
+        (clocks_read, "daemon/gateway/x.py", "time.monotonic_ns()", ":1 reads a clock; silence is judged by wire/liveness.py"),
         (long_test_names, "tests/x.py", f"def test_{'x' * 56}(): 1", f":1 test_{'x' * 56} has 61 characters; at most 60"),
         (docstrings_missing, "flow/x.py", "x = 1", " does not open with a docstring that states its rules"),
     ],
@@ -311,6 +329,8 @@ def test_planted_violation_is_reported(rule: Rule, path: str, text: str, said: s
         (files_too_long, "flow/x.py", "\n" * 400),
         (long_test_names, "tests/x.py", f"async def test_{'x' * 55}(): 1\ndef {'helper' * 20}(): 1"),
         (prints, "daemon/app.py", "print(1)"),
+        (clocks_read, "daemon/gateway/clock.py", "time.monotonic_ns()"),
+        (clocks_read, "daemon/engine/x.py", "time.monotonic_ns()"),
         (broad_excepts, "daemon/x.py", "try: 1\nexcept Exception:  # the process's edge\n 2"),
         (broad_excepts, "daemon/x.py", "try: 1\nexcept BaseException:\n 2\n raise"),
         (broad_excepts, "daemon/x.py", "try: 1\nexcept (OSError, ValueError): 2"),

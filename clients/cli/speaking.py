@@ -19,6 +19,7 @@ from glowd.clients.cli.tables import clean
 from glowd.clients.cli.utterances import numbered
 from glowd.clients.client import Client, Stream
 from glowd.daemon import wire
+from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.flow.mel import Floats, MelFormat
 
 VOICE_WAIT_S = 180.0
@@ -30,10 +31,10 @@ def format_of(client: Client, voice: str, wait_s: float = VOICE_WAIT_S) -> MelFo
 
     Raises Refused if the daemon has no such voice, or has not loaded it within `wait_s`.
     """
-    deadline_s, said = time.monotonic() + wait_s, False
+    waiting, said = Silence(AwakeClock()), False
     while (found := ready_format(client, voice)) is None:
         name = loading_voice(client, voice)
-        if name is None or time.monotonic() > deadline_s:
+        if name is None or waiting.seconds > wait_s:
             raise not_ready(client, voice, wait_s if name else 0)
         if not said:
             print(f"glowctl: waiting for voice {clean(name)}, which is not ready yet", file=sys.stderr)

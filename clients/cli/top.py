@@ -6,7 +6,6 @@ looks; this file puts it on the terminal. rich is imported when the live view ne
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +14,21 @@ import zmq
 
 from glowd.clients import errors
 from glowd.clients.cli.tables import NARROW_COLUMNS, Table, as_text, headline, layout, notices, tables
+from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.daemon.wire.telemetry import Snapshot
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-STALE_S = 3.0
+STALE_S, LONGEST_PASS_S = 3.0, 0.5
 MAX_SNAPSHOT_BYTES = 4 << 20
 
 
 def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any] | None]:
-    """Snapshots as published maps; None when none came for `wait_s`. Raises NotRunning if the first one does not come."""
+    """Snapshots as published maps; None when none came for `wait_s`. Raises NotRunning if the first one does not come.
+
+    Only the time counts in which this program ran: it may have been suspended at its terminal.
+    """
     context = zmq.Context()
     try:
         subscriber = context.socket(zmq.SUB)
@@ -36,14 +39,16 @@ def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any]
             subscriber.connect(endpoint)
         except zmq.ZMQError as fault:
             raise errors.NotRunning(f"cannot connect to {endpoint}: {fault}") from None
-        started = False
+        started, silence = False, Silence(AwakeClock(LONGEST_PASS_S))
         while True:
-            if subscriber.poll(int(wait_s * 1000)):
+            if subscriber.poll(int(1000 * min(wait_s, LONGEST_PASS_S))):
                 started = True
+                silence.end()
                 yield unpack(subscriber.recv())
-            elif not started:
-                raise errors.not_running(endpoint, wait_s)
-            else:
+            elif silence.seconds >= wait_s:
+                if not started:
+                    raise errors.not_running(endpoint, wait_s)
+                silence.end()
                 yield None
     finally:
         context.destroy(linger=0)
@@ -79,11 +84,10 @@ def watch_live(endpoint: str) -> None:
     from glowd.clients.cli.keyboard import Keyboard
 
     source = snapshots(endpoint)
-    snapshot, received_s = Snapshot.from_map(next(source) or {}), time.monotonic()
+    snapshot, silent_s = Snapshot.from_map(next(source) or {}), 0.0
     with Keyboard(sys.stdin) as keyboard, Live(screen=True, auto_refresh=False) as live:
         while True:
-            silent_s = time.monotonic() - received_s
-            note = f"   no figures for {silent_s:.0f} s" if silent_s > STALE_S else ""
+            note = f"   no figures for {silent_s:.0f} s" if silent_s else ""
             head = Text(headline(snapshot) + note + "   (q: quit)", style="bold red" if note else "bold")
             warnings = [Text(line, style="yellow") for line in notices(snapshot)]
             shown = tables(snapshot, narrow=live.console.width < NARROW_COLUMNS)
@@ -92,7 +96,9 @@ def watch_live(endpoint: str) -> None:
                 return
             newest = next(source)
             if newest is not None:
-                snapshot, received_s = Snapshot.from_map(newest), time.monotonic()
+                snapshot, silent_s = Snapshot.from_map(newest), 0.0
+            else:
+                silent_s += STALE_S
 
 
 def styled(table: Table) -> "Text":

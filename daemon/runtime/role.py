@@ -34,11 +34,12 @@ from glowd.daemon.config_reader import load
 from glowd.daemon.runtime import status
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.system import set_niceness
+from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 ALIVE_EVERY_S = 1.0
 NICENESS = {"speaker": -12, "gateway": -11, "engine": -8}
 """Live sound comes before the machine's other work, if the system allows it."""
-ORPHAN_GRACE_S = 5.0
+ORPHAN_GRACE_S, LOOK_EVERY_S = 5.0, 0.1
 EXIT_FAILED, EXIT_ORPHAN = 1, 70
 
 log = logging.getLogger("glowd")
@@ -74,6 +75,7 @@ class Role:
         self.started_s = time.monotonic()
         self._alive_at_s = 0.0
         self._status_fd = os.dup(sys.stdout.fileno())
+        os.set_blocking(self._status_fd, False)
         self._signal_in, self._signal_out = os.pipe()
 
     @classmethod
@@ -138,6 +140,8 @@ class Role:
             os.write(self._status_fd, status.encode(message))
         except BrokenPipeError:  # the supervisor is gone
             self.stopping.set()
+        except BlockingIOError:  # it is stopped, and has an hour of lines to read: the role goes on without it
+            log.debug("the supervisor does not read")
 
     # ---------------------------------------------------------------- stopping
 
@@ -156,7 +160,9 @@ class Role:
                 for news in filter(None, map(status.parse_news, lines)):
                     self._news.put(news)
         self.stopping.set()
-        time.sleep(ORPHAN_GRACE_S)
+        waited = Silence(AwakeClock())
+        while waited.seconds < ORPHAN_GRACE_S:
+            time.sleep(LOOK_EVERY_S)
         log.error("the supervisor is gone and this role did not stop within %g s: ending it", ORPHAN_GRACE_S)
         os._exit(EXIT_ORPHAN)
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from glowd.daemon.config import SupervisorSettings
-from glowd.daemon.runtime.role_process import RoleProcess, RoleSpec
+from glowd.daemon.runtime.role_process import LOOK_EVERY_S, RoleProcess, RoleSpec
 from glowd.daemon.runtime.status import AWAY, LOADING, READY, RoleState
+from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 5.0
 RETRY_S, MAX_RETRY_S = 5.0, 300.0
@@ -60,11 +61,17 @@ class SupervisedRole:
         """SIGTERM, then SIGKILL after `grace_s`. Returns when the process has ended."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
-        done, _ = await asyncio.wait([self._task], timeout=self.settings.grace_s)
-        if not done:
+        if not await self._ends_within(self.settings.grace_s):
             log.warning("%s did not stop within %g s: killing it", self.spec.name, self.settings.grace_s)
             self.kill()
         await self._task
+
+    async def _ends_within(self, seconds: float) -> bool:
+        """Whether the role's task ends in time; only the time counts in which this process ran."""
+        waited = Silence(AwakeClock())
+        while not self._task.done() and (left_s := seconds - waited.seconds) > 0:
+            await asyncio.wait([self._task], timeout=min(left_s, LOOK_EVERY_S))
+        return self._task.done()
 
     def kill(self) -> None:
         """End the process at once, without a restart."""

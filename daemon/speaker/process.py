@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import sys
-import time
 
 from glowd.daemon.config import SpeakerSettings
 from glowd.daemon.runtime.role import EXIT_FAILED, Role
@@ -18,9 +17,10 @@ from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_speaker
 from glowd.daemon.runtime.system import request_realtime_priority
 from glowd.daemon.speaker.device import PortAudioOutput
-from glowd.daemon.speaker.device_thread import DeviceThread
+from glowd.daemon.speaker.device_thread import LONGEST_PASS_S, DeviceThread
 from glowd.daemon.speaker.link import GatewayLink
 from glowd.daemon.speaker.playback import OPENING_S, Playback
+from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 log = logging.getLogger("glowd")
 
@@ -48,11 +48,11 @@ def loop(role: Role, playback: Playback, thread: DeviceThread, hang_s: float) ->
 
     A device that has hung for `hang_s` is treated as a process that hangs: only a new one helps.
     """
-    began_s, is_ready = time.monotonic(), False
+    opening, is_ready = Silence(AwakeClock(LONGEST_PASS_S)), False
     while not role.stopping.is_set():
         playback.step()
         role.alive()
-        if not is_ready and (playback.settled or time.monotonic() - began_s > OPENING_S):
+        if not is_ready and (playback.settled or opening.seconds > OPENING_S):
             is_ready = True
             device = playback.device
             role.ready(**({"device": device.name} if device else {"warning": playback.missing_because}))

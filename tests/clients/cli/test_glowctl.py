@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import soundfile
 import zmq
 
+from glowd.clients.cli import top
 from glowd.daemon import wire
 from tests.fakes.daemon import HOP, VOICE, FakeDaemon, refuse_once
 from tests.harness.snapshots import SNAPSHOT
@@ -200,6 +202,19 @@ def test_top_prints_batch_and_json(telemetry: str) -> None:
     assert code == 0 and out.count("glowd ready") == 2 and "61" in out
     code, out, _ = glowctl("", "top", "--telemetry", telemetry, "--json", "-n", "3")
     assert code == 0 and [json.loads(line) for line in out.splitlines()] == [SNAPSHOT] * 3
+
+
+def test_top_goes_on_after_it_was_suspended(telemetry: str) -> None:
+    process = start("", "top", "--telemetry", telemetry, "--json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline()) == SNAPSHOT
+    for _ in range(3):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2 * top.STALE_S)
+        process.send_signal(signal.SIGCONT)
+        assert [json.loads(process.stdout.readline()) for _ in range(200)] == [SNAPSHOT] * 200
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=WAIT_S)[1] == "" and process.returncode == 130
 
 
 def test_top_on_a_terminal_ends_with_q(telemetry: str) -> None:

@@ -129,3 +129,34 @@ def test_supervisor_that_was_stopped_kills_no_role(tmp_path: Path) -> None:
             process.terminate()
             _, said = process.communicate(timeout=WAIT_S)
     assert "engine ended" not in said
+
+
+@pytest.mark.process
+def test_time_in_which_supervisor_stood_still_is_no_grace(tmp_path: Path) -> None:
+    """A role has its whole grace to stop, also if the machine was paused meanwhile."""
+    tidies = f"time.sleep(1); open({str(tmp_path / 'tidy')!r}, 'w').close(); sys.exit(0)"
+    role = LINES + f"signal.signal(signal.SIGTERM, lambda *_: exec({tidies!r}))\nreport(ready=dict(pid=os.getpid()))\n"
+    role += "while True: time.sleep(0.1)"
+    script = (
+        "import asyncio, signal, sys\nfrom glowd.daemon.config import SupervisorSettings as S\n"
+        "from glowd.daemon.runtime.role_process import RoleSpec\nfrom glowd.daemon.runtime.supervisor import Supervisor\n"
+        f"role = RoleSpec('engine', (sys.executable, '-c', {role!r}))\n"
+        "async def main():\n all = Supervisor([[role]], S(grace_s=3))\n"
+        " asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, all.request_stop)\n"
+        " await all.run(lambda: print(all.info('engine')['pid'], flush=True))\nasyncio.run(main())"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            pids = [process.pid, int(process.stdout.readline())]
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(3.5)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            assert process.wait(WAIT_S) == 0
+        finally:
+            process.kill()
+    assert (tmp_path / "tidy").exists()

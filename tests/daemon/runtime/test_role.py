@@ -96,6 +96,19 @@ def test_closed_status_pipe_stops_a_role() -> None:
         assert process.wait(WAIT_S) == 0
 
 
+def test_role_goes_on_while_nobody_reads_its_status() -> None:
+    """A supervisor that is stopped for hours: its pipe is full, and the role must not wait for it."""
+    busy = LOOP.replace("role.alive()", "[role.ready(n='x' * 1000) for _ in range(200)]; print('a pass', flush=True)")
+    with role(busy) as process:
+        assert process.stderr
+        assert [line for _, line in zip(range(3), filter("a pass\n".__eq__, process.stderr))] == ["a pass\n"] * 3
+        assert process.stdin
+        process.stdin.close()
+        process.stdin = None
+        process.communicate(timeout=WAIT_S)
+        assert process.returncode == 0
+
+
 def test_exception_is_reported_and_logged_on_one_line() -> None:
     failing = """
 from glowd.daemon.runtime.role import Role
