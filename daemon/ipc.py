@@ -184,7 +184,8 @@ class Attach(Message):
     """Play a stream from `first_sample` on, once `prefill_samples` of it or its end have arrived.
 
     `t_dac_ns`: when `first_sample` was to sound in a speaker, or at a rate, that is gone; 0: the stream starts. `catch_up`:
-    whether it is shortened after a gap (catch_up.py); `max_lead_samples`: the most that may wait, 0: no limit.
+    whether it is shortened after a gap (catch_up.py); `max_lead_samples`: the most that may wait, 0: no limit. `goes_on`: a
+    gateway that is lost has started it. If it is still there it plays on, and samples that it has are ignored.
     """
 
     key: int = integer()
@@ -195,6 +196,7 @@ class Attach(Message):
     t_dac_ns: int = nanoseconds(default=0)
     catch_up: str = choice("auto", "live", "never", default="auto")
     max_lead_samples: int = integer(default=0)
+    goes_on: bool = flag(default=False)
 
 
 @message
@@ -243,7 +245,10 @@ class Detach(Message):
 
 @message
 class DetachAll(Message):
-    """Drop every stream: the gateway that started them is gone."""
+    """The gateway that started the streams is gone: drop each, unless it is attached again (`goes_on`) in some seconds.
+
+    Meanwhile they play what they have.
+    """
 
 
 # ---- speaker -> gateway

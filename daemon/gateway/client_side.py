@@ -23,9 +23,11 @@ class ClientSide:
         self._state, self._engine, self._sinks, self._intake = state, engine, sinks, intake
 
     def opened(self) -> None:
-        """The client has been sent `opened`: tell it what its mel format costs."""
+        """The client has been sent `opened`: tell it what its mel format costs, and begin with what is to go on."""
         for notice in self._intake.notices:
             self._state.replies.warning(self._state.utterance.number, notice)
+        if self._state.asked.key and self._begin(Event.FRAMES):
+            self._state.announce()
 
     def mel(self, message: wire.Mel, now_ns: int) -> None:
         """Accept frames and pass them on to the engine."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from glowd.daemon import wire
 from glowd.daemon.gateway.mel_intake import Notice
 from glowd.daemon.gateway.sinks import AudioChunk
+from glowd.daemon.gateway.utterance import Utterance
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
 
@@ -40,8 +41,11 @@ class SessionPorts(Protocol):
     def to_listeners(self, message: Message) -> None:
         """Offer to other clients. They number audio themselves: each may have started late, or lost some."""
 
-    def new_key(self) -> int:
-        """A number for the next utterance, which engine and speaker put on their messages. The last one becomes invalid."""
+    def new_key(self, known: int = 0) -> int:
+        """A number for the next utterance, which engine and speaker put on their messages. The last one becomes invalid.
+
+        `known`: the one that it had in a gateway that is lost, by which the speaker still knows it.
+        """
 
 
 class ReplySender:
@@ -58,6 +62,17 @@ class ReplySender:
     def credit(self, generation: int, frames: int) -> None:
         """Grant frames."""
         self._ports.to_owner(wire.Credit(stream=self._stream, generation=generation, frames=frames))
+
+    def position(self, utterance: Utterance, samples: int, t_ns: int, underruns: int) -> None:
+        """Tell how far the listener is, and how the utterance can go on from there in another gateway."""
+        mark = utterance.go_on_at(samples)
+        first_frame = max(0, mark.frame - utterance.limits.lead_frames)
+        phase = -1.0 if mark.phase is None else mark.phase
+        self._ports.to_owner(
+            wire.Position(
+                self._stream, utterance.number, utterance.key, samples, first_frame, mark.frame, phase, t_ns, underruns
+            )
+        )
 
     def state(self, state: str) -> None:
         """Send the state, if it has changed."""

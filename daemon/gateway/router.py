@@ -228,6 +228,7 @@ class ClientRouter:
         for stream in self.streams:
             if stream.session.state.phase.has_begun:
                 with contained(f"stream {stream.name}: stopping", lambda _: None):
+                    stream.session.sinks.report_position()
                     stream.session.state.fail(Code.STOPPING, "the daemon is stopping")
         fault = WireError(Code.STOPPING, "the daemon is stopping")
         for client in self.clients.values():
@@ -241,7 +242,8 @@ def _opened(stream: Stream) -> wire.Opened:
         voice=state.voice,
         rate_hz=state.rate_hz,
         hop=state.limits.hop,
-        credit_frames=state.utterance.granted_frames,
+        credit_frames=state.utterance.granted_frames - state.utterance.frames_in,
+        generation=state.utterance.number,
         audio_rate_hz=state.asked.audio_rate_hz,
         audio_latency_ms=state.audio_format.latency_ms(state.rate_hz),
     )

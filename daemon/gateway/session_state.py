@@ -6,6 +6,7 @@ open, send the ending, grant the credit of the next utterance.
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.audio_format import AudioFormat
+from glowd.daemon.gateway.beginning import AT_FIRST_FRAME, Beginning, GoingOn, run_in
 from glowd.daemon.gateway.metrics import Meter
 from glowd.daemon.gateway.phases import TRANSITIONS, Event, Phase, next_phase
 from glowd.daemon.gateway.replies import ReplySender, SessionPorts
@@ -39,12 +40,19 @@ class SessionState:
         self.name, self.asked, self.voice, self.rate_hz, self.limits = asked.stream, asked, voice, rate_hz, limits
         self.prefill_samples, self.ports = prefill_samples, ports
         self.audio_format = AudioFormat(asked.audio_rate_hz, asked.audio_dtype)
-        self.gain_db, self.paused, self.phase = asked.gain_db, False, Phase.IDLE
+        self.gain_db, self.paused, self.phase = asked.gain_db, asked.paused, Phase.IDLE
         self.meter, self.sinks = Meter(rate_hz), SinkGroup()
         self.replies = ReplySender(self.name, rate_hz, ports)
         self.underruns = 0
         """Of the running utterance."""
-        self.utterance = Utterance(0, ports.new_key(), limits)
+        self.going_on = GoingOn(
+            limits.hop, limits.history_frames, limits.lead_frames, *run_in(rate_hz, asked.audio_rate_hz)
+        )
+        beginning = self.going_on.beginning(asked, limits.max_frames)
+        self.utterance = self._utterance(asked.generation, ports.new_key(asked.key), beginning)
+
+    def _utterance(self, number: int, key: int, beginning: Beginning = AT_FIRST_FRAME) -> Utterance:
+        return Utterance(number, key, self.limits, self.going_on if self.asked.position_ms else None, beginning)
 
     # ------------------------------------------------------------------ phase
 
@@ -115,6 +123,6 @@ class SessionState:
     def _next_utterance(self) -> None:
         self._close_utterance()
         self.advance(Event.CONCLUDE)
-        self.utterance = Utterance(self.utterance.number + 1, self.ports.new_key(), self.limits)
+        self.utterance = self._utterance(self.utterance.number + 1, self.ports.new_key())
         self.replies.credit(self.utterance.number, self.utterance.granted_frames)
         self.announce()

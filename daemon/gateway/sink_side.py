@@ -5,6 +5,7 @@ Rules: no socket and no clock. What the sinks have delivered decides when credit
 
 from glowd.daemon import ipc
 from glowd.daemon.gateway.audio_format import AudioConverter
+from glowd.daemon.gateway.beginning import AT_FIRST_FRAME
 from glowd.daemon.gateway.phases import Event, Phase
 from glowd.daemon.gateway.session_state import SessionState
 from glowd.daemon.gateway.sinks import AudioChunk, DeviceSink, FileSink, NullSink, Sink, SocketSink
@@ -19,6 +20,8 @@ class SinkSide:
 
     def __init__(self, state: SessionState) -> None:
         self._state = state
+        self._report_samples = state.asked.position_ms * state.rate_hz // 1000
+        self._reported = -1
 
     # ------------------------------------------------------------------ audio out
 
@@ -31,22 +34,28 @@ class SinkSide:
         except WireError as fault:
             state.fail(fault.code, fault.text)
             return False
-        state.underruns = 0
+        state.underruns, self._reported = state.utterance.beginning.underruns, -1
         state.replies.begin()
         state.meter.begin()
+        self._report()
         return True
 
     def _sink(self, name: str) -> Sink:
-        state, number = self._state, self._state.utterance.number
+        state, number, heard = self._state, self._state.utterance.number, self._state.utterance.beginning.heard_samples
         kind, _, file = name.partition(":")
         if kind == "device":
-            return DeviceSink(state.ports.to_speaker, self._attach_message())
+            return DeviceSink(state.ports.to_speaker, self._attach_message(), heard)
         if kind == "socket":
             convert = AudioConverter(state.audio_format).convert
-            return SocketSink(lambda chunk: convert(state.replies.audio(number, chunk)), state.replies.try_owner)
+            return SocketSink(lambda chunk: convert(state.replies.audio(number, chunk)), state.replies.try_owner, heard)
         if kind == "file":
-            return FileSink(state.ports.recordings, file if number == 0 else f"{file}-{number}", state.rate_hz)
-        return NullSink()
+            name = file if number == 0 else f"{file}-{number}"
+            goes_on = state.utterance.beginning != AT_FIRST_FRAME
+            if not (
+                goes_on and FileSink.is_complete(state.ports.recordings, name)
+            ):  # the lost gateway has completed it
+                return FileSink(state.ports.recordings, name, state.rate_hz, heard if goes_on else None)
+        return NullSink(heard)
 
     def _attach_message(self) -> ipc.Attach:
         state, asked = self._state, self._state.asked
@@ -57,6 +66,8 @@ class SinkSide:
             prefill_samples=state.prefill_samples,
             catch_up=asked.catch_up,
             max_lead_samples=asked.max_lead_ms * state.rate_hz // 1000,
+            t_dac_ns=state.utterance.beginning.heard_ns,
+            goes_on=state.utterance.beginning != AT_FIRST_FRAME,
         )
 
     def deliver(self, chunk: AudioChunk) -> bool:
@@ -79,9 +90,25 @@ class SinkSide:
         delivered = state.sinks.delivered_samples
         if state.phase.has_begun and not state.phase.is_flushing:
             state.utterance.forget(delivered)
+            self._report()
         if state.phase is Phase.SENDING and (frames := state.utterance.credit(delivered)) > 0:
             state.replies.credit(state.utterance.number, frames)
         state.announce()
+
+    def _report(self) -> None:
+        """Tell the client how far the listener is, if it wants to know and that has changed by enough."""
+        delivered = self._state.sinks.delivered_samples
+        if self._reported < 0 or delivered >= self._reported + self._report_samples:
+            self.report_position()
+
+    def report_position(self) -> None:
+        """Tell the client how far the listener is, if it wants to know."""
+        if not self._report_samples:
+            return
+        state, device = self._state, self._state.sinks.device
+        self._reported = delivered = state.sinks.delivered_samples
+        t_ns = device.sounds_ns if device is not None and device.delivered_samples == delivered else 0
+        state.replies.position(state.utterance, delivered, t_ns, state.underruns)
 
     def flush(self, event: Event, fade_ms: int) -> None:
         """Barge-in: the device fades out. Without a device that plays, the utterance has ended."""

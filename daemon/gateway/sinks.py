@@ -5,17 +5,20 @@ delivered, so no sink queues without limit.
 """
 
 import contextlib
+import os
 import wave
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.codec import to_s16
 from glowd.daemon.wire.fields import Array, Code, Message
+
+WAV_HEADER_BYTES = 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,11 @@ class AudioChunk:
     def end_sample(self) -> int:
         """The sample after its last one."""
         return self.first_sample + len(self.audio)
+
+    def after(self, sample: int) -> "AudioChunk":
+        """What is left of it from `sample` on, which may be nothing."""
+        begin = max(0, sample - self.first_sample)
+        return self if begin == 0 else replace(self, first_sample=self.first_sample + begin, audio=self.audio[begin:])
 
     def message(self, stream: str, generation: int, rate_hz: int, seq: int) -> wire.Audio:
         """The message for a client."""
@@ -68,12 +76,12 @@ class Sink(Protocol):
 class NullSink:
     """Drops the audio, and counts it as delivered at once."""
 
-    def __init__(self) -> None:
-        self.delivered_samples, self.finished = 0, False
+    def __init__(self, delivered_samples: int = 0) -> None:
+        self.delivered_samples, self.finished = delivered_samples, False
 
     def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
-        self.delivered_samples, self.finished = chunk.end_sample, chunk.last
+        self.delivered_samples, self.finished = max(self.delivered_samples, chunk.end_sample), chunk.last
 
     def pause(self, paused: bool) -> None:
         """Does nothing: there is no playback to hold."""
@@ -83,38 +91,68 @@ class NullSink:
 
 
 class FileSink:
-    """A 16-bit WAV file. It is named NAME.wav once it is complete; until then, and after a flush, NAME.wav.part."""
+    """A 16-bit WAV file. It is named NAME.wav once it is complete; until then, and after a flush, NAME.wav.part.
 
-    def __init__(self, directory: Path, name: str, rate_hz: int) -> None:
+    With `heard_samples` it is one that a lost gateway began: what it has is kept, and the rest is appended.
+    """
+
+    def __init__(self, directory: Path, name: str, rate_hz: int, heard_samples: int | None = None) -> None:
         self.delivered_samples, self.finished = 0, False
         self.path = directory / f"{name}.wav"
         self._part = self.path.with_suffix(".wav.part")
+        if heard_samples is not None and self._part.exists():
+            self._go_on(rate_hz, heard_samples)
+            return
         try:
             directory.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
                 raise FileExistsError(self.path)
-            self._file = self._part.open("xb")  # never overwrite a file; two streams never share one
+            self._file: BinaryIO = self._part.open("xb")  # never overwrite a file; two streams never share one
         except FileExistsError as error:
             text = f"file sink: {name}.wav exists already, or an unfinished recording of that name"
             raise WireError(Code.SINK_UNAVAILABLE, f"{text}; choose another name") from error
         except OSError as error:
             raise WireError(Code.SINK_UNAVAILABLE, f"file sink: cannot write {directory}: {error.strerror}") from error
+        self._begin(rate_hz)
+
+    @staticmethod
+    def is_complete(directory: Path, name: str) -> bool:
+        """Whether the file has its name already."""
+        return (directory / f"{name}.wav").exists()
+
+    def _begin(self, rate_hz: int) -> None:
         self._wave = wave.open(self._file, "wb")  # noqa: SIM115  (closed by `close`)
-        self._wave.setnchannels(1)
-        self._wave.setsampwidth(2)
-        self._wave.setframerate(rate_hz)
+        self._wave.setparams((1, 2, rate_hz, 0, "NONE", ""))
+
+    def _go_on(self, rate_hz: int, heard_samples: int) -> None:
+        """Open the unfinished file, with all samples that it has. Raises WireError if it lacks some that were heard."""
+        try:
+            self._file = open(self._part, "r+b", opener=_open_itself)  # noqa: SIM115 (Path.open has no opener)
+            samples = (self._file.seek(0, os.SEEK_END) - WAV_HEADER_BYTES) // 2
+            self._file.seek(WAV_HEADER_BYTES)
+            if samples < heard_samples:
+                text = f"file sink: {self._part.name} ends at sample {samples}, before sample {heard_samples}"
+                raise WireError(Code.SINK_UNAVAILABLE, f"{text}; speak the utterance from its beginning")
+            kept = self._file.read(2 * samples)
+            self._file.seek(0)
+            self._begin(rate_hz)
+            self._wave.writeframes(kept)
+        except OSError as error:
+            raise WireError(Code.SINK_UNAVAILABLE, f"file sink: {self._part.name}: {error.strerror}") from error
+        self.delivered_samples = samples
 
     def write(self, chunk: AudioChunk) -> None:
         """See Sink. Raises WireError if the file cannot be written."""
         try:
-            self._wave.writeframes(to_s16(chunk.audio).tobytes())
+            self._wave.writeframes(to_s16(chunk.after(self.delivered_samples).audio).tobytes())
+            self._file.flush()  # what counts as delivered must outlive this process
             if chunk.last:
                 self._wave.close()
                 self._file.close()
                 self._part.rename(self.path)
         except OSError as error:
             raise WireError(Code.SINK_UNAVAILABLE, f"file sink: {self.path.name}: {error.strerror}") from error
-        self.delivered_samples, self.finished = chunk.end_sample, chunk.last
+        self.delivered_samples, self.finished = max(self.delivered_samples, chunk.end_sample), chunk.last
 
     def pause(self, paused: bool) -> None:
         """Does nothing: a file has no playback to hold."""
@@ -126,14 +164,24 @@ class FileSink:
                 file.close()
 
 
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file, but not what a link of that name refers to."""
+    return os.open(path, flags | os.O_NOFOLLOW)
+
+
 class SocketSink:
     """The stream's own client. Audio that its socket cannot take yet waits here, and no credit is granted meanwhile.
 
     `message_of` makes the message for a chunk, in the format of the client; one without samples is not sent.
     """
 
-    def __init__(self, message_of: Callable[[AudioChunk], wire.Audio], try_send: Callable[[wire.Audio], bool]) -> None:
-        self.delivered_samples, self.finished = 0, False
+    def __init__(
+        self,
+        message_of: Callable[[AudioChunk], wire.Audio],
+        try_send: Callable[[wire.Audio], bool],
+        delivered_samples: int = 0,
+    ) -> None:
+        self.delivered_samples, self.finished = delivered_samples, False
         self._message_of, self._try_send, self._paused = message_of, try_send, False
         self._waiting: deque[tuple[wire.Audio, int]] = deque()  # with the voice's sample after its last one
 
@@ -149,7 +197,7 @@ class SocketSink:
             if (audio.samples or audio.last) and not self._try_send(audio):
                 return
             self._waiting.popleft()
-            self.delivered_samples, self.finished = end_sample, audio.last
+            self.delivered_samples, self.finished = max(self.delivered_samples, end_sample), audio.last
 
     def pause(self, paused: bool) -> None:
         """See Sink."""
@@ -164,11 +212,12 @@ class SocketSink:
 class DeviceSink:
     """The speaker. Keeps what was not played yet, so that a speaker that was restarted can continue."""
 
-    def __init__(self, send: Callable[[Message], object], attach: ipc.Attach) -> None:
+    def __init__(self, send: Callable[[Message], object], attach: ipc.Attach, delivered_samples: int = 0) -> None:
         """`attach` is the message that starts the stream in the speaker."""
-        self.delivered_samples, self.finished, self.playing = 0, False, False
+        self.delivered_samples, self.finished, self.playing = delivered_samples, False, False
         self._send, self._attach, self._paused = send, attach, False
-        self._position: ipc.Position | None = None
+        self.sounds_ns = attach.t_dac_ns
+        """When the sample after those that were delivered sounds; 0: not known, or nothing is to sound."""
         self._kept: deque[AudioChunk] = deque()
         self.attach()
 
@@ -179,16 +228,15 @@ class DeviceSink:
 
     def attach(self) -> None:
         """Start playback; after the speaker was lost, start it again with everything that was not played."""
-        sounded_ns = self._position.t_dac_ns if self._position else 0
-        self._send(replace(self._attach, first_sample=self.delivered_samples, t_dac_ns=sounded_ns))
+        self._send(replace(self._attach, first_sample=self.delivered_samples, t_dac_ns=self.sounds_ns))
         if self._paused:
             self._send(ipc.Pause(key=self.key))
         for chunk in self._kept:
-            begin = max(0, self.delivered_samples - chunk.first_sample)
-            self._forward(AudioChunk(chunk.first_sample + begin, chunk.audio[begin:], chunk.last, chunk.stamps))
+            self._forward(chunk.after(self.delivered_samples))
 
     def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
+        chunk = chunk.after(self.delivered_samples)
         self._kept.append(chunk)
         self._forward(chunk)
 
@@ -206,7 +254,7 @@ class DeviceSink:
 
     def position(self, position: ipc.Position) -> None:
         """The speaker has played up to a sample."""
-        self.playing, self._position = True, position
+        self.playing, self.sounds_ns = True, position.t_dac_ns
         self.delivered_samples = max(self.delivered_samples, position.samples)
         while self._kept and self._kept[0].end_sample <= self.delivered_samples and not self._kept[0].last:
             self._kept.popleft()
@@ -220,7 +268,7 @@ class DeviceSink:
         """See Sink."""
         self._paused = paused
         if paused:
-            self._position = None  # what is silent now is no gap
+            self.sounds_ns = 0  # what is silent now is no gap
         if not self.finished:
             self._send(ipc.Pause(key=self.key) if paused else ipc.Resume(key=self.key))
 

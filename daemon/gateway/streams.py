@@ -59,9 +59,9 @@ class Stream:
         """Offer to the other clients that listen."""
         self._registry.broadcast(self, message)
 
-    def new_key(self) -> int:
+    def new_key(self, known: int = 0) -> int:
         """The key of the next utterance."""
-        return self._registry.rekey(self)
+        return self._registry.rekey(self, known)
 
 
 class StreamRegistry:
@@ -73,7 +73,7 @@ class StreamRegistry:
         self._by_name: dict[str, Stream] = {}
         self._by_key: dict[int, Stream] = {}
         # An engine may still run streams of a gateway that ended; its keys must differ from ours.
-        self._last_key = time.time_ns() // 1000
+        self._first_key = self._last_key = time.time_ns() // 1000
 
     # ----------------------------------------------------------------- questions
 
@@ -125,11 +125,17 @@ class StreamRegistry:
         self._by_name[name] = stream
         return stream
 
-    def rekey(self, stream: Stream) -> int:
-        """Give a stream the key of its next utterance; messages with the last key do not reach it any more."""
+    def rekey(self, stream: Stream, known: int = 0) -> int:
+        """Give a stream the key of its next utterance; messages with the last key do not reach it any more.
+
+        `known`: the key that it has from an earlier gateway. One that is in use, or could be given yet, is not taken over.
+        """
         self._by_key.pop(stream.key, None)
-        self._last_key += 1
-        stream.key = self._last_key
+        if 0 < known <= self._first_key and known not in self._by_key:
+            stream.key = known
+        else:
+            self._last_key += 1
+            stream.key = self._last_key
         self._by_key[stream.key] = stream
         return stream.key
 

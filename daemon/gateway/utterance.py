@@ -11,9 +11,9 @@ only where the source phase of the voice is known: where a message with samples 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.beginning import AT_FIRST_FRAME, Beginning, GoingOn, Mark
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Array
 
@@ -35,14 +35,6 @@ class StreamLimits:
     look_ahead_frames: int
     chunk_frames: int
     whole_utterance: bool
-
-
-class Mark(NamedTuple):
-    """A frame before which everything was rendered, and the phase of the voice's source there, in cycles."""
-
-    frame: int
-    phase: float | None
-    """None: that of the seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +73,24 @@ def as_sent(mel: wire.Mel) -> Array:
 class Utterance:
     """Counters and kept frames of one utterance. Owner: the state of its session."""
 
-    def __init__(self, number: int, key: int, limits: StreamLimits) -> None:
-        self.number, self.key, self.limits = number, key, limits
-        self.frames_in = self.next_seq = self.refusals = self.samples_made = 0
-        self.granted_frames = min(limits.window_frames, limits.max_frames)
+    def __init__(
+        self,
+        number: int,
+        key: int,
+        limits: StreamLimits,
+        going_on: GoingOn | None = None,
+        beginning: Beginning = AT_FIRST_FRAME,
+    ) -> None:
+        """`going_on`: how it could go on in another gateway, if its client wants to know."""
+        self.number, self.key, self.limits, self.beginning = number, key, limits, beginning
+        self.next_seq = self.refusals = 0
+        self.frames_in, self.samples_made = beginning.first_frame, beginning.first_sample
+        self.granted_frames = min(beginning.heard_samples // limits.hop + limits.window_frames, limits.max_frames)
         self.total_frames: int | None = None
         """All frames of the utterance; None until the client has ended it."""
         self._kept: deque[MelChunk] = deque()
         self._rendered: deque[tuple[int, int]] = deque()  # (sample after the last, when it fell due), not delivered yet
-        self._marks = deque([Mark(0, None)])
+        self._marks, self._going_on = deque([beginning.mark]), going_on
         self._refused_seq: int | None = None  # the newest refused mel since the last accepted one
 
     @property
@@ -177,20 +178,28 @@ class Utterance:
     # ---------------------------------------------------------------- replay
 
     def _mark(self, mark: Mark) -> None:
-        """Keep the newest mark that is old enough to start from, and those after it."""
         if mark.frame > self._marks[-1].frame:
             self._marks.append(mark)
-        while len(self._marks) > 1 and self._marks[1].frame <= self._latest_start:
-            self._marks.popleft()
 
-    @property
-    def _latest_start(self) -> int:
-        return self.samples_made // self.limits.hop - self.limits.history_frames
+    def _newest_mark(self, latest_frame: int) -> Mark:
+        """The newest one that is not later than a frame; the first one in any case."""
+        found = self._marks[0]
+        for mark in self._marks:
+            if mark.frame > latest_frame:
+                break
+            found = mark
+        return found
 
     @property
     def resume_at(self) -> Mark:
         """Where another engine must start to continue exactly."""
-        return self._marks[0]
+        return self._newest_mark(self.samples_made // self.limits.hop - self.limits.history_frames)
+
+    def go_on_at(self, heard_samples: int) -> Mark:
+        """Where an engine must start in another gateway, so that the listener hears what follows exactly."""
+        if self._going_on is None:
+            return self.resume_at
+        return self._newest_mark(self._going_on.latest_start(heard_samples))
 
     @property
     def replay_from(self) -> int:
@@ -212,6 +221,9 @@ class Utterance:
             self._kept.popleft()
         while self._rendered and self._rendered[0][0] <= delivered_samples:
             self._rendered.popleft()
+        oldest = min(self.go_on_at(delivered_samples).frame, self.resume_at.frame)
+        while self._marks[0].frame < oldest:
+            self._marks.popleft()
 
     def due_ns(self, sample: int) -> int | None:
         """When the engine could have begun with the call that makes a sample: None if it cannot yet, or it was long ago.

@@ -8,6 +8,8 @@ A soft limiter guards the sum, not a clip: below KNEE (-1 dB) samples pass uncha
 towards 1. It has no memory, so it cannot pump, and two loud streams distort a little instead of crackling.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from glowd.daemon.speaker.events import Event
@@ -15,6 +17,10 @@ from glowd.daemon.speaker.sample_queue import Samples
 from glowd.daemon.speaker.track import Lengths, Phase, Track, TrackSettings
 
 KNEE = 0.891
+ORPHAN_S = 20.0
+"""How long a stream whose gateway is lost waits to be attached again."""
+REMEMBERED = 64
+"""Streams that are gone, of which is remembered what was played: one may be attached again."""
 
 
 class Mixer:
@@ -32,19 +38,41 @@ class Mixer:
         self._lengths = Lengths.at_rate(rate_hz)
         self._tracks: dict[int, Track] = {}
         self._detached: list[Track] = []  # still fading out
+        self._played: dict[int, int] = {}  # of the newest streams that are gone
+        self._orphans_end: int | None = None  # on the output's clock, while there are orphans
         self._events: list[Event] = []
         self._block, self._scratch = np.zeros((2, rate_hz), np.float32)  # one second, the longest block
 
     # ---------------------------------------------------------------- commands
 
-    def attach(self, key: int, settings: TrackSettings = TrackSettings()) -> None:
+    def attach(self, key: int, settings: TrackSettings = TrackSettings(), goes_on: bool = False) -> None:
         """Add a stream that starts once its prefill is there or it has ended. Raises ValueError for a key in use.
 
-        A stream that does not start at sample 0 is faded in.
+        A stream that does not start at sample 0 is faded in. One that `goes_on` was attached by a gateway that is lost: it
+        plays on, or from where it was when it was dropped; and samples that it has had are ignored.
         """
-        if key in self._tracks:
+        track = self._tracks.get(key)
+        if track is not None and not (goes_on and track.is_orphan):
             raise ValueError(f"track {key} exists already; detach it first")
-        self._tracks[key] = Track(key, settings, self.rate_hz, self.mixed_samples, self._lengths, self._events)
+        if track is None:
+            first_sample = max(settings.first_sample, self._played.get(key, 0) if goes_on else 0)
+            settings = replace(settings, first_sample=first_sample)
+            track = Track(key, settings, self.rate_hz, self.mixed_samples, self._lengths, self._events)
+            self._tracks[key] = track
+        if goes_on:
+            track.go_on()
+
+    def orphan_all(self) -> None:
+        """The gateway is lost: streams play what they have, and are dropped unless they are attached again."""
+        self._orphans_end = self.mixed_samples + int(ORPHAN_S * self.rate_hz)
+        for track in self._tracks.values():
+            track.orphan()
+
+    def _drop_orphans(self) -> None:
+        if self._orphans_end is not None and self.mixed_samples >= self._orphans_end:
+            self._orphans_end = None
+            for key in [key for key, track in self._tracks.items() if track.is_orphan]:
+                self.detach(key)
 
     def push(self, key: int, first_sample: int, samples: Samples, last: bool = False, t_ns: int = 0) -> None:
         """Queue samples [n]; the array is kept, not copied. `t_ns`: when their frames reached the daemon, 0 if unknown.
@@ -104,6 +132,7 @@ class Mixer:
             track.add_to(out, self._scratch, self.mixed_samples)
         self.mixed_samples += samples
         self._limit(out)
+        self._drop_orphans()
         self._remove_done()
         return out
 
@@ -130,9 +159,16 @@ class Mixer:
 
     def _remove_done(self) -> None:
         for key in [key for key, track in self._tracks.items() if track.phase is Phase.DONE]:
-            del self._tracks[key]
+            self._remember(self._tracks.pop(key))
         if self._detached:
+            for track in (one for one in self._detached if one.phase is Phase.DONE and one.key not in self._tracks):
+                self._remember(track)
             self._detached = [track for track in self._detached if track.phase is not Phase.DONE]
+
+    def _remember(self, track: Track) -> None:
+        self._played[track.key] = track.sample
+        if len(self._played) > REMEMBERED:
+            del self._played[next(iter(self._played))]
 
 
 def factor(gain_db: float) -> float:

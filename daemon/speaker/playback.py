@@ -148,7 +148,7 @@ class Playback:
             case ipc.Pcm():
                 self.mixer.push(message.key, message.first_sample, message.audio, message.last, message.t_gateway_ns)
             case ipc.Attach():
-                self.mixer.attach(message.key, self._track_settings(message))
+                self.mixer.attach(message.key, self._track_settings(message), message.goes_on)
             case ipc.OutputRate():
                 self._thread.prefer(message.rate_hz)
             case ipc.Pause():
@@ -162,8 +162,7 @@ class Playback:
             case ipc.Detach():
                 self.mixer.detach(message.key)
             case ipc.DetachAll():
-                for key in self.mixer.keys:
-                    self.mixer.detach(key)
+                self.mixer.orphan_all()
             case _:
                 raise ValueError(f"{message.TYPE} is not for the speaker")
 

@@ -98,6 +98,9 @@ class Track:
         self, key: int, settings: TrackSettings, device_hz: int, at: int, lengths: Lengths, events: list[Event]
     ) -> None:
         self.key, self.phase, self.ended, self.silent = key, Phase.FILLING, False, False
+        self.is_orphan = False
+        """Whether the gateway that attached it is lost."""
+        self._ignores_known = False
         self._lengths, self._events, self._progress_at = lengths, events, 0
         rate_hz, first = settings.rate_hz or device_hz, settings.first_sample
         catch_up = CatchUp(rate_hz, settings.policy, settings.prefill, settings.max_lead)
@@ -111,6 +114,11 @@ class Track:
 
     def push(self, first_sample: int, samples: Samples, last: bool, t_ns: int = 0) -> None:
         """Queue samples [n] of the stream; their frames arrived at `t_ns`. Raises ValueError if they are not the next ones."""
+        if self._ignores_known:
+            known = max(0, min(self._intake.end - first_sample, len(samples)))
+            first_sample, samples = first_sample + known, samples[known:]
+            if self.ended or first_sample < self._intake.end:
+                return
         if self.phase is Phase.FLUSHING:
             self._intake.end += len(samples)
             return
@@ -121,6 +129,17 @@ class Track:
         if self.phase is Phase.PLAYING:
             self._intake.catch_up.note_lead(self._intake.lead(len(self._queue)))
         self.ended = last
+
+    def orphan(self) -> None:
+        """The gateway that attached it is lost, and a gap that it is in is not the client's."""
+        self.is_orphan = True
+        if self._gap:
+            self._gap.by_device = True
+
+    def go_on(self) -> None:
+        """A new gateway has attached it, and pushes samples again that it may have had."""
+        self.is_orphan, self._ignores_known = False, True
+        self.resume()
 
     def gain(self, gain: float) -> None:
         """Move to a new gain (a factor)."""
@@ -167,14 +186,14 @@ class Track:
             self._finish_flush(at)
         elif self.phase is Phase.PLAYING:
             self.phase, self._level = Phase.FILLING, Ramp(0.0)
-            self._gap = Gap(at, self._sample, by_device=True)
+            self._gap = Gap(at, self.sample, by_device=True)
         elif self.phase in AFTER_FADE:
             self.phase, self._level = AFTER_FADE[self.phase], Ramp(0.0)
 
     def miss(self, missing: int, at: int) -> None:
         """The device was silent for `missing` samples of its own: an underrun, if this track was playing or in a gap."""
         if self.phase is Phase.PLAYING:
-            self._gap = Gap(at, self._sample, missing, by_device=True)
+            self._gap = Gap(at, self.sample, missing, by_device=True)
             self._end_gap()
         elif self._gap:
             self._gap.missing += missing
@@ -201,7 +220,7 @@ class Track:
         if self.phase is Phase.FILLING and (self.ended or len(self._queue) >= self._prefill):
             self._start(at)
         if self.phase is Phase.PLAYING and not self.ended and len(self._queue) <= self._lengths.starve_fade:
-            self._gap = Gap(at + len(self._queue), self._intake.end)
+            self._gap = Gap(at + len(self._queue), self._intake.end, by_device=self.is_orphan)
             self._fade_out(len(self._queue), Phase.STARVING)
 
     def playable(self, limit: int) -> int:
@@ -234,14 +253,14 @@ class Track:
             self._report_progress(at)
 
     @property
-    def _sample(self) -> int:
+    def sample(self) -> int:
         """The sample of the stream to be played next."""
         return self._intake.sample(self._queue.played)
 
     def _report_progress(self, at: int) -> None:
         catch_up = self._intake.catch_up
         behind = catch_up.excess(self._intake.lead(len(self._queue)))
-        self._events.append(Progress(self.key, at, self._sample, behind, catch_up.skipped))
+        self._events.append(Progress(self.key, at, self.sample, behind, catch_up.skipped))
         self._progress_at = at + self._lengths.progress
 
     def _fade_out(self, samples: int, phase: Phase) -> None:
@@ -251,7 +270,7 @@ class Track:
     def _finish_flush(self, at: int) -> None:
         self.phase = Phase.DONE
         if not self.silent:
-            self._events.append(Flushed(self.key, at, self._sample - 1, self._intake.end - self._sample))
+            self._events.append(Flushed(self.key, at, self.sample - 1, self._intake.end - self.sample))
 
     def _end_gap(self, is_heard: bool = False) -> None:
         """Report the gap that is over. A gap of no samples was still a dip, if sound follows (`is_heard`)."""

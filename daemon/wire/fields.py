@@ -124,9 +124,9 @@ def sample_rate(*, default: Any = REQUIRED, added: bool = False) -> Any:
     return field(Spec(f"0, or an integer, {MIN_RATE_HZ}..{MAX_RATE_HZ}", accepts), default=default, added=added)
 
 
-def nanoseconds(*, default: Any = REQUIRED) -> Any:
+def nanoseconds(*, default: Any = REQUIRED, added: bool = False) -> Any:
     """A reading of a monotonic clock, in nanoseconds."""
-    return integer(0, MAX_NS, default=default)
+    return integer(0, MAX_NS, default=default, added=added)
 
 
 def number(low: float, high: float, *, default: Any = REQUIRED, added: bool = False) -> Any:
@@ -138,9 +138,9 @@ def number(low: float, high: float, *, default: Any = REQUIRED, added: bool = Fa
     return field(Spec(f"a number, {low:g}..{high:g}", accepts), default=default, added=added)
 
 
-def flag(*, default: Any = REQUIRED) -> Any:
+def flag(*, default: Any = REQUIRED, added: bool = False) -> Any:
     """True or false."""
-    return field(Spec("true or false", lambda value: type(value) is bool), default=default)
+    return field(Spec("true or false", lambda value: type(value) is bool), default=default, added=added)
 
 
 def choice(*options: str, default: Any = REQUIRED, added: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""The wire protocol, versions 1 and 2: every message between a client and the daemon, as a typed and checked dataclass.
+"""The wire protocol, versions 1 to 3: every message between a client and the daemon, as a typed and checked dataclass.
 
 Rules of this file: no I/O and no session state, so that client libraries, the gateway and fuzzers can share it. It imports
 numpy and the other files of this package, nothing else. The range of each field is declared here and nowhere else.
@@ -39,11 +39,12 @@ __all__ = [  # noqa: RUF022 (by kind)
     "STATED_HIGH", "STATED_LOW", "VERSION", "Array", "Code", "Limits", "WarningCode", "since",
     "LocalError", "Message", "WireError", "decode", "encode", "error_for", "mel_message",
     "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
-    "Welcome", "Opened", "Credit", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",
+    "Welcome", "Opened", "Credit", "Position", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",
 ]  # fmt: skip
 
-OLDEST_VERSION, VERSION = 1, 2
+OLDEST_VERSION, VERSION = 1, 3
 MAX_GENERATION = 2**31 - 1
+MAX_CYCLES = 1e12
 MEL_LOW, MEL_HIGH = -20.0, 20.0  # natural-log magnitudes; 1e-5 is -11.5
 STATED_LOW, STATED_HIGH = -1000.0, 1000.0  # what they may be before they are converted: dB, say
 SINK = r"device|socket|null|file:[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"  # a file name cannot begin with a dot
@@ -67,7 +68,10 @@ class Hello(Message):
 
 @message
 class Open(Message):
-    """Open a stream. `voice` "" is the default voice; `format` {} is the mel format of the voice."""
+    """Open a stream. `voice` "" is the default voice; `format` {} is the mel format of the voice.
+
+    With `key` > 0 a generation goes on that was running when the daemon was lost: see Going on.
+    """
 
     stream: str = identifier()
     voice: str = identifier("", default="")
@@ -81,6 +85,16 @@ class Open(Message):
     audio_dtype: str = choice("f32", "s16", default="f32", added=True)
     catch_up: str = choice("auto", "live", "never", default="auto", added=True)
     max_lead_ms: int = integer(0, 60_000, default=0, added=True)
+    position_ms: int = integer(0, 10_000, default=0, added=True)
+    generation: int = integer(0, MAX_GENERATION, default=0, added=True)
+    key: int = integer(default=0, added=True)
+    samples: int = integer(default=0, added=True)
+    first_frame: int = integer(default=0, added=True)
+    start_frame: int = integer(default=0, added=True)
+    phase: float = number(-1, MAX_CYCLES, default=-1.0, added=True)
+    t_ns: int = nanoseconds(default=0, added=True)
+    underruns: int = integer(default=0, added=True)
+    paused: bool = flag(default=False, added=True)
 
 
 @message
@@ -220,6 +234,24 @@ class Credit(Message):
 
 
 @message
+class Position(Message):
+    """Every sink has delivered the samples before `samples`, and how the generation can go on from there. Since version 3.
+
+    Sent to the client that asked for it with `position_ms`.
+    """
+
+    stream: str = identifier()
+    generation: int = integer(0, MAX_GENERATION)
+    key: int = integer(1)
+    samples: int = integer()
+    first_frame: int = integer()
+    start_frame: int = integer()
+    phase: float = number(-1, MAX_CYCLES)
+    t_ns: int = nanoseconds(default=0)
+    underruns: int = integer(default=0)
+
+
+@message
 class Audio(Message):
     """Samples of a generation, from `first_sample` on; payload [samples]. `gap`: samples before these were lost."""
 
@@ -309,9 +341,9 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     Hello, Open, Mel, End, Flush, Pause, Resume, Gain, Close, Bye, Ping, Listen, Unlisten, Status,
 )  # fmt: skip
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
-    Welcome, Opened, Credit, Audio, Flushed, Played, State, Error, Warning, Pong,
+    Welcome, Opened, Credit, Position, Audio, Flushed, Played, State, Error, Warning, Pong,
 )  # fmt: skip
-ADDED: dict[type[Message], int] = {Warning: 2}
+ADDED: dict[type[Message], int] = {Warning: 2, Position: 3}
 CODEC = Codec(CLIENT_MESSAGES + DAEMON_MESSAGES)
 
 

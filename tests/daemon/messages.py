@@ -35,6 +35,7 @@ EXAMPLES: list[Message] = [
     wire.Welcome(1, "glowd 0.1.0", [VOICE], ["device", "socket"], {"max_chunk_frames": 512}, 4, 5),
     wire.Opened("s1", "glow", 22050, 256, 172, 0),
     wire.Credit("s1", 0, 16),
+    wire.Position("s1", 2, 1_790_000_000_000_001, 40_960, 112, 116, 0.1 + 0.2, 7_000_000, 1),
     wire.Audio("s1", 0, 4, 1024, 4, "f32", 22050, True, False, STAMPS, np.array([0, 0.5, -0.5, 1], np.float32)),
     wire.Flushed("s1", 0, 4095, 12_800),
     wire.Played("s1", 0, 17_152, 0),
@@ -46,6 +47,20 @@ EXAMPLES: list[Message] = [
 S16 = np.array([0, 16384, -32767, 1], np.float32) / np.float32(32767)
 ADDED: dict[str, Message] = {
     "open_audio": wire.Open("s1", audio_rate_hz=16_000, audio_dtype="s16", catch_up="live", max_lead_ms=400),
+    "open_going_on": wire.Open(
+        "s1",
+        seed=7,
+        position_ms=50,
+        generation=2,
+        key=1_790_000_000_000_001,
+        samples=40_960,
+        first_frame=112,
+        start_frame=116,
+        phase=0.1 + 0.2,
+        t_ns=7_000_000,
+        underruns=1,
+        paused=True,
+    ),
     "listen_audio": wire.Listen("*", 8_000, "s16"),
     "opened_audio": wire.Opened("s1", "glow", 22050, 256, 172, 0, 16_000, 39.9),
     "audio_s16": wire.Audio("s1", 0, 4, 743, 4, "s16", 16_000, True, False, {}, S16, 39.9),

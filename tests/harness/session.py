@@ -76,7 +76,9 @@ class ListPorts:
     def to_listeners(self, message: Message) -> None:
         self.listeners.append(message)
 
-    def new_key(self) -> int:
+    def new_key(self, known: int = 0) -> int:
+        if known:
+            return known
         self._key += 1
         return self._key
 

@@ -44,11 +44,11 @@ def test_message_before_hello_is_refused(message: Message) -> None:
     assert harness.clients == set()
 
 
-@pytest.mark.parametrize(("low", "high"), [(3, 9), (7, 7)])
+@pytest.mark.parametrize(("low", "high"), [(wire.VERSION + 1, wire.VERSION + 6), (7, 7)])
 def test_unsupported_version_is_refused(low: int, high: int) -> None:
     error = RouterHarness().refused(b"x", wire.Hello("x", low, high), fatal=True)
     assert error.code == Code.BAD_VERSION
-    assert error.text == f"the client supports versions {low}..{high}, glowd supports 1..2"
+    assert error.text == f"the client supports versions {low}..{high}, glowd supports 1..3"
 
 
 def test_client_limit_refuses_then_frees() -> None:
