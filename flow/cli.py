@@ -177,6 +177,11 @@ def compare(args: argparse.Namespace) -> int:
     return evaluation.compare(args, _report)
 
 
+def exactness(args: argparse.Namespace) -> int:
+    """`glowlab exactness`."""
+    return evaluation.exactness(args, _report)
+
+
 def _report(line: str) -> None:
     print(line, flush=True)
 
@@ -237,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     _add_context(commands)
     _add_render(commands)
     _add_bench(commands)
-    evaluation.add_arguments(commands, evaluate, compare)
+    evaluation.add_arguments(commands, evaluate, compare, exactness)
     _add_card(commands)
     return top
 

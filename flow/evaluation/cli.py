@@ -20,9 +20,12 @@ Report = Callable[[str], None]
 PROCESSES = 2
 
 
-def add_arguments(commands: Any, evaluate: Callable[..., int], compare: Callable[..., int]) -> None:
-    """Add `evaluate` and `compare` to the sub-commands of `glowlab`."""
+def add_arguments(
+    commands: Any, evaluate: Callable[..., int], compare: Callable[..., int], exactness: Callable[..., int]
+) -> None:
+    """Add `evaluate`, `compare` and `exactness` to the sub-commands of `glowlab`."""
     _add_evaluate(commands, evaluate)
+    _add_exactness(commands, exactness)
     _add_compare(commands, compare)
 
 
@@ -61,6 +64,21 @@ def _add_compare(commands: Any, compare: Callable[..., int]) -> None:
         "--evaluation", default="", metavar="FILE.json", help="show this result of `evaluate --json` as the table"
     )
     sub.set_defaults(run=compare)
+
+
+def _add_exactness(commands: Any, exactness: Callable[..., int]) -> None:
+    sub = commands.add_parser(
+        "exactness",
+        help="measure how far streamed samples are from the network's definition, with float64 as the judge",
+    )
+    sub.add_argument(
+        "checkpoint", metavar="CHECKPOINT", nargs="?", default="embedded", help="a causal voice (embedded)"
+    )
+    sub.add_argument("--data", nargs="+", required=True, metavar="FOLDER", help="recordings")
+    sub.add_argument("--clips", type=int, default=40, metavar="N", help="recordings, spread over the folders (40)")
+    sub.add_argument("--frames", type=int, default=300, metavar="N", help="first frames of each; 0: all (300)")
+    sub.add_argument("--chunk-frames", type=int, default=4, help="frames in a chunk (4)")
+    sub.set_defaults(run=exactness)
 
 
 def _add_systems(sub: argparse.ArgumentParser) -> None:
@@ -120,6 +138,24 @@ def _plan_evaluation(args: argparse.Namespace) -> "list[Job]":
         library(name)
     systems = systems_of(args.checkpoints, args.sigma, args.chunk_frames)
     return plan_jobs([Path(folder) for folder in args.data], systems, args.seeds, args.clips)
+
+
+def exactness(args: argparse.Namespace, report: Report) -> int:
+    """`glowlab exactness`."""
+    import torch
+
+    from glowd.flow import checkpoint
+    from glowd.flow.evaluation.exactness import clips, differences, table
+
+    check_counts(args, "clips", "chunk_frames")
+    if args.frames < 0:
+        raise ValueError(f"--frames is {args.frames}; allowed: at least 0")
+    torch.set_num_threads(1)
+    voice = checkpoint.load(args.checkpoint)
+    mels = list(clips(voice, [Path(folder) for folder in args.data], args.clips, args.frames))
+    for line in table(list(_progress(differences(voice, mels, args.chunk_frames), len(mels), "clip"))):
+        report(line)
+    return 0
 
 
 def compare(args: argparse.Namespace, report: Report) -> int:

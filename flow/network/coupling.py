@@ -1,7 +1,7 @@
 """The two invertible layers of a flow step: 1x1 mixing (Glow, Kingma & Dhariwal 2018) and affine coupling on a WN.
 
 Each has `forward` (audio to z, with its log-determinant) and `inverse` (z to audio) over the same parameters.
-Mixing and the affine map stay in float32 whatever precision the convolutions run in.
+Mixing and the affine map keep the precision of their input, float32 in use, whatever precision the convolutions run in.
 """
 
 import torch
@@ -97,4 +97,4 @@ class Coupling(nn.Module):
     def _affine(self, a: Tensor, cond: Tensor, source: Tensor, autocast: bool) -> tuple[Tensor, Tensor]:
         with torch.autocast(a.device.type, torch.bfloat16, enabled=autocast):
             shift, log_scale = self.wn(torch.cat([a, source], 1), cond)
-        return shift.float(), bounded(log_scale.float(), self.bound)
+        return shift.to(a.dtype), bounded(log_scale.to(a.dtype), self.bound)

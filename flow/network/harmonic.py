@@ -31,4 +31,4 @@ class HarmonicLayer(nn.Module):
     def _affine(self, cond: Tensor, source: Tensor, autocast: bool) -> tuple[Tensor, Tensor]:
         with torch.autocast(source.device.type, torch.bfloat16, enabled=autocast):
             shift, log_scale = self.wn(source, cond)
-        return shift.float(), bounded(log_scale.float(), self.bound)
+        return shift.to(source.dtype), bounded(log_scale.to(source.dtype), self.bound)

@@ -66,15 +66,15 @@ def _between(values: Tensor, hop: int) -> Tensor:
     return values[:, :-1, None] + values.diff(dim=1)[:, :, None] * share
 
 
-def pulses(source: Source, config: SourceConfig) -> Tensor:
-    """The pulse trains p and q [B, 2, T], float32.
+def pulses(source: Source, config: SourceConfig, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The pulse trains p and q [B, 2, T], computed in `dtype` from the phase's fraction.
 
     The sums in closed form (Dirichlet's kernel), h being half the phase: sin(K h) / sin(h) times the cosine and the sine
     of (K + 1) h.
     """
-    harmonics = (config.top_hz / source.f0_hz).floor().clamp(1, config.most_harmonics).float()
-    half = math.pi * (source.phase - source.phase.round()).float()
+    harmonics = (config.top_hz / source.f0_hz).floor().clamp(1, config.most_harmonics).to(dtype)
+    half = math.pi * (source.phase - source.phase.round()).to(dtype)
     half = torch.where(half.abs() < SMALLEST, SMALLEST, half)
-    level = source.voicing.float() * torch.sqrt(2 / harmonics) * torch.sin(harmonics * half) / torch.sin(half)
+    level = source.voicing.to(dtype) * torch.sqrt(2 / harmonics) * torch.sin(harmonics * half) / torch.sin(half)
     angle = (harmonics + 1) * half
     return torch.stack([level * torch.cos(angle), level * torch.sin(angle)], 1)

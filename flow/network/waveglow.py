@@ -291,14 +291,15 @@ class WaveGlow(nn.Module):
             cond = F.pad(self.encoder(self._in_range(mel)), (0, self.squeeze.extra_groups), mode="replicate")
             log_scale = None if self.scale is None else self.scale(cond)
         if log_scale is not None:
-            log_scale = bounded(log_scale.float(), self.config.mel_scale_bound, MEL_SCALE_MIDDLE)
-        return _LayerInputs(cond.float(), log_scale, self._squeezed(source, cond.float()))
+            log_scale = bounded(log_scale.to(mel.dtype), self.config.mel_scale_bound, MEL_SCALE_MIDDLE)
+        cond = cond.to(mel.dtype)
+        return _LayerInputs(cond, log_scale, self._squeezed(source, cond))
 
     def _squeezed(self, source: Source | None, like: Tensor) -> Tensor:
         """The pulses of a source [B, 2G, S], for as many groups as `like` has; no rows without one."""
         if source is None or self.config.source is None:
             return like[:, :0]
-        trains = pulses(source, self.config.source)
+        trains = pulses(source, self.config.source, like.dtype)
         return self.squeeze.forward(trains.flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from glowd.flow.checkpoint import load
-from glowd.flow.latents import NoiseTable, first_phase
+from glowd.flow.evaluation.exactness import definition
 from glowd.flow.mel import Floats
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
@@ -46,7 +46,7 @@ def embedded(device: str, threads: int, runs: int = RUNS) -> Iterator[Result]:
     torch.set_num_threads(threads)
     voice = load("embedded")
     vocoder = ExactVocoder(voice, VocoderOptions(device))
-    reference = offline(voice, speech()[:ERROR_FRAMES], ERROR_SEED, vocoder.sigma)
+    reference = definition(voice, speech()[:ERROR_FRAMES], ERROR_SEED, vocoder.sigma).astype(np.float32)
     yield from speed(vocoder, "embedded", device, threads, runs, reference, ("<= 0.08", "<= 15"))
 
 
@@ -102,12 +102,13 @@ def baseline(device: str, threads: int) -> Iterator[Result]:
 
 
 def exactness(device: str) -> Iterator[Result]:
-    """Streamed against offline and against the network's definition: the largest differences over 100 random chunkings, and
-    the timeline. Offline is the utterance as one chunk; the definition's sums run in another order, so its bound is wider."""
+    """Streamed against offline and against the network's definition: the largest differences over 100 random chunkings of
+    one sentence, and the timeline. Offline is the utterance as one chunk; the definition's sums run in another order, so its
+    bound is wider. Over many recordings `glowlab exactness` measures the second."""
     torch.set_num_threads(1)
     voice, rng = load("embedded"), np.random.default_rng(0)
     vocoder, mel = ExactVocoder(voice, VocoderOptions(device)), speech()[:120]
-    whole, defined = render(vocoder, mel, 1, len(mel)), offline(voice, mel, seed=1, sigma=vocoder.sigma)
+    whole, defined = render(vocoder, mel, 1, len(mel)), definition(voice, mel, seed=1, sigma=vocoder.sigma)
     worst, worst_defined, wrong_length = 0.0, 0.0, 0
     for _ in range(100):
         stream, at, parts = vocoder.open(1), 0, []
@@ -128,17 +129,6 @@ def exactness(device: str) -> Iterator[Result]:
     yield Result("streamed - offline, largest", worst, "of full scale", where, settings, goals[0])
     yield Result("streamed - network as defined, largest", worst_defined, "of full scale", where, settings, goals[1])
     yield Result("utterances not frames x 256 samples long", wrong_length, "of 100", where, settings, "<= 0")
-
-
-def offline(voice: WaveGlow, mel: Floats, seed: int, sigma: float) -> Floats:
-    """The network's own inverse of the whole utterance, with latents and phase that a stream of `seed` would get."""
-    table = NoiseTable(voice.config.group)
-    groups = len(mel) * voice.config.groups_per_frame + voice.squeeze.extra_groups
-    z = table.rows(torch.tensor([table.first_row(seed)]), groups).transpose(1, 2) * sigma
-    frames = torch.from_numpy(mel.T[None].copy())
-    with torch.inference_mode():
-        source = voice.free_source(frames, torch.tensor([first_phase(seed)]))
-        return voice.inverse(z, frames, source=source)[0].numpy()
 
 
 def stock(device: str, threads: int) -> Iterator[Result]:
