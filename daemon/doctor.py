@@ -176,10 +176,12 @@ def check_sound(speaker: SpeakerSettings) -> Finding:
 
 
 def check_espeak() -> Finding:
-    """The text-to-speech program that `glowctl say` uses as a source of mel frames."""
+    """The text-to-speech program that `glowctl say` uses where hibari is not installed."""
     if path := shutil.which("espeak-ng"):
         return Finding("espeak-ng", "ok", path)
-    return Finding("espeak-ng", "note", "not found; only `glowctl say` needs it", install(ESPEAK))
+    return Finding(
+        "espeak-ng", "note", "not found; only `glowctl say` needs it, if no other --tts is named", install(ESPEAK)
+    )
 
 
 def check_cores(config: Config) -> Finding:

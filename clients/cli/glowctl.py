@@ -18,11 +18,14 @@ from glowd.clients import errors
 from glowd.clients.cli import tables, top
 from glowd.clients.cli.audio_output import UtteranceWriter, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
-from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, mel_of_file, mel_of_text
+from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_text, mel_of_file
 from glowd.clients.cli.speaking import format_of, speak
-from glowd.clients.cli.utterances import pieces_of_text
 from glowd.clients.client import Client
 from glowd.clients.transport import check_owner
+from glowd.clients.upstream import Manner, UpstreamError, open_upstream, pieces_of_text, speak_text
+from glowd.clients.upstream.choose import NAMES as UPSTREAMS
+from glowd.clients.upstream.choose import VARIABLE as TTS_VARIABLE
+from glowd.clients.upstream.interface import FASTEST, SLOWEST
 from glowd.daemon import wire
 from glowd.daemon.wire.fields import MAX_RATE_HZ, MIN_RATE_HZ
 from glowd.flow.mel_formats.description import MelDescription
@@ -51,9 +54,9 @@ def arguments() -> argparse.ArgumentParser:
     send = commands.add_parser("send", help="speak the mel of a recording, or a saved mel (.wav .flac .npy .npz .pt)")
     send.add_argument("file", type=Path)
     format_arguments(send)
-    say = commands.add_parser("say", help="speak a text; its mel comes from espeak-ng's speech")
-    say.add_argument("text", help='the text; "-" reads standard input')
-    say.add_argument("--espeak-voice", default="en-us", metavar="NAME", help="voice of espeak-ng (en-us)")
+    say = commands.add_parser("say", help="speak a text; its mel comes from hibari, espeak-ng or a model of yours")
+    say.add_argument("text", help='the text; "-" reads standard input, and speaks while it comes')
+    text_arguments(say)
     for command in (send, say):
         stream_arguments(command)
 
@@ -100,6 +103,21 @@ def stream_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=count(1), default=16, metavar="FRAMES", help="frames in a message (16)")
 
 
+def text_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say who speaks a text, and how."""
+    parser.add_argument(
+        "--tts", default="", metavar="NAME",
+        help=f"{', '.join(UPSTREAMS)} (default: ${TTS_VARIABLE}, else hibari if it is installed, else espeak-ng)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tts-voice", default="", metavar="NAME", help="a voice of hibari or espeak-ng, a speaker of matcha"
+    )
+    parser.add_argument(
+        "--espeak-voice", default="", metavar="NAME", help="the same as --tts espeak-ng --tts-voice NAME"
+    )
+    parser.add_argument("--speed", type=speed, default=1.0, metavar="FACTOR", help="of speaking, 0.3 to 3 (1)")
+
+
 def format_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say what a saved mel is."""
     parser.add_argument(
@@ -131,6 +149,14 @@ def rate(text: str) -> int:
     return int(text)
 
 
+def speed(text: str) -> float:
+    """An argument type: how many times as fast."""
+    try:
+        return Manner(float(text)).rate
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a factor from {SLOWEST:g} to {FASTEST:g}, got {text!r}") from None
+
+
 def seconds(text: str) -> float:
     """An argument type: seconds, more than 0 and less than an hour."""
     try:
@@ -155,15 +181,19 @@ def send(client: Client, args: argparse.Namespace) -> None:
         )
     mels = read_statement(stated, voice_mels(own.to_dict())).mels
     mel = without_padding(mel_of_file(args.file, own, mels.n_mels), mels.padding)
-    speak(client, args, own, iter([mel]), stated)
+    speak(client, args, own, iter([(0, mel)]), stated)
 
 
 def say(client: Client, args: argparse.Namespace) -> None:
     """`glowctl say TEXT`."""
     mel_format = format_of(client, args.voice)
-    text = sys.stdin.read() if args.text == "-" else args.text
-    mels = (mel_of_text(piece, args.espeak_voice, mel_format) for piece in pieces_of_text(text))
-    speak(client, args, mel_format, mels, mel_format.to_dict())
+    upstream = open_upstream(
+        args.tts or ("espeak-ng" if args.espeak_voice else ""), args.tts_voice or args.espeak_voice
+    )
+    text = arriving_text(sys.stdin.buffer) if args.text == "-" else args.text
+    spoken = speak_text(upstream, pieces_of_text(text), mel_format, Manner(args.speed))
+    with contextlib.closing(spoken.parts):
+        speak(client, args, mel_format, spoken.parts, spoken.stated)
 
 
 def stated_map(args: argparse.Namespace) -> dict[str, Any]:
@@ -261,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.ERROR, format="glowctl: %(message)s")
     try:
         run(args)
-    except (SourceError, wire.LocalError, ValueError) as error:
+    except (SourceError, UpstreamError, wire.LocalError, ValueError) as error:
         return report(str(error), 2)
     except (errors.GlowdError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of standard output has closed it

@@ -1,14 +1,11 @@
-"""Where glowctl's frames come from: recordings, mel files, and the speech of espeak-ng.
+"""Where glowctl's frames come from: recordings and mel files. Of texts: clients/upstream/.
 
-Rules: no socket. Frames are [L, M] float32: of a recording or a text natural logs in the voice's own mel format, of a
-mel file as they are. A fault of a user's file or text is a SourceError. soundfile and soxr are imported when they are needed.
+Rules: no socket. Frames are [L, M] float32: of a recording natural logs in the voice's own mel format, of a mel file as they
+are. A fault of a user's file is a SourceError. soundfile and soxr are imported when they are needed.
 """
 
+import codecs
 import contextlib
-import io
-import shutil
-import struct
-import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
@@ -23,7 +20,6 @@ from glowd.flow.recordings import RecordingError, read_audio
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 SUFFIXES = (*AUDIO_SUFFIXES, ".npy", ".npz", ".pt")
-ESPEAK_S = 60.0
 
 
 class SourceError(Exception):
@@ -83,63 +79,17 @@ def array_of_pt(path: Path) -> Any:
     return value
 
 
-def mel_of_text(text: str, espeak_voice: str, mel_format: MelFormat) -> Floats:
-    """The frames [L, M] of espeak-ng's speech; none if there is nothing to say. Raises SourceError."""
-    if shutil.which("espeak-ng") is None:
-        raise SourceError("espeak-ng is not installed; on Debian or Ubuntu: sudo apt-get install espeak-ng")
-    command = ["espeak-ng", "--stdin", "--stdout", "-b", "1", "-v", espeak_voice]
-    try:
-        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=ESPEAK_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise SourceError(f"espeak-ng has not spoken {len(text)} characters within {ESPEAK_S:g} s") from error
-    if done.returncode == 0 and not done.stdout:
-        return no_frames(mel_format)
-    try:
-        return mel_of_wav(io.BytesIO(done.stdout), mel_format)
-    except ValueError as error:
-        output = done.stderr.decode(errors="replace").strip().splitlines()
-        raise SourceError(f"espeak-ng failed (voice {espeak_voice}): {output[0] if output else error}") from error
-
-
-def mel_of_wav(file: IO[bytes], mel_format: MelFormat) -> Floats:
-    """The frames [L, M] of a mono 16-bit WAV, none of one too short for a frame. Raises ValueError for any other file."""
-    rate_hz = read_wav_header(file)
-    data = file.read()
-    samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / np.float32(32768)
-    samples = resampled(samples, rate_hz, mel_format.rate_hz)
-    return log_mel(samples, mel_format) if len(samples) > mel_format.n_fft // 2 else no_frames(mel_format)
-
-
 def no_frames(mel_format: MelFormat) -> Floats:
     """The mel [0, M] of nothing."""
     return np.zeros((0, mel_format.n_mels), np.float32)
 
 
-def read_wav_header(file: IO[bytes]) -> int:
-    """Read up to the samples; the rate in Hz. Raises ValueError for anything but a mono 16-bit WAV."""
-    if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-        raise ValueError("its output is not a WAV file")
-    rate_hz = 0
-    while len(head := file.read(8)) == 8:
-        kind, size = struct.unpack("<4sI", head)
-        if kind == b"data" and rate_hz:
-            return rate_hz
-        body = file.read(min(size, 1 << 16))
-        if kind == b"fmt " and len(body) >= 16:
-            encoding, channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", body[:16])
-            if (encoding, channels, bits) != (1, 1, 16):
-                raise ValueError(f"its output has {channels} channels of {bits} bits; expected one of 16")
-    raise ValueError("its output ends before the samples")
-
-
-def resampled(samples: Floats, from_hz: int, to_hz: int) -> Floats:
-    """The recording [T] at another rate."""
-    if from_hz == to_hz:
-        return samples
-    import soxr
-
-    resampled: Floats = soxr.resample(samples, from_hz, to_hz)
-    return resampled
+def arriving_text(file: IO[bytes]) -> Iterator[str]:
+    """The text of a pipe or terminal, in UTF-8, as it comes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while data := file.read1(1 << 12):  # type: ignore[attr-defined]  # IO does not have it, every binary file does
+        yield decoder.decode(data)
+    yield decoder.decode(b"", final=True)
 
 
 def in_chunks(parts: Iterator[Floats], frames: int) -> Iterator[Floats]:

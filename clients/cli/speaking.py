@@ -16,8 +16,8 @@ from glowd.clients import errors
 from glowd.clients.cli.audio_output import Timeline, WavFile
 from glowd.clients.cli.mel_sources import at_speaking_pace, in_chunks, no_frames
 from glowd.clients.cli.tables import clean
-from glowd.clients.cli.utterances import numbered
 from glowd.clients.client import Client, Stream
+from glowd.clients.upstream import numbered
 from glowd.daemon import wire
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.flow.mel import Floats, MelFormat
@@ -66,13 +66,17 @@ def not_ready(client: Client, voice: str, waited_s: float) -> errors.Refused:
 
 
 def speak(
-    client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[Floats], stated: dict[str, Any]
-) -> None:
-    """Speak mels, each [n, M], through a stream of their own, in as many utterances as the daemon's limit asks for."""
+    client: Client, args: argparse.Namespace, mel_format: MelFormat, source: Iterator[tuple[int, Floats]],
+    stated: dict[str, Any],
+) -> None:  # fmt: skip
+    """Speak mels [n, M], each with the number of its sentence or recording, through a stream of their own.
+
+    They become as many utterances as the daemon's limit asks for.
+    """
     sinks = list(args.sink or ([] if args.out else ["device"]))
     if args.out and "socket" not in sinks:
         sinks.append("socket")
-    first = next(source, no_frames(mel_format))  # a source that fails must not open a stream
+    first = next(source, (0, no_frames(mel_format)))  # a source that fails must not open a stream
     parts = numbered(itertools.chain([first], source), max_frames(client, mel_format))
     with (
         client.open(

@@ -20,7 +20,7 @@ def programs(document: str) -> list[str]:
 
 PRINTED = {
     "README.md": [rf"Played\(.*total_samples={len(speech()) * 256}, underruns=0\)"],
-    "clients/README.md": [rf"Played\(.*total_samples={len(speech()) * 256}", "True 22050", "(Flushed|Played)"],
+    "clients/README.md": [rf"Played\(.*total_samples={len(speech()) * 256}", "True 22050", "(Flushed|Played)", "True"],
 }
 
 

@@ -112,6 +112,25 @@ def test_say_speaks_a_text(fake: FakeDaemon, text: str) -> None:
     assert fake.of_type(wire.End)[0].total_frames == frames > 20
 
 
+def test_say_speaks_by_the_upstream_that_is_named(fake: FakeDaemon, tmp_path: Path) -> None:
+    script = tmp_path / "tts.py"
+    script.write_text("import sys, numpy as np\nnp.save(sys.stdout.buffer, np.full((len(sys.stdin.read()), 80), -4.0))")
+    words = ("say", "--sink", "null", "--tts", f"program:{sys.executable} {script}")
+    code, _, err = glowctl(fake.endpoint, *words, "--speed", "0.5", "hello you")
+    assert (code, err) == (0, "")
+    assert fake.of_type(wire.End)[0].total_frames == 2 * len("hello you") - 1
+
+
+def test_say_speaks_what_a_pipe_brings_before_it_ends(fake: FakeDaemon) -> None:
+    process = start(fake.endpoint, "say", "--sink", "null", "--tts", "espeak-ng", "-")
+    assert process.stdin
+    process.stdin.write("One sentence. And the next ")
+    process.stdin.flush()
+    until(lambda: fake.of_type(wire.Mel))
+    process.stdin.close()
+    assert process.wait(WAIT_S) == 0
+
+
 @pytest.mark.parametrize("text", ["", " ", "."])
 def test_say_without_words_is_an_empty_utterance(fake: FakeDaemon, tmp_path: Path, text: str) -> None:
     code, _, err = glowctl(fake.endpoint, "say", "--out", str(tmp_path / "o.wav"), "--", text)
@@ -264,6 +283,12 @@ def test_ctrl_c_flushes(fake: FakeDaemon, mel_file: Path) -> None:
         (["send", "none.wav"], 2, "none.wav: no such file"),
         (["send", "pyproject.toml"], 2, "expected one of .wav"),
         (["say", "x", "--espeak-voice", "klingon-x"], 2, "klingon-x"),
+        (
+            ["say", "x", "--tts", "festival"],
+            2,
+            "'festival' names nothing that speaks; expected one of espeak-ng, hibari",
+        ),
+        (["say", "x", "--speed", "9"], 2, "expected a factor from 0.3 to 3"),
         (["say", "x", "--sink", "loud"], 2, "open.sinks is ['loud']"),
         (["say", "x", "--voice", "bass"], 1, "voice bass is not ready; ready voices: glow"),
         (["say", "x", "--chunk", "0"], 2, "whole number >= 1"),

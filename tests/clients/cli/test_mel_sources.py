@@ -1,7 +1,6 @@
-"""Recordings, mel files and espeak-ng as sources of frames."""
+"""Recordings, mel files and texts as sources of glowctl."""
 
-import io
-import subprocess
+import os
 from pathlib import Path
 from typing import Any
 
@@ -119,62 +118,22 @@ def test_too_short_recording_raises(tmp_path: Path) -> None:
         mel_of_file(tmp_path / "s.wav", FORMAT)
 
 
-def test_espeak_mel_equals_that_of_its_wav() -> None:
-    command = ["espeak-ng", "--stdout", "-v", "en-us", "hello there"]
-    wav = subprocess.run(command, capture_output=True, check=True).stdout
-    samples = np.frombuffer(wav[44:], "<i2").astype(np.float32) / np.float32(32768)
-    heard, wanted = mel_sources.mel_of_text("hello there", "en-us", FORMAT), log_mel(samples)
-    assert heard.shape == wanted.shape
-    np.testing.assert_allclose(heard, wanted, atol=1e-4)
-
-
-def test_espeak_speech_is_resampled_to_the_voices_rate() -> None:
-    other = MelFormat(rate_hz=16000)
-    frames = len(mel_sources.mel_of_text("hello", "en-us", other))
-    same = len(mel_sources.mel_of_text("hello", "en-us", FORMAT))
-    assert abs(frames - same * 16000 / 22050) < 3
-
-
-@pytest.mark.parametrize("text", ["", " ", ".", "..."])
-def test_text_without_words_has_few_frames(text: str) -> None:
-    mel = mel_sources.mel_of_text(text, "en-us", FORMAT)
-    assert mel.shape[1] == 80 and len(mel) < 100
-
-
-def test_text_like_an_option_is_spoken() -> None:
-    assert len(mel_sources.mel_of_text("--help me", "en-us", FORMAT)) > 20
-
-
-def test_espeak_that_hangs_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    espeak = tmp_path / "espeak-ng"
-    espeak.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
-    espeak.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(mel_sources, "ESPEAK_S", 0.2)
-    with pytest.raises(SourceError, match=r"espeak-ng has not spoken 2 characters within 0\.2 s"):
-        mel_sources.mel_of_text("hi", "en-us", FORMAT)
-
-
-def test_unknown_espeak_voice_raises() -> None:
-    with pytest.raises(SourceError, match="klingon-x"):
-        mel_sources.mel_of_text("hi", "klingon-x", FORMAT)
-
-
 def test_recording_without_samples_has_no_frames(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "s.wav", np.zeros(0, np.float32), 22050)
     assert mel_of_file(tmp_path / "s.wav", FORMAT).shape == (0, 80)
 
 
-def test_missing_espeak_raises_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SourceError, match="apt-get install espeak-ng"):
-        mel_sources.mel_of_text("hi", "en-us", FORMAT)
-
-
-@pytest.mark.parametrize("wav", [b"", b"RIFF\0\0\0\0WAVE", b"RIFF\0\0\0\0WAVEdata\0\0\0\0", b"OggS" * 20])
-def test_other_header_than_wav_raises(wav: bytes) -> None:
-    with pytest.raises(ValueError, match="its output"):
-        mel_sources.read_wav_header(io.BytesIO(wav))
+def test_text_of_a_pipe_comes_as_it_is_written() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as file, os.fdopen(writing, "wb", buffering=0) as pipe:
+        text = mel_sources.arriving_text(file)
+        pipe.write("é".encode()[:1])
+        assert next(text) == ""
+        pipe.write("é. b".encode()[1:])
+        assert next(text) == "é. b"
+        pipe.write(b"\xff")
+        pipe.close()
+        assert "".join(text) == "\ufffd"
 
 
 def test_chunks_keep_every_frame() -> None:
