@@ -16,7 +16,7 @@ import argparse
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin
 
@@ -157,7 +157,8 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain map; a table inside is a map inside."""
-        return asdict(self)  # type: ignore[call-overload]
+        values = {part.name: getattr(self, part.name) for part in fields(self)}  # type: ignore[arg-type]
+        return {name: value.to_dict() if isinstance(value, Options) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, table: Any, where: str = "") -> Self:

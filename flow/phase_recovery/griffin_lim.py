@@ -66,9 +66,12 @@ class GriffinLimVocoder(Vocoder[GriffinLimStream]):
         import librosa
 
         # L centred frames cover (L - 1) * hop samples: the last frame is repeated for the rest. A spectrogram shorter
-        # than its own window would be padded with silence instead.
-        frames = max(len(mel) + 1, self.format.n_fft // self.hop + 1)
-        magnitudes = self._inversion(np.pad(mel, ((0, frames - len(mel)), (0, 0)), mode="edge"))
+        # than its own window would be padded with silence instead. librosa centres frame f on f * hop: where the format
+        # does not, the first frame is repeated too, and the samples before the first one wanted are left out.
+        later = self.format.centre_samples
+        before, begin = (1, self.hop - later) if later else (0, 0)
+        frames = before + max(len(mel) + 1, self.format.n_fft // self.hop + 1)
+        magnitudes = self._inversion(np.pad(mel, ((before, frames - before - len(mel)), (0, 0)), mode="edge"))
         samples: Floats = librosa.griffinlim(
             magnitudes.T,
             n_iter=self.iterations,
@@ -77,4 +80,4 @@ class GriffinLimVocoder(Vocoder[GriffinLimStream]):
             n_fft=self.format.n_fft,
             random_state=np.random.default_rng(seed % 2**64),
         )
-        return samples[: len(mel) * self.hop]
+        return samples[begin : begin + len(mel) * self.hop]

@@ -7,6 +7,7 @@ frames and its seed alone, to the last bit: neither chunks nor other streams in 
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import scipy.fft
@@ -23,15 +24,17 @@ MIN_WEIGHT = np.float32(1e-3)
 class RtisiStream(Stream):
     """A stream, and the frames that its next frame overlaps. Arrays are replaced, never written into.
 
-    With S = hop, Q = n_fft / hop and K = 1 + look-ahead:
+    With S = hop, W = samples of a frame, Q = W / S and K = 1 + look-ahead:
     """
 
     settled: Floats
     """[Q - 1, S]: sum of the settled frames, where later frames still overlap it."""
     tentative: Floats
-    """[K, n_fft]: windowed samples of the frames whose phase still changes, oldest first; the last enters next."""
+    """[K, W]: windowed samples of the frames whose phase still changes, oldest first; the last enters next."""
     magnitudes: Floats
     """[K, n_fft / 2 + 1]: those of the last K frames that entered."""
+    held: Floats
+    """Complete samples that belong to the next frame: none where frame f is centred on f * hop, else half a hop."""
 
 
 class RtisiVocoder(Vocoder[RtisiStream]):
@@ -48,6 +51,8 @@ class RtisiVocoder(Vocoder[RtisiStream]):
     paper's asymmetric window mirrors that fall, and sounds no better here.) A frame enters as silence, so its first
     phase is the one its predecessors predict by overlap. Samples are divided by the sum of squared windows on their way
     out; before the first frame there is silence, after the last one it is repeated.
+
+    A frame has W samples: the window, and zeros up to a multiple of two hops. What its transform has more is zeros too.
     """
 
     latency_samples = 0
@@ -64,16 +69,17 @@ class RtisiVocoder(Vocoder[RtisiStream]):
             raise ValueError(
                 f"{name}: look_ahead_frames is {look_ahead_frames} and iterations {iterations}; allowed: at least 0 and 1"
             )
-        if self.format.n_fft % (2 * self.hop):
-            raise ValueError(
-                f"{name}: hop is {self.hop} and n_fft {self.format.n_fft}; allowed: a hop that divides half of n_fft"
-            )
-        self.overlap = self.format.n_fft // self.hop
+        self.overlap = 2 * -(-self.format.win // (2 * self.hop))
+        self._frame_samples = self.overlap * self.hop
         self._reach = self.overlap // 2  # frames after a frame whose windows cover its samples
         self._tentative_frames = 1 + look_ahead_frames
         self.look_ahead_frames = look_ahead_frames + self._reach
-        self._window = hann_window(self.format)
-        self._weights = np.maximum((self._window**2).reshape(self.overlap, self.hop).sum(axis=0), MIN_WEIGHT)
+        begin = (self._frame_samples - self.format.win) // 2
+        self._inside = slice(begin, begin + self.format.win)
+        self._window = hann_window(replace(self.format, n_fft=self.format.win, centre=True))
+        whole = np.zeros(self._frame_samples, np.float32)
+        whole[self._inside] = self._window
+        self._weights = np.maximum((whole**2).reshape(self.overlap, self.hop).sum(axis=0), MIN_WEIGHT)
         self._blocks = np.arange(self._tentative_frames)[:, None] + np.arange(self.overlap)
         self._inversion = MelInversion(self.format)
 
@@ -84,12 +90,13 @@ class RtisiVocoder(Vocoder[RtisiStream]):
                 f"{self.name}: first_frame is {origin.frame}; allowed: 0, as a frame depends on all before it"
             )
         stream = RtisiStream(seed, self.sigma, self.format.n_mels)
-        stream.tentative = np.zeros((self._tentative_frames, self.format.n_fft), np.float32)
+        stream.tentative = np.zeros((self._tentative_frames, self._frame_samples), np.float32)
         # The first frame has no past to take its phase from: it enters as noise, of which only the phase is kept.
-        noise = np.random.default_rng(seed % 2**64).standard_normal(self.format.n_fft)
-        stream.tentative[-1] = noise.astype(np.float32) * self._window
+        noise = np.random.default_rng(seed % 2**64).standard_normal(self.format.win)
+        stream.tentative[-1, self._inside] = noise.astype(np.float32) * self._window
         stream.settled = np.zeros((self.overlap - 1, self.hop), np.float32)
         stream.magnitudes = np.zeros((self._tentative_frames, self.format.n_fft // 2 + 1), np.float32)
+        stream.held = np.zeros(0, np.float32)
         return stream
 
     def ready_frames(self, stream: RtisiStream, limit: int) -> int | None:
@@ -119,7 +126,7 @@ class RtisiVocoder(Vocoder[RtisiStream]):
             tentative = np.concatenate([tentative[:, 1:], np.zeros_like(tentative[:, :1])], axis=1)
         for row, stream in enumerate(streams):
             stream.settled, stream.tentative, stream.magnitudes = settled[row], tentative[row], magnitudes[row]
-        return [self._take(stream, row) for stream, row in zip(streams, np.stack(blocks[-frames:], axis=1))]
+        return [self._take(stream, row, frames) for stream, row in zip(streams, np.stack(blocks, axis=1))]
 
     def _coming(self, streams: Sequence[RtisiStream], begin: int, end: int) -> Floats:
         """Magnitudes [B, end - begin, F] of frames that far after those rendered; a stream's last frame is repeated."""
@@ -132,9 +139,11 @@ class RtisiVocoder(Vocoder[RtisiStream]):
         for _ in range(self.iterations):
             signal = self._overlap_add(settled, tentative)
             views = signal[:, self._blocks].reshape(tentative.shape)
-            spectra = scipy.fft.rfft(views * self._window)
+            spectra = scipy.fft.rfft(views[..., self._inside] * self._window, self.format.n_fft)
             spectra *= magnitudes / np.maximum(np.abs(spectra), TINY)
-            tentative = scipy.fft.irfft(spectra, self.format.n_fft) * self._window
+            found = scipy.fft.irfft(spectra, self.format.n_fft)[..., : self.format.win]
+            tentative = np.zeros(views.shape, np.float32)
+            np.multiply(found, self._window, out=tentative[..., self._inside])
         return tentative
 
     def _overlap_add(self, settled: Floats, frames: Floats) -> Floats:
@@ -147,7 +156,13 @@ class RtisiVocoder(Vocoder[RtisiStream]):
             total[:, part : part + count] += parts[:, :, part]
         return total
 
-    def _take(self, stream: RtisiStream, blocks: Floats) -> Floats:
-        samples = (blocks / self._weights).reshape(-1)
-        stream.rendered(len(blocks), len(samples))
+    def _take(self, stream: RtisiStream, blocks: Floats, frames: int) -> Floats:
+        """The next `frames` of samples; `blocks` begin at the centre of a frame, the last ones are new."""
+        first = stream.frames_done == 0
+        samples = (blocks[-frames - first :] / self._weights).reshape(-1)
+        # The block before frame 0 holds what lies between sample 0 and the centre of that frame.
+        new = samples[self.hop - self.format.centre_samples :] if first else samples
+        samples = np.concatenate([stream.held, new])
+        samples, stream.held = np.split(samples, [frames * self.hop])
+        stream.rendered(frames, len(samples))
         return samples
