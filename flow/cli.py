@@ -57,11 +57,12 @@ def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", wo
 
 def pitch(args: argparse.Namespace) -> int:
     """`glowlab pitch`."""
-    from glowd.flow.network.waveglow import WaveGlowConfig
+    from glowd.flow.training.geometry import geometry
     from glowd.flow.training.pitch_command import train_pitch_file
 
     settings = PitchSettings.from_dict(options.given(args, PitchSettings))
-    judgement = train_pitch_file(settings, WaveGlowConfig.sourced(), Path(args.out), print)
+    voice = read_config(args.config)[0] if args.config else {}
+    judgement = train_pitch_file(settings, geometry(voice), Path(args.out), print)
     print(f"{args.out}: {judgement}")
     return 0
 
@@ -274,6 +275,9 @@ def _add_pitch(commands: Any) -> None:
     sub = commands.add_parser("pitch", help="train the network that reads the pitch of a new voice from its mels")
     sub.add_argument("--out", required=True, metavar="FILE", help=".safetensors for glowlab train --pitch")
     options.add_arguments(sub, PitchSettings)
+    sub.add_argument(
+        "--config", default="", help="the voice's run file or JSON, as for train: its [voice] table counts"
+    )
     sub.set_defaults(run=pitch)
 
 

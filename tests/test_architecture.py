@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "flow/evaluation/live.py": ("flow", "clients.launch"),
     "flow/torchfile": ("flow.torchfile",),
     "flow/importing": ("flow.mel", "flow.options", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
-    "flow/training": (*PLAIN, "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
+    "flow/training": (*PLAIN, "flow.mel_formats", "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/app.py": ("daemon", "flow.missing_package"),
     "daemon/config.py": ("daemon.config", "flow.options"),

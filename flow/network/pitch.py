@@ -1,8 +1,8 @@
 """Pitch and voicing from the mel. The network is causal: the values of frame f depend on frames f - past ... f.
 
-Both hold at the centre of frame f, sample f * hop. A phase is the sum of all pitches before it (source.py), so rounding errors
-add up. The products therefore run in float64, and their result is rounded once: every chunking and every backend then sums
-the same numbers.
+Both hold at sample f * hop: the centre of frame f, or half a hop before it where the format is not centred. A phase is the
+sum of all pitches before it (source.py), so rounding errors add up. The products therefore run in float64, and their result is
+rounded once: every chunking and every backend then sums the same numbers.
 
 Log f0 is read from a distribution over pitches (as in CREPE, Kim, Salamon, Li & Bello 2018, arXiv:1802.06182): a frame whose
 octave is in doubt gets one of the two pitches; a regression would give a pitch between them. The read-out is a mean and not a

@@ -3,7 +3,7 @@
 Related: neural source-filter models (Wang, Takaki & Yamagishi 2019, arXiv:1904.12088). Here the source is not filtered. It
 conditions the flow, as the mel does, and says where in its period a voiced sound is.
 
-    pitch network    log f0, voicing at each frame's centre, sample f * hop
+    pitch network    log f0, voicing at sample f * hop of each frame f, below called its centre
     between centres  both linear in time; after the last one held
     phase            the running sum of f0 / rate, in cycles, from an offset that a stream's seed gives
     pulses           p = voicing * sqrt(2 / K) * sum of cos(k phase), q the same with sines; k = 1 ... K, K f0 <= top_hz

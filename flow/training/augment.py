@@ -5,7 +5,8 @@ other recordings then give noise far beyond full scale. A coloured segment has a
 
     level   LEVEL_DB, but never beyond full scale
     tilt    TILT_DB per octave around PIVOT_HZ
-    cut     above a frequency from CUT_HZ, steeply, as of lossy codecs: in half of the coloured segments
+    cut     above a frequency from LOWEST_CUT_HZ to half the rate, steeply, as of lossy codecs: in half of the coloured
+            segments
 
 and is rounded to 16 bits again. Rules: tensors in, tensors out; random numbers come from a generator whose state can be saved.
 """
@@ -18,7 +19,7 @@ from glowd.flow.mel import MelFormat
 LEVEL_DB = (-24.0, 6.0)
 TILT_DB = (-4.0, 4.0)
 PIVOT_HZ = 1000.0
-CUT_HZ = (2500.0, 11025.0)
+LOWEST_CUT_HZ = 2500.0
 STEEP_DB = 90.0
 """Attenuation above the cut."""
 FULL_SCALE = 32768
@@ -48,7 +49,7 @@ def _filtered(audio: Tensor, chances: Tensor, rate_hz: int) -> Tensor:
     _, level, tilt, cuts, where = chances.T[:, :, None]
     hz = torch.fft.rfftfreq(audio.shape[1], 1 / rate_hz, device=audio.device)[None].clamp(min=20)
     gain_db = _between(LEVEL_DB, level) + _between(TILT_DB, tilt) * (hz / PIVOT_HZ).log2()
-    gain_db = gain_db - STEEP_DB * (cuts < 0.5) * (hz > _between(CUT_HZ, where))
+    gain_db = gain_db - STEEP_DB * (cuts < 0.5) * (hz > _between((LOWEST_CUT_HZ, rate_hz / 2), where))
     return torch.fft.irfft(torch.fft.rfft(audio) * 10 ** (gain_db / 20), n=audio.shape[1])
 
 

@@ -27,6 +27,8 @@ from glowd.flow.training.torch_mel import log_mel as log_mel_of
 FULL_SCALE = 32768
 READERS = 4
 ALL = slice(None)
+TRIM_FRAME_S, TRIM_HOP_S = 1024 / 22050, 256 / 22050
+"""Of the levels by which silence is found, where it is trimmed."""
 SILENCE_DB = 40.0
 """What is softer than the loudest moment of a clip by more than this is silence, where silence is trimmed."""
 SPARE_FRAMES = 4
@@ -48,7 +50,8 @@ def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
     """Samples [T] without the silence at both ends beyond `keep_s` of it; silence is what lies below SILENCE_DB."""
     from librosa.effects import trim
 
-    _, (begin, end) = trim(wave, top_db=SILENCE_DB, frame_length=1024, hop_length=256)
+    frame, hop = round(TRIM_FRAME_S * rate_hz), round(TRIM_HOP_S * rate_hz)
+    _, (begin, end) = trim(wave, top_db=SILENCE_DB, frame_length=frame, hop_length=hop)
     keep = round(keep_s * rate_hz)
     return wave[max(0, int(begin) - keep) : int(end) + keep]
 

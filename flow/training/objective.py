@@ -18,7 +18,7 @@ from glowd.flow.network.source import Source
 from glowd.flow.network.waveglow import WaveGlow
 from glowd.flow.training.data import ALL, Batch
 from glowd.flow.training.settings import Settings, TrainError
-from glowd.flow.training.spectral import WINDOWS, energy_distance, mel_error
+from glowd.flow.training.spectral import energy_distance, mel_error, windows_at
 
 VALIDATION_SEED = 1
 
@@ -95,8 +95,9 @@ class Objective(nn.Module):
         self.network, self.settings = network, settings
         self._nll: Callable[..., Tensor] = network.nll
         if settings.spectral_weight:
-            _require_length(settings)
-            self._inverse: Inverse = invertible(network, settings).inverse
+            voice = invertible(network, settings)
+            _require_length(settings, voice.config.mel.rate_hz)
+            self._inverse: Inverse = voice.inverse
         if settings.compile:
             self._nll = torch.compile(self._nll, dynamic=False)
         if settings.compile and settings.spectral_weight:
@@ -132,7 +133,8 @@ def sampled_distance(
     count = len(latent.z) // len(batch.audio)
     mels = batch.mel.repeat(count, 1, 1)
     samples = inverse(latent.z, mels, bf16, voice.free_source(mels, latent.offset))
-    distance = energy_distance(batch.audio, samples.chunk(count), settings.phase_weight)
+    windows = windows_at(voice.config.mel.rate_hz)
+    distance = energy_distance(batch.audio, samples.chunk(count), settings.phase_weight, windows)
     if not settings.mel_weight:
         return distance
     return distance + settings.mel_weight * mel_error(samples, mels, voice.config.mel)
@@ -153,8 +155,8 @@ def validation_distance(network: Network, batches: Sequence[Batch], settings: Se
     return total / sum(len(batch.audio) for batch in batches)
 
 
-def _require_length(settings: Settings) -> None:
-    if settings.segment_samples <= (reach := max(WINDOWS) // 2):
+def _require_length(settings: Settings, rate_hz: int) -> None:
+    if settings.segment_samples <= (reach := max(windows_at(rate_hz)) // 2):
         raise TrainError(
             f"segment_samples is {settings.segment_samples}; allowed with spectral_weight: more than {reach}"
         )

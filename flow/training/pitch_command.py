@@ -10,12 +10,14 @@ import torch
 
 from glowd.flow.devices import pick_device
 from glowd.flow.mel import Floats
+from glowd.flow.network.registry import Config
 from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.training.data import Clips, load_clips
 from glowd.flow.training.pitch_file import PitchFile
 from glowd.flow.training.pitch_labels import labels_of
 from glowd.flow.training.pitch_settings import PitchSettings
 from glowd.flow.training.pitch_training import Frames, Judgement, frames_of, judge, train_pitch
+from glowd.flow.training.settings import TrainError
 
 LABELS = "pitch-labels"
 """Folder of the cache, beside the file that is written."""
@@ -24,13 +26,14 @@ SHORTEST_FRAMES = 20
 
 
 def train_pitch_file(
-    settings: PitchSettings, config: WaveGlowConfig, out: Path, report: Callable[[str], None], workers: int = 0
+    settings: PitchSettings, config: Config, out: Path, report: Callable[[str], None], workers: int = 0
 ) -> Judgement:
     """Train a pitch network for voices of `config`, write it to `out`, and judge it on `settings.test`.
 
     `workers`: processes that find labels; 0: one for each core. Raises TrainError, RecordingError, OSError.
     """
-    assert config.source is not None, "only a voice with a source has a pitch network"
+    if not isinstance(config, WaveGlowConfig) or config.source is None:
+        raise TrainError("a voice without a source needs no pitch network; leave its preset out of the [voice] table")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ Rules: it is no voice, so `checkpoint` refuses it; `glowlab train --pitch` puts 
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class PitchFile:
 
     def save(self, path: Path) -> None:
         """Write it so that a reader sees the old file or the new one. Raises OSError."""
-        fitted = {"pitch": asdict(self.config), "mel": asdict(self.mel), "mean": self.mel_mean, "std": self.mel_std}
+        fitted = {"pitch": self.config.to_dict(), "mel": self.mel.to_dict(), "mean": self.mel_mean, "std": self.mel_std}
         header = {"glowd_pitch": FORMAT, "config": json.dumps(fitted), "card": json.dumps(self.card)}
         part = path.with_name(path.name + ".part")
         save_file({key: value.float().contiguous().cpu() for key, value in self.weights.items()}, part, header)

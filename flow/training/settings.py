@@ -18,6 +18,8 @@ from typing import Any
 
 from glowd.flow.options import PRECISIONS, Options, option
 
+SEGMENT_S = 16384 / 22050
+"""Seconds of a segment where its samples are not given."""
 FLOOR = 0.02
 """Share of the learning rate that is left at the end of the decay."""
 
@@ -38,7 +40,9 @@ class Settings(Options):
     minutes: float = option(60.0, "length of the run", above=0)
     steps: int = option(0, "length of the run in steps; 0: --minutes counts", min=0)
     batch: int = option(12, "segments per step, over all processes", min=1)
-    segment_samples: int = option(16384, "samples per segment, a multiple of the hop", min=1, flag="--segment")
+    segment_samples: int = option(
+        0, "samples per segment, a multiple of the hop; 0: about 0.74 s", min=0, flag="--segment"
+    )
     max_silence_s: float = option(
         0.0, "seconds of silence kept at both ends of a training clip; 0: all", min=0, flag="--max-silence"
     )
@@ -78,6 +82,12 @@ class Settings(Options):
         self.require(
             "phase_weight", not self.phase_weight or self.spectral_samples == 2, "0 where spectral_samples is 1"
         )
+
+    def segment_for(self, hop: int, rate_hz: int) -> int:
+        """Samples per segment at this hop and rate. Raises TrainError if those that are given are no whole frames."""
+        if self.segment_samples % hop:
+            raise TrainError(f"--segment is {self.segment_samples}; allowed: multiples of the hop, {hop} samples")
+        return self.segment_samples or max(1, round(SEGMENT_S * rate_hz / hop)) * hop
 
     @property
     def objective(self) -> str:

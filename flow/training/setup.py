@@ -103,10 +103,7 @@ def resumed_run(folder: RunFolder, changes: dict[str, Any], report: Report, worl
 def _trainer(settings: Settings, config: Config, pitch: Weights, report: Report, world: World) -> Trainer:
     # A run may be resumed from another working directory.
     settings = replace(settings, data=str(Path(settings.data).absolute()), test=str(Path(settings.test).absolute()))
-    if settings.segment_samples % config.mel.hop:
-        raise TrainError(
-            f"--segment is {settings.segment_samples}; allowed: multiples of the hop, {config.mel.hop} samples"
-        )
+    settings = replace(settings, segment_samples=settings.segment_for(config.mel.hop, config.mel.rate_hz))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)

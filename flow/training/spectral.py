@@ -10,6 +10,8 @@ D = d(x, y), which is smallest for the median of all signals that a mel allows. 
 
     d(a, b) = mean over windows and frames of  rms over bins of (log A - log B)  +  MAGNITUDE_WEIGHT * mean |A - B|
 
+The windows are given in samples at 22,050 Hz; at other rates they are longer or shorter by a power of two (`windows_at`).
+
 A spectrogram does not show whether a voice gives the same phases for every latent. A voice that does can choose them only
 frame by frame, and buzzes at multiples of the frame rate and of rate / group. A mel does not determine the phase, so two
 independent samples of speech agree in phase no more than by chance. The agreement of two samples is P, and may be added to D:
@@ -23,6 +25,7 @@ Rules: tensors in, differentiable scalars out; no network here.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -31,10 +34,11 @@ import torch
 from torch import Tensor
 
 from glowd.flow.mel import MelFormat
-from glowd.flow.training.torch_mel import log_mel
+from glowd.flow.training.torch_mel import inner_log_mel
 
 WINDOWS = (128, 256, 512, 1024, 2048)
-"""Samples of the Hann windows; each hops a quarter of itself."""
+"""Samples of the Hann windows at WINDOWS_HZ; each hops a quarter of itself."""
+WINDOWS_HZ = 22050
 MAGNITUDE_WEIGHT = 8.0
 FLOOR = 2.5e-4
 """Added to magnitudes before the logarithm, about -72 dB of full scale: lower levels count as silence."""
@@ -43,6 +47,15 @@ LIMIT = 1.5
 
 PHASE_WINDOWS = slice(1, 4)
 """Of WINDOWS, those in which phases are compared: as long as a pitch period and no longer than a frame."""
+
+
+def windows_at(rate_hz: int) -> tuple[int, ...]:
+    """Samples of the windows at any rate: those of WINDOWS times the power of two that keeps their seconds best.
+
+    So they are WINDOWS from 16 to 31 kHz, twice that at 32 to 62 kHz.
+    """
+    octaves = round(math.log2(rate_hz / WINDOWS_HZ))
+    return tuple(round(size * 2.0**octaves) for size in WINDOWS)
 
 
 class Spectrogram(NamedTuple):
@@ -54,7 +67,7 @@ class Spectrogram(NamedTuple):
 
 
 Spectrograms = list[Spectrogram]
-"""One for each of WINDOWS."""
+"""One for each window."""
 
 
 @cache
@@ -62,10 +75,10 @@ def _window(size: int, device: torch.device) -> Tensor:
     return torch.hann_window(size, device=device)
 
 
-def spectrograms(audio: Tensor) -> Spectrograms:
-    """Audio [B, T], T > max(WINDOWS) / 2 -> its spectrograms."""
+def spectrograms(audio: Tensor, windows: Sequence[int] = WINDOWS) -> Spectrograms:
+    """Audio [B, T], T > max(windows) / 2 -> its spectrograms."""
     found = []
-    for size in WINDOWS:
+    for size in windows:
         stft = torch.stft(audio, size, size // 4, window=_window(size, audio.device), return_complex=True)
         # The root has no gradient at zero: hence a little power everywhere.
         magnitude = ((stft.real.square() + stft.imag.square() + 1e-7) / size).sqrt()
@@ -95,12 +108,15 @@ def phase_agreement(a: Spectrograms, b: Spectrograms) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def energy_distance(audio: Tensor, samples: Sequence[Tensor], phase_weight: float = 0.0) -> Tensor:
+def energy_distance(
+    audio: Tensor, samples: Sequence[Tensor], phase_weight: float = 0.0, windows: Sequence[int] = WINDOWS
+) -> Tensor:
     """D + phase_weight * P of the file's head, a scalar, for speech [B, T] and one or two samples [B, T].
 
     With one sample there are no two phases to compare, and the weight has no effect.
     """
-    real, *drawn = map(spectrograms, (audio, *(sample.clamp(-LIMIT, LIMIT) for sample in samples)))
+    signals = (audio, *(sample.clamp(-LIMIT, LIMIT) for sample in samples))
+    real, *drawn = (spectrograms(signal, windows) for signal in signals)
     attraction = torch.stack([distance(real, sample) for sample in drawn]).sum()
     repulsion = [distance(a, b) - phase_weight * phase_agreement(a, b) for a, b in itertools.combinations(drawn, 2)]
     return attraction - torch.stack(repulsion).sum() if repulsion else attraction
@@ -111,6 +127,5 @@ def mel_error(samples: Tensor, mel: Tensor, format: MelFormat) -> Tensor:
 
     Only of frames whose window lies inside the segment: the samples have no context outside it.
     """
-    found = log_mel(samples.clamp(-LIMIT, LIMIT), format, centred=False)
-    first = format.n_fft // 2 // format.hop
+    found, first = inner_log_mel(samples.clamp(-LIMIT, LIMIT), format)
     return (found - mel[:, :, first : first + found.shape[2]]).abs().mean()

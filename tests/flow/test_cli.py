@@ -212,7 +212,7 @@ def test_train_help_has_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert re.findall(r"^  (--[a-z-]+)", text, re.M) == TRAIN_FLAGS.split()
     words = " ".join(text.split())
-    assert "--segment SEGMENT_SAMPLES samples per segment, a multiple of the hop (at least 1; default 16384)" in words
+    assert "--segment SEGMENT_SAMPLES samples per segment, a multiple of the hop; 0: about 0.74 s (at least 0;" in words
     assert "--seed SEED seed of weights and batches (default 0)" in words
 
 

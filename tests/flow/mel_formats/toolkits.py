@@ -65,3 +65,43 @@ def z_scored(mels: Array) -> tuple[Array, Array, Array]:
     """StandardScaler: (x - mean) / scale of each band; with mean and scale."""
     mean, scale = mels.mean(axis=0), mels.std(axis=0)
     return (mels - mean) / scale, mean, scale
+
+
+def cosyvoice2(sound: Any, fmax: float = 8000.0) -> Array:
+    """CosyVoice 2 and Chatterbox at 24 kHz: HiFi-GAN's mel_spectrogram with n_fft 1920, hop 480, 80 bands, fmax 8000.
+
+    pad(y, (n_fft - hop) / 2, reflect); stft(center=False); sqrt(re^2 + im^2); mel; log(clamp(x, min=1e-5)).
+    """
+    padded = np.pad(sound.astype(np.float64), (1920 - 480) // 2, mode="reflect")
+    spectrum = np.abs(librosa.stft(padded, n_fft=1920, hop_length=480, center=False))
+    filters = librosa.filters.mel(sr=24000, n_fft=1920, n_mels=80, fmin=0, fmax=fmax, dtype=np.float64)
+    return np.log(np.maximum((filters @ spectrum).T, 1e-5))
+
+
+def vocos(sound: Any) -> Array:
+    """Vocos at 24 kHz: torchaudio's MelSpectrogram(24000, n_fft 1024, hop 256, 100 bands, center, power 1), so HTK without
+    norm; log(clip(x, min=1e-7))."""
+    spectrum = np.abs(librosa.stft(sound.astype(np.float64), n_fft=1024, hop_length=256, pad_mode="reflect"))
+    filters = librosa.filters.mel(sr=24000, n_fft=1024, n_mels=100, htk=True, norm=None, dtype=np.float64)
+    return np.log(np.maximum((filters @ spectrum).T, 1e-7))
+
+
+def pwg_24k(sound: Any) -> Array:
+    """ParallelWaveGAN at 24 kHz before its logarithm base 10: n_fft 2048, win 1200, hop 300, 80 to 7600 Hz; natural here."""
+    spectrum = np.abs(
+        librosa.stft(sound.astype(np.float64), n_fft=2048, hop_length=300, win_length=1200, pad_mode="reflect")
+    )
+    filters = librosa.filters.mel(sr=24000, n_fft=2048, n_mels=80, fmin=80, fmax=7600, dtype=np.float64)
+    return np.log(np.maximum((filters @ spectrum).T, 1e-7))
+
+
+def bigvgan_44k(sound: Any) -> Array:
+    """BigVGAN v2 44khz_128band_512x: as HiFi-GAN, n_fft 2048, hop 512, 128 bands to 22050 Hz."""
+    padded = np.pad(sound.astype(np.float64), (2048 - 512) // 2, mode="reflect")
+    spectrum = np.abs(librosa.stft(padded, n_fft=2048, hop_length=512, center=False))
+    filters = librosa.filters.mel(sr=44100, n_fft=2048, n_mels=128, fmin=0, fmax=22050, dtype=np.float64)
+    return np.log(np.maximum((filters @ spectrum).T, 1e-5))
+
+
+FRONT_ENDS = {"cosyvoice2": cosyvoice2, "vocos": vocos, "pwg-24k": pwg_24k, "bigvgan-44k": bigvgan_44k}
+"""Front ends of other rates and framings, by the names of their presets; natural logarithms."""
