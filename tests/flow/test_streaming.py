@@ -93,14 +93,14 @@ def test_the_embedded_voice_streams_exactly(chunk: int, backend: str) -> None:
     np.testing.assert_allclose(audio, offline(voice, mel, 1, vocoder.sigma), atol=1e-4)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_source_stream_is_bit_equal_for_all_cuts_and_batches(backend: str) -> None:
-    # Of the widths that ship: a library's products of much narrower ones depend on how many rows they have.
+@pytest.mark.parametrize(("backend", "tolerance"), [("compiled", 0.0), ("torch", 1e-6)])
+def test_source_stream_is_equal_for_all_cuts_and_batches(backend: str, tolerance: float) -> None:
+    # To the bit by our own products. torch's library chooses them by the number of rows on some processors (Intel's).
     vocoder = ExactVocoder(random_voice(WaveGlowConfig.sourced(flows=2)), VocoderOptions(slots=3, backend=backend))
     mels = [some_mel(120, seed) for seed in range(3)]
     alone = [render(vocoder, mel, seed, 120) for seed, mel in enumerate(mels)]
     for chunk in (1, 2, 4, 7, 16):
-        assert np.array_equal(render(vocoder, mels[0], 0, chunk), alone[0]), chunk
+        np.testing.assert_allclose(render(vocoder, mels[0], 0, chunk), alone[0], 0, tolerance, err_msg=f"chunk {chunk}")
     streams, parts = [vocoder.open(seed) for seed in range(3)], {i: list[np.ndarray]() for i in range(3)}
     for begin in range(0, 120, 6):
         for stream, mel in zip(streams, mels):
@@ -108,7 +108,7 @@ def test_source_stream_is_bit_equal_for_all_cuts_and_batches(backend: str) -> No
             stream.ended = begin + 6 == 120
         advance(vocoder, streams, parts)
     for i, whole in enumerate(alone):
-        assert np.array_equal(np.concatenate(parts[i]), whole), i
+        np.testing.assert_allclose(np.concatenate(parts[i]), whole, 0, tolerance, err_msg=f"stream {i}")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
