@@ -270,6 +270,17 @@ class FileSettings(Options):
     """[files]: the file sink."""
 
     directory: str = option("recordings", "where the file sink writes its WAV files")
+    file_mode: str = option("600", "permissions of these files, three octal digits; 600: nobody else may read them")
+    folder_mode: str = option("700", "permissions of their directory if it is made, three octal digits")
+
+    def check(self) -> None:
+        """Raises OptionError for what is no mode, or one with which glowd could not write."""
+        self.require("file_mode", _is_mode(self.file_mode, 0o600), "three octal digits, the first 6 or 7")
+        self.require("folder_mode", _is_mode(self.folder_mode, 0o700), "three octal digits, the first 7")
+
+
+def _is_mode(text: str, least: int) -> bool:
+    return re.fullmatch("[0-7]{3}", text) is not None and int(text, 8) & least == least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

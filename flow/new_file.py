@@ -11,6 +11,7 @@ A part that nobody has locked was left by a process that ended: the next claim r
 user, is not ours, and is left alone. With `replace` the file that has NAME at the claim is replaced, and no other.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -35,12 +36,18 @@ class NameTakenError(OSError):
 class NewFile:
     """A file that is written as `file`. Raises NameTakenError if the name is taken, another OSError if it cannot be written."""
 
-    def __init__(self, path: Path, *, replace: bool = False, mode: int = PRIVATE) -> None:
+    def __init__(self, path: Path, *, replace: bool = False, resume: bool = False, mode: int = PRIVATE) -> None:
+        """`resume`: a part that a process left is gone on with, and not removed; `resumed` says whether there was one."""
         self.path, self.part = path, path.with_name(path.name + SUFFIX)
         self._before = _identity(path)
         if self._before is not None and not (replace and stat.S_ISREG(self._before[0])):
             raise NameTakenError(f"{path} {_what(self._before[0])}")
-        self.file: IO[bytes] = _claim(self.part, mode)
+        self._begin(resume, mode)
+
+    def _begin(self, resume: bool, mode: int) -> None:
+        left = _leftover(self.part) if resume else None
+        self.resumed = left is not None
+        self.file: IO[bytes] = _claim(self.part, mode) if left is None else left
 
     def publish(self) -> None:
         """Give the file its name. Raises NameTakenError if that is taken by now: then the part is kept."""
@@ -54,16 +61,19 @@ class NewFile:
 
     def keep(self) -> None:
         """Leave the part for the next claim; one without content is removed."""
-        self.file.flush()
-        if os.fstat(self.file.fileno()).st_size:
-            self.file.close()
-        else:
-            self.discard()
+        try:
+            self.file.flush()
+        finally:  # also when the disk is full
+            if os.fstat(self.file.fileno()).st_size:
+                self.file.close()
+            else:
+                self.discard()
 
     def discard(self) -> None:
         """Remove the part, before its lock is given up."""
         self.part.unlink(missing_ok=True)
-        self.file.close()
+        with contextlib.suppress(OSError):  # what could not be written is not wanted
+            self.file.close()
 
     @property
     def closed(self) -> bool:
@@ -119,34 +129,40 @@ def _claim(part: Path, mode: int) -> IO[bytes]:
         try:
             handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         except FileExistsError:
-            _remove_leftover(part)
+            if left := _leftover(part):
+                part.unlink(missing_ok=True)
+                left.close()
             continue
         file = os.fdopen(handle, "w+b")
         if _lock(handle) and _is_at(handle, part):
             os.fchmod(handle, mode)  # whatever the umask is
             return file
         file.close()
-    raise NameTakenError(f"{part} is being written by another program; choose another name")
+    raise NameTakenError(f"{part} is being written already; choose another name")
 
 
-def _remove_leftover(part: Path) -> None:
-    """Remove the part of a process that has ended. Raises NameTakenError if it is in use, or not ours."""
+def _leftover(part: Path) -> IO[bytes] | None:
+    """The part of a process that has ended, locked; None if there is none. Raises NameTakenError if it is in use, or not ours."""
     try:
         handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # its writer has published it just now
+        return None
     except OSError as error:
         raise NameTakenError(f"{part} is in the way: {error.strerror}; remove it, or choose another name") from error
+    file = os.fdopen(handle, "r+b")
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise NameTakenError(f"{part} is in the way, and not ours; remove it, or choose another name")
         if not _lock(handle):
-            raise NameTakenError(f"{part} is being written by another program; choose another name")
-        if _is_at(handle, part):
-            part.unlink(missing_ok=True)
-    finally:
-        os.close(handle)
+            raise NameTakenError(f"{part} is being written already; choose another name")
+    except BaseException:
+        file.close()
+        raise
+    if _is_at(handle, part):
+        return file
+    file.close()  # its writer has published it just now
+    return None
 
 
 def _lock(handle: int) -> bool:

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "daemon/wire": ("daemon.wire",),
     "daemon/ipc.py": ("daemon.wire",),
     "daemon/runtime": SHARED,
-    "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats"),
+    "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats", "flow.new_file"),
     "daemon/speaker": (*SHARED, "daemon.speaker"),
     "daemon/web": (*SHARED, "daemon.web", "clients.web"),
     "daemon/engine": ENGINE,

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 
 import msgpack
 import zmq
@@ -22,6 +21,7 @@ from glowd.daemon.config import RESTART_S, Config
 from glowd.daemon.gateway.clock import Excuse, GatewayClock
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
+from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import pools_of
 from glowd.daemon.gateway.router import ClientRouter
@@ -80,7 +80,7 @@ class Gateway:
         self.speaker = SpeakerHandle(
             self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s, self._voice_rates_hz
         )
-        self.streams = StreamRegistry(self._clients, self.speaker, Path(config.files.directory))
+        self.streams = StreamRegistry(self._clients, self.speaker, Recordings(config.files))
         self.pools = pools_of(config, self.engines, self.streams, usable_cores())
         self.snapshots = SnapshotTaker(
             config, self._clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping,

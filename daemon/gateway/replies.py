@@ -5,10 +5,10 @@ session has decided into messages of wire/messages.py, and sends each to everybo
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from glowd.daemon import wire
+from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.mel_intake import Notice
 from glowd.daemon.gateway.sinks import AudioChunk
 from glowd.daemon.gateway.utterance import Utterance
@@ -23,7 +23,7 @@ class SessionPorts(Protocol):
     """
 
     @property
-    def recordings(self) -> Path:
+    def recordings(self) -> Recordings:
         """The directory of file sinks."""
 
     def to_owner(self, message: Message) -> None:

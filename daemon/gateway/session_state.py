@@ -7,6 +7,7 @@ open, send the ending, grant the credit of the next utterance.
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.beginning import AT_FIRST_FRAME, Beginning, GoingOn, run_in
+from glowd.daemon.gateway.file_sink import ClaimedFiles
 from glowd.daemon.gateway.metrics import Meter
 from glowd.daemon.gateway.phases import TRANSITIONS, Event, Phase, next_phase
 from glowd.daemon.gateway.replies import ReplySender, SessionPorts
@@ -49,6 +50,7 @@ class SessionState:
             limits.hop, limits.history_frames, limits.lead_frames, *run_in(rate_hz, asked.audio_rate_hz)
         )
         beginning = self.going_on.beginning(asked, limits.max_frames)
+        self.files = ClaimedFiles(ports.recordings, asked.sinks, asked.generation, beginning != AT_FIRST_FRAME)
         self.utterance = self._utterance(asked.generation, ports.new_key(asked.key), beginning)
 
     def _utterance(self, number: int, key: int, beginning: Beginning = AT_FIRST_FRAME) -> Utterance:
@@ -109,6 +111,7 @@ class SessionState:
             last_sample, made = self.sinks.heard_samples - 1, self.utterance.samples_made
             self.replies.flushed(self.utterance.number, last_sample, made, to_owner=False)
         self._close_utterance()
+        self.files.release()
         self.advance(Event.CLOSE)
 
     def drop_from_engine(self) -> None:

@@ -6,9 +6,10 @@ Rules: no socket and no clock. What the sinks have delivered decides when credit
 from glowd.daemon import ipc
 from glowd.daemon.gateway.audio_format import AudioConverter
 from glowd.daemon.gateway.beginning import AT_FIRST_FRAME
+from glowd.daemon.gateway.file_sink import FileSink
 from glowd.daemon.gateway.phases import Event, Phase
 from glowd.daemon.gateway.session_state import SessionState
-from glowd.daemon.gateway.sinks import AudioChunk, DeviceSink, FileSink, NullSink, Sink, SocketSink
+from glowd.daemon.gateway.sinks import AudioChunk, DeviceSink, NullSink, Sink, SocketSink
 from glowd.daemon.wire import Code, WireError
 
 ENGINE_SLACK_NS = 100_000_000
@@ -49,12 +50,9 @@ class SinkSide:
             convert = AudioConverter(state.audio_format).convert
             return SocketSink(lambda chunk: convert(state.replies.audio(number, chunk)), state.replies.try_owner, heard)
         if kind == "file":
-            name = file if number == 0 else f"{file}-{number}"
-            goes_on = state.utterance.beginning != AT_FIRST_FRAME
-            if not (
-                goes_on and FileSink.is_complete(state.ports.recordings, name)
-            ):  # the lost gateway has completed it
-                return FileSink(state.ports.recordings, name, state.rate_hz, heard if goes_on else None)
+            new = state.files.take(file, number, state.utterance.beginning != AT_FIRST_FRAME)
+            if new is not None:  # else the lost gateway has completed it
+                return FileSink(new, state.rate_hz, heard)
         return NullSink(heard)
 
     def _attach_message(self) -> ipc.Attach:

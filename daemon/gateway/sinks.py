@@ -1,24 +1,17 @@
-"""Where the audio of an utterance goes: socket, device, file, or nowhere. Every sink counts the samples it has delivered.
+"""Where the audio of an utterance goes: socket, device, nowhere; file_sink.py has files. Every sink counts the samples
+that it has delivered.
 
 Rules: a sink takes audio in order and belongs to one utterance of one session. Credit follows what the slowest sink has
 delivered, so no sink queues without limit.
 """
 
-import contextlib
-import os
-import wave
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.wire import WireError
-from glowd.daemon.wire.codec import to_s16
-from glowd.daemon.wire.fields import Array, Code, Message
-
-WAV_HEADER_BYTES = 44
+from glowd.daemon.wire.fields import Array, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,85 +81,6 @@ class NullSink:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-class FileSink:
-    """A 16-bit WAV file. It is named NAME.wav once it is complete; until then, and after a flush, NAME.wav.part.
-
-    With `heard_samples` it is one that a lost gateway began: what it has is kept, and the rest is appended.
-    """
-
-    def __init__(self, directory: Path, name: str, rate_hz: int, heard_samples: int | None = None) -> None:
-        self.delivered_samples, self.finished = 0, False
-        self.path = directory / f"{name}.wav"
-        self._part = self.path.with_suffix(".wav.part")
-        if heard_samples is not None and self._part.exists():
-            self._go_on(rate_hz, heard_samples)
-            return
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
-                raise FileExistsError(self.path)
-            self._file: BinaryIO = self._part.open("xb")  # never overwrite a file; two streams never share one
-        except FileExistsError as error:
-            text = f"file sink: {name}.wav exists already, or an unfinished recording of that name"
-            raise WireError(Code.SINK_UNAVAILABLE, f"{text}; choose another name") from error
-        except OSError as error:
-            raise WireError(Code.SINK_UNAVAILABLE, f"file sink: cannot write {directory}: {error.strerror}") from error
-        self._begin(rate_hz)
-
-    @staticmethod
-    def is_complete(directory: Path, name: str) -> bool:
-        """Whether the file has its name already."""
-        return (directory / f"{name}.wav").exists()
-
-    def _begin(self, rate_hz: int) -> None:
-        self._wave = wave.open(self._file, "wb")  # noqa: SIM115  (closed by `close`)
-        self._wave.setparams((1, 2, rate_hz, 0, "NONE", ""))
-
-    def _go_on(self, rate_hz: int, heard_samples: int) -> None:
-        """Open the unfinished file, with all samples that it has. Raises WireError if it lacks some that were heard."""
-        try:
-            self._file = open(self._part, "r+b", opener=_open_itself)  # noqa: SIM115 (Path.open has no opener)
-            samples = (self._file.seek(0, os.SEEK_END) - WAV_HEADER_BYTES) // 2
-            self._file.seek(WAV_HEADER_BYTES)
-            if samples < heard_samples:
-                text = f"file sink: {self._part.name} ends at sample {samples}, before sample {heard_samples}"
-                raise WireError(Code.SINK_UNAVAILABLE, f"{text}; speak the utterance from its beginning")
-            kept = self._file.read(2 * samples)
-            self._file.seek(0)
-            self._begin(rate_hz)
-            self._wave.writeframes(kept)
-        except OSError as error:
-            raise WireError(Code.SINK_UNAVAILABLE, f"file sink: {self._part.name}: {error.strerror}") from error
-        self.delivered_samples = samples
-
-    def write(self, chunk: AudioChunk) -> None:
-        """See Sink. Raises WireError if the file cannot be written."""
-        try:
-            self._wave.writeframes(to_s16(chunk.after(self.delivered_samples).audio).tobytes())
-            self._file.flush()  # what counts as delivered must outlive this process
-            if chunk.last:
-                self._wave.close()
-                self._file.close()
-                self._part.rename(self.path)
-        except OSError as error:
-            raise WireError(Code.SINK_UNAVAILABLE, f"file sink: {self.path.name}: {error.strerror}") from error
-        self.delivered_samples, self.finished = max(self.delivered_samples, chunk.end_sample), chunk.last
-
-    def pause(self, paused: bool) -> None:
-        """Does nothing: a file has no playback to hold."""
-
-    def close(self) -> None:
-        """See Sink."""
-        for file in (self._wave, self._file):
-            with contextlib.suppress(OSError):  # the disk is full: the .part file has what could be written
-                file.close()
-
-
-def _open_itself(path: str, flags: int) -> int:
-    """Open a file, but not what a link of that name refers to."""
-    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 class SocketSink:

@@ -8,10 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
+from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
@@ -35,7 +35,7 @@ class Stream:
     # ----------------------------------------------------------- see SessionPorts
 
     @property
-    def recordings(self) -> Path:
+    def recordings(self) -> Recordings:
         """The directory of file sinks."""
         return self._registry.recordings
 
@@ -67,7 +67,9 @@ class Stream:
 class StreamRegistry:
     """All open streams, by name and by key. `clients` are those that may listen. Owner: the gateway's only thread."""
 
-    def __init__(self, clients: Mapping[bytes, ClientConnection], speaker: SpeakerHandle, recordings: Path) -> None:
+    def __init__(
+        self, clients: Mapping[bytes, ClientConnection], speaker: SpeakerHandle, recordings: Recordings
+    ) -> None:
         self.speaker, self.recordings = speaker, recordings
         self._clients = clients
         self._by_name: dict[str, Stream] = {}

@@ -71,7 +71,7 @@ def test_taken_name_is_refused_at_the_claim(tmp_path: Path, make: object, said: 
 
 def test_name_that_is_claimed_is_refused_to_others(tmp_path: Path) -> None:
     first = NewFile(tmp_path / "a")
-    with pytest.raises(NameTakenError, match="is being written by another program"):
+    with pytest.raises(NameTakenError, match="is being written already"):
         NewFile(tmp_path / "a")
     first.discard()
     assert written(tmp_path / "a").read_bytes() == b"ours"

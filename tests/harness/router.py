@@ -3,7 +3,6 @@
 import dataclasses
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from glowd.daemon import ipc, wire
 from glowd.daemon.config_reader import load
 from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import pools_of
 from glowd.daemon.gateway.router import ClientRouter
@@ -40,7 +40,7 @@ class RouterHarness:
         self.mail: dict[bytes, list[Message]] = {}
         self.not_reading, self.gone = set[bytes](), set[bytes]()
         clients: dict[bytes, ClientConnection] = {}
-        self.streams = StreamRegistry(clients, self.speaker, Path(config.files.directory))
+        self.streams = StreamRegistry(clients, self.speaker, Recordings(config.files))
         pools = pools_of(config, self.engines, self.streams, cores=2)
         self.snapshots = SnapshotTaker(
             config, clients, self.streams, pools, self.engines, self.speaker, threading.Event(), lambda: self.now_ns

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.config import FileSettings
+from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.phases import Phase
 from glowd.daemon.gateway.session import Session
@@ -53,8 +55,8 @@ def phase_at(frame: int) -> float:
 class ListPorts:
     """SessionPorts that keep what is sent. `owner_reads` False: the client takes no audio."""
 
-    def __init__(self, recordings: Path) -> None:
-        self.recordings, self.owner_reads = recordings, True
+    def __init__(self, directory: Path) -> None:
+        self.recordings, self.owner_reads = Recordings(FileSettings(directory=str(directory))), True
         self.owner, self.engine = list[Message](), list[Message]()
         self.speaker, self.listeners = list[Message](), list[Message]()
         self._key = FIRST_KEY - 1

@@ -1,5 +1,6 @@
 """A gateway is lost in the middle of an utterance: another one goes on with what its client was told."""
 
+import fcntl
 import wave
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.beginning import GoingOn, run_in
+from glowd.daemon.gateway.file_sink import FileSink
 from glowd.daemon.wire import Code, WireError
 from tests.harness.session import HOP, LIMITS, SessionHarness, mel_message, phase_at, ramp
 
@@ -125,9 +127,12 @@ def test_paused_stream_goes_on_paused() -> None:
 def test_file_goes_on_without_a_gap(tmp_path: Path, complete: bool) -> None:
     first = SessionHarness("file:a", position_ms=POSITION_MS, directory=tmp_path)
     position = spoken(first, 31)
-    (tmp_path / "a.wav.part").open("ab").write(b"\x00")  # half a sample: the gateway was killed while it wrote
+    (sink,) = first.session.state.sinks._sinks
+    assert isinstance(sink, FileSink)
+    fcntl.flock(sink._new.file, fcntl.LOCK_UN)  # as the end of its process does
+    (tmp_path / "a.wav.glowd-part").open("ab").write(b"\x00")  # half a sample: the gateway was killed while it wrote
     if complete:
-        (tmp_path / "a.wav.part").unlink()
+        (tmp_path / "a.wav.glowd-part").unlink()
         (tmp_path / "a.wav").write_text("complete")
     second = other_gateway(position, "file:a", directory=tmp_path)
     finish(second, position)
@@ -142,7 +147,7 @@ def test_file_goes_on_without_a_gap(tmp_path: Path, complete: bool) -> None:
 
 def test_file_that_lacks_what_was_heard_is_refused(tmp_path: Path) -> None:
     position = spoken(SessionHarness("file:a", position_ms=POSITION_MS, directory=tmp_path), 30)
-    part = tmp_path / "a.wav.part"
+    part = tmp_path / "a.wav.glowd-part"
     part.write_bytes(part.read_bytes()[:100])
     second = other_gateway(position, "file:a", directory=tmp_path)
     error = second.only(wire.Error)

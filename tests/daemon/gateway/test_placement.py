@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.config import FileSettings
 from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import SILENT_NS, EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import Machine, Pool, load_of
 from glowd.daemon.gateway.replies import SessionPorts
@@ -48,7 +49,7 @@ class PlacementHarness:
         self.owner = ClientConnection(b"id", "test", now_ns, self._try_send)
         self.received = list[Message]()
         speaker = SpeakerHandle(list[Message]().append, True, WAIT_S)
-        self.streams = StreamRegistry({b"id": self.owner}, speaker, Path("/nowhere"))
+        self.streams = StreamRegistry({b"id": self.owner}, speaker, Recordings(FileSettings(directory="/nowhere")))
         self._opened = 0
 
     def _try_send(self, identity: bytes, parts: list[bytes]) -> bool:

@@ -1,11 +1,11 @@
 """The registry: one record for each open stream, found by name, by key, by owner and by engine."""
 
-from pathlib import Path
-
 import pytest
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.config import FileSettings
 from glowd.daemon.gateway.connections import ClientConnection
+from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
@@ -22,7 +22,11 @@ class RegistryHarness:
         self.clients = {who: ClientConnection(who, who.decode(), 0, self._try_send) for who in self.mail}
         self.to_engine: dict[str, list[Message]] = {"glow/0": [], "glow/1": []}
         self.engines = {name: EngineHandle(name, "glow", decoded_into(at), 15) for name, at in self.to_engine.items()}
-        self.registry = StreamRegistry(self.clients, SpeakerHandle(list[Message]().append, True, 15), Path("/nowhere"))
+        self.registry = StreamRegistry(
+            self.clients,
+            SpeakerHandle(list[Message]().append, True, 15),
+            Recordings(FileSettings(directory="/nowhere")),
+        )
 
     def _try_send(self, identity: bytes, parts: list[bytes]) -> bool:
         self.mail[identity].append(wire.decode(parts, wire.CLIENT_LIMITS))
