@@ -163,7 +163,7 @@ class Pcm(Message):
 
 @message
 class Failed(Message):
-    """The stream cannot continue in this engine. Other streams are not affected."""
+    """The stream cannot continue in this engine, or this speaker. Other streams are not affected."""
 
     key: int = integer()
     text: str = string(500)

@@ -86,7 +86,7 @@ class Renderer:
                 case ipc.DropAll():
                     for key in list(self.streams):
                         self._drop(key)
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:  # the edge between streams
             self._fail(getattr(message, "key", 0), error)
 
     def _push(self, stream: EngineStream, message: ipc.Frames) -> None:
@@ -130,7 +130,7 @@ class Renderer:
         cpu_ns = self._cpu_ns() if self._cpu_ns else 0
         try:
             outputs = self.vocoder.step([stream.inner for stream in batch.streams], batch.frames)
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:  # the edge between streams
             for stream in batch.streams:
                 self._fail(stream.key, error)
             return

@@ -171,6 +171,13 @@ class ClientConnection:
         if "*" not in self.listening:
             self.queues = {name: queue for name, queue in self.queues.items() if name in self.listening}
 
+    def give_up_listening(self, stream: str, text: str) -> None:
+        """A mistake of ours: the client hears no more of the stream, nor of all streams, and is told why."""
+        for name in (stream, "*"):
+            self.unlisten(name)
+        self.queues.pop(stream, None)
+        self.send(wire.error_for(WireError(Code.INTERNAL, text, stream)))
+
     def stream_closed(self, stream: str) -> None:
         """A stream is closed; what waits of it is still sent."""
         if queue := self.queues.get(stream):

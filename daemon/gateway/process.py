@@ -190,6 +190,8 @@ class Gateway:
                     stream.session.sinks.played(message)
                 case ipc.Flushed() if stream:
                     stream.session.sinks.flushed(message)
+                case ipc.Failed() if stream:
+                    stream.session.sinks.failed(message.text)
                 case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
                     self.speaker.handle(message, self._sessions(), now_ns)
 
@@ -207,8 +209,10 @@ class Gateway:
             self._hear(news)
         self.router.tick(now_ns)
         for pool in self.pools.values():
-            pool.tick(now_ns)
-        self.speaker.tick(self._sessions(), now_ns)
+            with contained(f"voice {pool.voice}: looking after its streams", lambda _: None):
+                pool.tick(now_ns)
+        with contained("looking after the streams of the speaker", lambda _: None):
+            self.speaker.tick(self._sessions(), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0

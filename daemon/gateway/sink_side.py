@@ -154,6 +154,11 @@ class SinkSide:
         if self._state.phase.is_flushing:
             self._state.flushed(message.last_sample_played)
 
+    def failed(self, text: str) -> None:
+        """The speaker has given up the stream."""
+        if self._state.phase.has_begun:
+            self._state.fail(Code.INTERNAL, f"the speaker gave up the stream: {text}")
+
     def resume(self) -> None:
         """A speaker that does not know the stream has started: play on where the last one stopped; a flush is over."""
         device = self._state.sinks.device

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
@@ -170,4 +171,6 @@ class StreamRegistry:
         """Offer a message of a stream to all clients but its owner; those that listen to the stream take it."""
         for client in self._clients.values():
             if client is not stream.owner:
-                client.offer(stream.name, message)
+                what = f"client {client.name}: listening to stream {stream.name}"
+                with contained(what, partial(client.give_up_listening, stream.name)):
+                    client.offer(stream.name, message)

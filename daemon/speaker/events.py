@@ -53,4 +53,13 @@ class Flushed:
     dropped: int
 
 
-Event = Progress | Underrun | Finished | Flushed
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The stream cannot be played, because of a mistake of ours, and has been removed."""
+
+    key: int
+    at: int
+    error: Exception
+
+
+Event = Progress | Underrun | Finished | Flushed | Broken

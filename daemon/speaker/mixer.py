@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from glowd.daemon.speaker.events import Event
+from glowd.daemon.speaker.events import Broken, Event
 from glowd.daemon.speaker.sample_queue import Samples
 from glowd.daemon.speaker.track import Lengths, Phase, Track, TrackSettings
 
@@ -129,12 +129,21 @@ class Mixer:
         out = self._block[:samples]
         out.fill(0)
         for track in [*self._tracks.values(), *self._detached]:
-            track.add_to(out, self._scratch, self.mixed_samples)
+            try:
+                track.add_to(out, self._scratch, self.mixed_samples)
+            except Exception as error:  # the edge between streams: the others are heard
+                self._remove_broken(track, error)
         self.mixed_samples += samples
         self._limit(out)
         self._drop_orphans()
         self._remove_done()
         return out
+
+    def _remove_broken(self, track: Track, error: Exception) -> None:
+        if self._tracks.get(track.key) is track:
+            del self._tracks[track.key]
+            self._events.append(Broken(track.key, self.mixed_samples, error))
+        self._detached = [one for one in self._detached if one is not track]
 
     def take_events(self) -> list[Event]:
         """The events since the last call, in order."""

@@ -18,7 +18,7 @@ from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.speaker.catch_up import Policy
 from glowd.daemon.speaker.clock import DeviceClock
 from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Wrote
-from glowd.daemon.speaker.events import Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.events import Broken, Finished, Flushed, Progress, Underrun
 from glowd.daemon.speaker.link import GatewayLink
 from glowd.daemon.speaker.mixer import Mixer, factor
 from glowd.daemon.speaker.track import TrackSettings
@@ -139,9 +139,16 @@ class Playback:
         for message in self._link.receive(MESSAGES_PER_STEP):
             try:
                 self._handle(message)
-            except ValueError as error:  # a bug of ours on either side; the other streams continue
-                log.error("rejected a message of the gateway: %s", error)
+            except Exception as error:  # the edge between streams: a mistake of ours on either side
+                self._give_up(getattr(message, "key", -1), error)
             self._send_events()
+
+    def _give_up(self, key: int, error: Exception) -> None:
+        """A stream cannot be played any further; the others go on."""
+        log.error("stream %d is given up: %s", key, error, exc_info=error)
+        self.mixer.detach(key)
+        if key >= 0:
+            self._link.send(ipc.Failed(key=key, text=f"{type(error).__name__}: {error}"[:500]))
 
     def _handle(self, message: Message) -> None:
         match message:
@@ -195,6 +202,8 @@ class Playback:
                     )
                 case Finished(key, _, samples):
                     self._link.send_at(t_ns, ipc.Played(key=key, samples=samples, t_dac_ns=t_ns))
+                case Broken(key, _, error):
+                    self._give_up(key, error)
                 case Flushed(key, _, last_sample, dropped):
                     self._link.send_at(t_ns, ipc.Flushed(key=key, last_sample_played=last_sample, dropped=dropped))
 

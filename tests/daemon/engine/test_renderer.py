@@ -158,6 +158,16 @@ def test_failed_stream_is_reported_and_others_continue() -> None:
     assert list(harness.renderer.streams) == [1]
 
 
+def test_mistake_in_one_stream_of_engine_fails_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = RendererHarness(TimedVocoder(call_ms=6, frame_ms=1), streams=2)
+    harness.run(1)
+    monkeypatch.setattr(harness.renderer.streams[0].inner, "push", lambda _: 1 // 0)
+    harness.run(1)
+    failed = [message for message in harness.sent if isinstance(message, ipc.Failed)]
+    assert [(message.key, message.text.split(":")[0]) for message in failed] == [(0, "ZeroDivisionError")]
+    assert list(harness.renderer.streams) == [1]
+
+
 class Diverging(TimedVocoder):
     """Its third chunk is far too loud, its fourth is NaN."""
 

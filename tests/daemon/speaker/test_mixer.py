@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowd.daemon.speaker.events import Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.events import Broken, Finished, Flushed, Progress, Underrun
 from glowd.daemon.speaker.mixer import KNEE, Mixer, factor
 from glowd.daemon.speaker.sample_queue import Samples
 from glowd.daemon.speaker.track import PAUSE_FADE_MS, STARVE_FADE_MS, TrackSettings
@@ -283,6 +283,18 @@ def test_samples_out_of_order_are_rejected() -> None:
         mixer.push(7, 120, noise(10))
     with pytest.raises(ValueError, match="track 7 exists already"):
         mixer.attach(7)
+
+
+def test_stream_that_cannot_be_mixed_leaves_the_others_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, mixer = noise(2000), Mixer(RATE)
+    for key in (1, 2):
+        mixer.attach(key)
+        mixer.push(key, 0, source, last=True)
+    monkeypatch.setattr(mixer._tracks[1], "add_to", lambda *_: 1 // 0)
+    np.testing.assert_array_equal(drain(mixer)[: len(source)], source)
+    told = mixer.take_events()
+    assert [(event.key, type(event.error)) for event in told if isinstance(event, Broken)] == [(1, ZeroDivisionError)]
+    assert Finished(2, len(source), len(source)) in told
 
 
 def test_unknown_keys_are_ignored() -> None:

@@ -73,6 +73,15 @@ def test_stream_of_killed_speaker_continues_after_a_gap(loop: PlaybackHarness) -
     assert gap.missing_samples / RATE == pytest.approx((position.t_dac_ns - sounded_ns) / 1e9, abs=0.03)
 
 
+def test_stream_that_breaks_is_given_up_and_others_are_played(loop: PlaybackHarness) -> None:
+    play(loop)
+    loop.send(ipc.Attach(key=2, rate_hz=RATE), pcm(2, 0, noise(400)), pcm(2, 999, noise(400)))
+    loop.until(lambda: loop.all(ipc.Played))
+    (failed,) = loop.all(ipc.Failed)
+    assert failed.key == 2 and "samples begin at 999; expected 400" in failed.text
+    assert [ended.key for ended in loop.all(ipc.Played)] == [1]
+
+
 def test_pause_without_a_device_is_no_gap(loop: PlaybackHarness) -> None:
     play(loop)
     loop.send(ipc.Pause(key=1))
