@@ -24,21 +24,25 @@ from glowd.flow.mel import Floats, MelFormat
 
 VOICE_WAIT_S = 180.0
 VOICE_POLL_S = 0.25
+AWAY, AWAY_WAIT_S = "away", 6.0
+"""A voice whose engine has crashed is away for at most 5 s before it loads again; one that is away for longer cannot load."""
 
 
 def format_of(client: Client, voice: str, wait_s: float = VOICE_WAIT_S) -> MelFormat:
     """The mel format of a voice, "" for the default. Waits, and says so, while the daemon loads the voice.
 
-    Raises Refused if the daemon has no such voice, or has not loaded it within `wait_s`.
+    Raises Refused if the daemon has no such voice, has not loaded it within `wait_s`, or cannot.
     """
-    waiting, said = Silence(AwakeClock()), False
+    waiting, away, said = Silence(clock := AwakeClock()), Silence(clock), ""
     while (found := ready_format(client, voice)) is None:
-        name = loading_voice(client, voice)
-        if name is None or waiting.seconds > wait_s:
-            raise not_ready(client, voice, wait_s if name else 0)
-        if not said:
-            print(f"glowctl: waiting for voice {clean(name)}, which is not ready yet", file=sys.stderr)
-        said = True
+        name, state = voice_state(client, voice)
+        if state is None or not state.startswith(AWAY):
+            away.end()
+        if state is None or waiting.seconds > wait_s or away.seconds > AWAY_WAIT_S:
+            raise not_ready(client, name, state)
+        if state != said:
+            print(f"glowctl: waiting for voice {clean(name)}, which is {clean(state)}", file=sys.stderr)
+        said = state
         time.sleep(VOICE_POLL_S)
         client.refresh()
     return found
@@ -52,17 +56,21 @@ def ready_format(client: Client, voice: str) -> MelFormat | None:
     return None
 
 
-def loading_voice(client: Client, voice: str) -> str | None:
-    """The name of the voice, if the daemon has it at all."""
+def voice_state(client: Client, voice: str) -> tuple[str, str | None]:
+    """The name of a voice, and how it is and why, in words that follow "is"; None if the daemon has no such voice."""
     voices = wire.Snapshot.from_map(client.status().info).voices
-    return next((name for name, one in voices.items() if name == voice or (not voice and one.default)), None)
+    found = next((entry for entry in voices.items() if entry[0] == voice or (not voice and entry[1].default)), None)
+    if found is None:
+        return voice, None
+    name, one = found
+    return name, (one.state or "not ready yet") + (f": {one.reason}" if one.reason else "")
 
 
-def not_ready(client: Client, voice: str, waited_s: float) -> errors.Refused:
+def not_ready(client: Client, name: str, state: str | None) -> errors.Refused:
     """The exception for a voice that cannot be used."""
     names = ", ".join(str(known.get("name")) for known in client.welcome.voices)
-    waited = f" (waited {waited_s:g} s; see `glowctl status`)" if waited_s else ""
-    return errors.Refused(f"voice {voice or '(default)'} is not ready{waited}; ready voices: {names or 'none'}")
+    fault = f"voice {name} is {state}" if state else f"there is no voice {name or 'that is the default'}"
+    return errors.Refused(f"{fault}; ready voices: {names or 'none'}")
 
 
 def speak(

@@ -148,7 +148,7 @@ def _voice_row(name: str, voice: VoiceSnapshot | EngineSnapshot, where: str) -> 
 
 def _state_of(voice: VoiceSnapshot | EngineSnapshot) -> str:
     if not voice.ready:
-        return "away"
+        return cell(voice.state) if voice.state else "away"
     away = isinstance(voice, VoiceSnapshot) and any(not engine.ready for engine in voice.engines.values())
     return "degraded" if away or voice.work.degraded else "ready"
 
@@ -183,13 +183,27 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def notices(snapshot: Snapshot) -> list[str]:
-    """A line for each overloaded engine: what it does about it, since when and why."""
-    return [
+    """A line for each voice or engine that is not ready, and why; then one for each that is overloaded."""
+    return _absences(snapshot) + [
         _notice(label, work.degraded, snapshot.t_ns)
         for name, voice in entries(snapshot.voices)
         for label, work in [(label, engine.work) for label, engine in engines(voice)] or [(name, voice.work)]
         if work.degraded
     ]
+
+
+def _absences(snapshot: Snapshot) -> list[str]:
+    lines = []
+    for name, voice in entries(snapshot.voices):
+        if not voice.ready:
+            lines.append(_absence(f"voice {name}", voice))
+            continue
+        lines += [_absence(f"engine {label}", engine) for label, engine in engines(voice) if not engine.ready]
+    return lines
+
+
+def _absence(name: str, voice: VoiceSnapshot | EngineSnapshot) -> str:
+    return f"{name} is {_state_of(voice)}" + (f": {clean(voice.reason)}" if voice.reason else "")
 
 
 def _notice(name: str, degraded: Degradation, t_ns: int | None) -> str:

@@ -91,16 +91,22 @@ class EngineHandle:
         """READY, LOADING, or AWAY."""
         if self.is_alive(now_ns):
             return READY
-        return LOADING if self.news.state == LOADING and not self._fault else AWAY
+        is_coming = self.news.state == LOADING or self._is_awaited
+        return LOADING if is_coming and not self._fault else AWAY
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether it is said to be ready and has not been heard yet: it is this gateway that has just started."""
+        return self.news.state == READY and self.last_seen_ns is None
 
     @property
     def is_first_load(self) -> bool:
-        """Whether it is loading and has never been ready or failed."""
-        return self.news.state == LOADING and not self.news.reason and self.last_seen_ns is None
+        """Whether it is loading, or not heard yet, and has never been ready or failed."""
+        return self.news.state in (LOADING, READY) and not self.news.reason and self.last_seen_ns is None
 
     def reason(self, now_ns: int) -> str:
         """Why it is not ready; "" if it is, or if it is loading for the first time."""
-        if self.is_alive(now_ns):
+        if self.is_alive(now_ns) or (self._is_awaited and not self._fault):
             return ""
         if self.news.state == READY and not self._fault:
             return "it does not answer; it is restarted unless it does soon"

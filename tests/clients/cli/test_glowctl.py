@@ -163,12 +163,24 @@ def test_out_keeps_what_came_before_an_error(fake: FakeDaemon, mel_file: Path, t
 
 
 def test_say_waits_for_a_voice_that_is_loading(fake: FakeDaemon, mel_file: Path) -> None:
-    fake.voices, fake.snapshot = [], {"voices": {"glow": {"ready": False, "default": True}}, "streams": {}}
+    fake.voices, fake.snapshot = [], {"voices": {"glow": {"state": "loading", "default": True}}, "streams": {}}
     process = start(fake.endpoint, "send", str(mel_file), "--sink", "null")
     fake.wait_for(lambda: len(fake.of_type(wire.Status)) > 1)
     fake.voices = [VOICE]
-    assert process.communicate(timeout=WAIT_S)[1] == "glowctl: waiting for voice glow, which is not ready yet\n"
+    assert process.communicate(timeout=WAIT_S)[1] == "glowctl: waiting for voice glow, which is loading\n"
     assert process.returncode == 0 and fake.of_type(wire.End)
+
+
+def test_voice_that_cannot_load_is_refused_with_its_reason(fake: FakeDaemon, mel_file: Path) -> None:
+    away = {"ready": False, "default": False, "state": "away", "reason": "no home for its cache"}
+    fake.snapshot = {"voices": {"bad": away}, "streams": {}}
+    code, _, err = glowctl(fake.endpoint, "send", str(mel_file), "--voice", "bad")
+    assert code == 1 and err.splitlines() == [
+        "glowctl: waiting for voice bad, which is away: no home for its cache",
+        "glowctl: voice bad is away: no home for its cache; ready voices: glow",
+    ]
+    code, _, err = glowctl(fake.endpoint, "send", str(mel_file), "--voice", "none")
+    assert (code, err) == (1, "glowctl: there is no voice none; ready voices: glow\n")
 
 
 def test_listen_once_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
@@ -290,7 +302,7 @@ def test_ctrl_c_flushes(fake: FakeDaemon, mel_file: Path) -> None:
         ),
         (["say", "x", "--speed", "9"], 2, "expected a factor from 0.3 to 3"),
         (["say", "x", "--sink", "loud"], 2, "open.sinks is ['loud']"),
-        (["say", "x", "--voice", "bass"], 1, "voice bass is not ready; ready voices: glow"),
+        (["say", "x", "--voice", "bass"], 1, "there is no voice bass; ready voices: glow"),
         (["say", "x", "--chunk", "0"], 2, "whole number >= 1"),
         (["--timeout", "nan", "status"], 2, "expected seconds > 0 and < 3600, got 'nan'"),
         (["sing"], 2, "invalid choice"),

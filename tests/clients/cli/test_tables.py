@@ -51,7 +51,19 @@ def test_voice_with_two_engines_has_a_row_for_each() -> None:
     snapshot["streams"]["talk"] |= {"voice": "twins", "engine": "twins/1"}
     assert row_of(tables.streams_table(read(snapshot)), "talk")["<VOICE"] == "twins/1"
     snapshot["voices"]["twins"]["engines"]["twins/0"]["degraded"] = {"level": 1, "reason": "late"}
-    assert tables.notices(read(snapshot))[0].startswith("twins/0 degraded for - s: level 1 of -")
+    assert tables.notices(read(snapshot))[1].startswith("twins/0 degraded for - s: level 1 of -")
+
+
+def test_voice_that_is_not_ready_is_shown_with_the_reason() -> None:
+    assert tables.notices(read(SNAPSHOT)) == ["engine twins/1 is away"]
+    snapshot = copy.deepcopy(SNAPSHOT)
+    snapshot["voices"]["old"] |= {"ready": False, "state": "away", "reason": "no home for its\n cache"}
+    snapshot["voices"]["twins"]["ready"] = False
+    snapshot["voices"]["twins"]["state"] = "loading"
+    assert tables.notices(read(snapshot)) == ["voice old is away: no home for its? cache", "voice twins is loading"]
+    shown = {row[0]: row[1] for row in tables.voices_table(read(snapshot)).rows}
+    assert (shown["old"], shown["twins"]) == ("away", "loading")
+    assert "voice old is away: no home" in tables.as_text(read(snapshot))
 
 
 def test_unmeasured_figures_are_dashes() -> None:
@@ -64,8 +76,9 @@ def test_unmeasured_figures_are_dashes() -> None:
 
 
 def test_overloaded_voice_is_reported_with_the_reason() -> None:
-    assert tables.notices(read(SNAPSHOT)) == []
     snapshot = copy.deepcopy(SNAPSHOT)
+    del snapshot["voices"]["twins"]
+    assert tables.notices(read(snapshot)) == []
     degraded = {
         "level": 3, "last_level": 3, "chunk_frames": 16, "refuses": True, "since_ns": 2_000_000_000,
         "reason": "62% of the chunks of 1 s were late, by up to 130 ms",

@@ -4,6 +4,7 @@ import pytest
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.handles import SILENT_NS, EngineHandle, SpeakerHandle
+from glowd.daemon.runtime.status import RoleState
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from tests.harness.router import decoded_into, voice_info
@@ -54,6 +55,15 @@ def test_engine_is_alive_while_it_sends(engine: EngineHandle) -> None:
     assert engine.is_alive(NOW_NS + SILENT_NS) and engine.load == LOAD
     engine.handle(ipc.Ready("glow", INFO, 2), [], NOW_NS + SILENT_NS)
     assert engine.load is None, "the report of the process before it is past"
+
+
+def test_ready_engine_that_new_gateway_has_not_heard_is_loading(engine: EngineHandle) -> None:
+    engine.news = RoleState("engine:glow", "ready")
+    assert (engine.state(NOW_NS), engine.reason(NOW_NS), engine.is_first_load) == ("loading", "", True)
+    engine.handle(ipc.Ready("glow", INFO, 1), [], NOW_NS)
+    assert engine.state(NOW_NS) == "ready"
+    assert engine.state(NOW_NS + SILENT_NS) == "away"
+    assert engine.reason(NOW_NS + SILENT_NS) == "it does not answer; it is restarted unless it does soon"
 
 
 def test_unreachable_engine_is_not_alive_until_it_sends() -> None:
