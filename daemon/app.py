@@ -27,6 +27,7 @@ from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import config_arguments
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, prepare_run_dir, run_dir
+from glowd.daemon.runtime.service_manager import ServiceManager
 from glowd.daemon.runtime.status import READY
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
@@ -98,7 +99,7 @@ def report(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"ok": not status, "findings": [asdict(finding) for finding in findings]}, indent=2))
     elif not status:
-        print("this machine can run glowd" if arguments.command == "doctor" else summary(config))
+        print("this machine can run glowd" if arguments.command == "doctor" else f"OK: {summary(config)}")
     return status
 
 
@@ -112,7 +113,7 @@ def summary(config: Config) -> str:
     """One line that says what a daemon with this configuration runs."""
     voices = ", ".join(f"{name} ({_engines(voice)})" for name, voice in config.voices.items())
     sound = (config.speaker.device or "the default sound device") if config.speaker.enabled else "no sound device"
-    return f"OK: voices {voices}; default {config.default_voice}; {config.server.max_streams} streams; {sound}"
+    return f"voices {voices}; default {config.default_voice}; {config.server.max_streams} streams; {sound}"
 
 
 def _engines(voice: VoiceSettings) -> str:
@@ -158,20 +159,27 @@ def run(config: Config, arguments: Sequence[str]) -> int:
 async def supervise(config: Config, directory: Path, arguments: Sequence[str], held: Claim) -> None:
     """Run all roles; SIGINT and SIGTERM stop them, a second one kills them. Raises StartError, ClaimLostError."""
     started_s = time.monotonic()
-    supervisor = Supervisor(stages(config, directory, arguments), config.supervisor)
+    manager = ServiceManager.from_environment()
+    supervisor = Supervisor(stages(config, directory, arguments), config.supervisor, manager)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.request_stop)
-    renewing = asyncio.create_task(keep(held, supervisor))
-    await supervisor.run(lambda: announce(config, directory, supervisor, time.monotonic() - started_s))
+    renewing = asyncio.create_task(keep(held, supervisor, manager))
+
+    def on_ready() -> None:
+        announce(config, directory, supervisor, time.monotonic() - started_s)
+        manager.ready(summary(config))
+
+    await supervisor.run(on_ready)
     renewing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await renewing
 
 
-async def keep(held: Claim, supervisor: Supervisor) -> None:
+async def keep(held: Claim, supervisor: Supervisor, manager: ServiceManager) -> None:
     """Renew the claim every second. If that cannot be, stop the daemon, which nobody could reach. Raises ClaimLostError."""
     while True:
+        manager.tick()
         await asyncio.sleep(RENEW_EVERY_S)
         try:
             if held.renew():

@@ -24,6 +24,7 @@ from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import pools_of
+from glowd.daemon.gateway.progress import Progress
 from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
@@ -81,6 +82,7 @@ class Gateway:
             self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s, self._voice_rates_hz
         )
         self.streams = StreamRegistry(self._clients, self.speaker, Recordings(config.files))
+        self.progress = Progress(self.streams)
         self.pools = pools_of(config, self.engines, self.streams, usable_cores())
         self.snapshots = SnapshotTaker(
             config, self._clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping,
@@ -123,7 +125,7 @@ class Gateway:
     def run(self) -> None:
         """Read messages and tick until the process is to stop."""
         while not self.role.stopping.is_set():
-            self.role.alive()
+            self.role.alive(self.snapshots.stall)
             self.step()
         self.router.stop()
 
@@ -146,6 +148,7 @@ class Gateway:
     def _excuse(self, absent_ns: int) -> None:
         """Hold against nobody that nothing was heard while this process did not run, or its loop was held up."""
         log.warning("the gateway did not run for %.1f s", absent_ns / 1e9)
+        self.progress.excuse()
         for engine in self.engines.values():
             engine.excuse(absent_ns)
         for client in self._clients.values():
@@ -162,6 +165,8 @@ class Gateway:
         if engine is None or message is None:
             return
         engine.seen(now_ns)
+        if isinstance(message, ipc.Pcm):
+            self.progress.moved(engine)
         stream = self.streams.find_key(getattr(message, "key", -1))
         if stream is not None and stream.engine is not engine:
             return  # the stream has moved to another engine
@@ -213,6 +218,7 @@ class Gateway:
                 pool.tick(now_ns)
         with contained("looking after the streams of the speaker", lambda _: None):
             self.speaker.tick(self._sessions(), now_ns)
+        self.snapshots.stall = self.progress.stall(self.engines.values(), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0

@@ -62,6 +62,8 @@ class SnapshotTaker:
         stopping: threading.Event,
         now_ns: Callable[[], int],
     ) -> None:
+        self.stall = ""
+        """Why no audio moves although frames wait; "" if it does."""
         self.turn_ms: float | None = None
         """The longest pass of the gateway's loop since the last telemetry."""
         self._config, self._clients, self._streams, self._pools = config, clients, streams, pools
@@ -74,6 +76,7 @@ class SnapshotTaker:
         return Snapshot(
             t_ns=now_ns,
             state=self._state(now_ns),
+            stall=self.stall,
             uptime_s=(now_ns - self._started_ns) / 1e9,
             clients=len(self._clients),
             max_streams=self._config.server.max_streams,
@@ -89,7 +92,7 @@ class SnapshotTaker:
         if any(engine.is_first_load for engine in engines):
             return "loading"
         is_fine = all(engine.is_alive(now_ns) and not (engine.load and engine.load.degraded) for engine in engines)
-        return "ready" if is_fine else "degraded"
+        return "ready" if is_fine and not self.stall else "degraded"
 
     def _roles(self, now_ns: int) -> dict[str, Role]:
         gateway = GatewayRole(alive=True, age_s=0.0, rss_bytes=rss_bytes(), turn_ms=self.turn_ms)

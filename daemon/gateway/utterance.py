@@ -98,6 +98,12 @@ class Utterance:
         """How many frames are kept."""
         return sum(len(chunk.mel) for chunk in self._kept)
 
+    @property
+    def renderable_frames(self) -> int:
+        """Frames that an engine could render now and has not."""
+        held_back = self.limits.look_ahead_frames if self.total_frames is None else 0
+        return max(0, self.frames_in - held_back - self.samples_made // self.limits.hop)
+
     # --------------------------------------------------------------- frames in
 
     def take(self, mel: wire.Mel, now_ns: int, convert: Callable[[wire.Mel], Array] = as_sent) -> MelChunk:

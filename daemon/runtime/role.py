@@ -117,12 +117,12 @@ class Role:
         """Report that this role can work. `glowd` shows `info`."""
         self._report(status.Ready(info))
 
-    def alive(self) -> None:
+    def alive(self, stall: str = "") -> None:
         """Report that the main loop runs. Call it in every step of the loop: a line is written once a second."""
         now_s = time.monotonic()
         if now_s - self._alive_at_s >= ALIVE_EVERY_S:
             self._alive_at_s = now_s
-            self._report(status.Alive())
+            self._report(status.Alive(stall))
 
     def failed(self, text: str, settings: bool = False) -> None:
         """Report why this role is about to give up. `settings`: it can run nowhere as it is configured."""

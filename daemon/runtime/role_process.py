@@ -40,7 +40,7 @@ class RoleSpec:
 
 
 class RoleProcess:
-    """A running process. `on_ready` gets what it reports when it is ready."""
+    """A running process. `on_ready` gets what it reports when it is ready, `on_status` what else it reports."""
 
     def __init__(
         self,
@@ -48,8 +48,10 @@ class RoleProcess:
         settings: SupervisorSettings,
         process: Process,
         on_ready: Callable[[Mapping[str, Any]], object],
+        on_status: Callable[[status.Status], object] = lambda _: None,
     ) -> None:
-        self._spec, self._settings, self._process, self._on_ready = spec, settings, process, on_ready
+        self._spec, self._settings, self._process = spec, settings, process
+        self._on_ready, self._on_status = on_ready, on_status
         self.is_ready = self.is_refused = False
         """Whether it has been ready; whether it gave up because it can run nowhere as it is configured."""
         clock = AwakeClock()
@@ -59,7 +61,11 @@ class RoleProcess:
 
     @classmethod
     async def start(
-        cls, spec: RoleSpec, settings: SupervisorSettings, on_ready: Callable[[Mapping[str, Any]], object]
+        cls,
+        spec: RoleSpec,
+        settings: SupervisorSettings,
+        on_ready: Callable[[Mapping[str, Any]], object],
+        on_status: Callable[[status.Status], object] = lambda _: None,
     ) -> "RoleProcess":
         """Start the command. Raises OSError if it cannot be run."""
         process = await asyncio.create_subprocess_exec(
@@ -69,7 +75,7 @@ class RoleProcess:
             limit=MAX_STATUS_BYTES,
             process_group=0,  # Ctrl-C at the terminal is for the supervisor alone, which stops the roles in order
         )
-        return cls(spec, settings, process, on_ready)
+        return cls(spec, settings, process, on_ready, on_status)
 
     @property
     def age_s(self) -> float:
@@ -131,6 +137,8 @@ class RoleProcess:
                 self.is_ready = True
                 log.info("%s is ready after %.1f s", self._spec.name, self.age_s)
                 self._on_ready(info)
+            case status.Alive() as alive:
+                self._on_status(alive)
             case None:
                 log.warning("%s wrote a line that is not a status: %.200r", self._spec.name, line)
 

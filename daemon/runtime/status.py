@@ -1,7 +1,8 @@
 """The lines between the supervisor and a role: one JSON map a line.
 
     {"ready": {"device": "pulse"}}    once, when the role can work, with facts for `glowd`
-    {"alive": 1}                      every second, from the role's own main loop, so that a loop that hangs is noticed
+    {"alive": 1}                      every second, from the role's own main loop, so that a loop that hangs is noticed;
+                                      with "stall": "text" from the gateway if frames wait and no audio moves
     {"failed": "text"}                before the role gives up; with "settings": true if other settings are the only remedy
 
 A role writes these to its standard output. The supervisor writes to the standard input of a role that asks for news:
@@ -28,7 +29,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The main loop runs."""
+    """The main loop runs. `stall`: why no audio moves although frames wait; "" if it does, or there is none."""
+
+    stall: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ def encode(status: Status) -> bytes:
     match status:
         case Ready(info):
             line: dict[str, Any] = {"ready": dict(info)}
-        case Alive():
-            line = {"alive": 1}
+        case Alive(stall):
+            line = {"alive": 1, "stall": stall} if stall else {"alive": 1}
         case Failed(text, settings):
             line = {"failed": text, "settings": True} if settings else {"failed": text}
     return _line(line)
@@ -70,8 +73,8 @@ def parse(line: bytes) -> Status | None:
             return Failed(str(text), more.get("settings") is True)
         case {"ready": dict(info)}:
             return Ready(info)
-        case {"alive": _}:
-            return Alive()
+        case {"alive": _, **more}:
+            return Alive(str(more.get("stall", "")))
     return None
 
 

@@ -12,11 +12,13 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime.role_process import LOOK_EVERY_S, RoleProcess, RoleSpec
-from glowd.daemon.runtime.status import AWAY, LOADING, READY, RoleState
+from glowd.daemon.runtime.service_manager import ServiceManager
+from glowd.daemon.runtime.status import AWAY, LOADING, READY, Alive, RoleState, Status
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 5.0
@@ -33,12 +35,16 @@ class StartError(Exception):
 
 
 class SupervisedRole:
-    """Keeps one role running until `stop`. `on_change` is called whenever its `state` changes."""
+    """Keeps one role running until `stop`. `on_change` is called whenever its `state` changes, `on_status` for other reports."""
 
     def __init__(
-        self, spec: RoleSpec, settings: SupervisorSettings, on_change: Callable[["SupervisedRole"], object]
+        self,
+        spec: RoleSpec,
+        settings: SupervisorSettings,
+        on_change: Callable[["SupervisedRole"], object],
+        on_status: Callable[["SupervisedRole", Status], object],
     ) -> None:
-        self.spec, self.settings, self._on_change = spec, settings, on_change
+        self.spec, self.settings, self._on_change, self._on_status = spec, settings, on_change, on_status
         self.info: Mapping[str, Any] = {}
         """What it reported when it was last ready."""
         self.state = RoleState(spec.name, LOADING)
@@ -95,7 +101,9 @@ class SupervisedRole:
     async def _run_once(self) -> tuple[RoleProcess | None, str]:
         """Run one process of the role to its end; returns it (None: it could not be run) and why it ended."""
         try:
-            process = self._process = await RoleProcess.start(self.spec, self.settings, self._on_ready)
+            process = self._process = await RoleProcess.start(
+                self.spec, self.settings, self._on_ready, partial(self._on_status, self)
+            )
         except OSError as error:
             return None, f"{self.spec.command[0]} cannot be run: {error.strerror}"
         if self._stopping.is_set():  # a stop that came while the process was being started
@@ -141,9 +149,14 @@ class SupervisedRole:
 class Supervisor:
     """All roles of the daemon."""
 
-    def __init__(self, stages: Sequence[Sequence[RoleSpec]], settings: SupervisorSettings) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Sequence[RoleSpec]],
+        settings: SupervisorSettings,
+        manager: ServiceManager = ServiceManager(),
+    ) -> None:
         """`stages` start one after the other, the roles of a stage together."""
-        self.stages, self.settings = stages, settings
+        self.stages, self.settings, self._manager = stages, settings, manager
         self.roles: list[list[SupervisedRole]] = []
         self._stop_requested = asyncio.Event()
 
@@ -160,11 +173,16 @@ class Supervisor:
 
     def _on_change(self, changed: SupervisedRole) -> None:
         """Tell the roles that want news; one that has just been started is told everything."""
+        self._manager.changed(changed.state)
         for role in (role for stage in self.roles for role in stage):
             if role.spec.wants_news and role is not changed:
                 role.tell(changed.state)
             if changed.spec.wants_news:
                 changed.tell(role.state)
+
+    def _on_status(self, role: SupervisedRole, status: Status) -> None:
+        if isinstance(status, Alive) and role.spec.wants_news:  # it knows what the others do
+            self._manager.pulse(status.stall)
 
     def request_stop(self) -> None:
         """For SIGINT and SIGTERM: the first call stops the roles in order, the second kills them at once."""
@@ -195,13 +213,17 @@ class Supervisor:
         """
         try:
             for stage in self.stages:
-                self.roles.append([SupervisedRole(spec, self.settings, self._on_change) for spec in stage])
+                self.roles.append([self._supervised(spec) for spec in stage])
                 await asyncio.gather(*(role.wait_started() for role in self.roles[-1]))
         except BaseException:  # a start that is cancelled leaves no process behind, either
             await self.stop()
             raise
 
+    def _supervised(self, spec: RoleSpec) -> SupervisedRole:
+        return SupervisedRole(spec, self.settings, self._on_change, self._on_status)
+
     async def stop(self) -> None:
         """Stop all roles in reverse order; returns when every process has ended."""
+        self._manager.stopping()
         for stage in reversed(self.roles):
             await asyncio.gather(*(role.stop() for role in stage))

@@ -229,10 +229,11 @@ class StreamSnapshot(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot(Record):
-    """The daemon. `roles`, `voices` and `streams` are by name."""
+    """The daemon. `roles`, `voices` and `streams` are by name. `stall`: why no audio is made although frames wait."""
 
     t_ns: int | None = None
     state: str = ""
+    stall: str = ""
     uptime_s: float | None = None
     clients: int | None = None
     max_streams: int | None = None

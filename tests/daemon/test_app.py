@@ -56,7 +56,7 @@ def test_each_device_of_a_voice_has_its_own_engine() -> None:
         ("engine:glow/0", ("--engine", "glow/0")),
         ("engine:glow/1", ("--engine", "glow/1")),
     ]
-    assert app.summary(config).startswith("OK: voices glow (waveglow, 2 engines); default glow; ")
+    assert app.summary(config).startswith("voices glow (waveglow, 2 engines); default glow; ")
 
 
 def test_disabled_speaker_is_not_started() -> None:
