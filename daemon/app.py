@@ -1,4 +1,4 @@
-"""`glowd`: run the daemon, check a configuration, check the machine.
+"""`glowd`: run the daemon, check a configuration, check the machine, print a unit file.
 
 Rules: this file decides which roles run, and with which arguments; runtime/supervisor.py runs them. It imports neither
 torch nor a sound library, so that the supervisor stays small. Exit status: 0 success, 1 a failure or something that is
@@ -50,17 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="Without --config every setting has its default; config.toml documents every setting.",
     )
     parser.add_argument(
-        "command", nargs="?", default="run", choices=["run", "check", "doctor"],
-        help="run the daemon (default); check the configuration; check this machine",
+        "command", nargs="?", default="run", choices=["run", "check", "doctor", "service"],
+        help="run the daemon (default); check the configuration; check this machine; print a unit file for systemd",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="with check or doctor: print JSON")
+    parser.add_argument("--install", action="store_true", help="with service: write the unit file to its place")
+    parser.add_argument(
+        "--user", default="", metavar="NAME", help="with service: a unit of the system, run as this user"
+    )
     parser.add_argument("--version", action="version", version=f"glowd {importlib.metadata.version('glowd')}")
     arguments = parser.parse_args(argv)
     try:
         config = load(arguments.config, arguments.set)
         if arguments.command == "run":
             return run(config, role_arguments(arguments))
-        return report(config, arguments)
+        return show_unit(config, arguments) if arguments.command == "service" else report(config, arguments)
     except BrokenPipeError:
         if arguments.command == "run":
             raise
@@ -79,6 +83,18 @@ def role_arguments(arguments: argparse.Namespace) -> list[str]:
     """The arguments of `glowd` that are passed on to each role."""
     config = ["--config", str(arguments.config.absolute())] if arguments.config else []
     return config + [word for override in arguments.set for word in ("--set", override)]
+
+
+def show_unit(config: Config, arguments: argparse.Namespace) -> int:
+    """`glowd service`: print the unit file for systemd, or write it and say what comes next. Raises ConfigError."""
+    from glowd.daemon.service import unit
+
+    text = unit.unit(config, role_arguments(arguments), arguments.user)
+    if arguments.install:
+        print(f"wrote {unit.install(text, arguments.user)}\n{unit.next_steps(arguments.user)}")
+    else:
+        print(text, end="")
+    return 0
 
 
 def report(config: Config, arguments: argparse.Namespace) -> int:
