@@ -140,7 +140,7 @@ def _engines(voice: VoiceSettings) -> str:
 
 
 def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
-    """The roles in the order of their start: the gateway, the engines of each voice, the speaker, the web process.
+    """The roles in the order of their start: the gateway, the engines of each voice, the speaker, the web process, Wyoming.
 
     Only the default voice is needed: it is the voice of streams that name none.
     """
@@ -155,7 +155,8 @@ def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[li
     ]
     speaker = [[RoleSpec("speaker", command("speaker"))]] if config.speaker.enabled else []
     web = [[RoleSpec("web", command("web"), is_optional=True)]] if config.web.enabled else []
-    return [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker, *web]
+    wyoming = [[RoleSpec("wyoming", command("wyoming"), is_optional=True)]] if config.wyoming.enabled else []
+    return [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker, *web, *wyoming]
 
 
 def run(config: Config, arguments: Sequence[str]) -> int:
@@ -216,6 +217,7 @@ def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: f
         device=str(supervisor.info("speaker").get("device") or "none"),
         seconds=seconds,
         web=str(supervisor.info("web").get("url", "")),
+        wyoming=str(supervisor.info("wyoming").get("uri", "")),
     )
     print(line, flush=True)
 

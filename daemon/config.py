@@ -14,6 +14,7 @@ from glowd.flow.options import BACKENDS, PRECISIONS, Options, option
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
 MAX_ENGINES = 64
 RESTART_S = 5.0
@@ -260,9 +261,29 @@ class WebSettings(Options):
             "with TLS, set web.allow_remote = true"
         )
         self.require("host", self.host in LOOPBACK or self.allow_remote, allowed)
-        self.require(
-            "host", re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+", self.host) is not None, "NAME, IP or [IPv6]"
+        self.require("host", HOST.fullmatch(self.host) is not None, "NAME, IP or [IPv6]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WyomingSettings(Options):
+    """[wyoming]: the voice service for Home Assistant."""
+
+    enabled: bool = option(False, "serve texts to Home Assistant by Wyoming; needs the packages of the extra wyoming")
+    host: str = option("127.0.0.1", "address to listen at; one that other machines can reach needs allow_remote")
+    port: int = option(10200, "port to listen at; 0: any free one", min=0, max=65535)
+    allow_remote: bool = option(False, "allow an address that other machines can reach; whoever reaches it can speak")
+    tts: str = option("", "what makes mels of texts, as glowctl say --tts; empty: hibari if installed, else espeak-ng")
+    tts_voice: str = option("", "a voice of that; empty: its own default")
+    languages: tuple[str, ...] = option(("en",), "languages that Home Assistant offers the voice for", min=1, max=64)
+
+    def check(self) -> None:
+        """Raises OptionError where settings contradict one another."""
+        allowed = (
+            "127.0.0.1, [::1] or localhost, because Wyoming knows no password; in a network that you trust, "
+            "set wyoming.allow_remote = true"
         )
+        self.require("host", self.host in LOOPBACK or self.allow_remote, allowed)
+        self.require("host", HOST.fullmatch(self.host) is not None, "NAME, IP or [IPv6]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +355,7 @@ class Config:
     voices: dict[str, VoiceSettings]
     speaker: SpeakerSettings
     web: WebSettings
+    wyoming: WyomingSettings
     files: FileSettings
     supervisor: SupervisorSettings
     log: LogSettings

@@ -26,6 +26,7 @@ from glowd.daemon.config import (
     SupervisorSettings,
     VoiceSettings,
     WebSettings,
+    WyomingSettings,
 )
 from glowd.flow.options import OptionError, Options, as_table, refuse_unknown
 
@@ -60,6 +61,7 @@ def _config(tables: dict[str, Any], base: Path) -> Config:
         voices=_voices(tables["voices"], base),
         speaker=_table(SpeakerSettings, tables.get("speaker", {}), "speaker", base),
         web=_table(WebSettings, tables.get("web", {}), "web", base),
+        wyoming=_table(WyomingSettings, tables.get("wyoming", {}), "wyoming", base),
         files=_table(FileSettings, tables.get("files", {}), "files", base),
         supervisor=_table(SupervisorSettings, tables.get("supervisor", {}), "supervisor", base),
         log=_table(LogSettings, tables.get("log", {}), "log", base),

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats", "flow.new_file"),
     "daemon/speaker": (*SHARED, "daemon.speaker"),
     "daemon/web": (*SHARED, "daemon.web", "clients.web"),
+    "daemon/wyoming": (*SHARED, "daemon.wyoming", "clients.wyoming", "clients.upstream"),
     "daemon/engine": ENGINE,
     "daemon/engine/vocoders.py": (*ENGINE, "flow"),
     "daemon/engine/renderer.py": (*ENGINE, "flow.vocoder", "flow.timing", "flow.mel"),
@@ -60,7 +61,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol. The
-web process is a client; the daemon only starts it."""
+web process and the Wyoming process are clients; the daemon only starts them."""
 
 HEAVY = ("torch", "librosa", "numba", "scipy")
 WEB = ("starlette", "uvicorn", "websockets", "prometheus_client")
@@ -72,13 +73,14 @@ MUST_NOT_IMPORT = {
     "flow/options.py": ("numpy", *HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/recordings.py": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
-    "daemon": (*HEAVY, *WEB, "sounddevice"),
+    "daemon": (*HEAVY, *WEB, "wyoming", "sounddevice"),
     "daemon/engine/vocoders.py": ("sounddevice",),
     "daemon/doctor.py": ("sounddevice",),
     "daemon/speaker/device.py": HEAVY,
     "daemon/wire": (*HEAVY, "sounddevice", "zmq", "soxr"),
-    "clients": (*WEB, "torch", "sounddevice"),
-    "clients/web": ("torch", "sounddevice"),
+    "clients": (*WEB, "wyoming", "torch", "sounddevice"),
+    "clients/web": ("wyoming", "torch", "sounddevice"),
+    "clients/wyoming": (*WEB, "torch", "sounddevice"),
 }
 """Third-party modules that a room or a file must not import, not even inside a function."""
 
@@ -296,6 +298,8 @@ LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
         (wrong_way_imports, "clients/x.py", "import starlette.routing", " imports starlette.routing"),
         (wrong_way_imports, "clients/web/x.py", "from glowd.daemon import web", " imports glowd.daemon.web"),
         (wrong_way_imports, "daemon/gateway/x.py", "import uvicorn", " imports uvicorn"),
+        (wrong_way_imports, "clients/cli/x.py", "import wyoming.event", " imports wyoming.event"),
+        (wrong_way_imports, "daemon/wyoming/x.py", "from glowd.clients import aio", " imports glowd.clients.aio"),
         (wrong_way_imports, "daemon/web/x.py", "from glowd.clients import aio", " imports glowd.clients.aio"),
         (short_names, "clients/x.py", "from daemon import wire", " imports daemon.wire; its name is glowd.daemon.wire"),
         (short_names, "tests/x.py", "def f():\n import clients", " imports clients; its name is glowd.clients"),

@@ -18,7 +18,7 @@ from glowd.clients.cli.mel_sources import at_speaking_pace, in_chunks, no_frames
 from glowd.clients.cli.tables import clean
 from glowd.clients.client import Client, Stream
 from glowd.clients.upstream import numbered
-from glowd.daemon import wire
+from glowd.clients.voices import not_ready, ready_format, voice_state
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.flow.mel import Floats, MelFormat
 
@@ -34,43 +34,18 @@ def format_of(client: Client, voice: str, wait_s: float = VOICE_WAIT_S) -> MelFo
     Raises Refused if the daemon has no such voice, has not loaded it within `wait_s`, or cannot.
     """
     waiting, away, said = Silence(clock := AwakeClock()), Silence(clock), ""
-    while (found := ready_format(client, voice)) is None:
-        name, state = voice_state(client, voice)
+    while (found := ready_format(client.welcome, voice)) is None:
+        name, state = voice_state(client.status(), voice)
         if state is None or not state.startswith(AWAY):
             away.end()
         if state is None or waiting.seconds > wait_s or away.seconds > AWAY_WAIT_S:
-            raise not_ready(client, name, state)
+            raise not_ready(client.welcome, name, state)
         if state != said:
             print(f"glowctl: waiting for voice {clean(name)}, which is {clean(state)}", file=sys.stderr)
         said = state
         time.sleep(VOICE_POLL_S)
         client.refresh()
     return found
-
-
-def ready_format(client: Client, voice: str) -> MelFormat | None:
-    """The mel format of a voice that is ready."""
-    for known in client.welcome.voices:
-        if known.get("name") == voice or (not voice and known.get("default")):
-            return MelFormat.from_dict(known.get("format", {}))
-    return None
-
-
-def voice_state(client: Client, voice: str) -> tuple[str, str | None]:
-    """The name of a voice, and how it is and why, in words that follow "is"; None if the daemon has no such voice."""
-    voices = wire.Snapshot.from_map(client.status().info).voices
-    found = next((entry for entry in voices.items() if entry[0] == voice or (not voice and entry[1].default)), None)
-    if found is None:
-        return voice, None
-    name, one = found
-    return name, (one.state or "not ready yet") + (f": {one.reason}" if one.reason else "")
-
-
-def not_ready(client: Client, name: str, state: str | None) -> errors.Refused:
-    """The exception for a voice that cannot be used."""
-    names = ", ".join(str(known.get("name")) for known in client.welcome.voices)
-    fault = f"voice {name} is {state}" if state else f"there is no voice {name or 'that is the default'}"
-    return errors.Refused(f"{fault}; ready voices: {names or 'none'}")
 
 
 def speak(

@@ -16,7 +16,7 @@ PREFIX = "glowd ready "
 class ReadyLine:
     """Where a daemon listens, the voices it serves, its sound device ("none" without one), seconds it took to start.
 
-    `web`: the address of its page, with the token; "" if none is served.
+    `web`: the address of its page, with the token; "" if none is served. `wyoming`: that of its Wyoming service, or "".
     """
 
     endpoint: str
@@ -25,6 +25,7 @@ class ReadyLine:
     device: str
     seconds: float
     web: str = ""
+    wyoming: str = ""
 
     def __str__(self) -> str:
         facts = {
@@ -34,8 +35,8 @@ class ReadyLine:
             "device": self.device,
             "seconds": f"{self.seconds:.1f}",
         }
-        if self.web:
-            facts["web"] = self.web
+        optional = {"web": self.web, "wyoming": self.wyoming}
+        facts |= {name: address for name, address in optional.items() if address}
         return PREFIX + " ".join(f"{key}={shlex.quote(value)}" for key, value in facts.items())
 
     @classmethod
@@ -52,6 +53,7 @@ class ReadyLine:
                 device=facts["device"],
                 seconds=float(facts["seconds"]),
                 web=facts.get("web", ""),
+                wyoming=facts.get("wyoming", ""),
             )
         except (ValueError, KeyError):
             return None

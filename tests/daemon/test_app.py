@@ -75,6 +75,13 @@ def test_web_process_is_last_and_optional_when_enabled() -> None:
     assert last[0].command[3] == "glowd.daemon.web"
 
 
+def test_wyoming_process_is_optional_when_enabled() -> None:
+    *_, last = app.stages(load(None, ["web.enabled=true", "wyoming.enabled=true"]), Path("/r"), [])
+    assert [(spec.name, spec.is_optional, spec.command[3]) for spec in last] == [
+        ("wyoming", True, "glowd.daemon.wyoming")
+    ]
+
+
 def test_role_gets_the_absolute_path_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_text("[server]\nmax_streams = 2\n")

@@ -70,6 +70,8 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         ("web.host=0.0.0.0", ["web.host must be 127.0.0.1, [::1] or localhost", "web.allow_remote = true; got '0.0.0.0'"]),
         ("web={allow_remote=true,host='a b'}", ["web.host must be NAME, IP or [IPv6]; got 'a b'"]),
         ("web.port=70000", ["web.port must be a whole number, from 0 to 65535; got 70000"]),
+        ("wyoming.host=0.0.0.0", ["wyoming.host must be 127.0.0.1, [::1] or localhost", "wyoming.allow_remote = true"]),
+        ("wyoming.languages=[]", ["wyoming.languages", "got []"]),
         ("log.level=loud", ["log.level must be one of debug, info, warning, error; got 'loud'"]),
         ("voices.glow.engine=tacotron", ["voices.glow.engine must be one of waveglow, rtisi-la, griffinlim; got 'tacotron'"]),
         ("voices.glow.backend=fast", ["voices.glow.backend", "auto, compiled, torch, triton", "'fast'"]),

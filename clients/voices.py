@@ -1,0 +1,33 @@
+"""The voices of a daemon, as its answers name them.
+
+Rules: no I/O.
+"""
+
+from glowd.clients import errors
+from glowd.daemon import wire
+from glowd.flow.mel import MelFormat
+
+
+def ready_format(welcome: wire.Welcome, voice: str) -> MelFormat | None:
+    """The mel format of a voice that is ready, "" for the default one; None if it is not."""
+    for known in welcome.voices:
+        if known.get("name") == voice or (not voice and known.get("default")):
+            return MelFormat.from_dict(known.get("format", {}))
+    return None
+
+
+def voice_state(state: wire.State, voice: str) -> tuple[str, str | None]:
+    """The name of a voice, and how it is and why, in words that follow "is"; None if the daemon has no such voice."""
+    voices = wire.Snapshot.from_map(state.info).voices
+    found = next((entry for entry in voices.items() if entry[0] == voice or (not voice and entry[1].default)), None)
+    if found is None:
+        return voice, None
+    name, one = found
+    return name, (one.state or "not ready yet") + (f": {one.reason}" if one.reason else "")
+
+
+def not_ready(welcome: wire.Welcome, name: str, state: str | None) -> errors.Refused:
+    """The exception for a voice that cannot be used; `state` as voice_state says it."""
+    names = ", ".join(str(known.get("name")) for known in welcome.voices)
+    fault = f"voice {name} is {state}" if state else f"there is no voice {name or 'that is the default'}"
+    return errors.Refused(f"{fault}; ready voices: {names or 'none'}")

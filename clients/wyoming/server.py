@@ -1,0 +1,67 @@
+"""The listening socket of the Wyoming service, and the connections on it.
+
+Rules: who runs it decides when it stops: it takes no signals. Whatever a connection does ends that connection only.
+"""
+
+import asyncio
+import contextlib
+import functools
+import importlib.metadata
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+from wyoming.info import Info
+
+from glowd.clients.upstream import Upstream
+from glowd.clients.wyoming.connection import Connection
+from glowd.clients.wyoming.description import described
+from glowd.clients.wyoming.speaker import Speaker
+
+log = logging.getLogger("glowd")
+
+
+class Service:
+    """A speaker and what it is called."""
+
+    def __init__(self, endpoint: str, upstream: Upstream, languages: Sequence[str]) -> None:
+        self.speaker, self._upstream, self._languages = Speaker(endpoint, upstream), upstream, languages
+        self._version = importlib.metadata.version("glowd")
+        self.connections: set[asyncio.Task[None]] = set()
+
+    async def describe(self) -> Info:
+        """What Wyoming's `info` says now. Raises GlowdError."""
+        voices = await self.speaker.voices()
+        return described(voices, self._upstream.name, self._languages, self._version)
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        task = asyncio.current_task()
+        assert task, "asyncio calls this in a task of its own"
+        self.connections.add(task)
+        try:
+            await Connection(reader, writer, self.speaker, self.describe).run()
+        except Exception as error:  # the edge of a connection: what one client sends must not end the service
+            log.warning("wyoming: a connection failed: %s: %s", type(error).__name__, error)
+        finally:
+            self.connections.discard(task)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address; port 0: a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
+
+
+@contextlib.asynccontextmanager
+async def serving(service: Service, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve while the block runs; then end every connection."""
+    server = await asyncio.start_server(functools.partial(service.accept), sock=listening)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in service.connections:
+            task.cancel()
+        await asyncio.gather(*service.connections, return_exceptions=True)
+        await service.speaker.close()

@@ -1,0 +1,1 @@
+"""The optional Wyoming process, for Home Assistant: glowd.clients.wyoming under the supervisor."""
