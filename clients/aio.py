@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,8 +19,11 @@ import zmq
 import zmq.asyncio
 
 from glowd.clients import errors, transport
-from glowd.clients.connection import Connection, ListenerState, Steps, StreamEvent
-from glowd.clients.stream_state import StreamState, StreamView
+from glowd.clients.connection import RECONNECT_S, Connection
+from glowd.clients.listening import ListenerState, StreamEvent
+from glowd.clients.steps import Steps
+from glowd.clients.stream_state import StreamState
+from glowd.clients.stream_view import StreamView
 from glowd.daemon import wire
 from glowd.flow.mel_formats.statement import Format, statement_map
 
@@ -30,12 +33,13 @@ T = TypeVar("T")
 class AsyncClient:
     """A connection to the daemon, made by `await connect()` or `async with`. Raises NotRunning as Client does."""
 
-    welcome: wire.Welcome
-
-    def __init__(self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0) -> None:
+    def __init__(
+        self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0, reconnect_s: float = RECONNECT_S
+    ) -> None:
         self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
-        self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns)
+        self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
         self._tasks: list[asyncio.Task[None]] = []
+        self._reading: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process, self._closed = os.getpid(), False
 
@@ -43,16 +47,11 @@ class AsyncClient:
         """Connect, and return this client."""
         self._loop = asyncio.get_running_loop()
         self._changed = self._loop.create_future()
-        self._context = zmq.asyncio.Context()
-        self._dealer = self._context.socket(zmq.DEALER)
-        transport.configure(self._dealer)
-        monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
+        self._context, self._lost = zmq.asyncio.Context(), asyncio.Event()
         try:
-            self._dealer.connect(self.endpoint)
-            self._tasks = [asyncio.create_task(work) for work in (self._read(), self._watch(monitor), self._tick())]
-            for task in self._tasks:
-                task.add_done_callback(self._ended)
-            self.welcome = await self.run(self._connection.greet(), self.timeout_s)
+            self._open_socket()
+            self._tasks = [self._begin(self._tick())]
+            await self.run(self._connection.greet(), self.timeout_s)
         except errors.WaitTimeout:
             await self.close()
             raise errors.not_running(self.endpoint, self.timeout_s) from None
@@ -63,6 +62,12 @@ class AsyncClient:
             await self.close()
             raise
         return self
+
+    @property
+    def welcome(self) -> wire.Welcome:
+        """What the daemon said of itself when it was last asked: its voices, sinks and limits."""
+        assert self._connection.welcome, "`connect` has waited for it"
+        return self._connection.welcome
 
     async def open(
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
@@ -81,7 +86,7 @@ class AsyncClient:
     async def listen(self, stream: str = "*", *, audio_rate_hz: int = 0, audio_dtype: str = "f32") -> "AsyncListener":
         """The audio of a stream of any client, "*" for all, from now on; `audio_rate_hz` 0: at each voice's own rate."""
         request = wire.Listen(stream, audio_rate_hz, audio_dtype)
-        return AsyncListener(self, await self.call(lambda: self._connection.listen(request)))
+        return AsyncListener(self, await self.call(lambda: self._connection.listeners.listen(request)))
 
     async def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
@@ -89,8 +94,7 @@ class AsyncClient:
 
     async def refresh(self) -> wire.Welcome:
         """Ask again which voices and sinks are ready; `welcome` has the answer."""
-        self.welcome = await self.run(self._connection.refresh(), self.timeout_s)
-        return self.welcome
+        return await self.run(self._connection.refresh(), self.timeout_s)
 
     async def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
@@ -105,9 +109,9 @@ class AsyncClient:
         usable = self._connection.usable
         if usable:
             await self._send()
-        for task in self._tasks:
+        for task in (*self._tasks, *self._reading):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._reading, return_exceptions=True)
         self._notify_all()
         self._dealer.disable_monitor()
         self._context.destroy(linger=transport.LINGER_MS if usable else 0)
@@ -140,7 +144,7 @@ class AsyncClient:
                 await self._send()
                 left_s = None if deadline_ns is None else (deadline_ns - awake.read_ns()) / 1e9
                 if left_s is not None and left_s <= 0:
-                    steps.throw(errors.wait_timeout(timeout_s, waits_for))
+                    steps.throw(errors.wait_timeout(timeout_s, waits_for, self._connection.absence))
                 await asyncio.wait([changed], timeout=left_s)
 
     def _check_usable(self) -> None:
@@ -162,14 +166,36 @@ class AsyncClient:
         return result
 
     async def _send(self) -> None:
-        while self._connection.outbox:
+        while self._connection.outbox and self._socket_number == self._connection.sockets:
             await self._dealer.send_multipart(self._connection.outbox.popleft())
 
     def _notify_all(self) -> None:
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
         changed.set_result(None)
 
-    # ---- background tasks
+    # ---- the socket and the background tasks
+
+    def _open_socket(self) -> None:
+        """A socket, and the tasks that read from it; each daemon that the client meets gets a new one."""
+        self._socket_number = self._connection.sockets
+        self._dealer = self._context.socket(zmq.DEALER)
+        transport.configure(self._dealer)
+        monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
+        self._reading = [self._begin(self._read()), self._begin(self._watch(monitor))]
+        self._dealer.connect(self.endpoint)
+
+    async def _replace_socket(self) -> None:
+        for task in self._reading:
+            task.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+        self._dealer.disable_monitor()
+        self._dealer.close(0)
+        self._open_socket()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task that fails must end every wait: nobody else would."""
@@ -177,23 +203,34 @@ class AsyncClient:
             self._connection.fail(f"the client's task failed while connected to {self.endpoint}: {fault}")
             self._notify_all()
 
+    def _heard(self) -> None:
+        """The connection may have changed."""
+        self._notify_all()
+        if self._socket_number != self._connection.sockets:
+            self._lost.set()
+
     async def _read(self) -> None:
-        while True:
+        while self._socket_number == self._connection.sockets:
             self._connection.receive(await self._dealer.recv_multipart())
-            self._notify_all()
+            self._heard()
             await self._send()
 
     async def _watch(self, monitor: Any) -> None:
-        while True:
+        while self._socket_number == self._connection.sockets:
             event = await monitor.recv_multipart()
             self._connection.transport_lost(transport.loss_reason(event, self.endpoint))
-            self._notify_all()
+            self._heard()
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(min(self._connection.TICK_EVERY_S, self._connection.PING_EVERY_S))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), self._connection.tick_every_s)
+            self._lost.clear()
+            was_lost = self._connection.is_lost
             self._connection.tick()
-            if self._connection.failure:
+            if self._socket_number != self._connection.sockets:
+                await self._replace_socket()
+            if was_lost or self._connection.failure:
                 self._notify_all()
             await self._send()
 
@@ -275,7 +312,7 @@ class AsyncListener:
     async def events(self, timeout_s: float | None = None) -> AsyncIterator[StreamEvent]:
         """Every chunk of audio and every ending, without end. Raises WaitTimeout when none comes within `timeout_s`."""
         while True:
-            yield await self._client.run(self._connection.next_event(self._state), timeout_s)
+            yield await self._client.run(self._connection.listeners.next_event(self._state), timeout_s)
 
     async def audio(self, timeout_s: float | None = None) -> AsyncIterator[wire.Audio]:
         """Every chunk of audio, without end."""
@@ -286,7 +323,7 @@ class AsyncListener:
     async def close(self) -> None:
         """Stop listening."""
         with contextlib.suppress(errors.GlowdError):
-            await self._client.call(lambda: self._connection.unlisten(self._state))
+            await self._client.call(lambda: self._connection.listeners.unlisten(self._state))
 
     async def __aenter__(self) -> "AsyncListener":
         return self

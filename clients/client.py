@@ -21,8 +21,11 @@ from typing import Any, TypeVar
 import zmq
 
 from glowd.clients import errors, transport
-from glowd.clients.connection import Connection, ListenerState, Steps, StreamEvent
-from glowd.clients.stream_state import StreamState, StreamView
+from glowd.clients.connection import RECONNECT_S, Connection
+from glowd.clients.listening import ListenerState, StreamEvent
+from glowd.clients.steps import Steps
+from glowd.clients.stream_state import StreamState
+from glowd.clients.stream_view import StreamView
 from glowd.daemon import wire
 from glowd.flow.mel_formats.statement import Format, statement_map
 
@@ -33,12 +36,15 @@ log = logging.getLogger("glowd.client")
 class Client:
     """A connection to the daemon. Raises NotRunning when none answers within `timeout_s`.
 
-    `timeout_s` also bounds every answer that the daemon gives at once (open, flush, status, ping).
+    `timeout_s` also bounds every answer that the daemon gives at once (open, flush, status, ping). A daemon that is lost
+    later may come back within `reconnect_s`: then every stream goes on where its listener is. 0: it may not.
     """
 
-    def __init__(self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0) -> None:
+    def __init__(
+        self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0, reconnect_s: float = RECONNECT_S
+    ) -> None:
         self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
-        self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns)
+        self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
         self._changed = threading.Condition()
         self._wake, wakeup = socket.socketpair()
         self._wake.setblocking(False)
@@ -46,13 +52,19 @@ class Client:
         self._thread = threading.Thread(target=self._run_thread, args=(wakeup,), name="glowd-client", daemon=True)
         self._thread.start()
         try:
-            self.welcome = self.run(self._connection.greet(), timeout_s)
+            self.run(self._connection.greet(), timeout_s)
         except errors.WaitTimeout:
             self.close()
             raise errors.not_running(self.endpoint, timeout_s) from None
         except BaseException:
             self.close()
             raise
+
+    @property
+    def welcome(self) -> wire.Welcome:
+        """What the daemon said of itself when it was last asked: its voices, sinks and limits."""
+        assert self._connection.welcome, "the constructor has waited for it"
+        return self._connection.welcome
 
     def open(
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
@@ -78,7 +90,7 @@ class Client:
     def listen(self, stream: str = "*", *, audio_rate_hz: int = 0, audio_dtype: str = "f32") -> "Listener":
         """The audio of a stream of any client, "*" for all, from now on; `audio_rate_hz` 0: at each voice's own rate."""
         request = wire.Listen(stream, audio_rate_hz, audio_dtype)
-        return Listener(self, self.call(lambda: self._connection.listen(request)))
+        return Listener(self, self.call(lambda: self._connection.listeners.listen(request)))
 
     def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
@@ -86,8 +98,7 @@ class Client:
 
     def refresh(self) -> wire.Welcome:
         """Ask again which voices and sinks are ready; `welcome` has the answer."""
-        self.welcome = self.run(self._connection.refresh(), self.timeout_s)
-        return self.welcome
+        return self.run(self._connection.refresh(), self.timeout_s)
 
     def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
@@ -133,7 +144,7 @@ class Client:
                     self._wake_thread()
                 left_s = None if deadline_ns is None else (deadline_ns - awake.read_ns()) / 1e9
                 if left_s is not None and left_s <= 0:
-                    steps.throw(errors.wait_timeout(timeout_s, waits_for))
+                    steps.throw(errors.wait_timeout(timeout_s, waits_for, self._connection.absence))
                 self._changed.wait(left_s)
 
     def call(self, action: Callable[[], T]) -> T:
@@ -164,19 +175,19 @@ class Client:
 
     def _run_thread(self, wakeup: socket.socket) -> None:
         context = zmq.Context()
-        dealer = context.socket(zmq.DEALER)
-        transport.configure(dealer)
-        monitor = dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         try:
-            dealer.connect(self.endpoint)
-            self._exchange(dealer, monitor, wakeup)
+            while not self._is_over:
+                self._use_socket(context, wakeup)
         except Exception as fault:  # the edge of the thread: whoever waits for it must learn that it has ended
             what = "cannot connect" if isinstance(fault, zmq.ZMQError) else "the client's thread failed while connected"
             self._fail(f"{what} to {self.endpoint}: {fault}")
         finally:
-            dealer.disable_monitor()
             context.destroy(linger=transport.LINGER_MS if self._connection.usable else 0)
             wakeup.close()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._connection.failure is not None or (self._stopping and not self._connection.outbox)
 
     def _fail(self, reason: str) -> None:
         log.debug("the client's thread ends", exc_info=True)
@@ -184,29 +195,42 @@ class Client:
             self._connection.fail(reason)
             self._changed.notify_all()
 
-    def _exchange(self, dealer: "zmq.Socket[bytes]", monitor: Any, wakeup: socket.socket) -> None:
-        """Pass messages both ways until the client closes or the connection fails."""
+    def _use_socket(self, context: "zmq.Context[zmq.Socket[bytes]]", wakeup: socket.socket) -> None:
+        """Pass messages both ways, until the client closes, the connection fails or needs another socket."""
+        dealer = context.socket(zmq.DEALER)
+        transport.configure(dealer)
+        monitor = dealer.get_monitor_socket(transport.MONITORED_EVENTS)
+        number = self._connection.sockets
+        try:
+            dealer.connect(self.endpoint)
+            self._exchange(number, dealer, monitor, wakeup)
+        finally:
+            dealer.disable_monitor()
+            dealer.close(0 if number != self._connection.sockets else None)
+
+    def _exchange(self, number: int, dealer: "zmq.Socket[bytes]", monitor: Any, wakeup: socket.socket) -> None:
         poller = zmq.Poller()
         for source in (dealer, monitor, wakeup):
             poller.register(source, zmq.POLLIN)
-        while not (self._connection.failure or (self._stopping and not self._connection.outbox)):
-            ready = dict(poller.poll(int(1000 * min(self._connection.TICK_EVERY_S, self._connection.PING_EVERY_S))))
+        while not self._is_over and number == self._connection.sockets:
+            ready = dict(poller.poll(int(1000 * self._connection.tick_every_s)))
             if wakeup.fileno() in ready:
                 wakeup.recv(4096)
             with self._changed:
                 if dealer in ready:
-                    self._receive(dealer)
+                    self._receive(number, dealer)
                 if monitor in ready:
                     self._connection.transport_lost(transport.loss_reason(monitor.recv_multipart(), self.endpoint))
+                was_lost = self._connection.is_lost
                 self._connection.tick()
-                while self._connection.outbox:
+                while self._connection.outbox and number == self._connection.sockets:
                     dealer.send_multipart(self._connection.outbox.popleft())
-                if dealer in ready or self._connection.failure:
+                if dealer in ready or was_lost or self._connection.failure:
                     self._changed.notify_all()
 
-    def _receive(self, dealer: "zmq.Socket[bytes]") -> None:
+    def _receive(self, number: int, dealer: "zmq.Socket[bytes]") -> None:
         with contextlib.suppress(zmq.Again):
-            while True:
+            while number == self._connection.sockets:
                 self._connection.receive(dealer.recv_multipart(zmq.NOBLOCK))
 
 
@@ -291,7 +315,7 @@ class Listener:
     def events(self, timeout_s: float | None = None) -> Iterator[StreamEvent]:
         """Every chunk of audio and every ending, without end. Raises WaitTimeout when none comes within `timeout_s`."""
         while True:
-            yield self._client.run(self._connection.next_event(self._state), timeout_s)
+            yield self._client.run(self._connection.listeners.next_event(self._state), timeout_s)
 
     def audio(self, timeout_s: float | None = None) -> Iterator[wire.Audio]:
         """Every chunk of audio, without end."""
@@ -299,13 +323,13 @@ class Listener:
 
     def flush(self, generation: int, fade_ms: int = 15) -> wire.Played | wire.Flushed:
         """Stop the stream's utterance of this number. Raises StreamError if it is not the running one."""
-        steps = self._connection.flush_listened(self._state, generation, fade_ms)
+        steps = self._connection.listeners.flush(self._state, generation, fade_ms)
         return self._client.run(steps, self._client.timeout_s)
 
     def close(self) -> None:
         """Stop listening."""
         with contextlib.suppress(errors.GlowdError):
-            self._client.call(lambda: self._connection.unlisten(self._state))
+            self._client.call(lambda: self._connection.listeners.unlisten(self._state))
 
     def __enter__(self) -> "Listener":
         return self

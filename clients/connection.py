@@ -3,7 +3,7 @@
 Rules: knows no socket and no thread; the clock is given. Bytes go in by `receive` and come out of `outbox`; `tick` keeps
 the connection alive. Everything that may have to wait is a generator (`Steps`): whenever it needs a new message from the
 daemon it yields what it waits for, in words, and it returns its result. A driver (client.py, aio.py) runs the steps and
-waits between them. Streams are in stream_state.py.
+waits between them. Streams are in stream_state.py, listeners in listening.py.
 """
 
 import dataclasses
@@ -11,27 +11,33 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from glowd.clients import errors
 from glowd.clients.errors import GlowdError
-from glowd.clients.stream_state import Steps, StreamState
+from glowd.clients.listening import Listeners, StreamEvent
+from glowd.clients.steps import Steps
+from glowd.clients.stream_state import MAY_PASS, StreamState
 from glowd.daemon import wire
-from glowd.daemon.wire import Audio, Flushed, Message, Played
+from glowd.daemon.wire import Message
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 
-StreamEvent = Audio | Played | Flushed
+RECONNECT_S = 30.0
+"""How long a client waits for a daemon that is lost, unless it was told otherwise."""
 
 log = logging.getLogger("glowd.client")
+loss_log = logging.getLogger("glowd.client.loss")
+"""Says when the daemon is lost and when it is back; a command shows that also where it shows no other message."""
 
 
-@dataclass(slots=True, eq=False)
-class ListenerState:
-    """What one listener has received and not read yet. `stream` may be "*"."""
+@dataclass(slots=True)
+class Loss:
+    """The daemon is lost and may come back. `is_greeted`: it is back, and streams are being opened again."""
 
-    stream: str
-    events: deque[StreamEvent] = field(default_factory=deque)
-    failure: GlowdError | None = None
+    reason: str
+    lasts: Silence
+    is_greeted: bool = False
+    asked_at_s: float = 0.0
 
 
 class Connection:
@@ -43,14 +49,22 @@ class Connection:
     LONGEST_PASS_S = 2.0
     """A program that has not called `tick` for longer was not running: see AwakeClock."""
     TICK_EVERY_S = 0.5
+    ASK_EVERY_S = 0.1
+    """How often a daemon that is back, and not ready yet, is asked again."""
 
-    def __init__(self, client: str, endpoint: str, now_ns: Callable[[], int]) -> None:
-        self.client, self.endpoint, self._clock = client, endpoint, now_ns
+    def __init__(self, client: str, endpoint: str, now_ns: Callable[[], int], reconnect_s: float = 0.0) -> None:
+        """`reconnect_s`: how long to wait for a daemon that is lost to come back."""
+        self.client, self.endpoint, self._clock, self._reconnect_s = client, endpoint, now_ns, reconnect_s
+        self.sockets = 1
+        """Counts the sockets: when it changes, the driver makes a new one, and nothing more comes from the old one."""
+        self.greetings = 0
+        """Counts the daemons that said `welcome`: what the one before was asked, the new one must be asked again."""
+        self._loss: Loss | None = None
         self.outbox: deque[list[bytes]] = deque()
         self.welcome: wire.Welcome | None = None
         self.failure: GlowdError | None = None
         self.streams: dict[str, StreamState] = {}
-        self.listeners: list[ListenerState] = []
+        self.listeners = Listeners(self)
         self.daemon_states: deque[wire.State] = deque(maxlen=1)
         self.pong: wire.Pong | None = None
         self.awake = AwakeClock(self.LONGEST_PASS_S, now_ns)
@@ -58,8 +72,13 @@ class Connection:
         self._streams_named = 0
 
     def send(self, message: Message) -> None:
-        """Put a message into the outbox. Raises wire.LocalError for one that the protocol does not allow."""
-        self.outbox.append(wire.encode(message))
+        """Put a message into the outbox. Raises wire.LocalError for one that the protocol does not allow.
+
+        While the daemon is lost it is dropped: when it is back it is told the state of all streams.
+        """
+        parts = wire.encode(message)
+        if self._loss is None or self._loss.is_greeted:
+            self.outbox.append(parts)
 
     def now_ns(self) -> int:
         """The time of the given clock."""
@@ -72,8 +91,19 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """Whether the daemon has answered and the connection has not failed."""
-        return self.welcome is not None and self.failure is None
+        """Whether the daemon has answered, is not lost, and the connection has not failed."""
+        is_there = self._loss is None or self._loss.is_greeted
+        return self.welcome is not None and self.failure is None and is_there
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the daemon is lost, or back and some streams are not open again."""
+        return self._loss is not None
+
+    @property
+    def absence(self) -> str:
+        """What to say of a daemon that is lost, in the error of a wait; "" if it is not."""
+        return f"; {self._loss.reason} {self._loss.lasts.seconds:.1f} s ago" if self._loss else ""
 
     def fail(self, reason: str) -> None:
         """The daemon cannot be reached: everything that waits raises DaemonGone. The first reason counts."""
@@ -82,21 +112,88 @@ class Connection:
     def transport_lost(self, reason: str) -> None:
         """The socket has lost the daemon. Before `welcome` that is no failure: the socket connects again by itself."""
         if self.welcome:
-            self.fail(reason)
+            self.lose(reason)
+
+    @property
+    def tick_every_s(self) -> float:
+        """How often to call `tick`."""
+        return self.ASK_EVERY_S if self._loss else min(self.TICK_EVERY_S, self.PING_EVERY_S)
 
     def tick(self) -> None:
-        """Call this every TICK_EVERY_S, after the messages that have arrived were received.
+        """Call this every `tick_every_s`, after the messages that have arrived were received.
 
-        It pings the daemon, and fails when the daemon stays silent while this program runs.
+        It pings the daemon, and fails when the daemon stays silent while this program runs, or stays away.
         """
         now_ns, silent_s = self.now_ns(), self._silence.seconds
-        if not self.usable:
+        if self.failure or self.welcome is None:
             return
-        if silent_s > self.SILENCE_S:
-            self.fail(f"the daemon at {self.endpoint} has sent nothing for {self.SILENCE_S:g} s")
+        if self._loss:
+            self._tick_loss(self._loss)
+        elif silent_s > self.SILENCE_S:
+            self.lose(f"the daemon at {self.endpoint} has sent nothing for {self.SILENCE_S:g} s")
         elif now_ns - self._pinged_ns >= 1e9 * self.PING_EVERY_S:
             self._pinged_ns = now_ns
             self.send(wire.Ping(now_ns))
+
+    # ---- a daemon that is lost, and comes back
+
+    def lose(self, reason: str) -> None:
+        """The daemon is gone: wait for it to come back, on a new socket; or fail, if that is not wanted."""
+        if self.failure or not self._reconnect_s:
+            self.fail(reason)
+            return
+        if self._loss is None:
+            loss_log.warning("%s; waiting %g s for it to come back", reason, self._reconnect_s)
+            self._loss = Loss(reason, Silence(self.awake))
+        self._loss.is_greeted = False
+        self.sockets += 1
+        for stream in self.streams.values():
+            stream.lose()
+        self._greet_again()
+
+    def _greet_again(self) -> None:
+        self.outbox.clear()
+        self.outbox.append(wire.encode(self._hello()))
+
+    def _tick_loss(self, loss: Loss) -> None:
+        seconds = loss.lasts.seconds
+        if seconds > self._reconnect_s:
+            self._give_up(loss)
+        elif seconds - loss.asked_at_s >= self.ASK_EVERY_S and loss.is_greeted:
+            loss.asked_at_s = seconds
+            for stream in [one for one in self.streams.values() if one.lost and one.lost.refusal]:
+                stream.open_again()
+
+    def _give_up(self, loss: Loss) -> None:
+        """The daemon has not come back in time, or does not accept some streams again."""
+        text = f"{loss.reason}, and it was not back within {self._reconnect_s:g} s"
+        self._loss = None
+        if not loss.is_greeted:
+            self.fail(text)
+            return
+        for stream in [one for one in self.streams.values() if one.lost]:
+            stream.give_up(str(stream.lost.refusal or "it does not answer") if stream.lost else text)
+
+    def _welcomed(self, welcome: wire.Welcome) -> None:
+        self.welcome = welcome
+        loss = self._loss
+        if loss is None or loss.is_greeted:
+            return
+        loss.is_greeted = True
+        self.greetings += 1
+        self.listeners.listen_again()
+        for stream in list(self.streams.values()):
+            stream.open_again()
+
+    def _end_loss(self) -> None:
+        """Go on as usual, once every stream is open again."""
+        if self._loss and self._loss.is_greeted and not any(stream.lost for stream in self.streams.values()):
+            loss_log.warning("the daemon at %s is back after %.1f s", self.endpoint, self._loss.lasts.seconds)
+            self._loss = None
+
+    def forget(self, stream: StreamState) -> None:
+        """The stream is closed."""
+        self.streams.pop(stream.name, None)
 
     # ---- what the daemon says
 
@@ -110,7 +207,7 @@ class Connection:
             return
         match message:
             case wire.Welcome():
-                self.welcome = message
+                self._welcomed(message)
             case wire.Pong():
                 if message.t_client_ns:  # 0: the daemon asks whether the client is alive; to receive it is enough
                     self.pong = message
@@ -123,6 +220,7 @@ class Connection:
             case (
                 wire.Opened()
                 | wire.Credit()
+                | wire.Position()
                 | wire.State()
                 | wire.Warning()
                 | wire.Audio()
@@ -132,45 +230,54 @@ class Connection:
                 if stream := self.streams.get(message.stream):
                     stream.receive(message)
                 if isinstance(message, StreamEvent):
-                    for listener in self._listeners_of(message.stream):
-                        listener.events.append(message)
+                    self.listeners.receive(message)
             case _:
                 log.warning("skipped a message of type %s from the daemon: only clients send it", message.TYPE)
-
-    def _listeners_of(self, stream: str) -> list[ListenerState]:
-        return [listener for listener in self.listeners if listener.stream in ("*", stream)]
+        self._end_loss()
 
     def _on_error(self, error: wire.Error) -> None:
-        if stream := self.streams.get(error.stream):
+        if error.code == wire.Code.STOPPING and self._reconnect_s:
+            self.lose(f"the daemon at {self.endpoint} is stopping")
+        elif stream := self.streams.get(error.stream):
             stream.receive_error(error)
             if stream.closed:
                 del self.streams[error.stream]
+        elif error.fatal and not error.stream and error.code in MAY_PASS and self._loss:
+            self._loss.reason = errors.from_message(error).args[0]
+            self._greet_again()
         elif error.fatal and not error.stream:
             self.failure = errors.from_message(error)
         else:
             log.warning("the daemon rejected a message: %s", error.text)
-            for listener in self.listeners:
-                if listener.stream == error.stream:
-                    listener.failure = errors.from_message(error)
+            self.listeners.fail(error.stream, errors.from_message(error))
 
     # ---- what the client wants
 
+    def _hello(self) -> wire.Hello:
+        return wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns())
+
+    def _ask(self, message: Callable[[], Message], is_answered: Callable[[], object], what: str) -> Steps[None]:
+        """Send a message and wait for its answer `what`; ask again if the daemon is lost meanwhile and comes back."""
+        asked = None
+        while asked is None or not is_answered():
+            self.check()
+            if asked != self.greetings:
+                asked = self.greetings
+                self.send(message())
+            yield what
+
     def greet(self) -> Steps[wire.Welcome]:
         """Send `hello` and wait for `welcome`."""
-        self.send(wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns()))
-        while self.welcome is None:
-            self.check()
-            yield f"`welcome` of the daemon at {self.endpoint}"
+        yield from self._ask(self._hello, lambda: self.welcome, f"`welcome` of the daemon at {self.endpoint}")
+        assert self.welcome
         return self.welcome
 
     def refresh(self) -> Steps[wire.Welcome]:
         """Say `hello` again, for a `welcome` with what is ready now."""
         before = self.welcome
-        self.check()
-        self.send(wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns()))
-        while self.welcome is None or self.welcome is before:
-            self.check()
-            yield f"`welcome` of the daemon at {self.endpoint}"
+        what = f"`welcome` of the daemon at {self.endpoint}"
+        yield from self._ask(self._hello, lambda: self.welcome is not before, what)
+        assert self.welcome
         return self.welcome
 
     def open(self, request: wire.Open) -> Steps[StreamState]:
@@ -180,8 +287,11 @@ class Connection:
             request = dataclasses.replace(request, stream=self._new_stream_name())
         if request.stream in self.streams:
             raise errors.StreamError(f"this client has a stream {request.stream}; close it or choose another name")
-        self.send(request)
-        stream = self.streams[request.stream] = StreamState(request.stream, self, request.format)
+        stream = self.streams[request.stream] = StreamState(request, self, bool(self._reconnect_s))
+        if self.usable:
+            self.send(stream.kept.request)
+        else:
+            stream.lose()
         try:
             opened = yield from stream.wait_opened()
         finally:
@@ -208,9 +318,10 @@ class Connection:
         """Close a stream. Does nothing if it is closed."""
         if not stream.closed:
             stream.closed = True
-            self.streams.pop(stream.name, None)
-            if not self.failure:
+            self.forget(stream)
+            if self.usable:
                 self.send(wire.Close(stream.name))
+            self._end_loss()
 
     def leave(self) -> None:
         """Close all streams and say `bye`."""
@@ -219,58 +330,20 @@ class Connection:
         if self.usable:
             self.send(wire.Bye())
 
-    def listen(self, request: wire.Listen) -> ListenerState:
-        """Subscribe to the audio and endings of a stream of any client, "*" for all."""
-        listener = ListenerState(request.stream)
-        self.send(request)
-        self.listeners.append(listener)
-        return listener
-
-    def unlisten(self, listener: ListenerState) -> None:
-        """End a subscription. Does nothing if it has ended."""
-        if listener in self.listeners:
-            self.listeners.remove(listener)
-            if not self.failure:
-                self.send(wire.Unlisten(listener.stream))
-
-    def next_event(self, listener: ListenerState) -> Steps[StreamEvent]:
-        """The next event that the listener has not read."""
-        while not listener.events:
-            if listener.failure:
-                raise listener.failure
-            self.check()
-            yield f"audio of stream {listener.stream}"
-        return listener.events.popleft()
-
-    def flush_listened(self, listener: ListenerState, generation: int, fade_ms: int) -> Steps[Played | Flushed]:
-        """Flush the listener's stream, which may be another client's, and wait for its ending."""
-        self.check()
-        self.send(wire.Flush(listener.stream, generation, fade_ms))
-        while True:
-            for event in listener.events:
-                if not isinstance(event, Audio) and event.generation >= generation:
-                    return event
-            if listener.failure:
-                raise listener.failure
-            self.check()
-            yield f"the ending of stream {listener.stream}"
-
     def status(self) -> Steps[wire.State]:
         """The daemon's state and its figures."""
-        self.check()
         self.daemon_states.clear()
-        self.send(wire.Status())
-        while not self.daemon_states:
-            self.check()
-            yield "the state of the daemon"
+        yield from self._ask(wire.Status, lambda: self.daemon_states, "the state of the daemon")
         return self.daemon_states[-1]
 
     def ping(self) -> Steps[int]:
         """Round trip in nanoseconds."""
-        self.check()
-        sent_ns = self.now_ns()
-        self.send(wire.Ping(sent_ns))
-        while self.pong is None or self.pong.t_client_ns < sent_ns:
-            self.check()
-            yield "`pong` of the daemon"
+        sent_ns = 0
+
+        def message() -> wire.Ping:
+            nonlocal sent_ns
+            sent_ns = self.now_ns()
+            return wire.Ping(sent_ns)
+
+        yield from self._ask(message, lambda: self.pong and self.pong.t_client_ns >= sent_ns, "`pong` of the daemon")
         return self.now_ns() - sent_ns

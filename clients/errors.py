@@ -16,7 +16,14 @@ class NotRunning(GlowdError):
 
 
 class DaemonGone(GlowdError):
-    """The daemon answered before and no longer does."""
+    """The daemon answered before and no longer does.
+
+    `heard_samples`: how much of the stream's running utterance the listener has heard at least; None: none was running.
+    """
+
+    def __init__(self, text: str, heard_samples: int | None = None) -> None:
+        super().__init__(text)
+        self.heard_samples = heard_samples
 
 
 class WaitTimeout(GlowdError):
@@ -76,11 +83,10 @@ def not_running(endpoint: str, waited_s: float) -> NotRunning:
     return NotRunning(f"no daemon answers at {endpoint} (waited {waited_s:g} s); start one with: glowd")
 
 
-def wait_timeout(timeout_s: float | None, waited_for: str) -> WaitTimeout:
-    """The exception for a call that took longer than `timeout_s`."""
-    return WaitTimeout(
-        f"waited {timeout_s:g} s for {waited_for}; allow it more time, or see with `glowctl status` what is slow"
-    )
+def wait_timeout(timeout_s: float | None, waited_for: str, absence: str = "") -> WaitTimeout:
+    """The exception for a call that took longer than `timeout_s`. `absence`: what is known of a daemon that is lost."""
+    advice = absence or "; allow it more time, or see with `glowctl status` what is slow"
+    return WaitTimeout(f"waited {timeout_s:g} s for {waited_for}{advice}")
 
 
 CLOSED = "this client is closed; make a new one"

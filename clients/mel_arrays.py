@@ -3,12 +3,43 @@
 Rules: numpy only, no I/O. A tensor is recognised by its methods: PyTorch is not imported.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from glowd.daemon.wire import STATED_HIGH, STATED_LOW, Array
+from glowd.daemon.wire import MEL_HIGH, MEL_LOW, STATED_HIGH, STATED_LOW, Array
 from glowd.flow.mel_formats.plausibility import out_of_range
+from glowd.flow.mel_formats.statement import read_statement, voice_mels
+
+SCALE_KEYS = {"preset", "log", "log_floor", "scale", "offset"}
+"""Keys of a stated format with which values need not be natural logs."""
+
+
+class FrameReader:
+    """Reads the frames of one stream. `stated`: the format in `open`."""
+
+    def __init__(self, stated: Mapping[str, Any]) -> None:
+        self._stated, self._bins_first = stated, False
+        self._bins: int | None = None
+
+    def frames(self, mel: object, voice_format: Mapping[str, Any], first_frame: int) -> Array:
+        """Frames [n, bins] of whatever holds them. A square mel has the order of the stream's last one that had one."""
+        bins = self._bins = self._bins or self._bins_for(voice_format)
+        values = as_array(mel)
+        frames = as_frames(values, bins, bins_first=self._bins_first)
+        if values.ndim >= 2 and values.shape[-1] != values.shape[-2]:
+            self._bins_first = is_turned(values.shape, bins, False)
+        limits = (STATED_LOW, STATED_HIGH) if self._stated.keys() & SCALE_KEYS else (MEL_LOW, MEL_HIGH)
+        check_values(frames, *limits, first_frame=first_frame)
+        return frames
+
+    def _bins_for(self, voice_format: Mapping[str, Any]) -> int:
+        """Mel bins of the frames that the client sends: those of the stated format, else the voice's."""
+        try:
+            return read_statement(self._stated, voice_mels(voice_format)).mels.n_mels
+        except ValueError:  # a newer daemon, which knows more formats
+            return int(voice_format.get("n_mels", 80))
 
 
 def as_frames(mel: object, bins: int, *, bins_first: bool = False) -> Array:

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from glowd.clients.errors import is_content_error
 from glowd.daemon import wire
 from glowd.daemon.wire import Array, Code, Error
@@ -27,6 +29,21 @@ class Chunk:
         return self.first_frame + len(self.payload)
 
 
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A `send` that was given up after some of its frames were sent: `frames` [n, bins], the first at `first_frame`."""
+
+    generation: int
+    first_frame: int
+    frames: Array
+    taken: int
+
+    def is_retried_by(self, frames: Array, queue: "SendQueue") -> bool:
+        """Whether these frames are the same, and nothing was sent in between."""
+        follows = (queue.generation, queue.total_frames) == (self.generation, self.first_frame + self.taken)
+        return follows and not queue.end_wanted and np.array_equal(frames, self.frames)
+
+
 @dataclass(slots=True)
 class SendQueue:
     """The frames of one generation: `backlog` waits for credit, `sent` may have to be sent again."""
@@ -42,6 +59,8 @@ class SendQueue:
     sent: deque[Chunk] = field(default_factory=deque)
     end_wanted: bool = False
     end_sent: bool = False
+    kept_from: int | None = None
+    """The first frame that may have to be sent again when the daemon is lost; None: none will be."""
     _window: int = 0
     _granted: int = 0
     _follow_ons: int = 0
@@ -66,9 +85,28 @@ class SendQueue:
             self._window = frames
         self.credit += frames
         self._granted += frames
-        used_frames = self._granted - self._window
-        while self.sent and self.sent[0].end_frame <= used_frames:
+        self._free()
+
+    def keep_from(self, frame: int) -> None:
+        """The frames before this one will not have to be sent again when the daemon is lost."""
+        if self.kept_from is not None:
+            self.kept_from = frame
+            self._free()
+
+    def _free(self) -> None:
+        needed_from = self._granted - self._window if self.kept_from is None else self.kept_from
+        while self.sent and self.sent[0].end_frame <= min(needed_from, self._granted - self._window):
             self.sent.popleft()
+
+    def restart(self, first_frame: int, credit: int, heard_frames: int) -> None:
+        """Begin again at a frame that is kept, in a daemon that knows nothing of this generation."""
+        assert not self.sent or self.sent[0].first_frame <= first_frame, "its frames are kept"
+        again = [chunk.payload[max(0, first_frame - chunk.first_frame) :] for chunk in self.sent]
+        self.backlog.extendleft(payload for payload in reversed(again) if len(payload))
+        self.sent.clear()
+        self.seq, self.next_frame, self.credit = 0, min(first_frame, self.next_frame), credit
+        self._window, self._granted = credit, credit + heard_frames
+        self.end_sent, self._follow_ons, self._rewound_to = False, 0, -1
 
     def withdraw(self, first_frame: int) -> int:
         """Drop the frames from `first_frame` on that have not been sent; the number of those from there on that have."""

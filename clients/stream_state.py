@@ -6,64 +6,49 @@ generator (`Steps`) that yields what it waits for, in words, whenever it needs a
 
 import logging
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
+from typing import Any
 
 from glowd.clients import errors
 from glowd.clients.errors import GlowdError
-from glowd.clients.mel_arrays import as_array, as_frames, check_values, is_turned
-from glowd.clients.send_queue import SendQueue
+from glowd.clients.kept import Kept
+from glowd.clients.mel_arrays import FrameReader
+from glowd.clients.send_queue import GivenUp, SendQueue
+from glowd.clients.steps import ConnectionPorts, Steps
 from glowd.daemon import wire
-from glowd.daemon.wire import STATED_HIGH, STATED_LOW, Array, Audio, Flushed, Message, Played
-from glowd.flow.mel_formats.statement import read_statement, voice_mels
+from glowd.daemon.wire import Array, Audio, Flushed, Message, Played
 
-T = TypeVar("T")
-Steps = Generator[str, None, T]
 Ending = Played | Flushed | GlowdError
 
 REMEMBERED_ENDINGS = 8
-SCALE_KEYS = {"preset", "log", "log_floor", "scale", "offset"}
-"""Keys of a stated format with which values need not be natural logs."""
+MAY_PASS = {
+    wire.Code.STREAM_EXISTS, wire.Code.AT_CAPACITY, wire.Code.TOO_MANY_CLIENTS, wire.Code.SINK_UNAVAILABLE,
+    wire.Code.ENGINE_LOST, wire.Code.DEVICE_LOST, wire.Code.STOPPING,
+}  # fmt: skip
+"""Why a daemon that has just been started may refuse a stream that it accepts soon."""
 
 log = logging.getLogger("glowd.client")
 
 
-class ConnectionPorts(Protocol):
-    """What a stream needs of its connection."""
+@dataclass(slots=True)
+class Lost:
+    """A stream whose daemon is lost. `refusal`: of the daemon that is back, which may accept it soon."""
 
-    welcome: wire.Welcome | None
-
-    def send(self, message: Message) -> None: ...
-    def now_ns(self) -> int: ...
-    def check(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """A `send` that was given up after some of its frames were sent: `frames` [n, bins], the first at `first_frame`."""
-
-    generation: int
-    first_frame: int
-    frames: Array
-    taken: int
-
-    def is_retried_by(self, frames: Array, queue: SendQueue) -> bool:
-        """Whether these frames are the same, and nothing was sent in between."""
-        follows = (queue.generation, queue.total_frames) == (self.generation, self.first_frame + self.taken)
-        return follows and not queue.end_wanted and np.array_equal(frames, self.frames)
+    is_asked: bool = False
+    refusal: GlowdError | None = None
 
 
 class StreamState:
     """One stream. Owner: its connection."""
 
-    def __init__(self, name: str, connection: ConnectionPorts, stated: Mapping[str, Any]) -> None:
-        """`stated`: the format in `open`."""
-        self.name, self._connection, self._stated = name, connection, stated
-        self._bins_first = False
+    def __init__(self, request: wire.Open, connection: ConnectionPorts, can_go_on: bool = False) -> None:
+        """`can_go_on`: whether it is kept what another daemon needs to go on."""
+        self.name, self._connection, self._reader = request.stream, connection, FrameReader(request.format)
+        self.kept, self._can_go_on = Kept(request, can_go_on), can_go_on
+        self.lost: Lost | None = None
+        """While the daemon is lost."""
+        self._fade_ms = 0
         self.warnings: list[wire.Warning] = []
         self.opened: wire.Opened | None = None
         self.queue: SendQueue | None = None
@@ -87,9 +72,11 @@ class StreamState:
         """Take any message about this stream but errors."""
         queue = self.queue
         match message:
-            case wire.Opened():
-                self.opened = message
+            case wire.Opened() if queue is None:
+                self.opened, self.lost = message, None
                 self.queue = self._new_queue(message.generation, message.credit_frames)
+            case wire.Opened() if self.lost:
+                self._reopened(message)
             case wire.State():
                 self.daemon_state = message.state
             case wire.Warning():
@@ -97,8 +84,12 @@ class StreamState:
                 log.warning("stream %s: %s (%d %s)", self.name, message.text, message.code, message.name)
             case wire.Credit() if queue and message.generation == queue.generation:
                 queue.grant(message.frames)
+            case wire.Position() if queue and message.generation == queue.generation:
+                self.kept.position = message
+                queue.keep_from(message.first_frame)
             case wire.Audio() if queue and message.generation == queue.generation and not self.flushing:
-                self.audio.append(message)
+                if audio := self.kept.fresh(message):
+                    self.audio.append(audio)
             case wire.Flushed() | wire.Played() if queue and message.generation == queue.generation:
                 if isinstance(message, wire.Flushed) and not self.flushing:
                     self.pending_error = errors.Interrupted(f"stream {self.name} was flushed by another client")
@@ -108,7 +99,11 @@ class StreamState:
     def receive_error(self, error: wire.Error) -> None:
         """Take an error that names this stream."""
         queue, failure = self.queue, errors.from_message(error)
-        if queue is None or error.code == wire.Code.UNKNOWN_STREAM:
+        if self.lost and error.fatal and error.code in MAY_PASS:
+            self.lost.refusal = failure
+        elif self.lost and error.fatal and queue:
+            self.give_up(str(failure))
+        elif queue is None or error.code == wire.Code.UNKNOWN_STREAM:
             self.pending_error, self.closed = failure, True
         elif error.fatal:
             self._end_generation(failure)
@@ -128,7 +123,8 @@ class StreamState:
         return value if isinstance(value, int | float) and value > 0 else None
 
     def _new_queue(self, generation: int, credit_frames: int) -> SendQueue:
-        return SendQueue(self.name, generation, credit_frames, int(self._limit("max_chunk_frames") or 512))
+        chunk_frames, keeps = int(self._limit("max_chunk_frames") or 512), self._can_go_on and self._daemon_can_go_on
+        return SendQueue(self.name, generation, credit_frames, chunk_frames, kept_from=0 if keeps else None)
 
     def _end_generation(self, ending: Ending) -> None:
         number = self.generation
@@ -137,13 +133,76 @@ class StreamState:
         while self.audio and self.audio[0].generation < number:  # unread audio: keep two generations at most
             self.audio.popleft()
         self.queue = self._new_queue(number + 1, 0)
+        self.kept.begin_generation()
         self.flushing = False
+
+    # ---- when the daemon is lost
+
+    def lose(self) -> None:
+        """The daemon is lost, and may come back: send nothing until the stream is opened again."""
+        self.lost = self.lost or Lost()
+        self.lost.is_asked = False
+
+    def open_again(self) -> None:
+        """The daemon is back: open the stream, or give it up if this daemon cannot go on with it."""
+        assert self.lost, "it is lost"
+        self.lost.is_asked, self.lost.refusal = True, None
+        if self.queue is None:
+            self._connection.send(self.kept.request)
+        elif self._may_go_on:
+            self._connection.send(self.kept.request_again(self.generation))
+        else:
+            self.give_up("the daemon that is there now cannot go on with it: update glowd")
+
+    @property
+    def _daemon_can_go_on(self) -> bool:
+        welcome = self._connection.welcome
+        return welcome is not None and welcome.version >= wire.since(wire.Position)
+
+    @property
+    def _may_go_on(self) -> bool:
+        if self._daemon_can_go_on and self.kept.position:
+            return True
+        is_new = not self.kept.audio_has_come and not (self.queue and self.queue.used_frames)
+        return is_new and (self._daemon_can_go_on or self.generation == 0)
+
+    def _reopened(self, opened: wire.Opened) -> None:
+        """Send again what the listener has not heard."""
+        before, queue = self.opened, self.queue
+        assert before and queue, "it was open"
+        if (opened.voice, opened.rate_hz, opened.hop) != (before.voice, before.rate_hz, before.hop):
+            self._connection.send(wire.Close(self.name))
+            self.give_up(f"the daemon has another voice now: {opened.voice} at {opened.rate_hz} Hz, hop {opened.hop}")
+            return
+        self.opened, self.lost = opened, None
+        queue.restart(self.kept.first_frame, opened.credit_frames, self._heard_samples // opened.hop)
+        if self.flushing:
+            self._connection.send(wire.Flush(self.name, queue.generation, self._fade_ms))
+
+    def give_up(self, reason: str) -> None:
+        """The stream cannot go on: every call raises DaemonGone, with how far the listener got."""
+        text = f"stream {self.name} was lost with the daemon: {reason}"
+        self.pending_error, self.closed, self.lost = self._gone(text), True, None
+        self._connection.forget(self)
+
+    def _gone(self, reason: str) -> errors.DaemonGone:
+        how_far = self._how_far()
+        return errors.DaemonGone(f"{reason}{how_far}", heard_samples=self._heard_samples if how_far else None)
+
+    @property
+    def _heard_samples(self) -> int:
+        """Samples of the running generation that the listener has heard at least."""
+        if self.kept.position:
+            return self.kept.position.samples
+        if not self.queue or not self.opened or self._voice.get("whole_utterance"):
+            return 0  # the credit of a voice that needs the whole utterance says nothing of the sound
+        return self.queue.used_frames * self.opened.hop
 
     # ---- what the client wants
 
     def _send_frames(self) -> None:
         """Send what credit allows."""
-        if self.queue and not self.flushing and not self.closed:
+        if self.queue and not self.flushing and not self.closed and not self.lost:
             for message in self.queue.sendable(self._connection.now_ns):
                 self._connection.send(message)
 
@@ -155,7 +214,7 @@ class StreamState:
         try:
             self._connection.check()
         except errors.DaemonGone as gone:
-            raise errors.DaemonGone(f"{gone}{self._how_far()}") from None
+            raise self._gone(str(gone)) from None
         if self.closed:
             raise errors.StreamError(f"stream {self.name} is closed; open a new one", stream=self.name)
 
@@ -163,13 +222,11 @@ class StreamState:
         """How far the listener got in the running utterance, for an error that ends it."""
         if not self.queue or not self.queue.started or not self.opened:
             return ""
-        used = (
-            0 if self._voice.get("whole_utterance") else self.queue.used_frames
-        )  # its credit says nothing of the sound
-        heard_s = used * self.opened.hop / self.opened.rate_hz
+        heard = self._heard_samples
         return (
-            f"; of utterance {self.generation} of stream {self.name}, at least {used} of {self.queue.total_frames} frames "
-            f"({heard_s:.2f} s) had been delivered: open a new stream to speak the rest"
+            f"; of utterance {self.generation} of stream {self.name}, at least {heard // self.opened.hop} of "
+            f"{self.queue.total_frames} frames ({heard / self.opened.rate_hz:.2f} s) had been delivered, {heard} samples: "
+            "open a new stream to speak the rest"
         )
 
     def wait_opened(self) -> Steps["StreamState"]:
@@ -186,29 +243,15 @@ class StreamState:
         name = self.opened.voice if self.opened else ""
         return next((voice for voice in voices if voice.get("name") == name), {})
 
-    @cached_property
-    def bins(self) -> int:
-        """Mel bins of the frames that the client sends: those of the stated format, else the voice's."""
-        voice: Mapping[str, Any] = self._voice.get("format", {})
-        try:
-            return read_statement(self._stated, voice_mels(voice)).mels.n_mels
-        except ValueError:  # a newer daemon, which knows more formats
-            return int(voice.get("n_mels", 80))
-
     def _frames(self, mel: object) -> Array:
-        """Frames [n, bins] of whatever holds them. A square mel has the order of the stream's last one that had one."""
-        values, bins = as_array(mel), self.bins
-        frames = as_frames(values, bins, bins_first=self._bins_first)
-        if values.ndim >= 2 and values.shape[-1] != values.shape[-2]:
-            self._bins_first = is_turned(values.shape, bins, False)
-        limits = (STATED_LOW, STATED_HIGH) if self._stated.keys() & SCALE_KEYS else (wire.MEL_LOW, wire.MEL_HIGH)
-        check_values(frames, *limits, first_frame=self.queue.total_frames if self.queue else 0)
-        return frames
+        return self._reader.frames(mel, self._voice.get("format", {}), self.queue.total_frames if self.queue else 0)
 
     def control(self, message: Message) -> None:
         """Send a message that has no answer: pause, resume, gain."""
         self.check()
-        self._connection.send(message)
+        self.kept.note(message)
+        if not self.lost:
+            self._connection.send(message)
 
     def send_mel(self, mel: object) -> Steps[None]:
         """Send frames as credit allows; `mel` is anything that `as_frames` takes.
@@ -311,8 +354,9 @@ class StreamState:
         if not queue or not queue.started:
             return Flushed(self.name, number, -1, 0)
         if not self.flushing:
-            self._connection.send(wire.Flush(self.name, number, fade_ms))
-            self.flushing, queue.end_wanted = True, False
+            if not self.lost:
+                self._connection.send(wire.Flush(self.name, number, fade_ms))
+            self.flushing, self._fade_ms, queue.end_wanted = True, fade_ms, False
             queue.backlog.clear()
             self.audio.clear()
             self.last_read = number
@@ -353,42 +397,3 @@ class StreamState:
         if generation in self.endings:
             self._unless_failed(self.endings[generation])
         return None
-
-
-class StreamView:
-    """What the streams of both clients show of their state; base class of client.Stream and aio.AsyncStream."""
-
-    def __init__(self, state: StreamState) -> None:
-        assert state.opened is not None, "the client waits for it"
-        self._state = state
-        self.name, self.voice = state.name, state.opened.voice
-        self.rate_hz, self.hop = state.opened.rate_hz, state.opened.hop
-        self.audio_rate_hz = state.opened.audio_rate_hz or self.rate_hz
-        """Samples in a second of the audio that this client receives."""
-        self.audio_latency_ms = state.opened.audio_latency_ms
-        """How much later that audio comes because it is resampled."""
-
-    @property
-    def generation(self) -> int:
-        """Number of the utterance that the next frames belong to."""
-        return self._state.generation
-
-    @property
-    def credit_frames(self) -> int:
-        """Frames that can be sent without waiting."""
-        return self._state.queue.credit if self._state.queue else 0
-
-    @property
-    def frames_taken(self) -> int:
-        """Frames that belong to the running utterance: those of every `send` that returned, or was given up half way."""
-        return self._state.queue.total_frames if self._state.queue else 0
-
-    @property
-    def warnings(self) -> list[wire.Warning]:
-        """What the daemon has warned of, in order; each was logged too when it arrived (logger glowd.client)."""
-        return list(self._state.warnings)
-
-    @property
-    def state(self) -> str:
-        """The stream's state as the daemon last sent it: "playing", "starved", ..."""
-        return self._state.daemon_state

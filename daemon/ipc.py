@@ -276,7 +276,8 @@ class DeviceGone(Message):
 class Position(Message):
     """The device has the samples before `samples`; sample `samples` will sound at `t_dac_ns`.
 
-    `behind_samples`: by how much the stream is to be shortened; `skipped_samples`: how much it was shortened so far.
+    `behind_samples`: by how much the stream is to be shortened; `skipped_samples`: how much it was shortened so far;
+    `unheard_ns`: how long after this was sent the sample will sound.
     """
 
     key: int = integer()
@@ -284,6 +285,7 @@ class Position(Message):
     t_dac_ns: int = nanoseconds()
     behind_samples: int = integer(default=0)
     skipped_samples: int = integer(default=0)
+    unheard_ns: int = nanoseconds(default=0)
 
 
 @message

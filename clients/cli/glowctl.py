@@ -21,6 +21,7 @@ from glowd.clients.cli.formats import format_lines, stated_format, without_paddi
 from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_text, mel_of_file
 from glowd.clients.cli.speaking import format_of, speak
 from glowd.clients.client import Client
+from glowd.clients.connection import RECONNECT_S, loss_log
 from glowd.clients.transport import check_owner
 from glowd.clients.upstream import Manner, UpstreamError, open_upstream, pieces_of_text, speak_text
 from glowd.clients.upstream.choose import NAMES as UPSTREAMS
@@ -48,6 +49,10 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--endpoint", default="", help=f"address of the daemon ({wire.default_endpoint()})")
     parser.add_argument("--timeout", type=seconds, default=3.0, metavar="S", help="how long to wait for answers (3)")
+    parser.add_argument(
+        "--reconnect", type=count(0), default=int(RECONNECT_S), metavar="S",
+        help=f"how long to wait for a daemon that is lost to come back, and then go on ({RECONNECT_S:g})",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log every message about retries and rejections")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -266,6 +271,11 @@ def watch(args: argparse.Namespace) -> None:
 COMMANDS = {"send": send, "say": say, "formats": formats, "listen": listen, "status": status, "flush": flush}
 
 
+def connected(args: argparse.Namespace) -> Client:
+    """A client of the daemon."""
+    return Client(args.endpoint, name="glowctl", timeout_s=args.timeout, reconnect_s=args.reconnect)
+
+
 def run(args: argparse.Namespace) -> None:
     """Run the command that was parsed."""
     if args.command == "top":
@@ -274,14 +284,14 @@ def run(args: argparse.Namespace) -> None:
     if args.command == "formats" and not args.voice:
         with (
             contextlib.suppress(errors.NotRunning),
-            Client(args.endpoint, name="glowctl", timeout_s=args.timeout) as client,
+            connected(args) as client,
         ):
             formats(client, args)
             return
         print("no daemon runs; for glowd's own format:", file=sys.stderr)
         formats(None, args)
         return
-    with Client(args.endpoint, name="glowctl", timeout_s=args.timeout) as client:
+    with connected(args) as client:
         COMMANDS[args.command](client, args)
 
 
@@ -289,6 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
     args = arguments().parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.ERROR, format="glowctl: %(message)s")
+    loss_log.setLevel(logging.WARNING)
     try:
         run(args)
     except (SourceError, UpstreamError, wire.LocalError, ValueError) as error:

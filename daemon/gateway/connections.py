@@ -116,7 +116,7 @@ class ClientConnection:
 
     def send(self, message: Message) -> None:
         """Send now or later, in order; not at all what the client's version of the protocol lacks."""
-        if wire.since(message) > self.version:
+        if wire.since(type(message)) > self.version:
             return
         parts = wire.encode(message)
         self._outbox.append(parts)

@@ -87,7 +87,7 @@ class SinkSide:
             return
         delivered = state.sinks.delivered_samples
         if state.phase.has_begun and not state.phase.is_flushing:
-            state.utterance.forget(delivered)
+            state.utterance.forget(delivered, state.sinks.sounded_samples)
             self._report()
         if state.phase is Phase.SENDING and (frames := state.utterance.credit(delivered)) > 0:
             state.replies.credit(state.utterance.number, frames)
@@ -95,8 +95,8 @@ class SinkSide:
 
     def _report(self) -> None:
         """Tell the client how far the listener is, if it wants to know and that has changed by enough."""
-        delivered = self._state.sinks.delivered_samples
-        if self._reported < 0 or delivered >= self._reported + self._report_samples:
+        sounded = self._state.sinks.sounded_samples
+        if self._reported < 0 or sounded >= self._reported + self._report_samples:
             self.report_position()
 
     def report_position(self) -> None:
@@ -104,9 +104,9 @@ class SinkSide:
         if not self._report_samples:
             return
         state, device = self._state, self._state.sinks.device
-        self._reported = delivered = state.sinks.delivered_samples
-        t_ns = device.sounds_ns if device is not None and device.delivered_samples == delivered else 0
-        state.replies.position(state.utterance, delivered, t_ns, state.underruns)
+        self._reported = sounded = state.sinks.sounded_samples
+        t_ns = device.sounded_ns if device is not None and device.sounded_samples == sounded else 0
+        state.replies.position(state.utterance, sounded, t_ns, state.underruns)
 
     def flush(self, event: Event, fade_ms: int) -> None:
         """Barge-in: the device fades out. Without a device that plays, the utterance has ended."""

@@ -132,6 +132,8 @@ class DeviceSink:
         self._send, self._attach, self._paused = send, attach, False
         self.sounds_ns = attach.t_dac_ns
         """When the sample after those that were delivered sounds; 0: not known, or nothing is to sound."""
+        self.sounded_samples, self.sounded_ns = delivered_samples, attach.t_dac_ns
+        """The samples that had sounded at a time; `delivered_samples` are more by what is inside the device."""
         self._kept: deque[AudioChunk] = deque()
         self.attach()
 
@@ -169,20 +171,26 @@ class DeviceSink:
     def position(self, position: ipc.Position) -> None:
         """The speaker has played up to a sample."""
         self.playing, self.sounds_ns = True, position.t_dac_ns
+        unheard_samples = -(-position.unheard_ns * self._attach.rate_hz // 1_000_000_000)
+        self.sounded_samples = max(self.sounded_samples, position.samples - unheard_samples)
+        self.sounded_ns = (
+            position.t_dac_ns - (position.samples - self.sounded_samples) * 1_000_000_000 // self._attach.rate_hz
+        )
         self.delivered_samples = max(self.delivered_samples, position.samples)
         while self._kept and self._kept[0].end_sample <= self.delivered_samples and not self._kept[0].last:
             self._kept.popleft()
 
     def played(self, samples: int) -> None:
         """The speaker has played everything."""
-        self.delivered_samples, self.finished = samples, True
+        self.delivered_samples = self.sounded_samples = samples
+        self.finished = True
         self._kept.clear()
 
     def pause(self, paused: bool) -> None:
         """See Sink."""
         self._paused = paused
         if paused:
-            self.sounds_ns = 0  # what is silent now is no gap
+            self.sounds_ns = self.sounded_ns = 0  # what is silent now is no gap
         if not self.finished:
             self._send(ipc.Pause(key=self.key) if paused else ipc.Resume(key=self.key))
 
@@ -245,6 +253,14 @@ class SinkGroup:
     def delivered_samples(self) -> int:
         """Samples that every sink has delivered."""
         return min((sink.delivered_samples for sink in self._sinks), default=0)
+
+    @property
+    def sounded_samples(self) -> int:
+        """The same, but of the device those that have left it."""
+        return min(
+            (one.sounded_samples if isinstance(one, DeviceSink) else one.delivered_samples for one in self._sinks),
+            default=0,
+        )
 
     @property
     def heard_samples(self) -> int:

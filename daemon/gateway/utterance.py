@@ -221,13 +221,17 @@ class Utterance:
                 chunks.append(MelChunk(chunk.first_frame + cut, chunk.mel[cut:], chunk.t_client_ns, chunk.t_gateway_ns))
         return chunks
 
-    def forget(self, delivered_samples: int) -> None:
-        """Free what neither a replay nor the cause of an underrun needs, after so many samples were delivered."""
+    def forget(self, delivered_samples: int, sounded_samples: int | None = None) -> None:
+        """Free what neither a replay nor the cause of an underrun needs, after so many samples were delivered.
+
+        `sounded_samples`: how many of them have sounded, if the device holds some.
+        """
         while self._kept and self._kept[0].end_frame <= self.replay_from:
             self._kept.popleft()
         while self._rendered and self._rendered[0][0] <= delivered_samples:
             self._rendered.popleft()
-        oldest = min(self.go_on_at(delivered_samples).frame, self.resume_at.frame)
+        heard = delivered_samples if sounded_samples is None else sounded_samples
+        oldest = min(self.go_on_at(heard).frame, self.resume_at.frame)
         while self._marks[0].frame < oldest:
             self._marks.popleft()
 

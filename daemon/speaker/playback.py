@@ -193,7 +193,12 @@ class Playback:
                 case Progress(key, _, sample, behind, skipped):
                     self._link.send(
                         ipc.Position(
-                            key=key, samples=sample, t_dac_ns=t_ns, behind_samples=behind, skipped_samples=skipped
+                            key=key,
+                            samples=sample,
+                            t_dac_ns=t_ns,
+                            behind_samples=behind,
+                            skipped_samples=skipped,
+                            unheard_ns=max(0, t_ns - time.monotonic_ns()),
                         )
                     )
                 case Underrun(key, _, sample, missing, by_device):

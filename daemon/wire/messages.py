@@ -347,9 +347,9 @@ ADDED: dict[type[Message], int] = {Warning: 2, Position: 3}
 CODEC = Codec(CLIENT_MESSAGES + DAEMON_MESSAGES)
 
 
-def since(msg: Message) -> int:
-    """The version of the protocol that first had this message."""
-    return ADDED.get(type(msg), OLDEST_VERSION)
+def since(kind: type[Message]) -> int:
+    """The version of the protocol that first had messages of this type."""
+    return ADDED.get(kind, OLDEST_VERSION)
 
 
 def encode(msg: Message) -> list[bytes]:

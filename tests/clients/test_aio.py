@@ -109,7 +109,7 @@ async def test_missing_and_lost_daemon_raise(socket_dir: Path) -> None:
     with pytest.raises(errors.NotRunning, match="cannot connect"):
         await AsyncClient("nonsense").connect()
     fake = FakeDaemon(socket_dir, auto=False)
-    async with AsyncClient(fake.endpoint) as glow:
+    async with AsyncClient(fake.endpoint, reconnect_s=0) as glow:
         stream = await glow.open("s", sinks=["null"])
         await stream.send(mel(64))
         await asyncio.to_thread(fake.stop)
@@ -119,7 +119,7 @@ async def test_missing_and_lost_daemon_raise(socket_dir: Path) -> None:
 
 async def test_silent_daemon_raises_gone(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connection, "PING_EVERY_S", 0.02)
-    async with AsyncClient(fake.endpoint) as glow:
+    async with AsyncClient(fake.endpoint, reconnect_s=0) as glow:
         fake.answers = False
         await asyncio.to_thread(fake.wait_for, lambda: fake.pings > 2)
         monkeypatch.setattr(Connection, "SILENCE_S", 0.1)

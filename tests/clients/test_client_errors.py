@@ -74,7 +74,7 @@ def test_bad_endpoint_raises(endpoint: str) -> None:
 
 def test_dead_daemon_fails_all_waiting_calls(socket_dir: Path) -> None:
     fake = FakeDaemon(socket_dir, auto=False)
-    with Client(fake.endpoint) as glow:
+    with Client(fake.endpoint, reconnect_s=0) as glow:
         stream = glow.open("s", sinks=["socket"])
         stream.send(mel(64))
         threading.Timer(0.1, fake.stop).start()
@@ -105,7 +105,7 @@ def test_stream_opened_too_late_is_closed(fake: FakeDaemon) -> None:
 
 def test_silent_daemon_raises_gone(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connection, "PING_EVERY_S", 0.02)
-    with Client(fake.endpoint) as glow:
+    with Client(fake.endpoint, reconnect_s=0) as glow:
         fake.answers = False
         fake.wait_for(lambda: fake.pings > 2)
         monkeypatch.setattr(Connection, "SILENCE_S", 0.1)
@@ -158,7 +158,7 @@ def test_fatal_error_is_raised_once(fake: FakeDaemon) -> None:
 
 
 def test_session_error_fails_the_client(fake: FakeDaemon) -> None:
-    with Client(fake.endpoint) as glow:
+    with Client(fake.endpoint, reconnect_s=0) as glow:
         glow.open("s", sinks=["null"])
         fake.send("s", wire.Error(503, "STOPPING", "the daemon is stopping", fatal=True))
         with pytest.raises(errors.DaemonError, match="stopping"):

@@ -211,7 +211,7 @@ async def test_answer_counts_that_came_while_the_loop_was_blocked(fake: FakeDaem
 def test_dead_daemon_says_how_far_the_listener_got(fake: FakeDaemon, whole: bool, said: str) -> None:
     """The credit of a voice that needs the whole utterance says nothing of what was heard."""
     fake.voices = [VOICE | {"whole_utterance": whole}]
-    with Client(fake.endpoint) as glow:
+    with Client(fake.endpoint, reconnect_s=0) as glow:
         stream = glow.open("s", sinks=["null"])
         stream.send(mel(50))
         until(lambda: stream.credit_frames == 64, "all credit")

@@ -36,6 +36,19 @@ class FakeStream:
     frames: int = 0
     audio_seq: int = 0
 
+    @property
+    def heard_samples(self) -> int:
+        """What was heard of the generation before it went on here."""
+        return self.request.samples if self.generation == self.request.generation else 0
+
+
+def position_after(stream: FakeStream) -> wire.Position:
+    """That everything was heard, and what is needed to go on: seven frames, and a phase that no other frame has."""
+    start = max(0, stream.frames - 5)
+    return wire.Position(
+        stream.request.stream, stream.generation, 77, stream.frames * HOP, max(0, start - 2), start, start / 8, 9, 3
+    )
+
 
 @dataclass
 class FakeDaemon:
@@ -45,12 +58,16 @@ class FakeDaemon:
     """
 
     directory: Path
+    version: int = wire.VERSION
+    """Of the protocol; before 3 there are no positions."""
     window_frames: int = 64
     max_chunk_frames: int = 16
     auto: bool = True
     answers: bool = True
     knows_rates: bool = True
     """Whether it knows the field open.audio_rate_hz; a daemon of the first release does not."""
+    refuse_open: int = 0
+    """How many times it says that it is full."""
     refuse: Callable[[wire.Mel], wire.Error | None] = lambda mel: None
     voices: list[dict[str, Any]] = field(default_factory=lambda: [VOICE])
     limits: dict[str, int] = field(default_factory=dict)
@@ -145,7 +162,10 @@ class FakeDaemon:
             case wire.Hello():
                 limits = {"max_chunk_frames": self.max_chunk_frames, **self.limits}
                 self._reply(
-                    peer, wire.Welcome(1, "fake 1", self.voices, ["device", "socket"], limits, message.t_client_ns, 7)
+                    peer,
+                    wire.Welcome(
+                        self.version, "fake 1", self.voices, ["device", "socket"], limits, message.t_client_ns, 7
+                    ),
                 )
             case wire.Ping():
                 self._reply(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))
@@ -175,10 +195,20 @@ class FakeDaemon:
             text = f"no voice {request.voice}; there is: glow"
             self._reply(peer, wire.Error(402, Code.UNKNOWN_VOICE.name, text, request.stream, fatal=True))
             return
+        if self.refuse_open > 0:
+            self.refuse_open -= 1
+            self._reply(peer, wire.Error(400, Code.AT_CAPACITY.name, "full", request.stream, fatal=True))
+            return
+        credit_frames = self.window_frames + request.samples // HOP - request.first_frame
         self.owners[request.stream] = peer
-        self.streams[request.stream] = FakeStream(request, self.window_frames)
+        self.streams[request.stream] = FakeStream(
+            request, credit_frames, request.generation, frames=request.first_frame
+        )
         rate_hz = request.audio_rate_hz if self.knows_rates else 0
-        self._reply(peer, wire.Opened(request.stream, "glow", RATE_HZ, HOP, self.window_frames, 0, rate_hz, 39.9))
+        self._reply(
+            peer,
+            wire.Opened(request.stream, "glow", RATE_HZ, HOP, credit_frames, request.generation, rate_hz, 39.9),
+        )
 
     def _mel(self, peer: bytes, stream: FakeStream, mel: wire.Mel) -> None:
         error = self._fault(stream, mel) or self.refuse(mel)
@@ -186,9 +216,13 @@ class FakeDaemon:
             self._reply(peer, error)
             return
         first_sample = stream.frames * HOP
+        known = min(mel.frames * HOP, max(0, stream.heard_samples - first_sample))
         stream.seq, stream.frames = stream.seq + 1, stream.frames + mel.frames
         stream.credit_frames -= mel.frames
-        self._audio(peer, stream, first_sample, mel.frames * HOP)
+        if mel.frames * HOP > known:
+            self._audio(peer, stream, first_sample + known, mel.frames * HOP - known)
+        if self.version >= 3 and stream.request.position_ms and stream.frames * HOP >= stream.heard_samples:
+            self._reply(peer, position_after(stream))
         if self.auto:
             stream.credit_frames += mel.frames
             self._reply(peer, wire.Credit(mel.stream, mel.generation, mel.frames))

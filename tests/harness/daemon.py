@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from glowd.clients import Client, launch
+from glowd.daemon.wire import ReadyLine
 from tests.harness.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +70,28 @@ def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: f
     config = ("run", "--config", str(ROOT / "config.toml"))
     with launch.launch(*config, *arguments, env=env, cwd=ROOT, ready_s=ready_s, stop_s=2 * WAIT_S) as launched:
         yield Daemon(launched)
+
+
+@contextlib.contextmanager
+def killable_daemon(run_dir: Path, *settings: str, env: dict[str, str] | None = None) -> Iterator[Daemon]:
+    """glowd in a run directory that outlives it; at the end of the block it may be dead."""
+    arguments = [word for setting in (*PATIENT, *settings) for word in ("--set", setting)]
+    environment = {**os.environ, **(env or {}), "GLOWD_RUN_DIR": str(run_dir)}
+    process = subprocess.Popen(
+        [*launch.GLOWD, *arguments], stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+    )
+    try:
+        assert process.stdout, "it is a pipe"
+        ready = next((found for line in process.stdout if (found := ReadyLine.parse(line))), None)
+        assert ready, "glowd did not become ready"
+        yield Daemon(launch.Daemon(process, run_dir, ready=ready))
+    finally:
+        process.terminate()
+        process.communicate(timeout=2 * WAIT_S)
+
+
+def kill(daemon: Daemon) -> None:
+    """End all processes of a daemon at once."""
+    for pid in (daemon.process.pid, *daemon.role_pids().values()):
+        os.kill(pid, signal.SIGKILL)
+    daemon.process.wait(WAIT_S)

@@ -104,6 +104,14 @@ def test_device_goes_on_where_it_was_heard() -> None:
     assert second.only(wire.Played) == wire.Played("s", 0, TOTAL * HOP, 1)
 
 
+def test_what_the_device_holds_has_not_been_heard() -> None:
+    first = SessionHarness("device", position_ms=POSITION_MS)
+    spoken(first, 19)
+    first.session.sinks.position(ipc.Position(first.key, 48, first.now_ns, unheard_ns=12_000_000))
+    position = first.sent(wire.Position)[-1]
+    assert (position.samples, position.t_ns) == (36, first.now_ns - 12_000_000)
+
+
 def test_new_utterance_after_one_that_went_on_is_new() -> None:
     position = spoken(SessionHarness("device", position_ms=POSITION_MS), 20)
     second = other_gateway(position, "device")

@@ -1,0 +1,75 @@
+"""What a client keeps of a stream, to go on with it when the daemon was lost and is there again.
+
+Rules: no I/O and no clock. Frames are kept in send_queue.py; here is how the stream was opened, where the running
+generation can go on, and what of its audio has arrived.
+"""
+
+from dataclasses import replace
+
+from glowd.daemon import wire
+from glowd.daemon.wire import Audio, Message
+
+POSITION_MS = 50
+"""How often the daemon says where the listener is: so much of the device's sound may be heard twice after a loss."""
+
+
+class Kept:
+    """Of one stream. Owner: its state. With `can_go_on` the daemon is asked for positions."""
+
+    def __init__(self, request: wire.Open, can_go_on: bool) -> None:
+        self._request = replace(request, position_ms=POSITION_MS) if can_go_on else request
+        self.position: wire.Position | None = None
+        """The newest one of the running generation."""
+        self._paused = self._is_complete = False
+        self._next_sample = self._next_seq = 0
+
+    def begin_generation(self) -> None:
+        """The next generation begins."""
+        self.position, self._is_complete, self._next_sample, self._next_seq = None, False, 0, 0
+
+    def note(self, message: Message) -> None:
+        """Keep what a pause, resume or gain has set."""
+        match message:
+            case wire.Pause() | wire.Resume():
+                self._paused = isinstance(message, wire.Pause)
+            case wire.Gain():
+                self._request = replace(self._request, gain_db=message.gain_db)
+
+    @property
+    def request(self) -> wire.Open:
+        """How the stream is opened."""
+        return self._request
+
+    def request_again(self, generation: int) -> wire.Open:
+        """How it is opened again, to go on in a generation."""
+        request, at = replace(self._request, generation=generation, paused=self._paused), self.position
+        if at is None:
+            return request
+        return replace(
+            request, key=at.key, samples=at.samples, first_frame=at.first_frame, start_frame=at.start_frame,
+            phase=at.phase, t_ns=at.t_ns, underruns=at.underruns,
+        )  # fmt: skip
+
+    @property
+    def first_frame(self) -> int:
+        """The first frame of the generation that the daemon will need again."""
+        return self.position.first_frame if self.position else 0
+
+    @property
+    def audio_has_come(self) -> bool:
+        """Whether audio of the generation was received."""
+        return self._next_seq > 0
+
+    def fresh(self, audio: Audio) -> Audio | None:
+        """What is new of a chunk of the generation, numbered as if the daemon had never been lost; None if nothing is."""
+        known = min(audio.samples, max(0, self._next_sample - audio.first_sample))
+        if self._is_complete or (known == audio.samples and known and not audio.last):
+            return None
+        if known or audio.seq != self._next_seq:
+            audio = replace(
+                audio, seq=self._next_seq, first_sample=audio.first_sample + known, samples=audio.samples - known,
+                payload=audio.payload[known:],
+            )  # fmt: skip
+        self._next_sample = max(self._next_sample, audio.first_sample + audio.samples)
+        self._next_seq, self._is_complete = self._next_seq + 1, audio.last
+        return audio
