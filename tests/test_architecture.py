@@ -55,8 +55,8 @@ MAY_IMPORT = {
     "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
     "clients": (
-        "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.recordings",
-        "flow.torchfile.reader",
+        "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.new_file",
+        "flow.recordings", "flow.torchfile.reader",
     ),
 }  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry

@@ -1,15 +1,18 @@
 """Writing audio that arrives in chunks: WAV files, raw samples on a pipe, a player on this machine.
 
 Rules: no socket; standard library and numpy only. Chunks are placed by `first_sample`: a gap between two chunks is written
-as silence, so that the length is right. A WAV file appears under its name only when it is complete.
+as silence, so that the length is right. A WAV file is claimed first, and has its name when it is complete
+(flow/new_file.py).
 """
 
-import os
+import argparse
+import contextlib
 import shutil
 import subprocess
 import sys
 import wave
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -19,6 +22,7 @@ import numpy as np
 from glowd.clients.errors import GlowdError
 from glowd.daemon.wire import Array, Audio, Flushed, Played
 from glowd.daemon.wire.codec import to_s16
+from glowd.flow.new_file import NameTakenError, NewFile, reason
 
 PLAYERS = (
     ("pw-play", "--raw", "--format=f32", "--rate={rate}", "--channels=1", "-"),
@@ -65,20 +69,32 @@ class UtteranceWriter:
         self.ended = not isinstance(event, Audio) or event.last
 
 
+def claim(path: Path, overwrite: bool = False) -> NewFile:
+    """Claim the name of a file, before anything else is done for it. Raises GlowdError if that cannot be."""
+    try:
+        return NewFile(path, replace=overwrite)
+    except NameTakenError as error:
+        raise GlowdError(f"{error}{'' if overwrite else ', or give --overwrite'}") from error
+    except OSError as error:
+        raise GlowdError(f"cannot write {path}: {reason(error)}") from error
+
+
+def claim_output(args: argparse.Namespace) -> AbstractContextManager[NewFile | None]:
+    """The claimed file of --out; None if there is none, or it is standard output. Raises GlowdError."""
+    if args.out and str(args.out) != "-":
+        return claim(Path(args.out), args.overwrite)
+    return contextlib.nullcontext()
+
+
 class WavFile:
-    """A 16-bit mono WAV file. Raises GlowdError if it cannot be written.
+    """A 16-bit mono WAV file. Raises GlowdError if somebody has taken its name meanwhile.
 
     After an exception the file has what was written before it; `kept` is false if that is nothing.
     """
 
-    def __init__(self, path: Path, rate_hz: int) -> None:
-        self.path, self._part, self.samples = path, path.with_name(path.name + ".part"), 0
-        self.kept = False
-        try:
-            self._file = self._part.open("wb")
-        except OSError as error:
-            raise GlowdError(f"cannot write {path}: {error.strerror}") from error
-        self._wave = wave.open(self._file, "wb")  # noqa: SIM115 (closed by __exit__)
+    def __init__(self, new: NewFile, rate_hz: int) -> None:
+        self.samples, self.kept, self._new = 0, False, new
+        self._wave = wave.open(new.file, "wb")  # noqa: SIM115 (closed by __exit__)
         self._wave.setparams((1, 2, rate_hz, 0, "NONE", ""))
 
     def write(self, samples: Array) -> None:
@@ -91,12 +107,14 @@ class WavFile:
 
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
         self._wave.close()
-        self._file.close()
-        self.kept = kind is None or self.samples > 0
-        if self.kept:
-            os.replace(self._part, self.path)  # noqa: PTH105 (Path.replace says less about overwriting)
-        else:
-            self._part.unlink(missing_ok=True)
+        if kind is not None and not self.samples:
+            self._new.discard()
+            return
+        try:
+            self._new.publish()
+        except NameTakenError as error:
+            raise GlowdError(str(error)) from error
+        self.kept = True
 
 
 class RawOutput:
@@ -140,8 +158,8 @@ def local_player(rate_hz: int) -> RawOutput:
     raise GlowdError(f"no player is installed; install one of {names}, or use --out FILE, or --out - for a pipe")
 
 
-def open_output(target: str, rate_hz: int) -> WavFile | RawOutput:
-    """Where `listen` writes: a WAV file, "-" for raw samples on standard output, "" for a player."""
-    if target == "-":
-        return RawOutput(sys.stdout.buffer)
-    return WavFile(Path(target), rate_hz) if target else local_player(rate_hz)
+def open_output(claimed: NewFile | None, target: str, rate_hz: int) -> WavFile | RawOutput:
+    """Where `listen` writes: the file that was claimed, "-" for raw samples on standard output, "" for a player."""
+    if claimed is not None:
+        return WavFile(claimed, rate_hz)
+    return RawOutput(sys.stdout.buffer) if target == "-" else local_player(rate_hz)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from glowd.clients.cli import tables
-from glowd.clients.cli.audio_output import Timeline, WavFile
+from glowd.clients.cli.audio_output import Timeline, WavFile, claim
 from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chunks, mel_of_file
 from glowd.clients.client import Client, Stream
 from glowd.clients.errors import GlowdError
@@ -68,7 +68,7 @@ def speak(endpoint: str, out: Path) -> list[str]:
             reader.join()
             figures = wire.Snapshot.from_map(client.status().info).streams[stream.name]
             audio = check(received, len(mel) * stream.hop)
-            with WavFile(out, stream.rate_hz) as file:
+            with WavFile(claim(out, overwrite=True), stream.rate_hz) as file:
                 file.write(audio)
             head = f"{len(mel)} frames -> {out}, {len(audio)} samples, {len(audio) / stream.rate_hz:.2f} s, "
             return [

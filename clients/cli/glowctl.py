@@ -16,7 +16,7 @@ from typing import Any
 
 from glowd.clients import errors
 from glowd.clients.cli import tables, top
-from glowd.clients.cli.audio_output import UtteranceWriter, open_output
+from glowd.clients.cli.audio_output import UtteranceWriter, claim_output, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
 from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_text, mel_of_file
 from glowd.clients.cli.speaking import format_of, speak
@@ -73,6 +73,7 @@ def arguments() -> argparse.ArgumentParser:
     listen = commands.add_parser("listen", help="play or record the audio of a stream of any client")
     listen.add_argument("stream", nargs="?", default="*", help="name of the stream (default: the next one that speaks)")
     listen.add_argument("--out", default="", metavar="FILE", help='WAV file; "-": raw float32 on standard output')
+    overwrite_argument(listen)
     listen.add_argument("--rate", type=rate, default=0, metavar="HZ", help="of what is written (the voices' highest)")
     listen.add_argument("--once", action="store_true", help="stop after one utterance")
 
@@ -95,6 +96,7 @@ def stream_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of commands that open a stream."""
     parser.add_argument("--sink", action="append", metavar="SINK", help="device, socket, null or file:NAME; repeatable")
     parser.add_argument("--out", type=Path, default=None, metavar="OUT.wav", help="also write the audio to this file")
+    overwrite_argument(parser)
     parser.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
     parser.add_argument("--seed", type=count(0), default=0, help="of the noise: equal seeds give equal audio (0)")
     parser.add_argument("--gain", type=float, default=0.0, metavar="DB", help="volume on the device")
@@ -121,6 +123,11 @@ def text_arguments(parser: argparse.ArgumentParser) -> None:
         "--espeak-voice", default="", metavar="NAME", help="the same as --tts espeak-ng --tts-voice NAME"
     )
     parser.add_argument("--speed", type=speed, default=1.0, metavar="FACTOR", help="of speaking, 0.3 to 3 (1)")
+
+
+def overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    """Whether --out may be a file that exists."""
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out, if it exists")
 
 
 def format_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,10 +223,13 @@ def formats(client: Client | None, args: argparse.Namespace) -> None:
 def listen(client: Client, args: argparse.Namespace) -> None:
     """`glowctl listen`: one utterance after the other, never two mixed."""
     rate_hz = args.rate or highest_rate_hz(client)  # voices may differ, a file has one rate
-    with client.listen(args.stream, audio_rate_hz=rate_hz) as listener:
+    with (
+        claim_output(args) as claimed,
+        client.listen(args.stream, audio_rate_hz=rate_hz) as listener,
+    ):
         events = listener.events()
         first = next(event for event in events if isinstance(event, wire.Audio))
-        with open_output(args.out, first.rate_hz) as output:
+        with open_output(claimed, args.out, first.rate_hz) as output:
             utterance = UtteranceWriter(first, output.write)
             for event in events:
                 if utterance.ended and isinstance(event, wire.Audio):

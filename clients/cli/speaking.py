@@ -9,11 +9,10 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from glowd.clients import errors
-from glowd.clients.cli.audio_output import Timeline, WavFile
+from glowd.clients.cli.audio_output import Timeline, WavFile, claim_output
 from glowd.clients.cli.mel_sources import at_speaking_pace, in_chunks, no_frames
 from glowd.clients.cli.tables import clean
 from glowd.clients.client import Client, Stream
@@ -21,6 +20,7 @@ from glowd.clients.upstream import numbered
 from glowd.clients.voices import not_ready, ready_format, voice_state
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.flow.mel import Floats, MelFormat
+from glowd.flow.new_file import NewFile
 
 VOICE_WAIT_S = 180.0
 VOICE_POLL_S = 0.25
@@ -62,6 +62,7 @@ def speak(
     first = next(source, (0, no_frames(mel_format)))  # a source that fails must not open a stream
     parts = numbered(itertools.chain([first], source), max_frames(client, mel_format))
     with (
+        claim_output(args) as claimed,
         client.open(
             args.stream,
             voice=args.voice,
@@ -73,7 +74,7 @@ def speak(
             catch_up=args.catch_up,
         ) as stream,
         printed_warnings(stream) as print_warnings,
-        recorded(stream, args.out) as record,
+        recorded(stream, claimed) as record,
     ):
         for _, utterance in itertools.groupby(parts, key=lambda part: part[0]):
             chunks = in_chunks((part for _, part in utterance), args.chunk)
@@ -109,15 +110,15 @@ def printed_warnings(stream: Stream) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def recorded(stream: Stream, path: Path | None) -> Iterator[Callable[[], None]]:
-    """A function that appends the audio of the utterance that was ended to a WAV file; without a path it does nothing.
+def recorded(stream: Stream, claimed: NewFile | None) -> Iterator[Callable[[], None]]:
+    """A function that appends the audio of the utterance that was ended to a WAV file; without a claimed one it does nothing.
 
     After an error or Ctrl-C the file has the audio that came before.
     """
-    if path is None:
+    if claimed is None:
         yield lambda: None
         return
-    file = WavFile(path, stream.audio_rate_hz)
+    file = WavFile(claimed, stream.audio_rate_hz)
     try:
         with file:
             try:
@@ -128,7 +129,7 @@ def recorded(stream: Stream, path: Path | None) -> Iterator[Callable[[], None]]:
                 raise
     finally:
         if file.kept:
-            print(f"wrote {path}: {file.samples} samples at {stream.audio_rate_hz} Hz", file=sys.stderr)
+            print(f"wrote {claimed.path}: {file.samples} samples at {stream.audio_rate_hz} Hz", file=sys.stderr)
 
 
 def write_audio(stream: Stream, file: WavFile, timeout_s: float | None = None) -> None:

@@ -59,6 +59,7 @@ class LiveRenderer:
         """Send mel [L, M] in chunks at the pace of speech; the samples [T] that come back. Raises LiveError."""
         source, out = self.folder / "sentence.npy", self.folder / "sentence.wav"
         np.save(source, mel)
+        out.unlink(missing_ok=True)  # of the sentence before
         options = ["--endpoint", self.endpoint, "--timeout", str(ANSWER_S)]
         command = [*GLOWCTL, *options, *sending(str(source), str(out), seed)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

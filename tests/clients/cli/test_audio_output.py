@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from glowd.clients.cli.audio_output import Timeline, UtteranceWriter, WavFile, local_player
+from glowd.clients.cli.audio_output import Timeline, UtteranceWriter, WavFile, claim, local_player
 from glowd.clients.errors import GlowdError
 from glowd.daemon import wire
 
@@ -54,7 +54,7 @@ def test_utterance_writer_ignores_other_utterances() -> None:
 
 
 def test_wav_file_appears_when_it_is_complete(tmp_path: Path) -> None:
-    with WavFile(tmp_path / "a.wav", 22050) as file:
+    with WavFile(claim(tmp_path / "a.wav"), 22050) as file:
         file.write(np.array([0, 0.5, 2.0], np.float32))
         assert not (tmp_path / "a.wav").exists()
     samples, rate_hz = soundfile.read(tmp_path / "a.wav")
@@ -63,7 +63,7 @@ def test_wav_file_appears_when_it_is_complete(tmp_path: Path) -> None:
 
 def test_wav_file_rounds_to_16_bits(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
-    with WavFile(tmp_path / "a.wav", 22050) as file:
+    with WavFile(claim(tmp_path / "a.wav"), 22050) as file:
         for part in np.split(samples, [0, 1, 2000]):
             file.write(part)
     info, (read, _) = soundfile.info(tmp_path / "a.wav"), soundfile.read(tmp_path / "a.wav", dtype="int16")
@@ -72,13 +72,13 @@ def test_wav_file_rounds_to_16_bits(tmp_path: Path) -> None:
 
 
 def test_wav_file_of_a_failure_is_removed(tmp_path: Path) -> None:
-    file = WavFile(tmp_path / "a.wav", 22050)
+    file = WavFile(claim(tmp_path / "a.wav"), 22050)
     file.__exit__(RuntimeError, RuntimeError(), None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_wav_file_of_an_interrupt_is_kept(tmp_path: Path) -> None:
-    file = WavFile(tmp_path / "a.wav", 22050)
+    file = WavFile(claim(tmp_path / "a.wav"), 22050)
     file.write(np.zeros(7, np.float32))
     file.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert soundfile.info(tmp_path / "a.wav").frames == 7
@@ -86,7 +86,27 @@ def test_wav_file_of_an_interrupt_is_kept(tmp_path: Path) -> None:
 
 def test_unwritable_wav_file_raises(tmp_path: Path) -> None:
     with pytest.raises(GlowdError, match=r"cannot write .*none/a\.wav"):
-        WavFile(tmp_path / "none" / "a.wav", 22050)
+        claim(tmp_path / "none" / "a.wav")
+
+
+def test_file_that_is_there_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_text("dear")
+    with pytest.raises(GlowdError, match=r"a\.wav exists already; choose another name, or give --overwrite"):
+        claim(tmp_path / "a.wav")
+    assert (tmp_path / "a.wav").read_text() == "dear"
+    with WavFile(claim(tmp_path / "a.wav", overwrite=True), 22050) as file:
+        file.write(np.zeros(7, np.float32))
+    assert soundfile.info(tmp_path / "a.wav").frames == 7
+
+
+def test_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    with (
+        pytest.raises(GlowdError, match=r"a\.wav was made .* meanwhile"),
+        WavFile(claim(tmp_path / "a.wav"), 22050) as file,
+    ):
+        file.write(np.zeros(7, np.float32))
+        (tmp_path / "a.wav").write_text("dear")
+    assert (tmp_path / "a.wav").read_text() == "dear" and not file.kept
 
 
 def test_player_receives_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,16 @@ def test_send_speaks_a_file_and_writes_the_audio(fake: FakeDaemon, mel_file: Pat
     assert fake.received[-2:] == [wire.Close("s"), wire.Bye()]
 
 
+def test_taken_out_is_refused_before_a_stream_is_opened(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "o.wav").write_text("dear")
+    for words in (["send", str(mel_file)], ["listen", "--once"]):
+        code, _, err = glowctl(fake.endpoint, *words, "--out", str(tmp_path / "o.wav"))
+        assert code == 1 and "o.wav exists already; choose another name, or give --overwrite" in err
+    assert not fake.of_type(wire.Open) and not fake.of_type(wire.Listen) and (tmp_path / "o.wav").read_text() == "dear"
+    assert glowctl(fake.endpoint, "send", str(mel_file), "--out", str(tmp_path / "o.wav"), "--overwrite")[0] == 0
+    assert soundfile.info(tmp_path / "o.wav").frames == 50 * HOP
+
+
 def test_sink_option_repeats_and_defaults_to_device(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
     assert glowctl(fake.endpoint, "send", str(mel_file))[0] == 0
     sinks = ["--sink", "null", "--sink", "file:x", "--out", str(tmp_path / "o.wav")]
@@ -194,7 +204,7 @@ def test_listen_once_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp
 def test_listen_writes_one_rate_whatever_the_voices_have(fake: FakeDaemon, tmp_path: Path) -> None:
     """A daemon may have voices of several rates, but a file or a pipe has one."""
     for words in ([], ["--rate", "16000"]):
-        start(fake.endpoint, "listen", "--out", str(tmp_path / "heard.wav"), *words)
+        start(fake.endpoint, "listen", "--out", str(tmp_path / f"heard{len(words)}.wav"), *words)
     fake.wait_for(lambda: len(fake.of_type(wire.Listen)) == 2)
     assert {listen.audio_rate_hz for listen in fake.of_type(wire.Listen)} == {22_050, 16_000}
 

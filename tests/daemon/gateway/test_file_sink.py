@@ -71,9 +71,7 @@ def test_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     sink = file_sink(tmp_path)
     sink.write(chunk(0, 10))
     (tmp_path / "a.wav").write_text("dear")
-    with pytest.raises(
-        WireError, match=r"sink: a\.wav was made or changed by somebody else meanwhile; ours is a\.wav\.glowd-part"
-    ) as caught:
+    with pytest.raises(WireError, match=r"sink: a\.wav was made .* meanwhile; ours is a\.wav\.glowd-part") as caught:
         sink.write(chunk(10, 5, last=True))
     sink.close()
     assert caught.value.code is Code.SINK_UNAVAILABLE
