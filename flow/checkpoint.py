@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from glowd.flow.network.registry import Config, Network, build, config_from_dict, kind_of
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.new_file import write_whole
 
 FORMAT_VERSION = 2
 READABLE = (1, 2)
@@ -37,6 +38,11 @@ def save(
     path: Path, config: Config, state: dict[str, Tensor], card: dict[str, Any] | None = None, half: bool = False
 ) -> None:
     """Write a checkpoint so that a reader sees the old file or the new one, never half of one. Raises OSError."""
+    write_whole(path, as_bytes(config, state, card, half))
+
+
+def as_bytes(config: Config, state: dict[str, Tensor], card: dict[str, Any] | None = None, half: bool = False) -> bytes:
+    """The content of a checkpoint."""
     metadata = {
         "glowd_format": str(FORMAT_VERSION),
         "kind": kind_of(config),
@@ -44,10 +50,7 @@ def save(
         "card": json.dumps(card or {}),
     }
     tensors = {k: (v.half() if half else v.float()).contiguous().cpu() for k, v in state.items()}
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
-    part.chmod(0o644)  # safetensors writes files that only their owner can read
-    part.replace(path)
+    return serialize(tensors, metadata)
 
 
 def read_header(checkpoint: str | Path) -> tuple[WaveGlowConfig, dict[str, Any]]:

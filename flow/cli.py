@@ -57,12 +57,15 @@ def _trainer(args: argparse.Namespace, folder: "RunFolder", report: "Report", wo
 
 def pitch(args: argparse.Namespace) -> int:
     """`glowlab pitch`."""
+    from glowd.flow.new_file import PUBLIC, claim_output
     from glowd.flow.training.geometry import geometry
     from glowd.flow.training.pitch_command import train_pitch_file
 
     settings = PitchSettings.from_dict(options.given(args, PitchSettings))
     voice = read_config(args.config)[0] if args.config else {}
-    judgement = train_pitch_file(settings, geometry(voice), Path(args.out), print)
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    with claim_output(args.out, args.overwrite, PUBLIC) as new:
+        judgement = train_pitch_file(settings, geometry(voice), new, print)
     print(f"{args.out}: {judgement}")
     return 0
 
@@ -72,7 +75,8 @@ def import_(args: argparse.Namespace) -> int:
     from glowd.flow.importing.mel_source import GivenMel
     from glowd.flow.importing.nvidia import convert
 
-    made = convert(args.source, args.out, args.half, GivenMel(rate_hz=args.rate, hop=args.hop, fmax_hz=args.fmax))
+    given = GivenMel(rate_hz=args.rate, hop=args.hop, fmax_hz=args.fmax)
+    made = convert(args.source, args.out, args.half, given, args.overwrite)
     config = made.config
     print(f"{args.out}: {config.flows} flows of {config.layers} layers, {config.channels} channels, G = {config.group}")
     for line in made.mel_source.lines():
@@ -83,12 +87,15 @@ def import_(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """`glowlab render`."""
     from glowd.flow import checkpoint
-    from glowd.flow.recordings import write_audio
+    from glowd.flow.new_file import claim_output
+    from glowd.flow.recordings import check_suffix, write_samples
 
-    voice = checkpoint.load_any(args.checkpoint)
-    mel = _mel(Path(args.source), voice.config.mel)
-    samples = _samples(voice, mel, args)
-    write_audio(Path(args.out), samples, voice.config.mel.rate_hz)
+    check_suffix(Path(args.out))
+    with claim_output(args.out, args.overwrite) as new:
+        voice = checkpoint.load_any(args.checkpoint)
+        mel = _mel(Path(args.source), voice.config.mel)
+        samples = _samples(voice, mel, args)
+        write_samples(new, samples, voice.config.mel.rate_hz)
     print(f"{args.out}: {len(samples) / voice.config.mel.rate_hz:.2f} s, {len(mel)} frames, seed {args.seed}")
     return 0
 
@@ -248,6 +255,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_out(sub: argparse.ArgumentParser, *name: str, **declared: Any) -> None:
+    """The file that a command makes."""
+    sub.add_argument(*name, **declared)
+    sub.add_argument("--overwrite", action="store_true", help="replace the file, if it exists")
+
+
 def _add_train(commands: Any) -> None:
     sub = commands.add_parser(
         "train",
@@ -273,7 +286,7 @@ def _add_train(commands: Any) -> None:
 
 def _add_pitch(commands: Any) -> None:
     sub = commands.add_parser("pitch", help="train the network that reads the pitch of a new voice from its mels")
-    sub.add_argument("--out", required=True, metavar="FILE", help=".safetensors for glowlab train --pitch")
+    _add_out(sub, "--out", required=True, metavar="FILE", help=".safetensors for glowlab train --pitch")
     options.add_arguments(sub, PitchSettings)
     sub.add_argument(
         "--config", default="", help="the voice's run file or JSON, as for train: its [voice] table counts"
@@ -288,7 +301,7 @@ def _add_import(commands: Any) -> None:
         epilog="What is not given is read from the file, or from NVIDIA's config.json beside it; else it is assumed, and said.",
     )
     sub.add_argument("source", metavar="FILE.pt")
-    sub.add_argument("out", metavar="OUT.safetensors")
+    _add_out(sub, "out", metavar="OUT.safetensors")
     sub.add_argument("--rate", type=positive, metavar="HZ", help="sample rate that it was trained at (22050)")
     sub.add_argument("--hop", type=positive, metavar="SAMPLES", help="samples for each mel frame (256)")
     sub.add_argument("--fmax", type=float, metavar="HZ", help="upper end of its mel bands (8000)")
@@ -308,7 +321,7 @@ def _add_context(commands: Any) -> None:
 def _add_render(commands: Any) -> None:
     sub = commands.add_parser("render", help="render speech from the mel of a recording, or from an .npy of mel frames")
     sub.add_argument("source", metavar="IN", help=".wav/.flac, or .npy with frames [L, M]")
-    sub.add_argument("out", metavar="OUT", help=".wav or .flac")
+    _add_out(sub, "out", metavar="OUT", help=".wav or .flac")
     sub.add_argument("--checkpoint", default="embedded", help="a .safetensors file (embedded: the voice of glowd)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the latents (0)")
     sub.add_argument(

@@ -51,7 +51,11 @@ class NewFile:
 
     def publish(self) -> None:
         """Give the file its name. Raises NameTakenError if that is taken by now: then the part is kept."""
-        self.file.flush()
+        try:
+            self.file.flush()
+        except OSError:  # the disk is full
+            self.discard()
+            raise
         if self._before is not None and _identity(self.path) == self._before:
             self.part.replace(self.path)
         elif self._before is not None or not _link(self.part, self.path):
@@ -89,6 +93,22 @@ class NewFile:
             self.publish()
         elif not self.closed:
             self.discard()
+
+
+def claim_output(path: str | Path, overwrite: bool, mode: int = PRIVATE) -> NewFile:
+    """The file of a command that has an option --overwrite. Raises OSError; a NameTakenError names the option."""
+    try:
+        return NewFile(Path(path), replace=overwrite, mode=mode)
+    except NameTakenError as error:
+        raise NameTakenError(str(error) if overwrite else f"{error}, or give --overwrite") from error
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {reason(error)}") from error
+
+
+def write_whole(path: Path, content: bytes | memoryview, mode: int = PUBLIC) -> None:
+    """Write a file of ours, or replace it, so that a reader sees the old one or the new one. Raises OSError."""
+    with NewFile(path, replace=True, mode=mode) as new:
+        new.file.write(content)
 
 
 def make_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:

@@ -4,11 +4,13 @@ Rules: no torch, so that clients can use it. Samples are float32 in [-1, 1]. sou
 read or written.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from glowd.flow.mel import Floats
+from glowd.flow.new_file import NewFile
 
 SUFFIXES = (".flac", ".wav")
 """Of files that a folder is searched for, and of files that can be written."""
@@ -47,16 +49,32 @@ def read_speech(path: Path, rate_hz: int) -> Floats:
     return samples
 
 
-def write_audio(path: Path, samples: Floats, rate_hz: int) -> None:
-    """Samples [T] to a .wav or .flac, clipped at full scale. Raises RecordingError if it cannot be written."""
-    import soundfile
-
+def check_suffix(path: Path) -> None:
+    """Raises RecordingError if no file of that name can be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise RecordingError(f"{path} has an unknown suffix; allowed: {', '.join(SUFFIXES)}")
+
+
+def write_audio(path: Path, samples: Floats, rate_hz: int) -> None:
+    """Samples [T] to a .wav or .flac of ours, which is replaced. Raises RecordingError if it cannot be written."""
+    check_suffix(path)
     try:
-        soundfile.write(path, samples.clip(-1, 1), rate_hz, subtype="PCM_16")
-    except (soundfile.SoundFileError, OSError) as error:
+        with NewFile(path, replace=True) as new:
+            write_samples(new, samples, rate_hz)
+    except OSError as error:
         raise RecordingError(f"cannot write {path}: {error}") from error
+
+
+def write_samples(new: NewFile, samples: Floats, rate_hz: int) -> None:
+    """Samples [T] to a new .wav or .flac, clipped at full scale. Raises RecordingError if it cannot be written."""
+    import soundfile
+
+    encoded = io.BytesIO()  # into a file soundfile would not report what the file system refuses
+    try:
+        soundfile.write(encoded, samples.clip(-1, 1), rate_hz, subtype="PCM_16", format=new.path.suffix[1:].upper())
+        new.file.write(encoded.getbuffer())
+    except (soundfile.SoundFileError, OSError) as error:
+        raise RecordingError(f"cannot write {new.path}: {error}") from error
 
 
 def find_recordings(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ EDGE = re.compile(r"#.*\bedge\b")
 SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
-PLAIN = ("flow.mel", "flow.options", "flow.recordings")
+PLAIN = ("flow.mel", "flow.new_file", "flow.options", "flow.recordings")
 """Files of flow that need no torch."""
 
 MAY_IMPORT = {
@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "flow/phase_recovery": ("flow.mel", "flow.vocoder", "flow.phase_recovery"),
     "flow/evaluation/live.py": ("flow", "clients.launch"),
     "flow/torchfile": ("flow.torchfile",),
-    "flow/importing": ("flow.mel", "flow.options", "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
+    "flow/importing": (*PLAIN, "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
     "flow/training": (*PLAIN, "flow.mel_formats", "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/app.py": ("daemon", "flow.missing_package"),

@@ -22,7 +22,8 @@ import numpy as np
 from glowd.clients.errors import GlowdError
 from glowd.daemon.wire import Array, Audio, Flushed, Played
 from glowd.daemon.wire.codec import to_s16
-from glowd.flow.new_file import NameTakenError, NewFile, reason
+from glowd.flow import new_file
+from glowd.flow.new_file import NameTakenError, NewFile
 
 PLAYERS = (
     ("pw-play", "--raw", "--format=f32", "--rate={rate}", "--channels=1", "-"),
@@ -72,11 +73,9 @@ class UtteranceWriter:
 def claim(path: Path, overwrite: bool = False) -> NewFile:
     """Claim the name of a file, before anything else is done for it. Raises GlowdError if that cannot be."""
     try:
-        return NewFile(path, replace=overwrite)
-    except NameTakenError as error:
-        raise GlowdError(f"{error}{'' if overwrite else ', or give --overwrite'}") from error
+        return new_file.claim_output(path, overwrite)
     except OSError as error:
-        raise GlowdError(f"cannot write {path}: {reason(error)}") from error
+        raise GlowdError(str(error)) from error
 
 
 def claim_output(args: argparse.Namespace) -> AbstractContextManager[NewFile | None]:

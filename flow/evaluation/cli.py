@@ -4,14 +4,17 @@ Rules: nothing heavy is imported before a command runs. Lines of output go to `r
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from glowd.flow.new_file import PUBLIC, NewFile, claim_output
 
 if TYPE_CHECKING:
     from glowd.flow.evaluation.evaluate import Job
@@ -43,6 +46,7 @@ def _add_evaluate(commands: Any, evaluate: Callable[..., int]) -> None:
     sub.add_argument("--clips", type=int, default=0, metavar="N", help="at most N clips of each folder (all)")
     sub.add_argument("--json", default="", metavar="OUT", help="write rows and every measurement here")
     sub.add_argument("--csv", default="", metavar="OUT", help="write a line for each clip, system and seed here")
+    sub.add_argument("--overwrite", action="store_true", help="replace the files of --json and --csv, if they exist")
     sub.set_defaults(run=evaluate)
 
 
@@ -50,6 +54,7 @@ def _add_compare(commands: Any, compare: Callable[..., int]) -> None:
     sub = commands.add_parser("compare", help="write a page for comparing voices by ear")
     _add_systems(sub)
     sub.add_argument("--out", required=True, metavar="OUT", help="the page: FILE.html, or a folder for compare.html")
+    sub.add_argument("--overwrite", action="store_true", help="replace the page, if it exists")
     sub.add_argument("--count", type=int, default=10, metavar="N", help="sentences, from the folders in turn (10)")
     sub.add_argument("--longest", type=float, default=8.0, metavar="S", help="leave out longer recordings (8)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the latents (0)")
@@ -99,10 +104,21 @@ def check_counts(args: argparse.Namespace, *names: str) -> None:
 
 def evaluate(args: argparse.Namespace, report: Report) -> int:
     """`glowlab evaluate`."""
+    jobs = _plan_evaluation(args)
+    with contextlib.ExitStack() as outputs:
+        made = {
+            out: outputs.enter_context(claim_output(out, args.overwrite, PUBLIC))
+            for out in (args.json, args.csv)
+            if out
+        }
+        _evaluate(args, jobs, made, report)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, jobs: "list[Job]", outputs: Mapping[str, NewFile], report: Report) -> None:
     from glowd.flow.evaluation import scores
     from glowd.flow.evaluation.evaluate import measure, run_jobs
 
-    jobs = _plan_evaluation(args)
     began_s = time.monotonic()
     found = list(_progress(run_jobs(measure, jobs, args.jobs), len(jobs), "render"))
     order = {job: number for number, job in enumerate(jobs)}
@@ -116,10 +132,9 @@ def evaluate(args: argparse.Namespace, report: Report) -> int:
         report(f"skipped: {text}")
     made = provenance() | {"seconds": round(time.monotonic() - began_s), "processes": args.jobs}
     if args.json:
-        Path(args.json).write_text(json.dumps(scores.as_dict(rows, found, made), indent=1) + "\n", "utf-8")
+        outputs[args.json].file.write((json.dumps(scores.as_dict(rows, found, made), indent=1) + "\n").encode())
     if args.csv:
-        Path(args.csv).write_text(scores.as_csv(found), "utf-8")
-    return 0
+        outputs[args.csv].file.write(scores.as_csv(found).encode())
 
 
 def _plan_evaluation(args: argparse.Namespace) -> "list[Job]":
@@ -160,12 +175,13 @@ def exactness(args: argparse.Namespace, report: Report) -> int:
 
 def compare(args: argparse.Namespace, report: Report) -> int:
     """`glowlab compare`."""
-    from glowd.flow.evaluation.compare import plan_page, render_page, write_page
+    from glowd.flow.evaluation.compare import page_text, plan_page, render_page
 
     check_counts(args, "count", "jobs", "chunk_frames")
     plan = plan_page(args)
-    renders = render_page(plan, _progress)
-    write_page(plan, renders, provenance())
+    with claim_output(plan.out, args.overwrite, PUBLIC) as new:
+        renders = render_page(plan, _progress)
+        new.file.write(page_text(plan, renders, provenance()).encode())
     for note in renders.notes:
         report(f"note: {note}")
     systems, megabytes = len(plan.systems) + len(plan.live), plan.out.stat().st_size / 1e6

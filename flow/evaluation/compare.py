@@ -1,6 +1,6 @@
-"""`glowlab compare`: what is on a listening page, and how it is rendered and written.
+"""`glowlab compare`: what is on a listening page, and how it is rendered.
 
-Rules: `plan_page` reads arguments and files and finds every mistake; `render_page` renders for minutes; `write_page` writes
+Rules: `plan_page` reads arguments and files and finds every mistake; `render_page` renders for minutes; `page_text` makes
 one file. The renders are renders.py, the page is listening_page.py.
 """
 
@@ -77,10 +77,10 @@ def render_page(plan: Plan, progress: Progress) -> Renders:
     return renders
 
 
-def write_page(plan: Plan, found: Renders, made: dict[str, Any]) -> None:
-    """Write the page. `made`: how it was made, `provenance` of cli.py. Raises OSError."""
+def page_text(plan: Plan, found: Renders, made: dict[str, Any]) -> str:
+    """The page. `made`: how it was made, `provenance` of cli.py."""
     commands = [line for system in plan.live for line in live.commands(system.checkpoint, plan.seed)]
-    text = listening_page.page(
+    return listening_page.page(
         sentences=listening_page.sentence_entries(found.renders, plan.audio),
         tables=listening_page.tables(plan.rows or scores.rows(one.measured for one in found.renders)),
         columns=scores.COLUMNS,
@@ -88,7 +88,6 @@ def write_page(plan: Plan, found: Renders, made: dict[str, Any]) -> None:
         notes=found.notes,
         made=made | {"seed": plan.seed, "commands": [made["command"], *commands, *plan.commands]},
     )
-    plan.out.write_text(text, "utf-8")
 
 
 def _page_path(out: Path) -> Path:

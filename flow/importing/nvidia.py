@@ -34,6 +34,7 @@ from glowd.flow.checkpoint import CheckpointError
 from glowd.flow.importing.mel_source import GivenMel, MelSource, find_mel
 from glowd.flow.importing.nvidia_layouts import Weights, check, count, geometry, our_name
 from glowd.flow.network.waveglow import WaveGlowConfig
+from glowd.flow.new_file import PUBLIC, claim_output
 from glowd.flow.torchfile.reader import Array, Opaque, read_pt
 
 _MARK = re.compile(r"(.*?)WN\.0\.start\.")
@@ -84,15 +85,26 @@ def import_checkpoint(path: str | Path, given: GivenMel = GivenMel()) -> Importe
     return Imported(config, state, mel_source, source.iteration)
 
 
-def convert(source: str | Path, target: str | Path, half: bool = False, given: GivenMel = GivenMel()) -> Imported:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    half: bool = False,
+    given: GivenMel = GivenMel(),
+    overwrite: bool = False,
+) -> Imported:
     """`import_checkpoint`, then write a glowd checkpoint to `target`; its card names the file it came from."""
-    made = import_checkpoint(source, given)
+    with claim_output(target, overwrite, PUBLIC) as new:
+        made = import_checkpoint(source, given)
+        new.file.write(checkpoint.as_bytes(made.config, made.state, _card(source, made), half))
+    return made
+
+
+def _card(source: str | Path, made: Imported) -> dict[str, Any]:
     origin = {
         "file": Path(source).name, "sha256": _sha256(Path(source)), "iteration": made.iteration,
         "mel": dict(made.mel_source.origins),
     }  # fmt: skip
-    checkpoint.save(Path(target), made.config, made.state, {"imported_from": origin}, half)
-    return made
+    return {"imported_from": origin}
 
 
 def _sha256(path: Path) -> str:

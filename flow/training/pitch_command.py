@@ -12,6 +12,7 @@ from glowd.flow.devices import pick_device
 from glowd.flow.mel import Floats
 from glowd.flow.network.registry import Config
 from glowd.flow.network.waveglow import WaveGlowConfig
+from glowd.flow.new_file import NewFile
 from glowd.flow.training.data import Clips, load_clips
 from glowd.flow.training.pitch_file import PitchFile
 from glowd.flow.training.pitch_labels import labels_of
@@ -26,7 +27,7 @@ SHORTEST_FRAMES = 20
 
 
 def train_pitch_file(
-    settings: PitchSettings, config: Config, out: Path, report: Callable[[str], None], workers: int = 0
+    settings: PitchSettings, config: Config, out: NewFile, report: Callable[[str], None], workers: int = 0
 ) -> Judgement:
     """Train a pitch network for voices of `config`, write it to `out`, and judge it on `settings.test`.
 
@@ -36,13 +37,12 @@ def train_pitch_file(
         raise TrainError("a voice without a source needs no pitch network; leave its preset out of the [voice] table")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    out.parent.mkdir(parents=True, exist_ok=True)
 
     def labelled(folder: str) -> tuple[Clips, list[Floats]]:
         clips = load_clips(Path(folder), config.mel, SHORTEST_FRAMES * config.mel.hop)
         for text in clips.skipped:
             report(f"skipped: {text}")
-        return clips, labels_of(clips, out.parent / LABELS, report, workers)
+        return clips, labels_of(clips, out.path.parent / LABELS, report, workers)
 
     (clips, labels), (test, test_labels) = labelled(settings.data), labelled(settings.test)
     frames, device = frames_of(clips, labels, config.source.pitch.past_frames), pick_device(settings.device)
@@ -55,7 +55,7 @@ def train_pitch_file(
         "steps": settings.steps,
     } | judgement._asdict()
     file = PitchFile(config.source.pitch, config.mel, config.mel_mean, config.mel_std, network.state_dict(), card)
-    file.save(out)
+    out.file.write(file.as_bytes())
     return judgement
 
 

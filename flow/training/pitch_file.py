@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from glowd.flow.mel import MelFormat
 from glowd.flow.network.pitch import PitchConfig, PitchNetwork
 from glowd.flow.network.waveglow import WaveGlowConfig
+from glowd.flow.new_file import write_whole
 from glowd.flow.training.settings import TrainError
 
 FORMAT = "1"
@@ -48,12 +49,14 @@ class PitchFile:
 
     def save(self, path: Path) -> None:
         """Write it so that a reader sees the old file or the new one. Raises OSError."""
+        write_whole(path, self.as_bytes())
+
+    def as_bytes(self) -> bytes:
+        """The content of the file."""
         fitted = {"pitch": self.config.to_dict(), "mel": self.mel.to_dict(), "mean": self.mel_mean, "std": self.mel_std}
         header = {"glowd_pitch": FORMAT, "config": json.dumps(fitted), "card": json.dumps(self.card)}
-        part = path.with_name(path.name + ".part")
-        save_file({key: value.float().contiguous().cpu() for key, value in self.weights.items()}, part, header)
-        part.chmod(0o644)  # safetensors writes files that only their owner can read
-        part.replace(path)
+        tensors = {key: value.float().contiguous().cpu() for key, value in self.weights.items()}
+        return serialize(tensors, header)
 
 
 def read_pitch(path: Path) -> PitchFile:

@@ -26,6 +26,7 @@ from torch import Tensor
 from glowd.flow import checkpoint
 from glowd.flow.mel import Floats
 from glowd.flow.network.registry import Config
+from glowd.flow.new_file import PUBLIC, NewFile
 from glowd.flow.recordings import RecordingError, write_audio
 from glowd.flow.training.curve import as_csv
 from glowd.flow.training.settings import TrainError
@@ -55,12 +56,10 @@ def _discard(part: Path) -> None:
 
 
 def _replace(path: Path, content: bytes | memoryview) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with NewFile(path, replace=True, mode=PUBLIC) as new:
+        new.file.write(content)
+        new.file.flush()
+        os.fsync(new.file.fileno())
 
 
 class RunFolder:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glowd.flow.new_file import NameTakenError, NewFile, make_folder, reason
+from glowd.flow.new_file import NameTakenError, NewFile, claim_output, make_folder, reason
 
 
 def names(folder: Path) -> list[str]:
@@ -166,3 +166,24 @@ def test_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
 def test_reason_is_a_sentence_of_either_error() -> None:
     assert reason(NameTakenError("a exists already")) == "a exists already"
     assert reason(OSError(28, "No space left on device")) == "No space left on device"
+
+
+def test_output_of_a_command_names_its_option(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("dear")
+    with pytest.raises(NameTakenError, match="exists already; choose another name, or give --overwrite"):
+        claim_output(tmp_path / "a", overwrite=False)
+    claim_output(tmp_path / "a", overwrite=True).discard()
+    with pytest.raises(OSError, match=r"cannot write .*none/a: No such file or directory"):
+        claim_output(tmp_path / "none" / "a", overwrite=True)
+    assert (tmp_path / "a").read_text() == "dear" and names(tmp_path) == ["a"]
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    new = NewFile(tmp_path / "a", replace=True)
+    new.file.close()
+    new.file = open("/dev/full", "w+b")  # noqa: PTH123, SIM115
+    new.file.write(b"new")
+    with pytest.raises(OSError, match="No space left"):
+        new.publish()
+    assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]

@@ -11,6 +11,7 @@ import torch
 
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.network.waveglow import WaveGlowConfig
+from glowd.flow.new_file import NewFile
 from glowd.flow.training import pitch_labels as labelling
 from glowd.flow.training.data import load_clips
 from glowd.flow.training.pitch_command import LABELS, train_pitch_file
@@ -115,7 +116,9 @@ def test_network_learns_the_pitch_of_vowels(tmp_path: Path) -> None:
     data = str(write_vowels(tmp_path / "data"))
     settings = PitchSettings(data, data, steps=250, batch=128, lr=4e-3)
     out, lines = tmp_path / "new" / "pitch.safetensors", []  # type: ignore[var-annotated]
-    judged = train_pitch_file(settings, small(), out, lines.append, workers=1)
+    out.parent.mkdir()
+    with NewFile(out) as new:
+        judged = train_pitch_file(settings, small(), new, lines.append, workers=1)
     assert judged.median_cents < 40 and judged.beyond_200_cents < 0.1 and judged.voicing > 0.85
     assert any("voiced and" in line for line in lines) and (tmp_path / "new" / LABELS).is_dir()
     file = read_pitch(out)
