@@ -100,6 +100,11 @@ class AsyncClient:
         """Round trip to the daemon in nanoseconds."""
         return await self.run(self._connection.ping(), self.timeout_s)
 
+    @property
+    def usable(self) -> bool:
+        """Whether it is connected and the daemon was not lost: one that is not never will be again."""
+        return self._connection.usable and not self._closed
+
     async def close(self) -> None:
         """Close all streams and the connection. In a forked child: nothing, for both are the parent's."""
         if self._closed or self._loop is None or os.getpid() != self._process:

@@ -253,6 +253,7 @@ class WebSettings(Options):
     listener_s: float = option(
         30.0, "s of audio kept for a page that listens and is behind; the oldest is dropped", min=1, max=600
     )
+    tts: str = option("", "what speaks texts: espeak-ng, hibari, matcha:FILE ...; empty: hibari, or else espeak-ng")
 
     def check(self) -> None:
         """Raises OptionError where settings contradict one another."""

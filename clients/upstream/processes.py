@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from glowd.clients.upstream.interface import UpstreamError
 
@@ -40,7 +40,7 @@ class PatientReader(io.RawIOBase):
         return len(data)
 
 
-Output: TypeAlias = "io.BufferedReader[PatientReader]"
+Output: TypeAlias = "io.BufferedReader[Any]"
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def cut_at_pauses(mel: Floats, max_frames: int) -> Iterator[Floats]:
     yield mel
 
 
-def numbered(parts: Iterable[tuple[int, Floats]], max_frames: int) -> Iterator[tuple[int, Floats]]:
+def numbered(parts: Iterable[tuple[int, Floats]], max_frames: int) -> Generator[tuple[int, Floats], None, None]:
     """Frames with numbers of pieces -> frames with the numbers of their utterances, none of more than `max_frames`.
 
     An utterance that is half full ends with its piece.

@@ -14,10 +14,16 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from glowd.clients.errors import GlowdError
+from glowd.clients.web.api_error import ApiError
 from glowd.clients.web.figures import Figures
+from glowd.clients.web.mel_api import MelEndpoint
+from glowd.clients.web.pool import Pool
 from glowd.clients.web.protection import Protection
 from glowd.clients.web.shared import Shared, shared_of
 from glowd.clients.web.site import Site
+from glowd.clients.web.speech_api import speech
+from glowd.clients.web.voices import voice_named
 
 
 async def health(request: Request) -> JSONResponse:
@@ -27,14 +33,27 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"daemon": state}, 200 if figures.fresh else 503)
 
 
+async def ready(request: Request) -> JSONResponse:
+    """GET /ready: 200 while a text would be spoken: the daemon answers, and its default voice is ready. Else 503."""
+    try:
+        async with shared_of(request).pool.client() as client:
+            voice = voice_named(client, "default")
+    except (ApiError, GlowdError) as fault:
+        return JSONResponse({"ready": False, "reason": str(fault)}, 503)
+    return JSONResponse({"ready": True, "voice": voice.name})
+
+
 ROUTES: list[BaseRoute] = [
     Route("/health", health, methods=["GET"]),
+    Route("/ready", ready, methods=["GET"]),
+    Route("/v1/audio/speech", speech, methods=["POST"]),
+    Route("/v1/mel", MelEndpoint(), methods=["POST"]),
 ]
 
 
 def create_app(site: Site) -> ASGIApp:
     """The whole application, protected."""
-    shared = Shared(site, Figures(site.telemetry))
+    shared = Shared(site, Figures(site.telemetry), Pool(site.endpoint))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -42,6 +61,7 @@ def create_app(site: Site) -> ASGIApp:
         yield
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        await shared.pool.close()
 
     app = Starlette(routes=ROUTES, lifespan=lifespan)
     app.state.shared = shared

@@ -16,12 +16,13 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from glowd.clients.web.api_error import error_response
 from glowd.clients.web.site import LOOPBACK, Site
 
-PUBLIC = ("/", "/health", "/static/")
+PUBLIC = ("/", "/health", "/ready", "/static/")
 """Paths that need no token; one that ends in / stands for everything below it, except / itself."""
 HEADERS = {
     "Content-Security-Policy": (
@@ -60,7 +61,7 @@ class Protection:
         try:
             self.check(scope)
         except Refusal as refusal:
-            answer = PlainTextResponse(refusal.reason + "\n", refusal.status)
+            answer = refused(scope["path"], refusal)
             if refusal.status == 401:
                 answer.headers["WWW-Authenticate"] = "Bearer"
             await answer(scope, receive, guarded)
@@ -74,6 +75,13 @@ class Protection:
         check_origin(headers)
         if scope["type"] == "http" and not is_public(scope["path"]):
             check_token(headers, QueryParams(scope["query_string"]), self._site.token)
+
+
+def refused(path: str, refusal: Refusal) -> Response:
+    """The answer; below /v1/ in the form that programs expect there."""
+    if path.startswith("/v1/"):
+        return error_response(refusal.status, refusal.reason, code="invalid_api_key" if refusal.status == 401 else None)
+    return PlainTextResponse(refusal.reason + "\n", refusal.status)
 
 
 def is_public(path: str) -> bool:

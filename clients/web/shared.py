@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 
 from glowd.clients.web.figures import Figures
+from glowd.clients.web.pool import Pool
 from glowd.clients.web.site import Site
 
 
@@ -17,6 +18,7 @@ class Shared:
 
     site: Site
     figures: Figures
+    pool: Pool
 
 
 def shared_of(connection: HTTPConnection) -> Shared:

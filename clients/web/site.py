@@ -25,3 +25,5 @@ class Site:
     any_address: bool = False
     max_pages: int = 16
     listener_s: float = 30.0
+    tts: str = ""
+    """What speaks texts (clients/upstream/choose.py); empty: its default."""

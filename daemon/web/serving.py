@@ -35,6 +35,7 @@ def site_of(role: Role, settings: WebSettings) -> Site:
         any_address=settings.host not in LOOPBACK,
         max_pages=settings.max_pages,
         listener_s=settings.listener_s,
+        tts=settings.tts,
     )
 
 
