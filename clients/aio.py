@@ -102,8 +102,13 @@ class AsyncClient:
 
     @property
     def usable(self) -> bool:
-        """Whether it is connected and the daemon was not lost: one that is not never will be again."""
+        """Whether it is connected and the daemon is not lost."""
         return self._connection.usable and not self._closed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it can never be used again: it was closed, or the daemon did not come back."""
+        return self._closed or self._connection.failure is not None
 
     async def close(self) -> None:
         """Close all streams and the connection. In a forked child: nothing, for both are the parent's."""
@@ -112,14 +117,18 @@ class AsyncClient:
         self._closed = True
         self._connection.leave()
         usable = self._connection.usable
-        if usable:
-            await self._send()
-        for task in (*self._tasks, *self._reading):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._reading, return_exceptions=True)
-        self._notify_all()
-        self._dealer.disable_monitor()
-        self._context.destroy(linger=transport.LINGER_MS if usable else 0)
+        try:
+            if usable:
+                await self._send()
+        finally:  # also if this is cancelled: a context that is left open makes Python hang at its end
+            for task in (*self._tasks, *self._reading):
+                task.cancel()
+            try:
+                await asyncio.gather(*self._tasks, *self._reading, return_exceptions=True)
+            finally:
+                self._notify_all()
+                self._dealer.disable_monitor()
+                self._context.destroy(linger=transport.LINGER_MS if usable else 0)
 
     async def __aenter__(self) -> "AsyncClient":
         return await self.connect()
@@ -324,6 +333,11 @@ class AsyncListener:
         async for event in self.events(timeout_s):
             if isinstance(event, wire.Audio):
                 yield event
+
+    async def flush(self, generation: int, fade_ms: int = 15) -> wire.Played | wire.Flushed:
+        """Stop the stream's utterance of this number. Raises StreamError if it is not the running one."""
+        steps = self._connection.listeners.flush(self._state, generation, fade_ms)
+        return await self._client.run(steps, self._client.timeout_s)
 
     async def close(self) -> None:
         """Stop listening."""

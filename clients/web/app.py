@@ -7,23 +7,33 @@ around everything (protection.py): a path is for those who have the token, unles
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Route
+from starlette.responses import FileResponse, JSONResponse
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from glowd.clients.errors import GlowdError
 from glowd.clients.web.api_error import ApiError
 from glowd.clients.web.figures import Figures
 from glowd.clients.web.mel_api import MelEndpoint
+from glowd.clients.web.page import live
 from glowd.clients.web.pool import Pool
 from glowd.clients.web.protection import Protection
 from glowd.clients.web.shared import Shared, shared_of
 from glowd.clients.web.site import Site
 from glowd.clients.web.speech_api import speech
 from glowd.clients.web.voices import voice_named
+
+STATIC = Path(__file__).parent / "static"
+
+
+async def front_page(_: Request) -> FileResponse:
+    """GET /: the page. It is the same for everyone; it gets its content by /live."""
+    return FileResponse(STATIC / "index.html")
 
 
 async def health(request: Request) -> JSONResponse:
@@ -48,6 +58,9 @@ ROUTES: list[BaseRoute] = [
     Route("/ready", ready, methods=["GET"]),
     Route("/v1/audio/speech", speech, methods=["POST"]),
     Route("/v1/mel", MelEndpoint(), methods=["POST"]),
+    Route("/", front_page, methods=["GET"]),
+    Mount("/static", StaticFiles(directory=STATIC)),
+    WebSocketRoute("/live", live),
 ]
 
 
@@ -60,7 +73,7 @@ def create_app(site: Site) -> ASGIApp:
         following = asyncio.create_task(shared.figures.follow())
         yield
         following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await asyncio.gather(following, *shared.leaving, return_exceptions=True)
         await shared.pool.close()
 
     app = Starlette(routes=ROUTES, lifespan=lifespan)

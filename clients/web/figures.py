@@ -6,7 +6,6 @@ that is away is waited for: the socket connects again by itself.
 
 import asyncio
 import logging
-import time
 from typing import Any
 
 import zmq
@@ -14,6 +13,9 @@ import zmq.asyncio
 
 from glowd.clients import errors
 from glowd.clients.cli.top import MAX_SNAPSHOT_BYTES, STALE_S, unpack
+from glowd.daemon.wire.liveness import AwakeClock, Silence
+
+PASS_MS = 500
 
 log = logging.getLogger("glowd")
 
@@ -25,13 +27,10 @@ class Figures:
         self.newest: dict[str, Any] | None = None
         self.count = 0
         """Snapshots so far; waiters name the one that they have seen."""
-        self._telemetry, self._received_s = telemetry, 0.0
-        self._arrived = asyncio.Condition()
-
-    @property
-    def fresh(self) -> bool:
+        self.fresh = False
         """Whether the daemon has published figures within the last seconds."""
-        return self.newest is not None and time.monotonic() - self._received_s <= STALE_S
+        self._telemetry, self._silence = telemetry, Silence(AwakeClock())
+        self._arrived = asyncio.Condition()
 
     async def next(self, seen: int) -> tuple[int, dict[str, Any]]:
         """The newest snapshot and its number; waits for one after number `seen`."""
@@ -49,7 +48,9 @@ class Figures:
             subscriber.subscribe(b"")
             subscriber.connect(self._telemetry)
             while True:
-                await self._take(await subscriber.recv())
+                if await subscriber.poll(PASS_MS):
+                    await self._take(await subscriber.recv())
+                self.fresh = self.newest is not None and self._silence.seconds <= STALE_S
 
     async def _take(self, data: bytes) -> None:
         try:
@@ -58,6 +59,7 @@ class Figures:
             log.warning("skipped telemetry: %s", fault)
             return
         async with self._arrived:
-            self.newest, self._received_s = snapshot, time.monotonic()
+            self.newest = snapshot
+            self._silence.end()
             self.count += 1
             self._arrived.notify_all()

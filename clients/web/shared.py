@@ -3,7 +3,8 @@
 Rules: one object for each process, in the application's state; no routes.
 """
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
@@ -19,6 +20,10 @@ class Shared:
     site: Site
     figures: Figures
     pool: Pool
+    pages: set[object] = field(default_factory=set)
+    """The pages that are open."""
+    leaving: set["asyncio.Task[None]"] = field(default_factory=set)
+    """What pages that were closed still have to close; the process ends after them."""
 
 
 def shared_of(connection: HTTPConnection) -> Shared:

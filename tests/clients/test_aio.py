@@ -125,3 +125,12 @@ async def test_silent_daemon_raises_gone(fake: FakeDaemon, monkeypatch: pytest.M
         monkeypatch.setattr(Connection, "SILENCE_S", 0.1)
         with pytest.raises(errors.DaemonGone, match="has sent nothing"):
             await glow.run(glow._connection.status(), WAIT_S)
+
+
+async def test_close_that_is_cancelled_leaves_nothing_open(fake: FakeDaemon) -> None:
+    client = await AsyncClient(fake.endpoint).connect()
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    assert closing.cancelled() and client._context.closed and client._dealer.closed

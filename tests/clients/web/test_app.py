@@ -1,6 +1,5 @@
 """The routes of the web process, with the figures of a daemon that a test plays."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,8 +61,9 @@ def test_health_has_the_state_until_figures_are_old(
     until(healthy)
     assert web.get("/health").json() == {"daemon": "degraded"}
     monkeypatch.setattr(figures, "STALE_S", 0.01)
-    time.sleep(0.02)
-    assert web.get("/health").status_code == 503
+    monkeypatch.setattr(figures, "PASS_MS", 20)
+    until(lambda: web.get("/health").status_code == 503)
+    assert web.get("/health").json() == {"daemon": "away"}
 
 
 def test_get_changes_nothing_and_only_public_paths_are_open(web: TestClient) -> None:
