@@ -28,10 +28,10 @@ from wyoming.tts import (
 )
 
 from glowd.clients.errors import GlowdError
+from glowd.clients.text_speaker import Speaker
 from glowd.clients.upstream import UpstreamError
 from glowd.clients.upstream.ssml import plain_text
 from glowd.clients.wyoming.requests import Request
-from glowd.clients.wyoming.speaker import Speaker
 from glowd.daemon.wire.codec import to_s16
 
 MAX_WAITING = 8

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from wyoming.info import Info
 
+from glowd.clients.text_speaker import Speaker
 from glowd.clients.upstream import Upstream
 from glowd.clients.wyoming.connection import Connection
 from glowd.clients.wyoming.description import described
-from glowd.clients.wyoming.speaker import Speaker
 
 log = logging.getLogger("glowd")
 
@@ -25,7 +25,7 @@ class Service:
     """A speaker and what it is called."""
 
     def __init__(self, endpoint: str, upstream: Upstream, languages: Sequence[str]) -> None:
-        self.speaker, self._upstream, self._languages = Speaker(endpoint, upstream), upstream, languages
+        self.speaker, self._upstream, self._languages = Speaker(endpoint, upstream, name="wyoming"), upstream, languages
         self._version = importlib.metadata.version("glowd")
         self.connections: set[asyncio.Task[None]] = set()
 

@@ -1,6 +1,6 @@
 """Sentences -> audio of the daemon: one stream for a request, one utterance for a sentence.
 
-Rules: asyncio; knows nothing of Wyoming. A sentence ends its utterance, so its last sample comes although the next sentence
+Rules: asyncio; knows no front. A sentence ends its utterance, so its last sample comes although the next sentence
 is not written yet. Whoever gives up closes the iterator, which flushes the stream.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from glowd.clients import errors
 from glowd.clients.aio import AsyncClient, AsyncStream
-from glowd.clients.upstream import Speech, Upstream, in_thread
+from glowd.clients.upstream import Manner, Speech, Upstream, in_thread
 from glowd.clients.voices import not_ready, ready_format, voice_state
 from glowd.daemon.wire import Array
 from glowd.daemon.wire.liveness import AwakeClock, Silence
@@ -24,8 +24,9 @@ SEED = 0
 class Speaker:
     """Speaks the sentences of many requests at once. Owner: the event loop in which it is used."""
 
-    def __init__(self, endpoint: str, upstream: Upstream) -> None:
-        self._endpoint, self._upstream = endpoint, upstream
+    def __init__(self, endpoint: str, upstream: Upstream, *, name: str, rate_hz: int = 0) -> None:
+        """`name`: of this client, for the daemon; `rate_hz`: of the audio, 0: each voice's own."""
+        self._endpoint, self._upstream, self._name, self._rate_hz = endpoint, upstream, name, rate_hz
         self._glow: AsyncClient | None = None
         self._connecting = asyncio.Lock()
 
@@ -45,12 +46,14 @@ class Speaker:
             await glow.refresh()
         return found
 
-    async def speak(self, sentences: AsyncIterator[str], voice: str, wanted: MelFormat) -> AsyncGenerator[Array, None]:
+    async def speak(
+        self, sentences: AsyncIterator[str], voice: str, wanted: MelFormat, manner: Manner = Manner()
+    ) -> AsyncGenerator[Array, None]:
         """The audio [T] of the sentences, as it is made. Raises GlowdError or UpstreamError."""
         async with contextlib.AsyncExitStack() as stack:
             stream: AsyncStream | None = None
             async for sentence in sentences:
-                speech = await asyncio.to_thread(self._upstream.speak, sentence, wanted)
+                speech = await asyncio.to_thread(self._upstream.speak, sentence, wanted, manner)
                 async with contextlib.aclosing(in_thread(speech.frames)) as frames:
                     first = await anext(frames, None)
                     if first is None:
@@ -69,7 +72,9 @@ class Speaker:
 
     async def _open(self, voice: str, speech: Speech) -> AsyncStream:
         assert self._glow is not None, "format_of has connected"
-        return await self._glow.open(voice=voice, sinks=["socket"], format=speech.stated, seed=SEED)
+        return await self._glow.open(
+            voice=voice, sinks=["socket"], format=speech.stated, seed=SEED, audio_rate_hz=self._rate_hz
+        )
 
     async def _client(self) -> AsyncClient:
         """The connection; a new one if the daemon has gone since."""
@@ -81,7 +86,7 @@ class Speaker:
                     await self._glow.close()
                     self._glow = None
             if self._glow is None:
-                self._glow = await AsyncClient(self._endpoint, name="wyoming").connect()
+                self._glow = await AsyncClient(self._endpoint, name=self._name).connect()
             return self._glow
 
 
