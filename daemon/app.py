@@ -16,13 +16,16 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glowd.daemon.config import Config, ConfigError, VoiceSettings
-from glowd.daemon.config_reader import load
+from glowd.daemon.config_reader import as_text, load
+from glowd.daemon.reload import Reloader
+from glowd.daemon.runtime.admin_server import AdminServer
 from glowd.daemon.runtime.claim import Claim, ClaimLostError, claim
+from glowd.daemon.runtime.hangup import Hangup
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import config_arguments
 from glowd.daemon.runtime.role_process import RoleSpec
@@ -31,6 +34,7 @@ from glowd.daemon.runtime.service_manager import ServiceManager
 from glowd.daemon.runtime.status import READY
 from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
+from glowd.daemon.wire.admin import RELOAD
 from glowd.flow.missing_package import advice
 
 if TYPE_CHECKING:
@@ -156,7 +160,9 @@ def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[li
     speaker = [[RoleSpec("speaker", command("speaker"))]] if config.speaker.enabled else []
     web = [[RoleSpec("web", command("web"), is_optional=True)]] if config.web.enabled else []
     wyoming = [[RoleSpec("wyoming", command("wyoming"), is_optional=True)]] if config.wyoming.enabled else []
-    return [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker, *web, *wyoming]
+    found = [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker, *web, *wyoming]
+    settings = as_text(config)
+    return [[replace(spec, settings=settings) for spec in stage] for stage in found]
 
 
 def run(config: Config, arguments: Sequence[str]) -> int:
@@ -178,25 +184,54 @@ async def supervise(config: Config, directory: Path, arguments: Sequence[str], h
     started_s = time.monotonic()
     manager = ServiceManager.from_environment()
     supervisor = Supervisor(stages(config, directory, arguments), config.supervisor, manager)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, supervisor.request_stop)
-    renewing = asyncio.create_task(keep(held, supervisor, manager))
+    reloader = Reloader(
+        config,
+        lambda: read_again(arguments),
+        lambda new: stages(new, directory, arguments),
+        supervisor,
+        manager,
+        summary,
+    )
+    admin = AdminServer(directory, {RELOAD: reloader.reload})
+    catch_signals(supervisor, reloader)
+    renewing = asyncio.create_task(keep(held, admin, supervisor, manager))
 
     def on_ready() -> None:
-        announce(config, directory, supervisor, time.monotonic() - started_s)
         manager.ready(summary(config))
+        announce(config, directory, supervisor, time.monotonic() - started_s)
+        reloader.can_start.set()
 
     await supervisor.run(on_ready)
+    admin.close()
     renewing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await renewing
 
 
-async def keep(held: Claim, supervisor: Supervisor, manager: ServiceManager) -> None:
+def read_again(arguments: Sequence[str]) -> Config:
+    """The configuration that the arguments name, as it is now. Raises ConfigError."""
+    found = config_arguments().parse_args(arguments)
+    return load(found.config, found.set)
+
+
+def catch_signals(supervisor: Supervisor, reloader: Reloader) -> None:
+    """SIGINT and SIGTERM stop the roles, SIGHUP reloads the settings."""
+    loop, running = asyncio.get_running_loop(), set[asyncio.Task[object]]()
+
+    def reload() -> None:
+        running.add(task := loop.create_task(reloader.reload()))
+        task.add_done_callback(running.discard)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, supervisor.request_stop)
+    loop.add_signal_handler(signal.SIGHUP, Hangup(reload, supervisor.request_stop))
+
+
+async def keep(held: Claim, admin: AdminServer, supervisor: Supervisor, manager: ServiceManager) -> None:
     """Renew the claim every second. If that cannot be, stop the daemon, which nobody could reach. Raises ClaimLostError."""
     while True:
         manager.tick()
+        await admin.renew()
         await asyncio.sleep(RENEW_EVERY_S)
         try:
             if held.renew():

@@ -7,7 +7,7 @@ config_reader.py reads it. Hyper-parameters of a network are not settings: they 
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from glowd.flow.options import BACKENDS, PRECISIONS, Options, option
@@ -360,6 +360,8 @@ class Config:
     files: FileSettings
     supervisor: SupervisorSettings
     log: LogSettings
+    revisions: dict[str, int] = field(default_factory=dict)
+    """No table: how often each voice was given new engines by a reload. Those before may still have streams."""
 
     def check(self) -> None:
         """Raises ConfigError where settings of different tables contradict one another."""
@@ -378,10 +380,13 @@ class Config:
 
     @property
     def engines(self) -> dict[str, EngineSpec]:
-        """The engine processes by name: that of the voice, or, where it has several, VOICE/0, VOICE/1, ..."""
+        """The engine processes by name: that of the voice, or, where it has several, VOICE/0, VOICE/1, ...
+
+        Those that a reload has started have @ and the revision of the voice behind that.
+        """
         specs = [
             EngineSpec(
-                name=voice if len(settings.devices) == 1 else f"{voice}/{number}",
+                name=(voice if len(settings.devices) == 1 else f"{voice}/{number}") + self._revision(voice),
                 voice=voice,
                 device="cuda:0" if device == "cuda" else device,
             )
@@ -389,3 +394,6 @@ class Config:
             for number, device in enumerate(settings.devices)
         ]
         return {spec.name: spec for spec in specs}
+
+    def _revision(self, voice: str) -> str:
+        return f"@{self.revisions[voice]}" if self.revisions.get(voice) else ""

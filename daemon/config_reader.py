@@ -7,6 +7,7 @@ A relative path is relative to the directory of the file it is written in. Witho
 relative to the working directory. Inside a Config every path is absolute.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable
@@ -38,6 +39,8 @@ DEFAULT_VOICES: dict[str, dict[str, Any]] = {
     "griffin-lim": {"engine": "griffinlim"},
 }
 
+TABLES = [table.name for table in fields(Config) if table.name != "revisions"]
+
 T = TypeVar("T", bound=Options)
 
 
@@ -53,9 +56,22 @@ def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(str(error)) from error
 
 
+def as_text(config: Config) -> str:
+    """A configuration for the daemon's own processes: they must not read a file that may have changed meanwhile."""
+    tables: dict[str, Any] = {name: getattr(config, name).to_dict() for name in TABLES if name != "voices"}
+    tables["voices"] = {name: voice.to_dict() for name, voice in config.voices.items()}
+    return json.dumps({"tables": tables, "revisions": config.revisions})
+
+
+def from_text(text: str) -> Config:
+    """The configuration that `as_text` wrote."""
+    content = json.loads(text)
+    return replace(_config(content["tables"], base=Path("/")), revisions=content["revisions"])
+
+
 def _config(tables: dict[str, Any], base: Path) -> Config:
     """Every table, checked; relative paths are relative to `base`. Raises OptionError, ConfigError."""
-    refuse_unknown(tables, [part.name for part in fields(Config)])
+    refuse_unknown(tables, TABLES)
     config = Config(
         server=_table(ServerSettings, tables.get("server", {}), "server", base),
         voices=_voices(tables["voices"], base),

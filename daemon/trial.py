@@ -18,7 +18,7 @@ from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime.role_process import RoleProcess, RoleSpec
 from glowd.daemon.runtime.rundir import prepare_run_dir
 
-QUIET = ("--trial", "--set", "log.level=error")
+QUIET = ("--trial",)
 
 
 @dataclass(frozen=True, slots=True)

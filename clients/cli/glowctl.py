@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glowd.clients import errors
+from glowd.clients import admin, errors
 from glowd.clients.cli import tables, top
 from glowd.clients.cli.audio_output import UtteranceWriter, claim_output, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
@@ -83,6 +83,8 @@ def arguments() -> argparse.ArgumentParser:
     flush = commands.add_parser("flush", help="stop a stream's utterance")
     flush.add_argument("stream")
     flush.add_argument("--fade", type=count(0), default=15, metavar="MS", help="length of the fade-out in ms (15)")
+
+    commands.add_parser("reload", help="have the daemon of this user read its settings again")
 
     watch = commands.add_parser("top", help="show all streams and figures continuously")
     watch.add_argument("--telemetry", default="", metavar="ENDPOINT", help="address of the daemon's figures")
@@ -278,6 +280,15 @@ def watch(args: argparse.Namespace) -> None:
         top.watch_live(endpoint)
 
 
+def reload(args: argparse.Namespace) -> None:
+    """`glowctl reload`."""
+    told = admin.reload_settings(admin.run_dir_of(args.endpoint))
+    if told.ok or told.settings or told.changed or told.added or told.removed:
+        print("\n".join(told.lines()))
+    if not told.ok:
+        raise errors.Refused(told.text)
+
+
 COMMANDS = {"send": send, "say": say, "formats": formats, "listen": listen, "status": status, "flush": flush}
 
 
@@ -290,6 +301,9 @@ def run(args: argparse.Namespace) -> None:
     """Run the command that was parsed."""
     if args.command == "top":
         watch(args)
+        return
+    if args.command == "reload":
+        reload(args)
         return
     if args.command == "formats" and not args.voice:
         with (

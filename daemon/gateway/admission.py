@@ -28,9 +28,13 @@ class Admission:
     def __init__(
         self, config: Config, pools: Mapping[str, Pool], speaker: SpeakerHandle, streams: StreamRegistry
     ) -> None:
+        self._pools, self._speaker, self._streams = pools, speaker, streams
+        self.use(config)
+
+    def use(self, config: Config) -> None:
+        """Use other settings, for streams that come."""
         self._server, self._voices, self._default_voice = config.server, config.voices, config.default_voice
         self._default_prefill_ms = config.speaker.prefill_ms
-        self._pools, self._speaker, self._streams = pools, speaker, streams
 
     def admit(self, client: ClientConnection, asked: wire.Open, now_ns: int) -> Stream:
         """Open a stream, placed in an engine. Raises WireError if it is refused."""

@@ -106,6 +106,8 @@ class ClientConnection:
         self.identity, self.name, self.last_seen_ns = identity, name, now_ns
         self._probed_ns = now_ns
         self.version = wire.OLDEST_VERSION
+        self.idle_timeout_s = 0.0
+        """What it was told in its last welcome."""
         self.lost = ""
         self.listening: dict[str, AudioFormat] = {}
         """What it listens to, "*" being everything, and in which format."""

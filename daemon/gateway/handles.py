@@ -30,7 +30,7 @@ class EngineHandle:
     """One engine process. Streams wait `wait_s` for it to come back; longer, if it needs longer to start."""
 
     def __init__(
-        self, name: str, voice: str, send: Callable[[Message], bool], wait_s: float, hang_s: float = 0.0
+        self, name: str, voice: str, send: Callable[[Message], bool], wait_s: float = 0.0, hang_s: float = 0.0
     ) -> None:
         """`send` returns whether the message could be sent. An engine that hangs is restarted after `hang_s`."""
         self.name, self.voice, self._send, self._wait_s, self._hang_s = name, voice, send, wait_s, hang_s
@@ -42,6 +42,10 @@ class EngineHandle:
         self.last_seen_ns: int | None = None
         self._info: VoiceInfo | None = None
         self._is_reachable, self._start_s, self._fault = False, 0.0, ""
+
+    def use_waits(self, wait_s: float, hang_s: float) -> None:
+        """The settings have other times."""
+        self._wait_s, self._hang_s = wait_s, hang_s
 
     # ---------------------------------------------------------------- what it is
 
@@ -185,6 +189,10 @@ class SpeakerHandle:
         self.instance = -1
         self.last_seen_ns: int | None = None
         self._lost_ns: int | None = None
+
+    def use_waits(self, wait_s: float) -> None:
+        """The settings have another time."""
+        self._wait_ns = int(1e9 * wait_s)
 
     def require(self, now_ns: int) -> None:
         """Raises WireError unless a stream can be played now."""

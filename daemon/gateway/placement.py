@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from glowd.daemon.config import Config
 from glowd.daemon.gateway.handles import EngineHandle
 from glowd.daemon.gateway.streams import StreamRegistry
 from glowd.daemon.runtime.status import AWAY, LOADING, READY
@@ -66,7 +65,8 @@ def load_of(engine: EngineHandle, open_streams: int) -> Fraction:
 class Machine:
     """All engines of the daemon, and the devices that they share."""
 
-    def __init__(self, engines: Sequence[EngineHandle], cores: int) -> None:
+    def __init__(self, engines: list[EngineHandle], cores: int) -> None:
+        """`engines` may be changed by their owner."""
         self.engines, self.cores = engines, cores
 
     def weight(self, engine: EngineHandle) -> int:
@@ -103,8 +103,16 @@ class Machine:
 class Pool:
     """The engines of one voice."""
 
-    def __init__(self, voice: str, engines: Sequence[EngineHandle], machine: Machine, streams: StreamRegistry) -> None:
-        self.voice, self.engines, self._machine, self._streams = voice, engines, machine, streams
+    def __init__(
+        self,
+        voice: str,
+        engines: Sequence[EngineHandle],
+        machine: Machine,
+        streams: StreamRegistry,
+        is_default: bool = False,
+    ) -> None:
+        self.voice, self.engines, self.is_default = voice, engines, is_default
+        self._machine, self._streams = machine, streams
 
     def alive_engines(self, now_ns: int) -> list[EngineHandle]:
         """The engines that are alive."""
@@ -121,7 +129,9 @@ class Pool:
     def info(self, now_ns: int) -> VoiceInfo | None:
         """The voice as `welcome` describes it; None while no engine is alive."""
         alive = self.alive_engines(now_ns)
-        return dataclasses.replace(alive[0].info, capacity=self.capacity(now_ns)) if alive else None
+        if not alive:
+            return None
+        return dataclasses.replace(alive[0].info, capacity=self.capacity(now_ns), default=self.is_default)
 
     def state(self, now_ns: int) -> str:
         """READY if an engine is, else LOADING if an engine is, else AWAY."""
@@ -226,14 +236,3 @@ def _full(engine: EngineHandle, capacity: Capacity, now: Occupancy) -> Refusal:
         f"at capacity: {now.as_text(engine)} are open, as many as this machine was measured to keep up with{took}",
         f"close one, try again later, or set {setting} to another number",
     )
-
-
-def pools_of(
-    config: Config, engines: Mapping[str, EngineHandle], streams: StreamRegistry, cores: int
-) -> dict[str, Pool]:
-    """The pool of each configured voice."""
-    machine = Machine(list(engines.values()), cores)
-    return {
-        voice: Pool(voice, [engine for engine in machine.engines if engine.voice == voice], machine, streams)
-        for voice in config.voices
-    }

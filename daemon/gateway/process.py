@@ -17,14 +17,15 @@ import msgpack
 import zmq
 
 from glowd.daemon import ipc
-from glowd.daemon.config import RESTART_S, Config
+from glowd.daemon.config import RESTART_S, Config, EngineSpec
 from glowd.daemon.gateway.clock import Excuse, GatewayClock
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
-from glowd.daemon.gateway.placement import pools_of
 from glowd.daemon.gateway.progress import Progress
+from glowd.daemon.gateway.reloading import Reloading
+from glowd.daemon.gateway.roster import Roster
 from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
@@ -32,7 +33,7 @@ from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import Addresses, addresses
-from glowd.daemon.runtime.status import RoleState
+from glowd.daemon.runtime.status import NewSettings, RoleState
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
@@ -72,18 +73,15 @@ class Gateway:
         ]
 
     def _build(self, config: Config) -> None:
-        wait_s, self._clients = config.server.role_wait_s, dict[bytes, ClientConnection]()
-        hang_s = config.supervisor.watchdog_s + RESTART_S
-        self.engines = {
-            name: EngineHandle(name, spec.voice, self._sender(self._engine_socket, f"engine:{name}"), wait_s, hang_s)
-            for name, spec in config.engines.items()
-        }
+        self._clients = dict[bytes, ClientConnection]()
         self.speaker = SpeakerHandle(
-            self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, wait_s, self._voice_rates_hz
-        )
+            self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, config.server.role_wait_s,
+            self._voice_rates_hz,
+        )  # fmt: skip
         self.streams = StreamRegistry(self._clients, self.speaker, Recordings(config.files))
         self.progress = Progress(self.streams)
-        self.pools = pools_of(config, self.engines, self.streams, usable_cores())
+        self.roster = Roster(config, self._engine, self.streams, usable_cores())
+        self.engines, self.pools = self.roster.engines, self.roster.pools
         self.snapshots = SnapshotTaker(
             config, self._clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping,
             self._clock.now_ns,
@@ -91,6 +89,18 @@ class Gateway:
         self.router = ClientRouter(
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take
         )
+        self._use_waits(config)
+        users = (self.router.use, self.snapshots.use, self.streams.use, self._use_waits)
+        self.reloading = Reloading(self.roster, users, self.role.applied)
+
+    def _engine(self, spec: EngineSpec) -> EngineHandle:
+        return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
+
+    def _use_waits(self, config: Config) -> None:
+        wait_s = config.server.role_wait_s
+        self.speaker.use_waits(wait_s)
+        for engine in self.engines.values():
+            engine.use_waits(wait_s, config.supervisor.watchdog_s + RESTART_S)
 
     def _voice_rates_hz(self) -> set[int]:
         return {engine.rate_hz for engine in self.engines.values() if engine.rate_hz}
@@ -212,10 +222,11 @@ class Gateway:
     def _tick(self, now_ns: int) -> None:
         for news in self.role.news():
             self._hear(news)
+        with contained("reloading", lambda _: None):
+            self.reloading.tick(now_ns)
         self.router.tick(now_ns)
-        for pool in self.pools.values():
-            with contained(f"voice {pool.voice}: looking after its streams", lambda _: None):
-                pool.tick(now_ns)
+        for released in self.roster.tick(now_ns):
+            self.role.released(f"engine:{released}")
         with contained("looking after the streams of the speaker", lambda _: None):
             self.speaker.tick(self._sessions(), now_ns)
         self.snapshots.stall = self.progress.stall(self.engines.values(), now_ns)
@@ -229,9 +240,11 @@ class Gateway:
             for text in sockets.renew_files(self._files):
                 log.warning("%s", text)
 
-    def _hear(self, news: RoleState) -> None:
-        """The supervisor says how a process is."""
-        if news.role == self.speaker.news.role:
+    def _hear(self, news: RoleState | NewSettings) -> None:
+        """The supervisor says how a process is, or has new settings."""
+        if isinstance(news, NewSettings):
+            self.reloading.take(news)
+        elif news.role == self.speaker.news.role:
             self.speaker.news = news
         elif engine := self.engines.get(news.role.removeprefix("engine:")):
             engine.news = news

@@ -50,6 +50,11 @@ class ClientRouter:
             max_message_bytes=config.server.max_message_bytes, max_chunk_frames=config.server.max_chunk_frames
         )
 
+    def use(self, config: Config) -> None:
+        """Use other settings, for clients and streams that come."""
+        self._server = config.server
+        self._admission.use(config)
+
     # ------------------------------------------------------------------ messages
 
     def handle(self, identity: bytes, parts: list[bytes], now_ns: int) -> None:
@@ -110,6 +115,7 @@ class ClientRouter:
 
     def _welcome(self, client: ClientConnection, hello: wire.Hello, now_ns: int) -> None:
         sinks = ["device"] if self._speaker.is_alive(now_ns) else []
+        client.idle_timeout_s = self._server.idle_timeout_s
         client.version = max(client.version, min(wire.VERSION, hello.max_version))
         client.send(
             wire.Welcome(
@@ -216,8 +222,8 @@ class ClientRouter:
     def _tick_client(self, client: ClientConnection, now_ns: int) -> None:
         client.pump()
         client.probe(now_ns)
-        if now_ns - client.last_seen_ns > self._server.idle_timeout_s * 1e9:
-            text = f"nothing was received for {self._server.idle_timeout_s:g} s; send ping while there is nothing else"
+        if now_ns - client.last_seen_ns > client.idle_timeout_s * 1e9:
+            text = f"nothing was received for {client.idle_timeout_s:g} s; send ping while there is nothing else"
             client.send(wire.error_for(WireError(Code.IDLE_TIMEOUT, text), fatal=True))
             client.lost = client.lost or text
         if client.lost:

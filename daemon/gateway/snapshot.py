@@ -70,6 +70,10 @@ class SnapshotTaker:
         self._engines, self._speaker, self._stopping = engines, speaker, stopping
         self._now_ns, self._started_ns = now_ns, now_ns()
 
+    def use(self, config: Config) -> None:
+        """Use other settings."""
+        self._config = config
+
     def take(self) -> Snapshot:
         """The daemon as it is now."""
         now_ns, counts = self._now_ns(), self._streams.counts()
@@ -88,7 +92,7 @@ class SnapshotTaker:
     def _state(self, now_ns: int) -> str:
         if self._stopping.is_set():
             return "stopping"
-        engines = self._engines.values()
+        engines = [engine for pool in self._pools.values() for engine in pool.engines]
         if any(engine.is_first_load for engine in engines):
             return "loading"
         is_fine = all(engine.is_alive(now_ns) and not (engine.load and engine.load.degraded) for engine in engines)
@@ -105,7 +109,7 @@ class SnapshotTaker:
             ready=bool(alive),
             state=pool.state(now_ns),
             reason=pool.reason(now_ns),
-            default=pool.voice == self._config.default_voice,
+            default=pool.is_default,
             open=sum(counts.get(engine.name, 0) for engine in pool.engines),
             max_streams=None if capacity is None else capacity.streams,
             capacity=capacity,

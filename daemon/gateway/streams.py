@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
+from glowd.daemon.config import Config
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.file_sink import Recordings
@@ -77,6 +78,10 @@ class StreamRegistry:
         self._by_key: dict[int, Stream] = {}
         # An engine may still run streams of a gateway that ended; its keys must differ from ours.
         self._first_key = self._last_key = time.time_ns() // 1000
+
+    def use(self, config: Config) -> None:
+        """Use other settings, for files that are opened."""
+        self.recordings = Recordings(config.files)
 
     # ----------------------------------------------------------------- questions
 

@@ -1,6 +1,7 @@
 """What every role process shares: how it starts, reports its status, and stops.
 
-The supervisor starts a role as `python -m glowd.daemon.ROLE --run-dir D [--config F] [--engine NAME] [--set KEY=VALUE]...`.
+The supervisor starts a role as `python -m glowd.daemon.ROLE --run-dir D [--config F] [--engine NAME] [--set KEY=VALUE]...`, and
+gives it the settings that it has read in $GLOWD_SETTINGS: the file may have changed since.
 Rules between the two:
 - Standard output has the role's status lines (status.py). Whatever else the process prints goes to standard error: the log.
 - Standard input has news of the other roles, for a role that asks for them. Its end means that the supervisor is gone: the
@@ -30,9 +31,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from glowd.daemon.config import Config, ConfigError
-from glowd.daemon.config_reader import load
+from glowd.daemon.config_reader import from_text, load
 from glowd.daemon.runtime import status
 from glowd.daemon.runtime.logs import setup_logging
+from glowd.daemon.runtime.role_process import SETTINGS
 from glowd.daemon.runtime.system import set_niceness
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 
@@ -71,7 +73,7 @@ class Role:
         self.instance = secrets.randbits(48)
         """Identifies this process, so that the gateway notices that a role was restarted."""
         self.stopping = threading.Event()
-        self._news: queue.SimpleQueue[status.RoleState] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[status.RoleState | status.NewSettings] = queue.SimpleQueue()
         self.started_s = time.monotonic()
         self._alive_at_s = 0.0
         self._status_fd = os.dup(sys.stdout.fileno())
@@ -89,13 +91,14 @@ class Role:
         parser.add_argument("--trial", action="store_true", help="engine: end when it is ready, without a gateway")
         arguments = parser.parse_args(argv)
         try:
-            config = load(arguments.config, arguments.set)
+            text = os.environ.pop(SETTINGS, "")
+            config = from_text(text) if text else load(arguments.config, arguments.set)
             if arguments.engine and arguments.engine not in config.engines:
                 raise ConfigError(f"there is no engine {arguments.engine}; known: {', '.join(config.engines)}")
         except ConfigError as error:
             sys.stdout.buffer.write(status.encode(status.Failed(str(error))))
             sys.exit(EXIT_FAILED)
-        setup_logging(arguments.engine or name, config.log.level)
+        setup_logging(arguments.engine or name, "error" if arguments.trial else config.log.level)
         set_niceness(NICENESS.get(name, 0))
         role = cls(name, config, arguments.run_dir.absolute(), arguments.engine, arguments.trial)
         role._take_over()
@@ -128,8 +131,16 @@ class Role:
         """Report why this role is about to give up. `settings`: it can run nowhere as it is configured."""
         self._report(status.Failed(text, settings))
 
-    def news(self) -> list[status.RoleState]:
-        """What the supervisor has said of the roles since the last call, in order."""
+    def applied(self, number: int) -> None:
+        """Report that the settings of a reload are used."""
+        self._report(status.Applied(number))
+
+    def released(self, role: str) -> None:
+        """Report that no stream needs a role that the settings do not have any more."""
+        self._report(status.Released(role))
+
+    def news(self) -> list[status.RoleState | status.NewSettings]:
+        """What the supervisor has said of the roles and of new settings since the last call, in order."""
         taken = []
         while not self._news.empty():
             taken.append(self._news.get())
@@ -157,14 +168,21 @@ class Role:
                 if not (data := os.read(stdin, 4096)):
                     break
                 *lines, rest = (rest + data).split(b"\n")
-                for news in filter(None, map(status.parse_news, lines)):
-                    self._news.put(news)
+                for line in lines:
+                    if news := status.parse_news(line):
+                        self._take(news)
         self.stopping.set()
         waited = Silence(AwakeClock())
         while waited.seconds < ORPHAN_GRACE_S:
             time.sleep(LOOK_EVERY_S)
         log.error("the supervisor is gone and this role did not stop within %g s: ending it", ORPHAN_GRACE_S)
         os._exit(EXIT_ORPHAN)
+
+    def _take(self, news: status.News) -> None:
+        if isinstance(news, status.NewLevel):
+            logging.getLogger().setLevel(news.level.upper())
+        else:
+            self._news.put(news)
 
     def __enter__(self) -> Self:
         return self

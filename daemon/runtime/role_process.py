@@ -7,6 +7,7 @@ itself stopped does not hold the silence against the process: it has not read th
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from asyncio.subprocess import PIPE, Process
@@ -20,6 +21,8 @@ from glowd.daemon.runtime.logs import escape_line
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 MAX_STATUS_BYTES = 1 << 20
+SETTINGS = "GLOWD_SETTINGS"
+"""The environment variable in which a role gets its settings."""
 LOOK_EVERY_S = 0.25
 """How often it is checked whether the process is silent."""
 
@@ -28,7 +31,7 @@ log = logging.getLogger("glowd")
 
 @dataclass(frozen=True, slots=True)
 class RoleSpec:
-    """A role to run: its name in logs, and the command that starts it.
+    """A role to run: its name in logs, the command that starts it, and its settings (config_reader.as_text).
 
     `is_optional`: the daemon starts without it if it cannot start. `wants_news`: it is told how the other roles are.
     """
@@ -37,6 +40,7 @@ class RoleSpec:
     command: tuple[str, ...]
     is_optional: bool = False
     wants_news: bool = False
+    settings: str = ""
 
 
 class RoleProcess:
@@ -73,6 +77,7 @@ class RoleProcess:
             stdin=PIPE,
             stdout=PIPE,
             limit=MAX_STATUS_BYTES,
+            env={**os.environ, SETTINGS: spec.settings} if spec.settings else None,
             process_group=0,  # Ctrl-C at the terminal is for the supervisor alone, which stops the roles in order
         )
         return cls(spec, settings, process, on_ready, on_status)
@@ -87,7 +92,7 @@ class RoleProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    def tell(self, news: status.RoleState) -> None:
+    def tell(self, news: status.News) -> None:
         """Write news to its standard input; a process that has ended needs none."""
         assert self._process.stdin
         if not self._process.stdin.is_closing():
@@ -137,8 +142,8 @@ class RoleProcess:
                 self.is_ready = True
                 log.info("%s is ready after %.1f s", self._spec.name, self.age_s)
                 self._on_ready(info)
-            case status.Alive() as alive:
-                self._on_status(alive)
+            case status.Alive() | status.Applied() | status.Released() as report:
+                self._on_status(report)
             case None:
                 log.warning("%s wrote a line that is not a status: %.200r", self._spec.name, line)
 

@@ -22,11 +22,14 @@ from glowd.daemon.runtime.status import READY, RoleState
 EXTEND_S = 15
 """By so much a time-out of the service manager is extended each second: enough for a busy machine."""
 MIN_WATCHDOG_S = 10.0
+PATIENCE_S = 1.0
+"""A manager that does not read for so long is not waited for."""
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 log = logging.getLogger("glowd")
 
-Send = Callable[[str], object]
+Send = Callable[[str, float], object]
+"""Called with a text and how long it may take; a text that cannot be sent is dropped."""
 
 
 def notifier(address: str) -> Send:
@@ -34,8 +37,9 @@ def notifier(address: str) -> Send:
     name = f"\0{address[1:]}" if address.startswith("@") else address
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
 
-    def send(text: str) -> None:
-        with contextlib.suppress(OSError):
+    def send(text: str, patience_s: float) -> None:
+        channel.settimeout(patience_s)
+        with contextlib.suppress(OSError):  # also of a queue that is full: a timeout of 0 never waits
             channel.sendto(text.encode(), name)
 
     return send
@@ -44,8 +48,8 @@ def notifier(address: str) -> Send:
 class ServiceManager:
     """Tells the service manager about the daemon. Owner: the supervisor's only thread."""
 
-    def __init__(self, send: Send = lambda text: None) -> None:
-        self._send = send
+    def __init__(self, send: Send = lambda text, patience_s: None) -> None:
+        self._send_within = send
         self._roles: dict[str, RoleState] = {}
         self._phase, self._text, self._status = "starting", "", ""
         self._stall = ""
@@ -62,25 +66,36 @@ class ServiceManager:
 
     def ready(self, text: str) -> None:
         """Clients may connect, or a reload has ended. `text` says what runs."""
+        if self._phase == "stopping":
+            return
         self._phase, self._text = "ready", text
-        self._send(f"READY=1\n{self._new_status()}")
+        self._announce("READY=1")
 
     def reloading(self) -> None:
         """The settings are being read again; `ready` follows."""
         self._phase = "reloading"
         # systemd takes a RELOADING without the time for that of an earlier reload, and waits on.
         now_usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={now_usec}\n{self._new_status()}")
+        self._announce(f"RELOADING=1\nMONOTONIC_USEC={now_usec}")
 
     def stopping(self) -> None:
         """The roles are being stopped."""
         self._phase = "stopping"
-        self._send(f"STOPPING=1\n{self._new_status()}")
+        self._announce("STOPPING=1")
 
     def tick(self) -> None:
         """Called every second: what has a time-out gets more time, because this process works."""
         if self._phase != "ready":
             self._send(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}")
+
+    def _announce(self, variables: str) -> None:
+        """A change of the phase, which must arrive: it is the only one."""
+        self._status = self._new_status()
+        self._send_within(f"{variables}\n{self._status}", PATIENCE_S)
+
+    def _send(self, text: str) -> None:
+        """What is said again, or is not needed: this process does not wait for a manager that is busy."""
+        self._send_within(text, 0)
 
     # ---------------------------------------------------------------- the roles
 

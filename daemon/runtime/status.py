@@ -3,11 +3,18 @@
     {"ready": {"device": "pulse"}}    once, when the role can work, with facts for `glowd`
     {"alive": 1}                      every second, from the role's own main loop, so that a loop that hangs is noticed;
                                       with "stall": "text" from the gateway if frames wait and no audio moves
+    {"applied": 3}                    from the gateway: the third reload is done
+    {"released": "engine:glow"}       from the gateway: no stream needs this role, which the last settings do not have
     {"failed": "text"}                before the role gives up; with "settings": true if other settings are the only remedy
 
 A role writes these to its standard output. The supervisor writes to the standard input of a role that asks for news:
 
     {"role": "engine:glow", "state": "away", "reason": "text"}    whenever the state of a role changes
+    {"number": 3, "settings": "..."}                              the settings of the third reload (config_reader.as_text)
+
+and to that of every role:
+
+    {"level": "debug"}                                            the new log.level
 
 Rules: lines are made and read here only; no process and no pipe.
 """
@@ -42,7 +49,21 @@ class Failed:
     settings: bool = False
 
 
-Status = Ready | Alive | Failed
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The settings of a reload are used."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A role may stop: the settings do not have it any more, and no stream needs it."""
+
+    role: str
+
+
+Status = Ready | Alive | Failed | Applied | Released
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,24 @@ class RoleState:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NewSettings:
+    """The settings of a reload."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewLevel:
+    """The least severe level that is logged from now on."""
+
+    level: str
+
+
+News = RoleState | NewSettings | NewLevel
+
+
 def encode(status: Status) -> bytes:
     """The line, with its end."""
     match status:
@@ -61,6 +100,10 @@ def encode(status: Status) -> bytes:
             line: dict[str, Any] = {"ready": dict(info)}
         case Alive(stall):
             line = {"alive": 1, "stall": stall} if stall else {"alive": 1}
+        case Applied(number):
+            line = {"applied": number}
+        case Released(role):
+            line = {"released": role}
         case Failed(text, settings):
             line = {"failed": text, "settings": True} if settings else {"failed": text}
     return _line(line)
@@ -75,19 +118,27 @@ def parse(line: bytes) -> Status | None:
             return Ready(info)
         case {"alive": _, **more}:
             return Alive(str(more.get("stall", "")))
+        case {"applied": int(number)}:
+            return Applied(number)
+        case {"released": str(role)}:
+            return Released(role)
     return None
 
 
-def encode_news(news: RoleState) -> bytes:
+def encode_news(news: News) -> bytes:
     """The line, with its end."""
-    return _line(asdict(news))
+    return _line({"number": news.number, "settings": news.text} if isinstance(news, NewSettings) else asdict(news))
 
 
-def parse_news(line: bytes) -> RoleState | None:
+def parse_news(line: bytes) -> News | None:
     """The news in a line; None for a line that is none."""
     match _map(line):
         case {"role": str(role), "state": str(state), "reason": str(reason)}:
             return RoleState(role, state, reason)
+        case {"number": int(number), "settings": str(text)}:
+            return NewSettings(number, text)
+        case {"level": str(level)}:
+            return NewLevel(level)
     return None
 
 

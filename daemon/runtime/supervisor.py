@@ -9,6 +9,7 @@ role outlives this process: each has its stdin from here and stops when that end
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,18 @@ from typing import Any
 from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime.role_process import LOOK_EVERY_S, RoleProcess, RoleSpec
 from glowd.daemon.runtime.service_manager import ServiceManager
-from glowd.daemon.runtime.status import AWAY, LOADING, READY, Alive, RoleState, Status
+from glowd.daemon.runtime.status import (
+    AWAY,
+    LOADING,
+    READY,
+    Alive,
+    Applied,
+    News,
+    NewSettings,
+    Released,
+    RoleState,
+    Status,
+)
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 5.0
@@ -51,6 +63,8 @@ class SupervisedRole:
         self._first_end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._has_been_ready, self._pause_s = False, BACK_OFF_S
         self._process: RoleProcess | None = None
+        self.starts = 0
+        """How many processes of it were started."""
         self._stopping = asyncio.Event()
         self._task = asyncio.create_task(self._keep_running(), name=f"supervise {spec.name}")
 
@@ -58,8 +72,8 @@ class SupervisedRole:
         """Wait until the role is ready for the first time, or is away and optional. Raises StartError."""
         await self._first_end
 
-    def tell(self, news: RoleState) -> None:
-        """Tell the role how another one is, if it runs."""
+    def tell(self, news: News) -> None:
+        """Tell the role something, if it runs."""
         if self._process:
             self._process.tell(news)
 
@@ -106,6 +120,7 @@ class SupervisedRole:
             )
         except OSError as error:
             return None, f"{self.spec.command[0]} cannot be run: {error.strerror}"
+        self.starts += 1
         if self._stopping.is_set():  # a stop that came while the process was being started
             process.signal(signal.SIGTERM)
         self._change(LOADING, self.state.reason)
@@ -159,6 +174,12 @@ class Supervisor:
         self.stages, self.settings, self._manager = stages, settings, manager
         self.roles: list[list[SupervisedRole]] = []
         self._stop_requested = asyncio.Event()
+        self._not_wanted: set[str] = set()
+        """Roles that a reload has left without settings of their own; streams may still need them."""
+        self._told: tuple[int, int] = (0, 0)
+        """The number of the newest settings that were told, and how often the role that was told had been started then."""
+        self._applied = asyncio.Event()
+        self._ending: set[asyncio.Task[None]] = set()
 
     def info(self, role: str) -> Mapping[str, Any]:
         """What the role reported when it was last ready; {} for a role that is not configured."""
@@ -180,9 +201,84 @@ class Supervisor:
             if changed.spec.wants_news:
                 changed.tell(role.state)
 
+        if changed.spec.wants_news and changed.state.state == READY and changed.starts > self._told[1]:
+            self._applied.set()  # it was started with the newest settings, and knows nothing of roles that these do not have
+            for name in list(self._not_wanted):
+                self._release(name)
+
     def _on_status(self, role: SupervisedRole, status: Status) -> None:
-        if isinstance(status, Alive) and role.spec.wants_news:  # it knows what the others do
-            self._manager.pulse(status.stall)
+        """A report of the role that wants news: it knows what the others do."""
+        match status:
+            case Alive(stall) if role.spec.wants_news:
+                self._manager.pulse(stall)
+            case Applied(number) if number == self._told[0]:
+                self._applied.set()
+            case Released(name) if name in self._not_wanted:
+                self._release(name)
+
+    # ---------------------------------------------------------------- a reload
+
+    def has(self, role: str) -> bool:
+        """Whether a role is supervised."""
+        return any(found.spec.name == role for stage in self.roles for found in stage)
+
+    async def add(self, specs: Sequence[RoleSpec], stage: int) -> None:
+        """Start roles in a stage; returns when each is ready. Raises StartError if one cannot be, and leaves none then."""
+        if self._stop_requested.is_set():
+            raise StartError("the daemon is stopping")
+        added = [self._supervised(dataclasses.replace(spec, is_optional=False)) for spec in specs]
+        self.roles[stage].extend(added)
+        try:
+            await asyncio.gather(*(role.wait_started() for role in added))
+        except BaseException:  # a start that is cancelled leaves no process behind, either
+            await asyncio.gather(*(self._remove(role) for role in added))
+            raise
+        for role, spec in zip(added, specs, strict=True):
+            role.spec = spec
+
+    def use(self, specs: Mapping[str, RoleSpec], settings: SupervisorSettings) -> None:
+        """Restart roles as these say from now on. Those that are not among them run until they are released."""
+        self.settings = settings
+        for role in (role for stage in self.roles for role in stage):
+            role.settings, role.spec = settings, specs.get(role.spec.name, role.spec)
+            if role.spec.name not in specs:
+                self._not_wanted.add(role.spec.name)
+
+    def tell_all(self, news: News) -> None:
+        """Tell every role something."""
+        for role in (role for stage in self.roles for role in stage):
+            role.tell(news)
+
+    async def tell_settings(self, new: NewSettings) -> str:
+        """Tell the role that wants news the settings; returns "" when it uses them, or that it does not in time."""
+        role = next(role for stage in self.roles for role in stage if role.spec.wants_news)
+        self._applied.clear()
+        self._told = new.number, role.starts
+        role.tell(new)
+        try:
+            async with asyncio.timeout(self.settings.ready_timeout_s):
+                await self._applied.wait()
+        except TimeoutError:
+            limit_s = self.settings.ready_timeout_s
+            return f"{role.spec.name} has not taken over the settings within {limit_s:g} s; it will when all engines answer"
+        return ""
+
+    def _release(self, name: str) -> None:
+        self._not_wanted.discard(name)
+        role = next(role for stage in self.roles for role in stage if role.spec.name == name)
+        task = asyncio.create_task(self._remove(role), name=f"release {name}")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _remove(self, role: SupervisedRole) -> None:
+        await role.stop()
+        for stage in self.roles:
+            if role in stage:
+                stage.remove(role)
+        self._manager.forget(role.spec.name)
+        log.info("%s has ended: it is not needed any more", role.spec.name)
+
+    # ---------------------------------------------------------------- start and stop
 
     def request_stop(self) -> None:
         """For SIGINT and SIGTERM: the first call stops the roles in order, the second kills them at once."""

@@ -1,5 +1,6 @@
 """config.toml documents the settings, so it is compared with them. Each error names what is wrong."""
 
+import dataclasses
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from glowd.daemon.config import Config, ConfigError, GriffinLimSettings, RtisiSettings, WaveGlowSettings
-from glowd.daemon.config_reader import load
+from glowd.daemon.config_reader import TABLES, as_text, from_text, load
 from glowd.flow.options import options
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,8 @@ def documented() -> dict[str, dict[str, str]]:
 
 
 def test_config_toml_has_every_setting_with_its_help() -> None:
-    tables: dict[str, Any] = {part.name: part.type for part in fields(Config) if part.name != "voices"}
+    tables: dict[str, Any] = {part.name: part.type for part in fields(Config) if part.name in TABLES}
+    del tables["voices"]
     tables |= {"voices.glow": WaveGlowSettings, "voices.rtisi": RtisiSettings, "voices.griffin-lim": GriffinLimSettings}
     declared = {
         name: {key: declared.help for key, declared in options(settings).items()} for name, settings in tables.items()
@@ -214,3 +216,17 @@ def test_watchdog_shorter_than_a_report_is_refused() -> None:
     """A role reports once a second: with less it would be killed always."""
     with pytest.raises(ConfigError, match=r"supervisor\.watchdog_s"):
         load(None, ["supervisor.watchdog_s=1"])
+
+
+def test_text_for_processes_is_read_as_the_same_settings(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "[voices.a]\nengine = 'rtisi-la'\n[voices.b]\nengine = 'waveglow'\ncheckpoint = 'x.safetensors'\n"
+    )
+    config = dataclasses.replace(load(path, ["web.hosts=['a.b']"]), revisions={"a": 2})
+    assert from_text(as_text(config)) == config
+    assert list(config.engines) == ["a@2", "b"]
+
+
+def test_revisions_are_no_table_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown setting revisions"):
+        load(write(tmp_path, "[revisions]\na = 1\n"))

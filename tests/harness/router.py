@@ -12,7 +12,7 @@ from glowd.daemon.config_reader import load
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
-from glowd.daemon.gateway.placement import pools_of
+from glowd.daemon.gateway.roster import Roster
 from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
@@ -35,13 +35,16 @@ class RouterHarness:
         config = load(None, [VOICES, *settings])
         self.now_ns, self._instance, wait_s = START_NS, 0, config.server.role_wait_s
         self.to_engine, self.to_speaker = list[Message](), list[Message]()
-        self.engines = {name: EngineHandle(name, name, decoded_into(self.to_engine), wait_s) for name in config.voices}
         self.speaker = SpeakerHandle(decoded_into(self.to_speaker), True, wait_s)
         self.mail: dict[bytes, list[Message]] = {}
         self.not_reading, self.gone = set[bytes](), set[bytes]()
         clients: dict[bytes, ClientConnection] = {}
         self.streams = StreamRegistry(clients, self.speaker, Recordings(config.files))
-        pools = pools_of(config, self.engines, self.streams, cores=2)
+        to_engine = decoded_into(self.to_engine)
+        self.roster = Roster(
+            config, lambda spec: EngineHandle(spec.name, spec.voice, to_engine, wait_s), self.streams, cores=2
+        )
+        self.engines, pools = self.roster.engines, self.roster.pools
         self.snapshots = SnapshotTaker(
             config, clients, self.streams, pools, self.engines, self.speaker, threading.Event(), lambda: self.now_ns
         )

@@ -63,7 +63,7 @@ class PlacementHarness:
         self.machine.engines = [*self.machine.engines, *engines]
         for engine in engines:
             self.ready(engine, **ready)
-        return Pool(voice, engines, self.machine, self.streams)
+        return Pool(voice, engines, self.machine, self.streams, is_default=voice == "glow")
 
     def _engine(self, name: str, voice: str) -> EngineHandle:
         sent = self.sent[name] = []

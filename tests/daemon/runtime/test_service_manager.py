@@ -2,8 +2,11 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from socket import AF_UNIX, SOCK_DGRAM
+from socket import socket as Socket
 
 import pytest
 
@@ -99,6 +102,30 @@ def test_manager_that_is_gone_is_no_error(manager: ServiceManager, socket: Notif
     socket.close()
     manager.ready("voices glow")
     manager.stopping()
+
+
+def test_manager_that_does_not_read_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Socket(AF_UNIX, SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "deaf"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "deaf"))
+        manager = ServiceManager.from_environment()
+        with Timer() as pings:
+            for _ in range(1000):
+                manager.pulse("")
+        with Timer() as phase:
+            manager.stopping()
+    assert pings.seconds < 1 and phase.seconds < 30
+
+
+class Timer:
+    """How long the block took."""
+
+    def __enter__(self) -> "Timer":
+        self._began_s = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.monotonic() - self._began_s
 
 
 def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

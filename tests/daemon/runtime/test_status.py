@@ -2,7 +2,22 @@
 
 import pytest
 
-from glowd.daemon.runtime.status import Alive, Failed, Ready, RoleState, Status, encode, encode_news, parse, parse_news
+from glowd.daemon.runtime.status import (
+    Alive,
+    Applied,
+    Failed,
+    NewLevel,
+    News,
+    NewSettings,
+    Ready,
+    Released,
+    RoleState,
+    Status,
+    encode,
+    encode_news,
+    parse,
+    parse_news,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -10,6 +25,9 @@ from glowd.daemon.runtime.status import Alive, Failed, Ready, RoleState, Status,
     [
         (Ready({"device": "pulse"}), b'{"ready": {"device": "pulse"}}\n'),
         (Alive(), b'{"alive": 1}\n'),
+        (Alive("engine glow stands still"), b'{"alive": 1, "stall": "engine glow stands still"}\n'),
+        (Applied(3), b'{"applied": 3}\n'),
+        (Released("engine:glow"), b'{"released": "engine:glow"}\n'),
         (Failed("no\ndevice"), b'{"failed": "no\\ndevice"}\n'),
         (Failed("no rate", settings=True), b'{"failed": "no rate", "settings": true}\n'),
     ],
@@ -23,8 +41,11 @@ def test_other_lines_are_no_status(line: bytes) -> None:
     assert parse(line) is None
 
 
-def test_news_round_trip_is_one_json_line() -> None:
-    news = RoleState("engine:glow", "away", "out of\nmemory")
+@pytest.mark.parametrize(
+    "news",
+    [RoleState("engine:glow", "away", "out of\nmemory"), NewSettings(3, '{"a": "\n"}'), NewLevel("debug")],
+)
+def test_news_round_trip_is_one_json_line(news: News) -> None:
     assert encode_news(news).count(b"\n") == 1 and parse_news(encode_news(news)) == news
 
 

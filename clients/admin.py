@@ -1,0 +1,46 @@
+"""Ask a running daemon of this user to reload its settings, at the socket in its run directory.
+
+Rules: standard library only; one request, one answer. The socket is for the user of the daemon, on its machine.
+"""
+
+import json
+import socket
+from pathlib import Path
+
+from glowd.clients.errors import DaemonGone, NotRunning
+from glowd.daemon import wire
+from glowd.daemon.wire.admin import ADMIN_SOCKET, RELOAD, Reloaded
+
+RELOAD_S = 900.0
+"""New voices are loaded before a reload is done."""
+
+
+def run_dir_of(endpoint: str) -> Path:
+    """The run directory of a daemon: where its socket is, or the usual one. Raises NotRunning for one elsewhere."""
+    scheme, _, place = (endpoint or wire.default_endpoint()).partition("://")
+    if scheme == "ipc":
+        return Path(place).parent
+    if endpoint:
+        raise NotRunning(
+            f"{endpoint} is not in a run directory; run this on the daemon's machine as its user, with GLOWD_RUN_DIR"
+        )
+    return wire.default_run_dir()
+
+
+def reload_settings(run_dir: Path, timeout_s: float = RELOAD_S) -> Reloaded:
+    """Reload; returns the outcome. Raises NotRunning, DaemonGone."""
+    path = run_dir / ADMIN_SOCKET
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(timeout_s)
+        try:
+            channel.connect(str(path))
+        except OSError as error:
+            raise NotRunning(
+                f"no daemon answers at {path}: {error.strerror}; start glowd, or name its run directory: GLOWD_RUN_DIR=DIR"
+            ) from error
+        try:
+            channel.sendall(json.dumps({"request": RELOAD}).encode() + b"\n")
+            with channel.makefile("rb") as lines:
+                return Reloaded.from_map(json.loads(lines.readline()))
+        except (OSError, ValueError) as error:
+            raise DaemonGone(f"the daemon at {path} ended during the reload; its log says why ({error})") from error
