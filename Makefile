@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EVAL := $(VENV)/.eval
+FRONTS := .fronts
 TYPED := .typecheck/glowd
 TEST_PACKAGES := pulseaudio libasound2-plugins libportaudio2 espeak-ng sox systemd
 
@@ -16,7 +17,7 @@ command -v apt-get >/dev/null && $$become true 2>/dev/null \
 >/dev/null </dev/null; } || { echo "$(2): missing. On Debian or Ubuntu: sudo apt-get install $(1)"; false; }
 endef
 
-.PHONY: help setup demo test test-fast check bench clean
+.PHONY: help setup demo test test-fast test-fronts check bench clean
 
 help:            ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1  \t/p' $(MAKEFILE_LIST)
@@ -57,6 +58,19 @@ test: setup $(EVAL)  ## all tests
 test-fast: setup $(EVAL)  ## the tests that need no process, no sound device and no training; lists what it left out
 	$(BIN)/python -m pytest -p tests.left_out -m "not slow and not process and not device"
 
+# Pipecat, LiveKit Agents and RealtimeTTS bring hundreds of MB, so they get an environment of their own, without torch.
+$(FRONTS)/.installed: pyproject.toml tests/fronts/constraints.txt
+	@ls /usr/include/portaudio.h >/dev/null 2>&1 || $(call install,gcc python3-dev portaudio19-dev,PortAudio's headers for PyAudio)
+	@test -x $(FRONTS)/bin/pip || $(PYTHON) -m venv $(FRONTS)
+	@$(FRONTS)/bin/pip install -qq --disable-pip-version-check -c tests/fronts/constraints.txt pipecat-ai livekit-agents \
+	  'realtimetts[playback]' msgpack numpy pyzmq pytest pytest-asyncio pytest-timeout soxr </dev/null
+	@$(FRONTS)/bin/pip install -qq --disable-pip-version-check --no-deps -e . </dev/null
+	@touch $@
+
+test-fronts: setup $(FRONTS)/.installed  ## the plug-ins with the real frameworks of voice agents
+	@command -v espeak-ng >/dev/null || $(call install,espeak-ng,What speaks texts in the tests)
+	GLOWD=$(BIN)/glowd $(FRONTS)/bin/python -m pytest -c tests/fronts/pytest.ini --rootdir=. --confcutdir=tests/fronts tests/fronts
+
 check: setup     ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,5 +80,5 @@ bench: setup     ## measure the figures of README.md on this machine; one part: 
 	$(BIN)/python -m tests.bench $(PARTS)
 
 clean:           ## remove everything that was built, .venv too
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck demo.wav
+	rm -rf $(VENV) $(FRONTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck demo.wav
 	find flow daemon clients tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The plug-ins with the real frameworks. They are heavy, so they run in an environment of their own: `make test-fronts`."""
