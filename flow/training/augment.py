@@ -8,8 +8,16 @@ other recordings then give noise far beyond full scale. A coloured segment has a
     cut     above a frequency from LOWEST_CUT_HZ to half the rate, steeply, as of lossy codecs: in half of the coloured
             segments
 
-and is rounded to 16 bits again. Rules: tensors in, tensors out; random numbers come from a generator whose state can be saved.
+and is rounded to 16 bits again.
+
+Pace: a segment may be played faster or slower, which gives a speaker another pitch and another length of the vocal tract. It is
+resampled by a windowed sinc (Smith & Gossett 1984, "A flexible sampling-rate conversion method"), and the phase of its
+fundamental with it.
+
+Rules: tensors in, tensors out; random numbers come from a generator whose state can be saved.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -23,6 +31,9 @@ LOWEST_CUT_HZ = 2500.0
 STEEP_DB = 90.0
 """Attenuation above the cut."""
 FULL_SCALE = 32768
+PACES = (0.85, 1.25)
+TAPS = 32
+"""Samples that a resampled one is made of."""
 
 
 def draw(count: int, generator: torch.Generator) -> Tensor:
@@ -56,3 +67,37 @@ def _filtered(audio: Tensor, chances: Tensor, rate_hz: int) -> Tensor:
 def _between(limits: tuple[float, float], share: Tensor) -> Tensor:
     low, high = limits
     return low + (high - low) * share
+
+
+def paces(chances: Tensor) -> Tensor:
+    """Uniform chances [B] in [0, 1) -> paces, float64."""
+    return _between(PACES, chances.double())
+
+
+def _positions(begins: Tensor, pace: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Whole and fractional parts of where each sample [B, length] comes from."""
+    at = begins[:, None].double() + torch.arange(length, device=begins.device) * pace[:, None]
+    whole = at.floor()
+    return whole.long(), (at - whole).float()
+
+
+def at_pace(audio: Tensor, begins: Tensor, pace: Tensor, length: int) -> Tensor:
+    """Recordings [T] int16 from samples `begins` [B] on, at `pace` [B] -> [B, length] on the 16-bit grid in [-1, 1).
+
+    A pace above 1 also removes what would fold back from beyond half of the rate.
+    """
+    whole, part = _positions(begins, pace, length)
+    tap = torch.arange(1 - TAPS // 2, TAPS // 2 + 1, device=audio.device)
+    distance = tap - part[..., None]
+    cut = (1 / pace.float()).clamp(max=1)[:, None, None]
+    weight = cut * torch.sinc(cut * distance) * torch.cos(math.pi * distance / (TAPS + 2)) ** 2
+    samples = audio[(whole[..., None] + tap).clamp(0, len(audio) - 1)].float()
+    return (samples * weight).sum(-1).round().clamp(-FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE
+
+
+def phase_at_pace(phase: Tensor, begins: Tensor, pace: Tensor, length: int) -> Tensor:
+    """Phases [T], in cycles from 0 to 1 -> the same of `at_pace` [B, length], linear between samples."""
+    whole, part = _positions(begins, pace, length)
+    first = phase[whole].float()
+    step = torch.remainder(phase[(whole + 1).clamp(max=len(phase) - 1)].float() - first + 0.5, 1) - 0.5
+    return torch.remainder(first + part * step, 1)

@@ -29,6 +29,7 @@ def _training(trainer: Trainer) -> dict[str, Any]:
         "batch": settings.batch,
         "segment_samples": settings.segment_samples,
         "colour": settings.colour,
+        "pace": settings.pace,
         "lr": settings.lr,
         "seed": settings.seed,
         "device": trainer.device.type,

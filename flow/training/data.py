@@ -9,6 +9,7 @@ dequantisation); the mel is that of these samples.
     segment            [ n * hop samples, n frames ]    never across two clips
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from glowd.flow.training.torch_mel import log_mel as log_mel_of
 FULL_SCALE = 32768
 READERS = 4
 ALL = slice(None)
+NO_WEIGHTS: Mapping[str, float] = {}
 TRIM_FRAME_S, TRIM_HOP_S = 1024 / 22050, 256 / 22050
 """Of the levels by which silence is found, where it is trimmed."""
 SILENCE_DB = 40.0
@@ -59,11 +61,12 @@ def trim_silence(wave: Floats, rate_hz: int, keep_s: float) -> Floats:
 @dataclass(frozen=True, slots=True)
 class _Clip:
     name: str
+    folder: str  # the sub-folder of the data in which it lies, "" for none
     samples: NDArray[np.int16]  # [L * hop]
     mel: Floats  # [L, M]
 
 
-def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s: float) -> _Clip:
+def _read_clip(path: Path, folder: str, format: MelFormat, segment_frames: int, max_silence_s: float) -> _Clip:
     wave = read_speech(path, format.rate_hz)
     if max_silence_s:
         wave = trim_silence(wave, format.rate_hz, max_silence_s)
@@ -72,7 +75,7 @@ def _read_clip(path: Path, format: MelFormat, segment_frames: int, max_silence_s
     if len(wave) <= (segment_frames + SPARE_FRAMES) * format.hop:
         raise RecordingError(f"{path} is too short: {len(wave) / format.rate_hz:.2f} s, needed: over {needed_s:.2f} s")
     grid = np.rint(wave[: frames * format.hop] * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-    return _Clip(path.stem, grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
+    return _Clip(path.stem, folder, grid, log_mel((grid / FULL_SCALE).astype(np.float32), format)[:frames])
 
 
 class Clips:
@@ -82,6 +85,7 @@ class Clips:
         self.folder, self.skipped, self.format, self.segment_frames = folder, skipped, format, frames
         self.count = len(clips)
         self.names = [clip.name for clip in clips]
+        self.folders = [clip.folder for clip in clips]
         self.audio = torch.from_numpy(np.concatenate([clip.samples for clip in clips]))  # [T] int16
         self.mel = torch.from_numpy(np.concatenate([clip.mel for clip in clips]).T.copy())  # [M, L]
         self.phase: Tensor | None = None
@@ -111,18 +115,50 @@ class Clips:
         audio = self.audio[begin * hop : (begin + length) * hop]
         return audio.float() / FULL_SCALE, self.mel[:, begin : begin + length]
 
-    def draw(self, count: int, generator: torch.Generator, share: slice = ALL) -> Batch:
+    def weights(self, by_folder: Mapping[str, float]) -> Tensor:
+        """How often each of `starts` is drawn, cumulated, for weights of sub-folders. Raises RecordingError."""
+        if unknown := by_folder.keys() - set(self.folders):
+            found = ", ".join(sorted(set(self.folders) - {""})) or "none"
+            raise RecordingError(f"favour names {min(unknown)!r}; sub-folders of {self.folder} with clips: {found}")
+        each = torch.tensor([by_folder.get(folder, 1.0) for folder in self.folders], dtype=torch.float64)
+        return each.repeat_interleave(torch.tensor(self._lengths) - self.segment_frames - 1).cumsum(0)
+
+    def draw(self, count: int, generator: torch.Generator, share: slice = ALL, weights: Tensor | None = None) -> Batch:
         """`count` random segments, of which a process that trains together with others takes its `share`.
 
-        `generator` is one of the CPU.
+        `generator` is one of the CPU; `weights`: of the method above, None: all segments alike.
         """
-        pick = self.starts[torch.randint(len(self.starts), (count,), generator=generator)[share]].to(self.audio.device)
+        return self.at(self.draw_starts(count, generator, weights)[share])
+
+    def draw_starts(self, count: int, generator: torch.Generator, weights: Tensor | None) -> Tensor:
+        """First frames of `count` random segments, on the CPU."""
+        if weights is None:
+            return self.starts[torch.randint(len(self.starts), (count,), generator=generator)]
+        chance = torch.rand(count, generator=generator, dtype=torch.float64) * weights[-1]
+        return self.starts[torch.searchsorted(weights, chance, right=True).clamp(max=len(weights) - 1)]
+
+    def possible_paces(self, starts: Tensor, paces: Tensor) -> Tensor:
+        """The paces [B], lowered where the clip ends before the segment would."""
+        ends = torch.tensor(self._begins) + torch.tensor(self._lengths)
+        left = ends[torch.bucketize(starts, torch.tensor(self._begins), right=True) - 1] - starts
+        most = (left * self.format.hop - augment.TAPS) / (self.segment_frames * self.format.hop)
+        return torch.minimum(paces, most)
+
+    def at(self, starts: Tensor) -> Batch:
+        """The segments that begin at these frames [B]."""
+        pick = starts.to(self.audio.device)
         frame = pick[:, None] + torch.arange(self.segment_frames, device=pick.device)
         sample = pick[:, None] * self.format.hop + torch.arange(
             self.segment_frames * self.format.hop, device=pick.device
         )
         phase = None if self.phase is None else self.phase[sample].float()
         return Batch(self.audio[sample].float() / FULL_SCALE, self.mel[:, frame].transpose(0, 1), phase)
+
+
+def sub_folder(folder: Path, path: Path) -> str:
+    """The first folder on the way from `folder` to a file in it, "" if there is none."""
+    parts = path.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else ""
 
 
 def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silence_s: float = 0.0) -> Clips:
@@ -134,7 +170,7 @@ def load_clips(folder: Path, format: MelFormat, segment_samples: int, max_silenc
 
     def read(path: Path) -> _Clip | str:
         try:
-            return _read_clip(path, format, frames, max_silence_s)
+            return _read_clip(path, sub_folder(folder, path), format, frames, max_silence_s)
         except RecordingError as error:
             return str(error)
 
@@ -151,23 +187,50 @@ class Segments:
     """The endless batches of a training run. Which ones come next is explicit state, so a run resumes exactly.
 
     A process that trains together with others gets its `share` of each batch; the state is that of whole batches. `colour`
-    is the share of the segments that is coloured.
+    and `pace` are the shares of the segments that are coloured and played at another pace; `favour` are weights of
+    sub-folders.
     """
 
-    def __init__(self, clips: Clips, batch: int, seed: int, share: slice = ALL, colour: float = 0.0) -> None:
-        self.clips, self.batch, self.share, self.colour = clips, batch, share, colour
+    def __init__(
+        self, clips: Clips, batch: int, seed: int, share: slice = ALL, colour: float = 0.0, pace: float = 0.0,
+        favour: Mapping[str, float] = NO_WEIGHTS,
+    ) -> None:  # fmt: skip
+        """Raises RecordingError if `favour` names no sub-folder of the data."""
+        self.clips, self.batch, self.share, self.colour, self.pace = clips, batch, share, colour, pace
+        self._weights = clips.weights(favour) if favour else None
         self.device = clips.audio.device
         self._picks = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
 
     def next(self) -> Batch:
-        """The next segments, the share `colour` of them coloured, with the uniform noise of dequantisation."""
-        batch = self.clips.draw(self.batch, self._picks, self.share)
+        """The next segments, some of them changed, with the uniform noise of dequantisation."""
+        starts = self.clips.draw_starts(self.batch, self._picks, self._weights)[self.share]
+        batch = self.clips.at(starts)
+        if self.pace:
+            batch = self._paced(batch, starts)
         if self.colour:
             batch = self._coloured(batch)
         # One step of 16 bits.
         noise = torch.rand((self.batch, batch.audio.shape[1]), generator=self._noise, device=self.device)[self.share]
         return batch._replace(audio=batch.audio + noise / FULL_SCALE)
+
+    def _paced(self, batch: Batch, starts: Tensor) -> Batch:
+        """Some segments at another pace (augment.py), with the mel of that; their phase goes along."""
+        chances = torch.rand(self.batch, 2, generator=self._picks)[self.share]
+        chosen = (chances[:, 0] < self.pace).nonzero()[:, 0]
+        if not len(chosen):
+            return batch
+        paces = self.clips.possible_paces(starts[chosen], augment.paces(chances[chosen, 1]))
+        begins, rows = (starts[chosen] * self.clips.format.hop).to(self.device), chosen.to(self.device)
+        length = batch.audio.shape[1]
+        grid = augment.at_pace(self.clips.audio, begins, paces.to(self.device), length)
+        phase = batch.phase
+        if phase is not None and self.clips.phase is not None:
+            phase = phase.index_copy(
+                0, rows, augment.phase_at_pace(self.clips.phase, begins, paces.to(self.device), length)
+            )
+        mel = log_mel_of(grid, self.clips.format)[:, :, : batch.mel.shape[2]]
+        return Batch(batch.audio.index_copy(0, rows, grid), batch.mel.index_copy(0, rows, mel), phase)
 
     def _coloured(self, batch: Batch) -> Batch:
         """Some segments as another microphone or codec would give them (augment.py), with the mel of that.

@@ -11,6 +11,7 @@ Rules: no torch, because `glowlab train --help` is made from `Settings`. The geo
 
 import json
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from glowd.flow.options import PRECISIONS, Options, option
 
 SEGMENT_S = 16384 / 22050
 """Seconds of a segment where its samples are not given."""
+FAVOUR = re.compile(r".+=(\d+\.?\d*|\.\d+)")
 FLOOR = 0.02
 """Share of the learning rate that is left at the end of the decay."""
 
@@ -47,10 +49,15 @@ class Settings(Options):
         0.0, "seconds of silence kept at both ends of a training clip; 0: all", min=0, flag="--max-silence"
     )
     colour: float = option(0.0, "share of training segments given another level, tilt and band limit", min=0, max=1)
+    pace: float = option(0.0, "share of training segments played 0.85 to 1.25 times as fast", min=0, max=1)
+    favour: tuple[str, ...] = option(
+        (), 'sub-folders of data whose clips are drawn more often or less, such as "many=2.2"', metavar="FOLDER=WEIGHT"
+    )
     lr: float = option(2e-3, "peak learning rate of AdamW; Muon's is ten times as high", above=0)
     warm_up_steps: int = option(100, "steps until the learning rate is reached", min=0, flag="--warm-up")
     decay: float = option(0.5, "share of the run, at its end, over which the learning rate falls", min=0, max=1)
     clip_norm: float = option(5.0, "largest norm of a gradient; a larger one is scaled down", above=0)
+    skip_norm: float = option(0.0, "a step whose gradient is longer is left out; 0: none", min=0)
     average: float = option(
         0.999,
         "decay of the moving average of the weights; a short second stage wants less, such as 0.99",
@@ -82,6 +89,13 @@ class Settings(Options):
         self.require(
             "phase_weight", not self.phase_weight or self.spectral_samples == 2, "0 where spectral_samples is 1"
         )
+        for entry in self.favour:
+            self.require("favour", FAVOUR.fullmatch(entry) is not None, "FOLDER=WEIGHT, such as many=2.2")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """How often the clips of a sub-folder are drawn; 1 where it is not named."""
+        return {folder: float(weight) for folder, _, weight in (entry.rpartition("=") for entry in self.favour)}
 
     def segment_for(self, hop: int, rate_hz: int) -> int:
         """Samples per segment at this hop and rate. Raises TrainError if those that are given are no whole frames."""

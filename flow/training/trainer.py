@@ -26,6 +26,8 @@ MUON_RATIO = 10.0
 """Learning rate of Muon over that of AdamW: an orthogonal update has another length."""
 PITCH = "pitch."
 """What the names of a pitch network's weights begin with, in those of its voice."""
+MOST_LEFT_OUT = 50
+"""Steps in a row that may be left out before a run is given up."""
 CHECK_EVERY_ON_CUDA = 10
 """Steps between two checks of the loss; each check waits for the device."""
 
@@ -51,7 +53,9 @@ class Trainer:
         self.ema = Ema(self.voice, settings.average)
         self.optimisers = optimisers(self.voice, settings.lr)
         share = world.share(settings.batch)
-        self.segments = Segments(clips, settings.batch, settings.seed, share, settings.colour)
+        self.segments = Segments(
+            clips, settings.batch, settings.seed, share, settings.colour, settings.pace, settings.weights
+        )
         self.latents: Latents | None = None
         """Of the samples in the loss, where there are any."""
         if settings.spectral_weight:
@@ -62,6 +66,8 @@ class Trainer:
         self.origin: dict[str, Any] = {}
         """What the run began with, for the card: the checkpoint, the pitch network; empty for random weights."""
         self._unchecked: list[Tensor] = []
+        self.left_out = torch.zeros((), dtype=torch.int64, device=self.device)
+        """Steps in a row that were left out (skip_norm)."""
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +103,8 @@ class Trainer:
         self.voice.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.voice.parameters(), self.settings.clip_norm)
+        if self.settings.skip_norm:
+            nll, norm = self._leave_out(nll, norm)
         self._update_weights()
         self.steps += 1
         self.ema.update(self.voice, self.steps)
@@ -104,6 +112,18 @@ class Trainer:
         self._unchecked.append(torch.stack([nll.detach(), norm]))
         if self.device.type != "cuda" or self.steps % CHECK_EVERY_ON_CUDA == 0:
             self.check_finite()
+
+    def _leave_out(self, nll: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Take no gradient from a step where it is too long: one such step may spoil a run that it took hours to make.
+
+        Returns what is recorded of the step. Waits for no device.
+        """
+        kept = norm <= self.settings.skip_norm  # false for NaN; the same in all processes that train together
+        for parameter in self.voice.parameters():
+            if parameter.grad is not None:
+                parameter.grad = torch.where(kept, parameter.grad, 0)
+        self.left_out = torch.where(kept, 0, self.left_out + 1)
+        return torch.where(kept, nll, torch.nan), torch.where(kept, norm, 0)
 
     def _update_weights(self) -> None:
         lr = self.lr
@@ -117,10 +137,21 @@ class Trainer:
         if not self._unchecked:
             return
         fetched, self._unchecked = self.world.mean(torch.stack(self._unchecked)).tolist(), []
+        if self.settings.skip_norm:
+            fetched = self._taken(fetched)
         for step, (nll, norm) in enumerate(fetched, self.steps - len(fetched) + 1):
             if not (math.isfinite(nll) and math.isfinite(norm)):
                 raise TrainError(f"step {step} gave a likelihood of {nll} and a gradient of {norm}; try a lower --lr")
         self.curve.losses += [nll for nll, _ in fetched]
+
+    def _taken(self, fetched: list[list[float]]) -> list[list[float]]:
+        """Likelihoods and gradients of the steps that were not left out. Raises TrainError if too many were."""
+        if (count := int(self.left_out)) > MOST_LEFT_OUT:
+            raise TrainError(
+                f"{count} steps in a row, up to step {self.steps}, had gradients longer than {self.settings.skip_norm:g} "
+                "(--skip-norm); try a lower --lr"
+            )
+        return [[nll, norm] for nll, norm in fetched if not math.isnan(nll)]
 
     def validate_and_record(self) -> Point:
         """Add a point to the curve. Raises TrainError if a likelihood is not finite."""

@@ -92,3 +92,48 @@ def test_coloured_segments_have_their_mel_and_resume(tmp_path: Path) -> None:
     segments.load_state_dict(before)
     again = segments.next()
     assert torch.equal(again[0], audio) and torch.equal(again[1], mel)
+
+
+# ---------------------------------------------------------------------- pace
+
+
+def test_pace_of_one_changes_no_sample() -> None:
+    audio = (noise(1, 4000)[0] * FULL_SCALE).to(torch.int16)
+    found = augment.at_pace(audio, torch.tensor([100, 900]), torch.ones(2, dtype=torch.float64), 2000)
+    for begin, segment in zip((100, 900), found):
+        assert torch.equal(segment * FULL_SCALE, audio[begin : begin + 2000].float())
+
+
+@pytest.mark.parametrize("pace", [0.85, 1.1, 1.25])
+def test_pace_moves_a_tone_and_its_phase(pace: float) -> None:
+    cycles = 440 / FORMAT.rate_hz * torch.arange(20_000, dtype=torch.float64)
+    audio = (10_000 * torch.sin(2 * torch.pi * cycles)).round().to(torch.int16)
+    begins, paces = torch.tensor([1000]), torch.tensor([pace], dtype=torch.float64)
+    found = augment.at_pace(audio, begins, paces, 8000)[0]
+    phase = augment.phase_at_pace(torch.remainder(cycles, 1).half(), begins, paces, 8000)[0]
+    at = (1000 + pace * torch.arange(8000, dtype=torch.float64)) * 440 / FORMAT.rate_hz
+    expected = 10_000 / FULL_SCALE * torch.sin(2 * torch.pi * at)
+    assert (found - expected).abs().max() < 5e-4
+    distance = torch.remainder(phase - at + 0.5, 1) - 0.5
+    assert distance.abs().max() < 2e-3  # the phase is stored in float16
+
+
+def test_faster_pace_folds_nothing_back() -> None:
+    tone = torch.sin(2 * torch.pi * 10_500 / FORMAT.rate_hz * torch.arange(20_000, dtype=torch.float64))
+    audio = (10_000 * tone).round().to(torch.int16)
+    found = augment.at_pace(audio, torch.tensor([1000]), torch.tensor([1.25], dtype=torch.float64), 8000)[0]
+    assert found.square().mean().sqrt() < 0.1 * 10_000 / FULL_SCALE / 2**0.5
+
+
+def test_paced_segments_have_their_own_mel_and_stay_inside(tmp_path: Path) -> None:
+    clips = load_clips(write_recordings(tmp_path / "data", 3, seconds=0.4), FORMAT, 4096)
+    plain = Segments(clips, 64, seed=0).next()
+    audio, mel, _ = Segments(clips, 64, seed=0, pace=1.0).next()
+    assert (audio - plain.audio).abs().amax(1).min() > 0.01  # all are changed
+    again = log_mel(((audio[0] * FULL_SCALE).round() / FULL_SCALE).numpy(), FORMAT)[:16].T
+    assert np.abs(mel[0].numpy() - again)[:, 3:-3].mean() < 0.05
+    starts = clips.starts
+    fastest = clips.possible_paces(starts, torch.full((len(starts),), 1.25, dtype=torch.float64))
+    end_frame = starts + torch.ceil(fastest * clips.segment_frames)
+    frames_per_clip = int(0.4 * 22050) // 256
+    assert bool((end_frame <= (starts // frames_per_clip + 1) * frames_per_clip).all()) and fastest.min() > 0.9

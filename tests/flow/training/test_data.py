@@ -121,3 +121,14 @@ def test_validation_set_is_fixed(tmp_path: Path) -> None:
     first, second = fixed_segments(clips, 20), fixed_segments(clips, 20)
     assert [len(batch.audio) for batch in first] == [16, 4]
     assert all(torch.equal(a, b) for x, y in zip(first, second) for a, b in zip(x[:2], y[:2]))
+
+
+def test_favoured_sub_folder_is_drawn_more_often(tmp_path: Path) -> None:
+    for name in ("few", "many"):
+        write_recordings(tmp_path / "data" / name, 2)
+    clips = load_clips(tmp_path / "data", FORMAT, SEGMENT)
+    starts = clips.draw_starts(4000, torch.Generator().manual_seed(0), clips.weights({"few": 3.0}))
+    first_of_many = clips._begins[clips.folders.index("many")]
+    assert (starts < first_of_many).float().mean() == pytest.approx(0.75, abs=0.03)
+    with pytest.raises(RecordingError, match=r"favour names 'other'; sub-folders of .*: few, many"):
+        Segments(clips, 2, seed=0, favour={"other": 2.0})

@@ -22,7 +22,7 @@ def test_recipe_is_a_complete_run(recipe: Path) -> None:
 
 
 def test_recipes_cover_each_stage() -> None:
-    assert [path.stem for path in RECIPES] == ["gpu", "likelihood", "samples"]
+    assert [path.stem for path in RECIPES] == ["gpu", "gpu_samples", "likelihood", "samples"]
 
 
 def test_preset_gives_geometry_and_kind() -> None:

@@ -178,7 +178,7 @@ train(trainer, folder, lambda line: None)
 
 @pytest.mark.parametrize("spectral_weight", [0.0, 1.0])
 def test_killed_run_resumes_exactly(settings: Settings, tmp_path: Path, spectral_weight: float) -> None:
-    settings = replace(settings, spectral_weight=spectral_weight)
+    settings = replace(settings, spectral_weight=spectral_weight, pace=0.5 * spectral_weight)
     script = DIES.replace("{settings}", repr(settings.to_dict())).replace("{geometry}", repr(PLAIN))
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], timeout=600)
     assert died.returncode == -signal.SIGKILL
@@ -249,6 +249,29 @@ def test_infinite_loss_leaves_the_last_state(settings: Settings, tmp_path: Path)
     resumed = resumed_run(RunFolder(tmp_path), {}, silent)
     assert resumed.steps == 3
     assert all(p.isfinite().all() for p in [*resumed.voice.parameters(), *resumed.ema.network.parameters()])
+
+
+def test_step_with_a_long_gradient_is_left_out(settings: Settings, tmp_path: Path) -> None:
+    trainer, _ = start(replace(settings, skip_norm=1e9), tmp_path / "kept")
+    trainer.step()
+    before = [parameter.clone() for parameter in trainer.voice.parameters()]
+    objective = trainer._objective
+
+    def spoilt(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, found = objective(*arguments)
+        return loss * float("inf"), found
+
+    trainer._objective = spoilt  # type: ignore[assignment]
+    trainer.step()
+    assert len(trainer.curve.losses) == 1 and trainer.steps == 2
+    # Momentum moves on by itself, and nothing is lost.
+    for old, new in zip(before, trainer.voice.parameters()):
+        assert new.isfinite().all() and (new - old).abs().max() < 0.2
+    with pytest.raises(
+        TrainError, match=r"51 steps in a row, up to step 52, had gradients longer than 1e\+09.*lower --lr"
+    ):
+        for _ in range(60):
+            trainer.step()
 
 
 def test_full_disk_leaves_the_last_state(settings: Settings, tmp_path: Path) -> None:
