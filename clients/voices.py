@@ -3,6 +3,8 @@
 Rules: no I/O.
 """
 
+import sys
+
 from glowd.clients import errors
 from glowd.daemon import wire
 from glowd.flow.mel import MelFormat
@@ -31,3 +33,9 @@ def not_ready(welcome: wire.Welcome, name: str, state: str | None) -> errors.Ref
     names = ", ".join(str(known.get("name")) for known in welcome.voices)
     fault = f"voice {name} is {state}" if state else f"there is no voice {name or 'that is the default'}"
     return errors.Refused(f"{fault}; ready voices: {names or 'none'}")
+
+
+def max_frames(welcome: wire.Welcome, mel_format: MelFormat) -> int:
+    """The most frames of an utterance (server.max_utterance_s of the daemon)."""
+    most_s = welcome.limits.get("max_utterance_s")
+    return int(most_s * mel_format.rate_hz) // mel_format.hop if isinstance(most_s, int | float) else sys.maxsize

@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
     "clients": (
-        "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.new_file",
+        "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.new_file", "flow.options",
         "flow.recordings", "flow.torchfile.reader",
     ),
 }  # fmt: skip

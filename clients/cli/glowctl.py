@@ -22,6 +22,7 @@ from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_
 from glowd.clients.cli.speaking import format_of, speak
 from glowd.clients.client import Client
 from glowd.clients.connection import RECONNECT_S, loss_log
+from glowd.clients.speechd import install as speechd
 from glowd.clients.transport import check_owner
 from glowd.clients.upstream import Manner, UpstreamError, open_upstream, pieces_of_text, speak_text
 from glowd.clients.upstream.choose import NAMES as UPSTREAMS
@@ -77,6 +78,11 @@ def arguments() -> argparse.ArgumentParser:
     listen.add_argument("--rate", type=rate, default=0, metavar="HZ", help="of what is written (the voices' highest)")
     listen.add_argument("--once", action="store_true", help="stop after one utterance")
 
+    module = commands.add_parser("speechd", help="install the module of speech-dispatcher, for Orca; needs no daemon")
+    module.add_argument("--print", action="store_true", help="print the two files instead of writing them")
+    text_source_arguments(module)
+    module.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
+
     status = commands.add_parser("status", help="print the daemon's state and figures")
     status.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
@@ -114,6 +120,15 @@ def stream_arguments(parser: argparse.ArgumentParser) -> None:
 
 def text_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say who speaks a text, and how."""
+    text_source_arguments(parser)
+    parser.add_argument(
+        "--espeak-voice", default="", metavar="NAME", help="the same as --tts espeak-ng --tts-voice NAME"
+    )
+    parser.add_argument("--speed", type=speed, default=1.0, metavar="FACTOR", help="of speaking, 0.3 to 3 (1)")
+
+
+def text_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say who speaks a text."""
     parser.add_argument(
         "--tts", default="", metavar="NAME",
         help=f"{', '.join(UPSTREAMS)} (default: ${TTS_VARIABLE}, else hibari if it is installed, else espeak-ng)",
@@ -121,10 +136,6 @@ def text_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tts-voice", default="", metavar="NAME", help="a voice of hibari or espeak-ng, a speaker of matcha"
     )
-    parser.add_argument(
-        "--espeak-voice", default="", metavar="NAME", help="the same as --tts espeak-ng --tts-voice NAME"
-    )
-    parser.add_argument("--speed", type=speed, default=1.0, metavar="FACTOR", help="of speaking, 0.3 to 3 (1)")
 
 
 def overwrite_argument(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +280,19 @@ def flush(client: Client, args: argparse.Namespace) -> None:
             print(f"all {ending.total_samples} samples had been played")
 
 
+def install_module(args: argparse.Namespace) -> None:
+    """`glowctl speechd`: the module of speech-dispatcher, for this user."""
+    found = speechd.places(os.environ)
+    settings = {"tts": args.tts, "tts_voice": args.tts_voice, "voice": args.voice, "endpoint": args.endpoint}
+    if args.print:
+        texts = {found.program: speechd.program_text(), found.config: speechd.config_text(settings)}
+        print("\n".join(f"# {path}\n{text}" for path, text in texts.items()), end="")
+        return
+    open_upstream(args.tts, args.tts_voice)  # what is missing is said here, where it is read
+    speechd.install(found, settings)
+    print(f"wrote {found.program} and {found.config}\n{speechd.NEXT_STEPS}")
+
+
 def watch(args: argparse.Namespace) -> None:
     """`glowctl top`."""
     endpoint = args.telemetry or wire.default_telemetry()
@@ -304,6 +328,9 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.command == "reload":
         reload(args)
+        return
+    if args.command == "speechd":
+        install_module(args)
         return
     if args.command == "formats" and not args.voice:
         with (

@@ -17,7 +17,7 @@ from glowd.clients.cli.mel_sources import at_speaking_pace, in_chunks, no_frames
 from glowd.clients.cli.tables import clean
 from glowd.clients.client import Client, Stream
 from glowd.clients.upstream import numbered
-from glowd.clients.voices import not_ready, ready_format, voice_state
+from glowd.clients.voices import max_frames, not_ready, ready_format, voice_state
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.new_file import NewFile
@@ -60,7 +60,7 @@ def speak(
     if args.out and "socket" not in sinks:
         sinks.append("socket")
     first = next(source, (0, no_frames(mel_format)))  # a source that fails must not open a stream
-    parts = numbered(itertools.chain([first], source), max_frames(client, mel_format))
+    parts = numbered(itertools.chain([first], source), max_frames(client.welcome, mel_format))
     with (
         claim_output(args) as claimed,
         client.open(
@@ -84,12 +84,6 @@ def speak(
             stream.end()
             record()
             stream.wait_played()
-
-
-def max_frames(client: Client, mel_format: MelFormat) -> int:
-    """The most frames of an utterance (server.max_utterance_s of the daemon)."""
-    most_s = client.welcome.limits.get("max_utterance_s")
-    return int(most_s * mel_format.rate_hz) // mel_format.hop if isinstance(most_s, int | float) else sys.maxsize
 
 
 @contextlib.contextmanager

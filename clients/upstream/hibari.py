@@ -15,6 +15,8 @@ from glowd.flow.mel import Floats, MelFormat
 OWN_FASTEST, OWN_SLOWEST = 1.5, 0.6
 """The model keeps this pace; beyond it, it shortens no further, and the frames are moved together."""
 SEED = 0
+LETTER_A = "[A](/ˈA/)"
+"""Alone it is the letter, not the article; the model would say the article."""
 WARM_UP = "Ready."
 
 
@@ -37,6 +39,8 @@ class Hibari:
 
     def speak(self, text: str, wanted: MelFormat, manner: Manner = Manner()) -> Speech:
         """The text in the format `wanted`. Another pitch moves the formants too, as a tape that runs faster does."""
+        if text.strip() in ("a", "A"):
+            text = LETTER_A
         pitch = 2 ** (manner.semitones / 12)
         speed = min(OWN_FASTEST, max(OWN_SLOWEST, manner.rate / pitch))
         frames = mel_of_pcm(self._sentences(text, speed), self._model.sample_rate * pitch, wanted)

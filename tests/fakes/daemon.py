@@ -64,6 +64,8 @@ class FakeDaemon:
     max_chunk_frames: int = 16
     auto: bool = True
     answers: bool = True
+    opens_without_device: int = 0
+    """So many opens are refused, because the sound device is away."""
     knows_rates: bool = True
     """Whether it knows the field open.audio_rate_hz; a daemon of the first release does not."""
     refuse_open: int = 0
@@ -198,6 +200,11 @@ class FakeDaemon:
         if self.refuse_open > 0:
             self.refuse_open -= 1
             self._reply(peer, wire.Error(400, Code.AT_CAPACITY.name, "full", request.stream, fatal=True))
+            return
+        if self.opens_without_device:
+            self.opens_without_device -= 1
+            code, text = Code.SINK_UNAVAILABLE, "no sound device: waiting for it"
+            self._reply(peer, wire.Error(code, code.name, text, request.stream, fatal=True))
             return
         credit_frames = self.window_frames + request.samples // HOP - request.first_frame
         self.owners[request.stream] = peer

@@ -131,6 +131,20 @@ def test_say_speaks_by_the_upstream_that_is_named(fake: FakeDaemon, tmp_path: Pa
     assert fake.of_type(wire.End)[0].total_frames == 2 * len("hello you") - 1
 
 
+def test_module_of_speech_dispatcher_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    code, out, _ = glowctl("ipc:///somewhere", "speechd", "--print", "--tts", "espeak-ng")
+    assert (
+        code == 0 and "exec " in out and 'endpoint = "ipc:///somewhere"' in out and not (tmp_path / "config").exists()
+    )
+    code, out, _ = glowctl("ipc:///somewhere", "speechd", "--tts", "espeak-ng", "--tts-voice", "de")
+    config = tmp_path / "config/speech-dispatcher/modules/glowd.conf"
+    assert code == 0 and f"wrote {tmp_path}/libexec/speech-dispatcher-modules/sd_glowd and {config}" in out
+    assert 'tts_voice = "de"' in config.read_text()
+    assert glowctl("", "speechd", "--tts", "festival")[0] == 2
+
+
 def test_say_speaks_what_a_pipe_brings_before_it_ends(fake: FakeDaemon) -> None:
     process = start(fake.endpoint, "say", "--sink", "null", "--tts", "espeak-ng", "-")
     assert process.stdin

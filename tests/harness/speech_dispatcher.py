@@ -1,0 +1,57 @@
+"""A private speech-dispatcher with the module of glowd, and what `spd-say` does with it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.harness.waiting import WAIT_S, until
+
+
+@dataclass(frozen=True)
+class SpeechDispatcher:
+    """A server that runs, and the environment in which its clients find it."""
+
+    env: Mapping[str, str]
+    logs: Path
+
+    def spd_say(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run spd-say to its end."""
+        command = ["spd-say", *words]
+        return subprocess.run(command, env=dict(self.env), capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+@contextlib.contextmanager
+def speech_dispatcher(directory: Path, *arguments: str, glowd: str) -> Iterator[SpeechDispatcher]:
+    """A server whose files are all in `directory`, with the module as `glowctl speechd ARGUMENTS` installs it.
+
+    `glowd`: the address of the daemon.
+    """
+    places = {name: str(directory / name.lower()) for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+    env: dict[str, str] = {**os.environ, **places, "SPEECHD_ADDRESS": f"unix_socket:{directory}/speechd.sock"}
+    logs = directory / "logs"
+    for folder in (*places.values(), str(logs)):
+        Path(folder).mkdir()
+    install = [sys.executable, "-m", "glowd.clients.cli.glowctl", "--endpoint", glowd, "speechd", *arguments]
+    subprocess.run(install, env=env, check=True, capture_output=True)
+    (directory / "xdg_config_home/speech-dispatcher/speechd.conf").write_text(
+        'LogLevel 3\nDefaultModule glowd\nDefaultVolume 100\nSymbolsPreproc "char"\nSymbolsPreprocFile "symbols.dic"\n'
+    )
+    command = [
+        *("speech-dispatcher", "--run-single", "--timeout", "0", "--log-dir", str(logs)),
+        *("--communication-method", "unix_socket", "--socket-path", f"{directory}/speechd.sock"),
+        *("--pid-file", f"{directory}/pid"),
+    ]
+    with (
+        (logs / "output").open("w") as output,
+        subprocess.Popen(command, env=env, stdout=output, stderr=output) as server,
+    ):
+        try:
+            until((directory / "speechd.sock").exists, "the socket of speech-dispatcher")
+            yield SpeechDispatcher(env, logs)
+        finally:
+            server.terminate()
+            server.wait(WAIT_S)
