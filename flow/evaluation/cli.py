@@ -37,13 +37,23 @@ def _add_evaluate(commands: Any, evaluate: Callable[..., int]) -> None:
     _add_systems(sub)
     sub.add_argument("--seeds", type=int, default=3, help="renders of each clip, with the seeds 0, 1, ... (3)")
     sub.add_argument(
+        "--strangers",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="recordings of speakers that the voices were not trained on, a set for each folder, and one of all",
+    )
+    sub.add_argument(
         "--sigma",
         type=float,
         nargs="+",
-        default=[0.6, 0.8, 1.0],
-        help="standard deviations of the latents (0.6 0.8 1)",
+        default=[],
+        help="also measure whole utterances with these standard deviations of the latents (streamed only, with the voice's)",
     )
     sub.add_argument("--clips", type=int, default=0, metavar="N", help="at most N clips of each folder (all)")
+    sub.add_argument(
+        "--readme", default="", metavar="FILE.md", help="write the tables between the marks in this document"
+    )
     sub.add_argument("--json", default="", metavar="OUT", help="write rows and every measurement here")
     sub.add_argument("--csv", default="", metavar="OUT", help="write a line for each clip, system and seed here")
     sub.add_argument("--overwrite", action="store_true", help="replace the files of --json and --csv, if they exist")
@@ -65,6 +75,15 @@ def _add_compare(commands: Any, compare: Callable[..., int]) -> None:
         help="sound of the page; flac is lossless (opus)",
     )
     sub.add_argument("--no-live", action="store_true", help="leave out the daemon, which renders at the pace of speech")
+    sub.add_argument(
+        "--manifest",
+        default="",
+        metavar="FILE.tsv",
+        help="where the recordings come from: file, speaker, licence, source",
+    )
+    sub.add_argument(
+        "--picture", default="", metavar="FILE.png", help="also write spectrograms of the first sentence by each system"
+    )
     sub.add_argument(
         "--evaluation", default="", metavar="FILE.json", help="show this result of `evaluate --json` as the table"
     )
@@ -90,7 +109,7 @@ def _add_systems(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "checkpoints", metavar="CHECKPOINT", nargs="*", default=["embedded"], help="voices (embedded: the one of glowd)"
     )
-    sub.add_argument("--data", nargs="+", required=True, metavar="FOLDER", help="recordings, a set for each folder")
+    sub.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="recordings, a set for each folder")
     sub.add_argument("--chunk-frames", type=int, default=4, help="frames in a chunk of a streamed system (4)")
     sub.add_argument("--jobs", type=int, default=PROCESSES, metavar="N", help=f"processes ({PROCESSES})")
 
@@ -116,7 +135,7 @@ def evaluate(args: argparse.Namespace, report: Report) -> int:
 
 
 def _evaluate(args: argparse.Namespace, jobs: "list[Job]", outputs: Mapping[str, NewFile], report: Report) -> None:
-    from glowd.flow.evaluation import scores
+    from glowd.flow.evaluation import readme_tables, scores
     from glowd.flow.evaluation.evaluate import measure, run_jobs
 
     began_s = time.monotonic()
@@ -126,7 +145,8 @@ def _evaluate(args: argparse.Namespace, jobs: "list[Job]", outputs: Mapping[str,
     rows = scores.rows(found)
     if not rows:
         raise ValueError(f"nothing could be measured: {scores.skipped(found)[0]}")
-    for line in scores.table(rows):
+    speakers = scores.speaker_rows(found)
+    for line in [*scores.table(rows), *scores.speaker_table(speakers)]:
         report(line)
     for text in scores.skipped(found):
         report(f"skipped: {text}")
@@ -135,13 +155,29 @@ def _evaluate(args: argparse.Namespace, jobs: "list[Job]", outputs: Mapping[str,
         outputs[args.json].file.write((json.dumps(scores.as_dict(rows, found, made), indent=1) + "\n").encode())
     if args.csv:
         outputs[args.csv].file.write(scores.as_csv(found).encode())
+    if args.readme:
+        readme_tables.write(Path(args.readme), readme_tables.tables(rows, speakers, _short_command(args)))
+
+
+def _short_command(args: argparse.Namespace) -> list[str]:
+    """What was measured, without where its results went, and without the folders that this machine's data lie in."""
+    words = ["glowlab", "evaluate", *args.checkpoints]
+    for option in ("data", "strangers"):
+        if folders := getattr(args, option):
+            words += [f"--{option}", *(Path(folder).name for folder in folders)]
+    if args.sigma:
+        words += ["--sigma", *(f"{sigma:g}" for sigma in args.sigma)]
+    if args.clips:
+        words += ["--clips", str(args.clips)]
+    return [*words, "--seeds", str(args.seeds), "--readme", Path(args.readme).name]
 
 
 def _plan_evaluation(args: argparse.Namespace) -> "list[Job]":
     """Raises ValueError for every mistake that would otherwise show after the work."""
     from glowd.flow.evaluation.evaluate import plan_jobs
-    from glowd.flow.evaluation.metrics import LIBRARIES, library
-    from glowd.flow.evaluation.systems import systems_of
+    from glowd.flow.evaluation.metrics import require_libraries
+    from glowd.flow.evaluation.readme_tables import between
+    from glowd.flow.evaluation.systems import WAVEGLOW, systems_of
 
     check_counts(args, "seeds", "jobs", "chunk_frames")
     if wrong := [sigma for sigma in args.sigma if not 0 <= sigma <= 2]:
@@ -149,10 +185,17 @@ def _plan_evaluation(args: argparse.Namespace) -> "list[Job]":
     for out in (args.json, args.csv):
         if out and not Path(out).parent.is_dir():
             raise ValueError(f"{out} cannot be written: there is no folder {Path(out).parent}")
-    for name in LIBRARIES:
-        library(name)
+    if not args.data and not args.strangers:
+        raise ValueError("there is nothing to measure; give folders of recordings with --data or --strangers")
+    if args.readme:
+        between(Path(args.readme))
+    require_libraries()
     systems = systems_of(args.checkpoints, args.sigma, args.chunk_frames)
-    return plan_jobs([Path(folder) for folder in args.data], systems, args.seeds, args.clips)
+    if not args.sigma:
+        # What is streamed is measured, and is the same.
+        systems = [system for system in systems if system.kind != WAVEGLOW]
+    data, strangers = ([Path(folder) for folder in folders] for folders in (args.data, args.strangers))
+    return plan_jobs(data, systems, args.seeds, args.clips, strangers)
 
 
 def exactness(args: argparse.Namespace, report: Report) -> int:
@@ -175,13 +218,19 @@ def exactness(args: argparse.Namespace, report: Report) -> int:
 
 def compare(args: argparse.Namespace, report: Report) -> int:
     """`glowlab compare`."""
-    from glowd.flow.evaluation.compare import page_text, plan_page, render_page
+    from glowd.flow.evaluation.compare import page_text, picture_of, plan_page, render_page
 
     check_counts(args, "count", "jobs", "chunk_frames")
+    if not args.data:
+        raise ValueError("there is nothing to compare; give folders of recordings, or recordings, with --data")
     plan = plan_page(args)
-    with claim_output(plan.out, args.overwrite, PUBLIC) as new:
+    with contextlib.ExitStack() as outputs:
+        page = outputs.enter_context(claim_output(plan.out, args.overwrite, PUBLIC))
+        drawn = outputs.enter_context(claim_output(plan.picture, args.overwrite, PUBLIC)) if plan.picture else None
         renders = render_page(plan, _progress)
-        new.file.write(page_text(plan, renders, provenance()).encode())
+        page.file.write(page_text(plan, renders, provenance()).encode())
+        if drawn:
+            drawn.file.write(picture_of(renders))
     for note in renders.notes:
         report(f"note: {note}")
     systems, megabytes = len(plan.systems) + len(plan.live), plan.out.stat().st_size / 1e6

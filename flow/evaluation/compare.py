@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glowd.flow.evaluation import listening_page, live, plots, scores
+from glowd.flow.evaluation import listening_page, live, picture, plots, scores
 from glowd.flow.evaluation.evaluate import Job
-from glowd.flow.evaluation.metrics import LIBRARIES, library
+from glowd.flow.evaluation.manifest import Origin, origins_of
+from glowd.flow.evaluation.metrics import library, require_libraries
 from glowd.flow.evaluation.renders import LIVE, Progress, Renders, render_live, render_offline, sentences
 from glowd.flow.evaluation.systems import STREAMED, WAVEGLOW, System, format_of, group_of, systems_of
 
@@ -37,6 +38,10 @@ class Plan:
     """Of `--evaluation`; empty for the figures of the page's own renders."""
     commands: list[str]
     """The command that made those rows."""
+    origins: dict[Path, Origin]
+    """Of every recording; empty without `--manifest`."""
+    picture: Path | None
+    """Where the spectrograms of the first sentence go."""
 
     def jobs(self, systems: Sequence[System]) -> list[Job]:
         """Every sentence with each of these systems."""
@@ -48,13 +53,15 @@ class Plan:
 
 def plan_page(args: argparse.Namespace) -> Plan:
     """What the arguments ask for. Raises ValueError, or MetricError for a library that is missing."""
-    for name in (*LIBRARIES, "jinja2", plots.LIBRARY):
+    require_libraries()
+    for name in ("jinja2", plots.LIBRARY, *([picture.LIBRARY] if args.picture else [])):
         library(name)
     rows, commands = _evaluation(args.evaluation)
     systems = [s for s in systems_of(args.checkpoints, [], args.chunk_frames) if s.kind != STREAMED]
+    chosen = sentences([Path(source) for source in args.data], args.count, args.longest)
     return Plan(
         out=_page_path(Path(args.out)),
-        sentences=sentences([Path(source) for source in args.data], args.count, args.longest),
+        sentences=chosen,
         systems=systems,
         live=[] if args.no_live else [System(LIVE, s.checkpoint, s.title) for s in systems if s.kind == WAVEGLOW],
         seed=args.seed,
@@ -62,6 +69,8 @@ def plan_page(args: argparse.Namespace) -> Plan:
         audio=args.audio,
         rows=rows,
         commands=commands,
+        origins=origins_of([path for _, path in chosen], Path(args.manifest) if args.manifest else None),
+        picture=Path(args.picture) if args.picture else None,
     )
 
 
@@ -81,13 +90,19 @@ def page_text(plan: Plan, found: Renders, made: dict[str, Any]) -> str:
     """The page. `made`: how it was made, `provenance` of cli.py."""
     commands = [line for system in plan.live for line in live.commands(system.checkpoint, plan.seed)]
     return listening_page.page(
-        sentences=listening_page.sentence_entries(found.renders, plan.audio),
+        sentences=listening_page.sentence_entries(found.renders, plan.audio, plan.origins),
         tables=listening_page.tables(plan.rows or scores.rows(one.measured for one in found.renders)),
         columns=scores.COLUMNS,
         cards=listening_page.cards(plan.systems),
         notes=found.notes,
         made=made | {"seed": plan.seed, "commands": [made["command"], *commands, *plan.commands]},
     )
+
+
+def picture_of(found: Renders) -> bytes:
+    """A PNG of the first sentence by each system."""
+    first = found.renders[0].measured.job.path
+    return picture.spectrograms([one for one in found.renders if one.measured.job.path == first])
 
 
 def _page_path(out: Path) -> Path:

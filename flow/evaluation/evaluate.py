@@ -4,6 +4,7 @@ Rules: jobs and figures are plain data; metrics.py computes the figures, scores.
 or a metric that cannot be taken of a render, does not end an evaluation: it is named with the reason.
 """
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -19,8 +20,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from glowd.flow.evaluation import metrics
+from glowd.flow.evaluation.likelihood import nll
 from glowd.flow.evaluation.metrics import MetricError, Pitch
-from glowd.flow.evaluation.systems import REAL, System, build, format_of, group_of
+from glowd.flow.evaluation.systems import REAL, System, build, format_of, group_of, network
 from glowd.flow.mel import Floats, MelFormat, log_mel
 from glowd.flow.recordings import RecordingError, find_recordings, read_speech
 
@@ -36,12 +38,12 @@ class Clip:
     path: Path
     audio: Floats  # [L * hop]
     mel: Floats  # [L, M]
-    rate_hz: int
+    format: MelFormat
 
     @cached_property
     def pitch(self) -> Pitch:
         """Its pitch, which every system is compared with."""
-        return metrics.pitch(self.audio, self.rate_hz)
+        return metrics.pitch(self.audio, self.format)
 
 
 def read_clip(path: Path, format: MelFormat) -> Clip:
@@ -50,7 +52,7 @@ def read_clip(path: Path, format: MelFormat) -> Clip:
     metrics.require_sound(audio, format.rate_hz, str(path))
     frames = len(audio) // format.hop
     audio = audio[: frames * format.hop]
-    return Clip(path, audio, log_mel(audio, format)[:frames], format.rate_hz)
+    return Clip(path, audio, log_mel(audio, format)[:frames], format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Job:
     seed: int
     format: MelFormat
     group: int
+    speaker: str = ""
+    """The folder inside the set that the recording lies in; empty where it lies in none."""
+    stranger: bool = False
+    """Whether the voices were not trained on the speaker."""
 
 
 class Figures(NamedTuple):
@@ -104,15 +110,15 @@ def figures_of(clip: Clip, samples: Floats, format: MelFormat, group: int) -> Fi
     """
     problems: list[str] = []
     rate_hz = format.rate_hz
-    overload = metrics.overloaded(samples)
-    if overload:
-        problems.append(f"diverged: peak {np.abs(samples).max():.3g}, full scale is 1")
+    peak = metrics.peak(samples)
+    values = {"peak": peak, "overload": float(peak > metrics.OVERLOAD)}
+    if values["overload"]:
+        problems.append(f"diverged: peak {peak:.3g}, full scale is 1")
     samples = metrics.as_heard(samples)
     try:
         metrics.require_sound(samples, rate_hz, "the render")
     except MetricError as error:
-        return Figures({"overload": float(overload)}, [], [*problems, str(error)])
-    values = {"overload": float(overload)}
+        return Figures(values, [], [*problems, str(error)])
     for name, metric in _metrics(clip, samples, format).items():
         try:
             values[name] = metric()
@@ -130,7 +136,7 @@ def _metrics(clip: Clip, samples: Floats, format: MelFormat) -> dict[str, Callab
     """The metrics by name; each may raise MetricError when it is taken."""
     rate_hz = format.rate_hz
     mel = log_mel(samples, format)[: len(clip.mel)]
-    pitch = metrics.pitch(samples, rate_hz)
+    pitch = metrics.pitch(samples, format)
     return {
         "pesq": lambda: metrics.pesq_wb(clip.audio, samples, rate_hz),
         "stoi": lambda: metrics.stoi(clip.audio, samples, rate_hz),
@@ -138,9 +144,10 @@ def _metrics(clip: Clip, samples: Floats, format: MelFormat) -> dict[str, Callab
         "mel_mae": lambda: metrics.mel_mae(clip.mel, mel),
         "mcd_db": lambda: metrics.mel_cepstral_distortion_db(clip.mel, mel),
         "mrstft": lambda: metrics.multi_resolution_stft(clip.audio, samples),
-        "f0_cents": lambda: metrics.f0_rmse_cents(clip.pitch, pitch),
+        "dnsmos": lambda: metrics.dnsmos_ovrl(samples, rate_hz),
+        "f0_cents": lambda: metrics.f0_median_cents(clip.pitch, pitch),
+        "f0_gross": lambda: metrics.f0_gross(clip.pitch, pitch),
         "voicing_f1": lambda: metrics.voicing_f1(clip.pitch, pitch),
-        "periodicity": lambda: metrics.periodicity_rmse(clip.pitch, pitch),
     }
 
 
@@ -163,6 +170,8 @@ def render_and_measure(job: Job) -> tuple[Measured, Floats]:
     seconds = time.process_time() - began_s
     figures = figures_of(clip, samples, job.format, job.group)
     figures.values["rtf"] = seconds / (len(clip.audio) / job.format.rate_hz)
+    if job.system.checkpoint and job.seed == 0:  # it does not depend on the seed
+        figures.values["nll"] = nll(network(job.system.checkpoint), clip.audio, job.format)
     if job.system.offline:
         whole = _warm_renderer(job.system.offline, job.format)(clip.mel, job.seed)
         difference = metrics.difference_max(metrics.as_heard(whole), metrics.as_heard(samples))
@@ -186,19 +195,35 @@ def _warm_renderer(system: System, format: MelFormat) -> Callable[[Floats, int],
 # ---- all jobs
 
 
-def plan_jobs(folders: Sequence[Path], systems: Sequence[System], seeds: int, most: int) -> list[Job]:
-    """Jobs for the first `most` clips (0: all) of each folder, clip by clip. Raises RecordingError for an empty folder."""
+def plan_jobs(
+    folders: Sequence[Path], systems: Sequence[System], seeds: int, most: int, strangers: Sequence[Path] = ()
+) -> list[Job]:
+    """Jobs for at most `most` clips (0: all) of each folder, clip by clip. Of a folder with a folder for each speaker, the
+    clips come from the speakers in turn. `strangers`: folders of speakers that the voices were not trained on.
+
+    Raises RecordingError for an empty folder.
+    """
     format, group = format_of(systems), group_of(systems)
-    sets = {folder.name or str(folder): find_recordings(folder)[: most or None] for folder in folders}
-    if len(sets) < len(folders):
+    sets = {folder.name or str(folder): folder for folder in (*folders, *strangers)}
+    if len(sets) < len(folders) + len(strangers):
         raise EvaluateError("two data folders have the same name; give folders whose last parts differ")
     return [
-        Job(name, path, system, seed, format, group)
-        for name, paths in sets.items()
-        for path in paths
+        Job(name, path, system, seed, format, group, speaker, folder in strangers)
+        for name, folder in sets.items()
+        for speaker, path in _in_turn(folder)[: most or None]
         for system in systems
         for seed in range(seeds if system.seeded else 1)
     ]
+
+
+def _in_turn(folder: Path) -> list[tuple[str, Path]]:
+    """(speaker, recording): the first of each speaker, then the second of each, ..."""
+    speakers: dict[str, list[Path]] = {}
+    for path in find_recordings(folder):
+        inside = path.relative_to(folder).parts
+        speakers.setdefault(inside[0] if len(inside) > 1 else "", []).append(path)
+    turns = itertools.zip_longest(*speakers.values())
+    return [(speaker, path) for turn in turns for speaker, path in zip(speakers, turn) if path]
 
 
 def _start_worker() -> None:

@@ -8,12 +8,16 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from glowd.flow import checkpoint
 from glowd.flow.evaluation import plots, scores
+from glowd.flow.evaluation.manifest import Origin
 from glowd.flow.evaluation.metrics import library
 from glowd.flow.evaluation.renders import LIVE, Render
 from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW, WAVENET, System
@@ -30,11 +34,11 @@ ABOUT = {
 """What each system is, for listeners."""
 OPUS_HZ = 24000
 """Opus has 8, 12, 16, 24 and 48 kHz; 24 kHz holds all of 22,050 Hz."""
-OPUS_LEVEL = 0.5
-"""In libsndfile's scale from 0 (best) to 1: about 130 kbit/s of mono, far more than transparent speech needs."""
+OPUS_LEVEL = 0.77
+"""In libsndfile's scale from 0 (best) to 1: about 64 kbit/s of mono, at which speech is transparent."""
 AUDIO = {"opus": "audio/ogg; codecs=opus", "flac": "audio/flac"}
 TEMPLATE = Path(__file__).with_name("listening_page.html")
-SHOWN = ("pesq", "stoi")
+SHOWN = ("pesq", "stoi", "dnsmos")
 """Figures under each player."""
 
 
@@ -57,38 +61,51 @@ def data_url(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def sentence_entries(renders: Sequence[Render], audio: str) -> list[dict[str, Any]]:
+def sentence_entries(
+    renders: Sequence[Render], audio: str, origins: Mapping[Path, Origin] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """The sentences of the page, each with its players, in the order given. `audio`: opus or flac."""
     by_path: dict[Path, list[Render]] = {}
     for one in renders:
         by_path.setdefault(one.measured.job.path, []).append(one)
-    return [_sentence(path, players, audio) for path, players in by_path.items()]
+    return [_sentence(path, players, audio, origins.get(path)) for path, players in by_path.items()]
 
 
-def _sentence(path: Path, players: list[Render], audio: str) -> dict[str, Any]:
+def _sentence(path: Path, players: list[Render], audio: str, origin: Origin | None) -> dict[str, Any]:
     first = players[0].measured.job
     rate_hz = first.format.rate_hz
-    # One scale for all pictures of a sentence, so that a quieter system is darker.
-    top = max(float(plots.spectrum(one.samples, rate_hz).max()) for one in players)
+    # One scale for all pictures of a sentence, that of its recording, so that a quieter system is darker.
+    top = float(plots.spectrum(players[0].samples, rate_hz).max())
+    heard = [_bearable(one, players[0].samples) for one in players]
     return {
         "title": path.stem,
         "set": first.set,
+        "origin": origin,
         "seconds": len(players[0].samples) / rate_hz,
         "players": [
             {
                 "system": one.measured.job.system.name,
                 "kind": one.measured.job.system.kind,
-                "audio": data_url(*encode(one.samples, rate_hz, audio)),
+                "audio": data_url(*encode(samples, rate_hz, audio)),
                 "picture": data_url("image/webp", plots.spectrogram(one.samples, rate_hz, top)),
-                "figures": [
-                    f"{column.heading} {column.cell(one.measured.values[column.key])}"
-                    for column in scores.COLUMNS
-                    if column.key in SHOWN and column.key in one.measured.values
-                ],
+                "figures": _figures(one),
             }
-            for one in players
+            for one, samples in zip(players, heard)
         ],
     }
+
+
+def _figures(one: Render) -> list[str]:
+    values = one.measured.values
+    found = [f"{c.heading} {c.cell(values[c.key])}" for c in scores.COLUMNS if c.key in SHOWN and c.key in values]
+    return [*found, "diverged: played more softly here"] if values.get("overload") else found
+
+
+def _bearable(one: Render, recording: Floats) -> Floats:
+    """What a listener gets: a render that diverged is noise at full scale, and is made as soft as the recording."""
+    if not one.measured.values.get("overload"):
+        return one.samples
+    return one.samples * np.float32(np.sqrt(np.square(recording).mean() / np.square(one.samples).mean()))
 
 
 def tables(rows: Sequence[scores.Row]) -> list[dict[str, Any]]:
@@ -97,7 +114,9 @@ def tables(rows: Sequence[scores.Row]) -> list[dict[str, Any]]:
     return [
         {
             "set": name,
-            "columns": columns,
+            "columns": [
+                (column, column.goal(any(row.stranger for row in rows if row.set == name))) for column in columns
+            ],
             "clips": max(row.clips for row in rows if row.set == name),
             "rows": [
                 {"system": row.system, "seeds": row.seeds, "cells": [_cell(column, row) for column in columns]}
@@ -111,11 +130,11 @@ def tables(rows: Sequence[scores.Row]) -> list[dict[str, Any]]:
 
 def _cell(column: scores.Column, row: scores.Row) -> dict[str, Any]:
     value, spread = row.mean.get(column.key), row.spread.get(column.key)
-    reached = None if column.goal is None or value is None else not column.shortfall(value)
+    short = column.shortfall(row)
     return {
         "text": column.cell(value),
         "spread": "" if spread is None else column.cell(spread),
-        "reached": None if row.system == REAL else reached,
+        "reached": None if row.system == REAL or short is None else not short,
     }
 
 

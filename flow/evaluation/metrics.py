@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glowd.flow.mel import Floats
+from glowd.flow.mel import Floats, MelFormat
+from glowd.flow.training import pitch_labels
+from glowd.flow.training.settings import TrainError
 
-LIBRARIES = ("pesq", "pystoi", "auraloss", "librosa")
+LIBRARIES = ("pesq", "pystoi", "auraloss", "speechmos.dnsmos")
 MIN_S = 0.5
 """Shorter clips have too few frames for PESQ and STOI."""
 SILENT_RMS = 1e-4
-FMIN_HZ, FMAX_HZ = 65.0, 600.0
-"""Range of the pitch search: low men's to high women's voices."""
-OVERLOAD = 2.0
-"""Peak, full scale = 1, above which a render counts as diverged, not as too loud."""
+GROSS = 0.2
+"""A pitch that is wrong by a larger share is a gross error (Rabiner et al. 1976): another octave, most often."""
+WIDE_HZ = 16000
+"""The rate of PESQ wide band and of DNSMOS."""
+OVERLOAD, BEYOND = 2.0, 1e9
+"""Peak, full scale = 1, above which a render counts as diverged, not as too loud; the largest peak that is told."""
 MCD_ORDER = 13
 COMB_BINS = 4096
 COMB_NEAR, COMB_FAR = 3, 10
@@ -44,6 +48,16 @@ def library(name: str) -> Any:
         ) from error
 
 
+def require_libraries() -> None:
+    """Raises MetricError for the first library that a metric needs and that is missing."""
+    for name in LIBRARIES:
+        library(name)
+    try:
+        pitch_labels.world()
+    except TrainError as error:
+        raise MetricError(str(error)) from error
+
+
 def require_sound(samples: Floats, rate_hz: int, who: str = "the signal") -> None:
     """Raises MetricError if samples [T] are too short, silent, or not finite."""
     if len(samples) < MIN_S * rate_hz:
@@ -61,9 +75,9 @@ def as_heard(samples: Floats) -> Floats:
     return heard
 
 
-def overloaded(samples: Floats) -> bool:
-    """Whether samples [T] are not finite or go 6 dB beyond full scale: a flow that diverged on a mel it does not know."""
-    return not bool((np.abs(samples) <= OVERLOAD).all())
+def peak(samples: Floats) -> float:
+    """The largest of samples [T], full scale = 1; BEYOND where one is larger or not finite."""
+    return float(np.nan_to_num(np.abs(samples), nan=BEYOND, posinf=BEYOND).clip(max=BEYOND).max(initial=0))
 
 
 # ---- perceived quality and intelligibility
@@ -71,12 +85,9 @@ def overloaded(samples: Floats) -> bool:
 
 def pesq_wb(reference: Floats, samples: Floats, rate_hz: int) -> float:
     """PESQ, wide band: MOS-LQO, 1.04 (bad) to 4.64, of samples [T] against a reference [T] (ITU-T P.862.2, at 16 kHz)."""
-    import soxr
-
-    pesq, wide_hz = library("pesq"), 16000
-    pair = [np.asarray(soxr.resample(x, rate_hz, wide_hz, quality="VHQ")) for x in (reference, samples)]
+    pesq = library("pesq")
     try:
-        return float(pesq.pesq(wide_hz, *pair, "wb"))
+        return float(pesq.pesq(WIDE_HZ, _wide(reference, rate_hz), _wide(samples, rate_hz), "wb"))
     except (pesq.PesqError, ValueError) as error:
         raise MetricError(f"PESQ finds no speech: {error}") from error
 
@@ -94,6 +105,21 @@ def stoi(reference: Floats, samples: Floats, rate_hz: int, extended: bool = Fals
             return float(pystoi.stoi(reference, samples, rate_hz, extended=extended))
         except RuntimeWarning as warning:
             raise MetricError("STOI needs 30 frames (0.4 s) of speech, and finds fewer") from warning
+
+
+def dnsmos_ovrl(samples: Floats, rate_hz: int) -> float:
+    """DNSMOS P.835 OVRL, 1 to 5, of samples [T] alone: what listeners would say, as a network predicts it from 16 kHz.
+
+    Reddy, Gopal, Cutler 2022, in speechmos, which repeats a clip until it fills the network's 9.01 s.
+    """
+    wide = _wide(samples, rate_hz).clip(-1, 1)
+    return float(library("speechmos.dnsmos").run(wide, WIDE_HZ)["ovrl_mos"])
+
+
+def _wide(samples: Floats, rate_hz: int) -> Floats:
+    import soxr
+
+    return np.asarray(soxr.resample(samples, rate_hz, WIDE_HZ, quality="VHQ"))
 
 
 # ---- spectra
@@ -135,47 +161,48 @@ def multi_resolution_stft(reference: Floats, samples: Floats) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pitch:
-    """What pYIN finds in L frames."""
+    """What WORLD's trackers find in L frames."""
 
-    hz: NDArray[np.float64]
-    """[L], NaN where unvoiced."""
-    periodicity: NDArray[np.float64]
-    """[L], the probability that a frame is voiced."""
-
-    @property
-    def voiced(self) -> NDArray[np.bool_]:
-        """[L]."""
-        return np.isfinite(self.hz)
+    certain_hz: Floats
+    """[L], where DIO and Harvest agree: above 0 voiced, 0 unvoiced; NaN where they do not."""
+    hz: Floats
+    """[L], by Harvest alone, 0 where unvoiced."""
 
 
-def pitch(samples: Floats, rate_hz: int, hop: int = 256) -> Pitch:
-    """Pitch of samples [T] by probabilistic YIN (Mauch & Dixon 2014) in librosa, 65 to 600 Hz, a frame for each hop."""
-    frame = 2 ** round(np.log2(rate_hz / 21.5))
-    hz, _, periodicity = library("librosa").pyin(
-        samples, fmin=FMIN_HZ, fmax=FMAX_HZ, sr=rate_hz, frame_length=frame, hop_length=hop
-    )
-    return Pitch(hz, periodicity)
+def pitch(samples: Floats, format: MelFormat) -> Pitch:
+    """Pitch of samples [L * hop], 60 to 650 Hz: DIO and Harvest, each with StoneMask (pitch_labels.py)."""
+    dio, harvest = pitch_labels.tracks(samples, format)
+    return Pitch(pitch_labels.agreed(dio, harvest), harvest)
 
 
-def f0_rmse_cents(reference: Pitch, other: Pitch) -> float:
-    """RMS difference of F0 in cents (1200 to an octave), over frames that are voiced in both (Morrison et al. 2022, CARGAN)."""
-    both = reference.voiced & other.voiced
+def f0_median_cents(reference: Pitch, other: Pitch) -> float:
+    """Median difference of F0 in cents (1200 to an octave) where the reference is certainly voiced and the other is voiced."""
+    return float(np.median(1200 * np.abs(np.log2(_ratio(reference, other)))))
+
+
+def f0_gross(reference: Pitch, other: Pitch) -> float:
+    """Share of those frames, 0 to 1, whose F0 is wrong by more than 20 % (gross pitch errors)."""
+    return float((np.abs(_ratio(reference, other) - 1) > GROSS).mean())
+
+
+def _ratio(reference: Pitch, other: Pitch) -> Floats:
+    """F0 of the other to that of the reference in frames that have both. Raises MetricError if there are none."""
+    both = (reference.certain_hz > 0) & (other.hz > 0)
     if not both.any():
         raise MetricError("no frame is voiced in both signals")
-    return float(np.sqrt(np.square(1200 * np.log2(other.hz[both] / reference.hz[both])).mean()))
+    ratio: Floats = other.hz[both] / reference.hz[both]
+    return ratio
 
 
 def voicing_f1(reference: Pitch, other: Pitch) -> float:
-    """F1, 0 to 1, of the decision voiced or unvoiced, the reference taken as the truth (Morrison et al. 2022, CARGAN)."""
-    voiced = int(reference.voiced.sum()) + int(other.voiced.sum())
+    """F1, 0 to 1, of the decision voiced or unvoiced, where both are certain and the reference is taken as the truth
+    (Morrison et al. 2022, CARGAN)."""
+    known = np.isfinite(reference.certain_hz) & np.isfinite(other.certain_hz)
+    truth, heard = reference.certain_hz[known] > 0, other.certain_hz[known] > 0
+    voiced = int(truth.sum()) + int(heard.sum())
     if not voiced:
         raise MetricError("no frame of either signal is voiced")
-    return 2 * int((reference.voiced & other.voiced).sum()) / voiced
-
-
-def periodicity_rmse(reference: Pitch, other: Pitch) -> float:
-    """RMS difference, 0 to 1, of periodicity over all frames (Morrison et al. 2022, CARGAN, with pYIN's in place of CREPE's)."""
-    return float(np.sqrt(np.square(reference.periodicity - other.periodicity).mean()))
+    return 2 * int((truth & heard).sum()) / voiced
 
 
 # ---- artefacts of the network

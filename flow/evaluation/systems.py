@@ -76,13 +76,24 @@ def of_checkpoint(path: str, sigmas: list[float], chunk_frames: int, title: str 
 
 
 def systems_of(checkpoints: Sequence[str], sigmas: list[float], chunk_frames: int) -> list[System]:
-    """Real audio, the vocoders without a network, then the systems of each checkpoint. Raises ValueError."""
-    for titles in ([""] * len(checkpoints), [Path(path).stem for path in checkpoints]):
-        made = [of_checkpoint(path, sigmas, chunk_frames, title) for path, title in zip(checkpoints, titles)]
-        systems = [*classical(), *(system for some in made for system in some)]
-        if len({system.name for system in systems}) == len(systems):
-            return systems
-    raise ValueError("two checkpoints have the same file name, so a table cannot distinguish them; rename one")
+    """Real audio, the vocoders without a network, then the systems of each checkpoint, which is a file or TITLE=FILE.
+
+    Two networks of a kind that have no title get the names of their files. Raises ValueError.
+    """
+    named = [_titled(text) for text in checkpoints]
+    kinds = [type(checkpoint.read_any_header(path)[0]) for _, path in named]
+    titles = [title or (Path(path).stem if kinds.count(kind) > 1 else "") for (title, path), kind in zip(named, kinds)]
+    made = [of_checkpoint(path, sigmas, chunk_frames, title) for title, (_, path) in zip(titles, named)]
+    systems = [*classical(), *(system for some in made for system in some)]
+    if len({system.name for system in systems}) == len(systems):
+        return systems
+    raise ValueError("two checkpoints have the same name, so a table cannot distinguish them; give them as TITLE=FILE")
+
+
+def _titled(text: str) -> tuple[str, str]:
+    """TITLE=FILE in two parts; the title is empty where there is none, or where the whole names a file."""
+    title, equals, path = text.partition("=")
+    return (title, path) if equals and not Path(text).exists() else ("", text)
 
 
 def format_of(systems: Sequence[System]) -> MelFormat:
@@ -95,11 +106,12 @@ def format_of(systems: Sequence[System]) -> MelFormat:
 
 def group_of(systems: Sequence[System]) -> int:
     """G of the first network among them; every system is searched for its comb. 64 if there is no network."""
-    return next((checkpoint.read_header(s.checkpoint)[0].group for s in systems if s.kind == WAVEGLOW), 64)
+    return next((checkpoint.read_header(s.checkpoint)[0].group for s in systems if s.kind in (WAVEGLOW, STREAMED)), 64)
 
 
 @cache
-def _network(path: str) -> Network:
+def network(path: str) -> Network:
+    """The network of a checkpoint, loaded once in each process. Raises CheckpointError."""
     return checkpoint.load_any(path)
 
 
@@ -109,7 +121,7 @@ def build(system: System, format: MelFormat) -> Renderer:
     if system.kind in VOCODERS:
         vocoder = VOCODERS[system.kind](format)
         return lambda mel, seed: render(vocoder, mel, seed)
-    voice = _network(system.checkpoint)
+    voice = network(system.checkpoint)
     if isinstance(voice, WaveNet):
         return lambda mel, seed: sample(voice, [mel], seed)[0]
     if system.kind == WAVEGLOW:

@@ -32,8 +32,11 @@ AGREE_CENTS = 60.0
 
 
 @cache
-def _world() -> Any:
-    """pyworld's compiled module. Its package cannot be imported beside setuptools 81, which has no pkg_resources any more."""
+def world() -> Any:
+    """pyworld's compiled module. Its package cannot be imported beside setuptools 81, which has no pkg_resources any more.
+
+    Raises TrainError where it is not installed.
+    """
     package = importlib.util.find_spec("pyworld")
     places = package.submodule_search_locations if package else None
     spec = PathFinder.find_spec("pyworld.pyworld", places) if places else None
@@ -46,8 +49,18 @@ def _world() -> Any:
 
 def pitch_labels(audio: Floats, format: MelFormat) -> Floats:
     """Samples [L * hop] -> f0 in Hz [L] as the file's head has it. Raises TrainError without pyworld."""
+    return agreed(*tracks(audio, format))
+
+
+def tracks(audio: Floats, format: MelFormat) -> tuple[Floats, Floats]:
+    """Samples [L * hop] -> f0 in Hz by DIO and by Harvest, [L] each, 0 where unvoiced. Raises TrainError without pyworld."""
     frames = len(audio) // format.hop
-    first, second = (_tracked(track, audio, format)[:frames] for track in (_world().dio, _world().harvest))
+    dio, harvest = (_tracked(track, audio, format)[:frames] for track in (world().dio, world().harvest))
+    return dio, harvest
+
+
+def agreed(first: Floats, second: Floats) -> Floats:
+    """Two tracks [L] -> labels [L] as the file's head has them."""
     voiced = (first > 0) & (second > 0)
     a, b = np.where(voiced, first, 1.0), np.where(voiced, second, 1.0)
     agree = voiced & (np.abs(1200 * np.log2(a / b)) < AGREE_CENTS)
@@ -61,7 +74,7 @@ def _tracked(track: Callable[..., tuple[Any, Any]], audio: Floats, format: MelFo
     wave = audio.astype(np.float64)
     period_ms = 1000 * format.hop / format.rate_hz
     f0_hz, times = track(wave, format.rate_hz, f0_floor=LOW_HZ, f0_ceil=HIGH_HZ, frame_period=period_ms)
-    refined = _world().stonemask(wave, f0_hz, times, format.rate_hz)
+    refined = world().stonemask(wave, f0_hz, times, format.rate_hz)
     return np.pad(refined, (0, max(0, len(audio) // format.hop - len(refined))))
 
 
@@ -81,7 +94,7 @@ def labels_of(clips: Clips, cache_folder: Path, report: Callable[[str], None], w
 
 
 def _in_processes(waves: list[Floats], format: MelFormat, workers: int) -> Iterator[Floats]:
-    _world()  # its absence is said here, once
+    world()  # its absence is said here, once
     count = min(workers or len(os.sched_getaffinity(0)), len(waves))
     task = partial(pitch_labels, format=format)
     if count == 1:

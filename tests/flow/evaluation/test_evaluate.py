@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
-from glowd.flow.evaluation import metrics, scores
+from glowd.flow.evaluation import metrics, readme_tables, scores
 from glowd.flow.evaluation.evaluate import (
     EvaluateError,
     Job,
@@ -23,6 +24,8 @@ from glowd.flow.evaluation.evaluate import (
     read_clip,
     run_jobs,
 )  # fmt: skip
+from glowd.flow.evaluation.likelihood import nll
+from glowd.flow.evaluation.scores import Row
 from glowd.flow.evaluation.systems import (
     GRIFFIN_LIM,
     REAL,
@@ -39,6 +42,9 @@ from glowd.flow.evaluation.systems import (
 )  # fmt: skip
 from glowd.flow.mel import MelFormat
 from glowd.flow.network.wavenet_sampling import sample
+from glowd.flow.training.data import Batch, load_clips
+from glowd.flow.training.locked_phase import lock
+from glowd.flow.training.objective import likelihood
 from tests.harness.recordings import voice_like, write_recordings
 from tests.harness.voices import random_voice, tiny
 from tests.harness.wavenets import small
@@ -56,6 +62,9 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_recordings(root / "talk", 2, seconds=1.2)
     soundfile.write(root / "talk" / "silent.flac", np.zeros(22050, np.float32), 22050)
     soundfile.write(root / "talk" / "tiny.flac", voice_like(0.2, 0), 22050)
+    for name in ("ann", "ben"):
+        write_recordings(root / "crowd" / name, 2, seconds=0.8)
+    (root / "plain.md").write_text("a document without marks")
     return root
 
 
@@ -81,15 +90,75 @@ def test_evaluate_end_to_end_writes_table_json_and_csv(
     rows = {row.system: row for row in scores.read_rows(document)}
     assert list(rows) == [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.5", f"{STREAMED} sigma 0.8"]
     assert rows[REAL].mean["stoi"] == pytest.approx(1) and rows[REAL].spread == {}
+    assert all(1 <= row.mean["dnsmos"] <= 5 and row.mean["peak"] > 0 for row in rows.values())
+    assert ["nll" in row.mean for row in rows.values()] == [False, False, False, True, True]
     assert rows[GRIFFIN_LIM].mean["mel_mae"] < rows[f"{WAVEGLOW} sigma 0.5"].mean["mel_mae"]
     assert rows[f"{STREAMED} sigma 0.8"].mean["streamed_difference"] <= 1e-5
     assert all(row.clips == 2 and row.mean["rtf"] > 0 for name, row in rows.items() if name != REAL)
-    assert f"goal, {GRIFFIN_LIM}: PESQ >= 3 " in text and document["made"]["command"]
+    assert f"goal, {GRIFFIN_LIM}: PESQ >= 3.2 " in text and document["made"]["command"]
     with sheet.open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(document["measurements"]) == 2 * (1 + 4 * 2)
     own = [line for line in lines if line["system"] == GRIFFIN_LIM]
     assert np.mean([float(line["stoi"]) for line in own]) == pytest.approx(rows[GRIFFIN_LIM].mean["stoi"])
+
+
+def test_strangers_have_a_row_each_speaker_a_line_the_readme_all(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, out = tmp_path / "README.md", tmp_path / "out.json"
+    document.write_text(f"one\n{readme_tables.BEGIN}\n{readme_tables.END}\ntwo\n")
+    monkeypatch.chdir(room)
+    argv = ["evaluate", "causal.safetensors", "--data", "talk", "--strangers", str(room / "crowd")]
+    argv += ["--clips", "2", "--seeds", "1", "--jobs", "1", "--readme", str(document), "--json", str(out)]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert "strangers: 2 clips" in said and f"{STREAMED} sigma 0.8, each speaker" in said and "PESQ >= 2.8" in said
+    written = json.loads(out.read_text())
+    assert [(row["set"], row["clips"], row["stranger"]) for row in written["rows"][::4]] == [
+        ("talk", 2, False), ("crowd", 2, True), ("strangers", 2, True),
+    ]  # fmt: skip
+    assert {row["set"] for row in written["speakers"]} == {"crowd/ann", "crowd/ben"}
+    lines = readme_tables.between(document)
+    command = (
+        "    glowlab evaluate causal.safetensors --data talk --strangers crowd --clips 2 --seeds 1 --readme README.md"
+    )
+    assert lines[0] == command
+    read = list(readme_tables.read(lines))
+    assert [row.set for row in read] == ["talk"] * 4 + ["crowd"] * 4 + ["strangers"] * 4 + ["crowd/ann", "crowd/ben"]
+    rows, speakers = scores.read_rows(written), [Row(**row) for row in written["speakers"]]
+    assert lines == readme_tables.tables(rows, speakers, lines[0].split())
+
+
+def test_clips_come_from_speakers_in_turn(room: Path) -> None:
+    jobs = plan_jobs([], [System(REAL)], 1, 3, [room / "crowd"])
+    assert [(job.speaker, job.path.name, job.stranger) for job in jobs] == [
+        ("ann", "clip0.flac", True), ("ben", "clip0.flac", True), ("ann", "clip1.flac", True),
+    ]  # fmt: skip
+
+
+def test_nll_of_whole_clip_is_that_of_validation(room: Path) -> None:
+    clips = load_clips(room / "talk", FORMAT, 4096)
+    voice = checkpoint.load("embedded")
+    lock(clips, voice)
+    audio, mel = clips.whole(0)
+    assert clips.phase is not None
+    batch = Batch(audio[None], mel[None], clips.phase[None, : len(audio)].float())
+    with torch.no_grad():
+        expected = likelihood(voice.nll, voice, batch, False).item()
+    found = nll(voice, audio.numpy(), FORMAT)
+    assert found == pytest.approx(expected, abs=2e-3)  # clips keep their phase in float16
+    free = batch._replace(phase=batch.phase + 0.4) if batch.phase is not None else batch
+    with torch.no_grad():
+        assert abs(likelihood(voice.nll, voice, free, False).item() - expected) > 2e-3  # the phase counts
+
+
+def test_checkpoint_may_be_given_a_title(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(room)
+    systems = systems_of(["now=causal.safetensors", "before=blind.safetensors"], [], 4)
+    assert [(s.name, s.checkpoint) for s in systems if s.kind == WAVEGLOW] == [
+        ("WaveGlow (now) sigma 0.8", "causal.safetensors"), ("WaveGlow (before) sigma 0.8", "blind.safetensors"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -98,9 +167,12 @@ def test_evaluate_end_to_end_writes_table_json_and_csv(
         (["--data", "talk", "--seeds", "0"], "--seeds is 0; allowed: at least 1"),
         (["--data", "talk", "--sigma", "3"], "--sigma is 3; allowed: 0 to 2"),
         (["--data", "none"], "none does not exist"),
+        ([], "give folders of recordings with --data or --strangers"),
+        (["--data", "talk", "--strangers", "talk"], "the same name"),
+        (["--data", "talk", "--readme", "plain.md"], "plain.md cannot take tables; it needs the lines <!-- glowlab"),
         (["--data", "talk", "--json", "none/out.json"], "none/out.json cannot be written: there is no folder none"),
         (["--data", "talk", "talk"], "the same name"),
-        (["causal.safetensors", "./causal.safetensors", "--data", "talk"], "two checkpoints have the same file name"),
+        (["causal.safetensors", "./causal.safetensors", "--data", "talk"], "two checkpoints have the same name"),
     ],
 )
 def test_wrong_argument_ends_in_one_line(
@@ -172,7 +244,7 @@ def test_voices_with_different_mels_are_refused(room: Path, tmp_path: Path) -> N
 def test_silent_render_is_a_problem_not_an_error(room: Path) -> None:
     clip = read_clip(room / "talk" / "clip0.flac", FORMAT)
     values, comb, problems = figures_of(clip, np.zeros_like(clip.audio), FORMAT, 64)
-    assert (values, comb) == ({"overload": 0}, []) and problems == [
+    assert (values, comb) == ({"peak": 0, "overload": 0}, []) and problems == [
         "the render is silent: RMS 0; needed: at least 0.0001"
     ]
 
@@ -243,9 +315,9 @@ def test_row_has_mean_and_spread_over_seeds() -> None:
 
 
 def test_goal_lines_give_the_distance_to_each_goal() -> None:
-    rows = scores.rows([measured(0, "a", stoi=0.9, pesq=3.2), measured(0, "a", System(REAL), stoi=1.0)])
+    rows = scores.rows([measured(0, "a", stoi=0.9, pesq=3.3), measured(0, "a", System(REAL), stoi=1.0)])
     assert scores.goal_lines(rows) == [
-        "goal, WaveGlow: PESQ >= 3 reached; STOI >= 0.95 missed by 0.050; comb dB <= 1 reached"
+        "goal, WaveGlow: PESQ >= 3.2 reached; STOI >= 0.965 missed by 0.065; comb dB <= 1 reached"
     ]
 
 

@@ -1,11 +1,9 @@
 """The page of `glowlab compare`: complete, self-contained, and with a note for what is missing."""
 
-import base64
 import io
 import json
 import re
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -17,55 +15,17 @@ from PIL import Image
 from glowd.clients.launch import launch
 from glowd.flow import checkpoint
 from glowd.flow.cli import main
-from glowd.flow.evaluation import live, plots, renders, scores
-from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW
+from glowd.flow.evaluation import listening_page, live, plots, renders, scores
+from glowd.flow.evaluation.evaluate import Job, Measured
+from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, WAVEGLOW, System
 from glowd.flow.mel import Floats, log_mel
 from glowd.flow.recordings import RecordingError
+from tests.harness.pages import Page, content_of
 from tests.harness.recordings import voice_like, write_recordings
 from tests.harness.voices import random_voice, tiny
 
-VOID = {"meta", "img", "input", "br", "link", "hr"}
+HEAD = "speaker\tlicence\tsource"
 CURVE = [[step * 10, step * 36.0, -3 + 1 / (step + 1), -3 + 2 / (step + 1), 0.002] for step in range(30)]
-
-
-class Page(HTMLParser):
-    """A page, read strictly: every element closes what it opened."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.problems: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        self.problems += [f"{tag} is never closed" for tag in self.open]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if len(dict(attrs)) < len(attrs):
-            self.problems.append(f"{tag} has an attribute twice")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.problems.append(f"</{tag}> closes nothing")
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        """Attributes of every element of a kind."""
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def content_of(url: str | None) -> bytes:
-    assert url and url.startswith("data:")
-    return base64.b64decode(url.partition(";base64,")[2], validate=True)
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +55,8 @@ def test_page_is_well_formed_and_self_contained(text: str) -> None:
     page = Page(text)
     assert page.problems == []
     assert "http:" not in text and "https:" not in text and "@import" not in text and "url(" not in text
-    addresses = [attributes.get(key) or "" for _, attributes in page.elements for key in ("src", "href")]
-    assert all(address == "" or address.startswith(("data:", "#")) for address in addresses)
-    assert page.all("script") == [{}] and page.all("link") == []
-    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv"))
-    assert policy and policy.startswith("default-src 'none'")
+    assert page.requests() == [] and page.all("script") == [{}]
+    assert page.policy().startswith("default-src 'none'")
 
 
 def test_sentence_has_player_and_picture_of_each_system(text: str) -> None:
@@ -151,25 +108,61 @@ def test_blind_test_lists_sentences_and_systems(text: str) -> None:
     names = [REAL, GRIFFIN_LIM, RTISI_LA, f"{WAVEGLOW} sigma 0.8"]
     assert json.loads(found[1]) == [["clip0", names], ["clip1", names]]
     page = Page(text)
+    assert [radio["value"] for radio in page.all("input") if radio.get("name") == "mode"] == ["all", "pair", "rate"]
     assert {"toggle", "blind", "hear", "votes", "scores", "copy", "clear"} <= {a.get("id") for _, a in page.elements}
     assert 'const KEY = "glowd-compare-' in text and "localStorage" in text
 
 
 def test_given_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> None:
-    row = {"set": "far", "system": "X", "clips": 7, "seeds": 3, "mean": {"stoi": 0.96}, "spread": {"stoi": 0.01}}
+    row = {"set": "far", "system": "X", "clips": 7, "seeds": 3, "mean": {"stoi": 0.97}, "spread": {"stoi": 0.01}}
     result = tmp_path / "result.json"
     result.write_text(json.dumps({"rows": [row], "made": {"command": "glowlab evaluate --data far"}}))
     argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip1.flac"), "--no-live"]
     argv += ["--jobs", "1", "--audio", "flac", "--out", str(tmp_path / "new")]
     assert main([*argv, "--evaluation", str(result)]) == 0
     page = (tmp_path / "new" / "compare.html").read_text("utf-8")
-    assert "far, 7 clips" in page and "0.960 ✓<small>±0.010" in page and "glowlab evaluate --data far" in page
+    assert "far, 7 clips" in page and "0.970 ✓<small>±0.010" in page and "glowlab evaluate --data far" in page
     assert "data:audio/flac;base64," in page and "audio/ogg" not in page
+
+
+def test_manifest_names_origin_and_licence_of_each_recording(room: Path, tmp_path: Path) -> None:
+    (room / "MANIFEST.tsv").write_text(f"file\tseconds\t{HEAD}\none/clip0.flac\t1.2\tAnn & Co\tCC BY 4.0\tthe corpus\n")
+    argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip0.flac"), "--no-live"]
+    out, picture = tmp_path / "page.html", tmp_path / "picture.png"
+    argv += ["--jobs", "1", "--out", str(out), "--picture", str(picture)]
+    assert main([*argv, "--manifest", str(room / "MANIFEST.tsv")]) == 0
+    text = out.read_text("utf-8")
+    page = Page(text)
+    assert page.problems == page.requests() == []
+    assert "Ann &amp; Co. CC BY 4.0." in text and "the corpus" in text
+    width, height = Image.open(picture).size
+    assert 700 < width < 1000 and 300 < height < 500  # two rows of two systems
+
+
+def test_diverged_render_is_played_as_soft_as_the_recording(room: Path) -> None:
+    wave, noise = voice_like(1.0, 0), np.sign(voice_like(1.0, 1)).astype(np.float32)
+    players = [
+        render(room, System(REAL), wave, stoi=1.0, overload=0.0),
+        render(room, System(GRIFFIN_LIM), noise, stoi=0.1, overload=1.0),
+    ]
+    (sentence,) = listening_page.sentence_entries(players, "flac")
+    heard = [soundfile.read(io.BytesIO(content_of(player["audio"])))[0] for player in sentence["players"]]
+    assert np.std(heard[1]) == pytest.approx(np.std(heard[0]), rel=0.01)
+    figures = [player["figures"] for player in sentence["players"]]
+    assert figures == [["STOI 1.000"], ["STOI 0.100", "diverged: played more softly here"]]
+
+
+def render(room: Path, system: System, samples: Floats, **values: float) -> renders.Render:
+    job = Job("one", room / "one" / "clip0.flac", system, 0, plots.MelFormat(), 64)
+    return renders.Render(Measured(job, values, []), samples)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--manifest", "two/none.tsv"], "none.tsv"),
+        (["--manifest", "bad.tsv"], "bad.tsv has no column licence; needed: a first line with file, speaker, licence"),
+        (["--manifest", "few.tsv"], "few.tsv has no line for one/clip0.flac; add one, or leave the recording out"),
         (["--count", "0"], "--count is 0; allowed: at least 1"),
         (["--longest", "0.5"], "no recording is at most 0.5 s long; raise --longest"),
         (["--evaluation", "none.json"], "none.json"),
@@ -181,6 +174,8 @@ def test_wrong_argument_ends_in_one_line(
 ) -> None:
     monkeypatch.chdir(room)
     (room / "page.json").write_text("{}")
+    (room / "bad.tsv").write_text("file\tspeaker\tsource\n")
+    (room / "few.tsv").write_text(f"file\t{HEAD}\n")
     assert main(["compare", "tiny.safetensors", "--data", "one", "--out", "no.html", "--no-live", *options]) == 2
     error = capsys.readouterr().err
     assert error.startswith("glowlab: ") and error.count("\n") == 1 and said in error, error

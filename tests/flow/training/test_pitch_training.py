@@ -74,7 +74,7 @@ def test_frames_of_disagreement_are_unknown(monkeypatch: pytest.MonkeyPatch) -> 
         def stonemask(self, wave: object, f0_hz: object, times: object, rate_hz: int) -> object:
             return f0_hz
 
-    monkeypatch.setattr(labelling, "_world", World)
+    monkeypatch.setattr(labelling, "world", World)
     labels = pitch_labels(np.zeros(5 * HOP, np.float32), MelFormat())
     assert labels[0] == pytest.approx(math.sqrt(10300)) and np.isnan(labels[1:4]).all() and labels[4] == 0
 
@@ -90,7 +90,7 @@ def test_labels_are_kept_by_the_samples(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_missing_pyworld_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    labelling._world.cache_clear()
+    labelling.world.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(TrainError, match=r"need pyworld: pip install 'glowd\[train\]'"):
         pitch_labels(np.zeros(5 * HOP, np.float32), MelFormat())
