@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 EVAL := $(VENV)/.eval
 FRONTS := .fronts
 TYPED := .typecheck/glowd
-TEST_PACKAGES := pulseaudio libasound2-plugins libportaudio2 espeak-ng sox speech-dispatcher systemd
+TEST_PACKAGES := pulseaudio libasound2-plugins libportaudio2 espeak-ng sox speech-dispatcher systemd chromium chromium-driver
 
 # $(call install,PACKAGES,WHAT FOR): with apt-get as root or with a sudo that asks nothing; else one sentence, status 1.
 define install
@@ -50,7 +50,7 @@ demo: setup      ## start a daemon, speak a sentence, print the latencies, write
 	@$(BIN)/python -m glowd.clients.cli.demo
 
 test: setup $(EVAL)  ## all tests
-	@for tool in pulseaudio espeak-ng sox spd-say systemd-analyze; do command -v $$tool >/dev/null || missing=1; done; \
+	@for tool in pulseaudio espeak-ng sox spd-say systemd-analyze chromium chromedriver; do command -v $$tool >/dev/null || missing=1; done; \
 	  ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so >/dev/null 2>&1 || missing=1; \
 	  test -z "$$missing" || $(call install,$(TEST_PACKAGES),Programs the tests use)
 	$(BIN)/pytest

@@ -93,7 +93,7 @@ MAY_PRINT = (
 MAY_READ_CLOCKS = (
     "daemon/gateway/clock.py", "daemon/runtime/role.py", "daemon/runtime/role_process.py",
     "daemon/runtime/service_manager.py", "clients/client.py", "clients/aio.py", "clients/cli/demo.py",
-    "clients/cli/mel_sources.py", "clients/web/figures.py",
+    "clients/cli/mel_sources.py",
 )  # fmt: skip
 """Where others are waited for, a clock that was read for itself would count the time in which nobody looked: see
 daemon/wire/liveness.py. These hand a clock on, measure durations for people, say how old a figure is or when a

@@ -26,16 +26,16 @@ function text(element, value) {
 
 /** Bring the rows of a table body up to date: `rows` is a list of [key, cells, class]; `build` makes the cells of a new row. */
 function update(body, rows, build) {
+  const keys = new Set(rows.map(([key]) => key));
+  for (const row of [...body.rows]) if (!keys.has(row.dataset.key)) row.remove(); // first: a row that is moved loses the focus
   const found = new Map([...body.rows].map((row) => [row.dataset.key, row]));
   rows.forEach(([key, cells, kind], position) => {
     const row = found.get(key) ?? build(key, cells.length);
-    found.delete(key);
     row.dataset.key = key;
     row.className = kind ?? "";
     if (body.rows[position] !== row) body.insertBefore(row, body.rows[position] ?? null);
     cells.forEach((value, column) => text(row.cells[column].lastElementChild ?? row.cells[column], value));
   });
-  for (const row of found.values()) row.remove();
 }
 
 /** A row whose first cell is its heading. `numbers`: the columns of numbers; `labels`: the headings of the columns. */
