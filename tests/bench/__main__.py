@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench import backends, context, network, overload, published, ratios, report, service, soak
+from tests.bench import backends, context, fronts, network, overload, published, ratios, report, service, soak
 from tests.bench.report import Result
 from tests.harness.pulse import PulseServer
 
@@ -89,6 +89,7 @@ PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
     "backends": measure_backends,
     "context": measure_context,
     "service": with_sound(lambda env, sizes: service.service(env, sizes.seconds, sizes.utterances)),
+    "fronts": lambda device, sizes: fronts.fronts(sizes.utterances),
     "overload": with_sound(
         lambda env, sizes: overload.overload(env, min(sizes.seconds, 12), (2,) if sizes.quick else overload.OFFERED)
     ),
