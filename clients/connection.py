@@ -287,11 +287,11 @@ class Connection:
             request = dataclasses.replace(request, stream=self._new_stream_name())
         if request.stream in self.streams:
             raise errors.StreamError(f"this client has a stream {request.stream}; close it or choose another name")
-        stream = self.streams[request.stream] = StreamState(request, self, bool(self._reconnect_s))
-        if self.usable:
-            self.send(stream.kept.request)
-        else:
+        stream = StreamState(request, self, bool(self._reconnect_s))
+        self.send(stream.kept.request)  # refuses what the protocol does not allow, also while the daemon is lost
+        if not self.usable:
             stream.lose()
+        self.streams[request.stream] = stream
         try:
             opened = yield from stream.wait_opened()
         finally:
