@@ -38,6 +38,7 @@ class AsyncClient:
     ) -> None:
         self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
         self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
+        self._own_only = not endpoint and transport.is_own_only(self.endpoint)
         self._tasks: list[asyncio.Task[None]] = []
         self._reading: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -195,6 +196,7 @@ class AsyncClient:
         self._dealer = self._context.socket(zmq.DEALER)
         transport.configure(self._dealer)
         monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
+        self._peer_is_known = asyncio.Event()
         self._reading = [self._begin(self._read()), self._begin(self._watch(monitor))]
         self._dealer.connect(self.endpoint)
 
@@ -225,14 +227,17 @@ class AsyncClient:
 
     async def _read(self) -> None:
         while self._socket_number == self._connection.sockets:
-            self._connection.receive(await self._dealer.recv_multipart())
+            message = await self._dealer.recv_multipart()
+            await self._peer_is_known.wait()
+            self._connection.receive(message)
             self._heard()
             await self._send()
 
     async def _watch(self, monitor: Any) -> None:
         while self._socket_number == self._connection.sockets:
             event = await monitor.recv_multipart()
-            self._connection.transport_lost(transport.loss_reason(event, self.endpoint))
+            transport.take_event(event, self._connection, self._own_only)
+            self._peer_is_known.set()
             self._heard()
 
     async def _tick(self) -> None:

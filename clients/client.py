@@ -45,6 +45,7 @@ class Client:
     ) -> None:
         self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
         self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
+        self._own_only = not endpoint and transport.is_own_only(self.endpoint)
         self._changed = threading.Condition()
         self._wake, wakeup = socket.socketpair()
         self._wake.setblocking(False)
@@ -217,10 +218,10 @@ class Client:
             if wakeup.fileno() in ready:
                 wakeup.recv(4096)
             with self._changed:
+                if monitor in ready:
+                    transport.take_event(monitor.recv_multipart(), self._connection, self._own_only)
                 if dealer in ready:
                     self._receive(number, dealer)
-                if monitor in ready:
-                    self._connection.transport_lost(transport.loss_reason(monitor.recv_multipart(), self.endpoint))
                 was_lost = self._connection.is_lost
                 self._connection.tick()
                 while self._connection.outbox and number == self._connection.sockets:

@@ -109,6 +109,11 @@ class Connection:
         """The daemon cannot be reached: everything that waits raises DaemonGone. The first reason counts."""
         self.failure = self.failure or errors.DaemonGone(reason)
 
+    def reject(self, failure: GlowdError) -> None:
+        """The daemon must not be used: everything that waits raises this."""
+        self.outbox.clear()
+        self.failure, self._loss = self.failure or failure, None
+
     def transport_lost(self, reason: str) -> None:
         """The socket has lost the daemon. Before `welcome` that is no failure: the socket connects again by itself."""
         if self.welcome:
@@ -259,8 +264,10 @@ class Connection:
     def _ask(self, message: Callable[[], Message], is_answered: Callable[[], object], what: str) -> Steps[None]:
         """Send a message and wait for its answer `what`; ask again if the daemon is lost meanwhile and comes back."""
         asked = None
-        while asked is None or not is_answered():
+        while True:
             self.check()
+            if asked is not None and is_answered():
+                return
             if asked != self.greetings:
                 asked = self.greetings
                 self.send(message())

@@ -41,7 +41,7 @@ class UnusableClient(GlowdError):
 
 
 class ForeignSocket(GlowdError):
-    """The socket at the default address belongs to another user."""
+    """The socket at the default address belongs to another user, or could be replaced by one."""
 
 
 class Interrupted(GlowdError):

@@ -1,8 +1,13 @@
 """The ZeroMQ details that both clients share: options of the socket, its monitor, and the program's name."""
 
+import contextlib
 import os
 import re
+import socket
+import stat
+import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +15,13 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from glowd.clients import errors
+from glowd.clients.connection import Connection
 from glowd.daemon import wire
 
 LINGER_MS = 500
-MONITORED_EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+MONITORED_EVENTS = (
+    zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
 
 
 def client_endpoint(given: str) -> str:
@@ -23,37 +31,82 @@ def client_endpoint(given: str) -> str:
     return given or wire.default_endpoint()
 
 
-def check_owner(endpoint: str) -> None:
-    """Raises ForeignSocket if a socket that nobody has named, and so is only expected there, is another user's.
+def is_own_only(endpoint: str) -> bool:
+    """Whether nobody has named this default address, so that only the user's own daemon is expected there.
 
-    Its folder too must be the user's own, because its owner could replace the socket. An address, or a run directory, that
-    is named in the environment was chosen.
+    An address, or a run directory, that is named in the environment was chosen.
     """
     chosen = os.environ.get("GLOWD_ENDPOINT") or os.environ.get("GLOWD_RUN_DIR")
-    if chosen or not endpoint.startswith("ipc:///"):
+    return not chosen and endpoint.startswith("ipc:///")
+
+
+def check_owner(endpoint: str) -> None:
+    """Raises ForeignSocket if a socket that nobody has named is another user's, or could be replaced by one.
+
+    Its folder too must be the user's own, not a link of another user, and nobody else may write there.
+    """
+    if not is_own_only(endpoint):
         return
     path = Path(endpoint.removeprefix("ipc://"))
     for place in (path.parent, path):
-        if place.exists() and (owner := place.stat().st_uid) != os.getuid():
-            raise errors.ForeignSocket(
-                f"{place} belongs to user {owner}, and this program runs as user {os.getuid()}; if you trust it, name it: "
-                f"--endpoint {endpoint}, or GLOWD_ENDPOINT"
-            )
+        for owner in _owners(place):
+            if owner != os.getuid():
+                raise _foreign(str(place), owner, endpoint)
+    if path.parent.exists() and (mode := path.parent.stat().st_mode) & 0o022:
+        raise errors.ForeignSocket(
+            f"other users may replace the socket in {path.parent}, whose mode is {stat.filemode(mode)}; "
+            f"close it (chmod 700 {path.parent}), or name the address: --endpoint {endpoint}, or GLOWD_ENDPOINT"
+        )
 
 
-def configure(socket: "zmq.Socket[Any]") -> None:
+def _owners(place: Path) -> Iterator[int]:
+    """The owner of a file; of a link also that of what it refers to. None if there is nothing."""
+    with contextlib.suppress(FileNotFoundError):
+        yield place.lstat().st_uid
+        yield place.stat().st_uid
+
+
+def _foreign(what: str, owner: int, endpoint: str) -> errors.ForeignSocket:
+    return errors.ForeignSocket(
+        f"{what} belongs to user {owner}, and this program runs as user {os.getuid()}; if you trust it, name it: "
+        f"--endpoint {endpoint}, or GLOWD_ENDPOINT"
+    )
+
+
+def configure(dealer: "zmq.Socket[Any]") -> None:
     """Set the options of a client's DEALER. It never drops a message; the daemon's credit bounds both queues."""
-    socket.setsockopt(zmq.SNDHWM, 0)
-    socket.setsockopt(zmq.RCVHWM, 0)
-    socket.setsockopt(zmq.LINGER, LINGER_MS)
-    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    dealer.setsockopt(zmq.SNDHWM, 0)
+    dealer.setsockopt(zmq.RCVHWM, 0)
+    dealer.setsockopt(zmq.LINGER, LINGER_MS)
+    dealer.setsockopt(zmq.RECONNECT_IVL, 50)
 
 
-def loss_reason(event: list[bytes], endpoint: str) -> str:
-    """What a monitor event says about the connection, for people."""
-    if parse_monitor_message(event)["event"] == zmq.EVENT_DISCONNECTED:
-        return f"the daemon at {endpoint} closed the connection"
-    return f"the program that listens at {endpoint} does not speak this protocol, or rejects this client"
+def take_event(event: list[bytes], connection: Connection, own_only: bool) -> None:
+    """Tell the connection what a monitor event means: the daemon is lost, or it is another user's.
+
+    `own_only`: the daemon must be the user's own. The socket may have appeared, or been replaced, since `check_owner`.
+    """
+    found, endpoint = parse_monitor_message(event), connection.endpoint
+    if found["event"] == zmq.EVENT_DISCONNECTED:
+        connection.transport_lost(f"the daemon at {endpoint} closed the connection")
+    elif found["event"] != zmq.EVENT_CONNECTED:
+        connection.transport_lost(
+            f"the program that listens at {endpoint} does not speak this protocol, or rejects this client"
+        )
+    elif own_only and (owner := _peer_user(found["value"])) not in (None, os.getuid()):
+        connection.reject(_foreign(f"the program that listens at {endpoint}", int(owner or 0), endpoint))
+
+
+def _peer_user(descriptor: int) -> int | None:
+    """The user who listens at the other end of a Unix socket; None where the system does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as peer:
+            packed = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:  # it was closed meanwhile
+        return None
+    return int(struct.unpack("3i", packed)[1])
 
 
 def program_name() -> str:
