@@ -313,6 +313,11 @@ class Listener:
     def __init__(self, client: Client, state: ListenerState) -> None:
         self._client, self._connection, self._state = client, client._connection, state
 
+    @property
+    def warnings(self) -> list[wire.Warning]:
+        """What the daemon has warned this listener of: that it reads too slowly and has lost audio."""
+        return list(self._state.warnings)
+
     def events(self, timeout_s: float | None = None) -> Iterator[StreamEvent]:
         """Every chunk of audio and every ending, without end. Raises WaitTimeout when none comes within `timeout_s`."""
         while True:

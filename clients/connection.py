@@ -220,6 +220,7 @@ class Connection:
                 self._on_error(message)
             case wire.Warning() if message.stream not in self.streams:
                 log.warning("the daemon warns: %s (%d %s)", message.text, message.code, message.name)
+                self.listeners.warn(message)
             case wire.State(stream=""):
                 self.daemon_states.append(message)
             case (

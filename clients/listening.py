@@ -20,6 +20,7 @@ class ListenerState:
 
     request: wire.Listen
     events: deque[StreamEvent] = field(default_factory=deque)
+    warnings: list[wire.Warning] = field(default_factory=list)
     failure: GlowdError | None = None
 
     @property
@@ -59,6 +60,12 @@ class Listeners:
         for listener in self._listeners:
             if listener.stream in ("*", event.stream):
                 listener.events.append(event)
+
+    def warn(self, warning: wire.Warning) -> None:
+        """Take what the daemon warns of a stream of another client."""
+        for listener in self._listeners:
+            if listener.stream in ("*", warning.stream):
+                listener.warnings.append(warning)
 
     def fail(self, stream: str, failure: GlowdError) -> None:
         """The daemon has rejected a request about a stream."""

@@ -30,7 +30,7 @@ from glowd.daemon.wire.fields import (
 from glowd.daemon.wire.records import Record
 from glowd.daemon.wire.telemetry import Degradation, VoiceInfo
 
-MAX_CYCLES = 1e12
+MAX_CYCLES, MAX_PEAK = 1e12, 1e6
 LIMITS = Limits(
     max_message_bytes=64 << 20, max_chunk_frames=1 << 20, max_header_bytes=1 << 16, max_map_len=256, max_array_len=256
 )
@@ -142,7 +142,8 @@ class Pcm(Message):
     `t_due_ns`: when the engine could have begun with the first of them. The other times are when the newest frames passed
     each stage: client, gateway, engine, start and end of the network's call. `frames_done`: frames of the generation
     rendered so far; `phase`: that of the voice's source there, in cycles (0 without a source), for the engine that
-    continues. `last`: the generation is complete; there may be no samples.
+    continues. `last`: the generation is complete; there may be no samples. `peak`: the largest sample, if it is above full
+    scale, else 0. `silenced`: the voice diverged, and these samples are silence instead.
     """
 
     key: int = integer()
@@ -159,6 +160,8 @@ class Pcm(Message):
     batch: int = integer(default=0)
     audio: Array = array("samples", default=None)
     phase: float = number(0, MAX_CYCLES, default=0.0)
+    peak: float = number(0, MAX_PEAK, default=0.0)
+    silenced: bool = flag(default=False)
 
 
 @message
@@ -303,6 +306,16 @@ class Underrun(Message):
 
 
 @message
+class Limited(Message):
+    """The mix of `streams` streams, of which this is one, reached `peak` times full scale. Sent once of a generation."""
+
+    key: int = integer()
+    sample: int = integer()
+    peak: float = number(0, MAX_PEAK)
+    streams: int = integer()
+
+
+@message
 class Played(Message):
     """The device has played all `samples` of the generation."""
 
@@ -325,7 +338,7 @@ CODEC = Codec(
         *(Start, Frames, Finish, Drop, DropAll),
         *(Ready, Pcm, Failed, Load),
         *(Attach, OutputRate, Pause, Resume, Gain, Flush, Detach, DetachAll),
-        *(DeviceReady, DeviceGone, Position, Underrun, Played, Flushed),
+        *(DeviceReady, DeviceGone, Position, Underrun, Limited, Played, Flushed),
     ]
 )
 

@@ -19,7 +19,7 @@ from glowd.clients.cli import tables, top
 from glowd.clients.cli.audio_output import UtteranceWriter, claim_output, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
 from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_text, mel_of_file
-from glowd.clients.cli.speaking import format_of, speak
+from glowd.clients.cli.speaking import format_of, printed_warnings, speak
 from glowd.clients.client import Client
 from glowd.clients.connection import RECONNECT_S, loss_log
 from glowd.clients.speechd import install as speechd
@@ -239,12 +239,14 @@ def listen(client: Client, args: argparse.Namespace) -> None:
     with (
         claim_output(args) as claimed,
         client.listen(args.stream, audio_rate_hz=rate_hz) as listener,
+        printed_warnings(listener) as print_warnings,
     ):
         events = listener.events()
         first = next(event for event in events if isinstance(event, wire.Audio))
         with open_output(claimed, args.out, first.rate_hz) as output:
             utterance = UtteranceWriter(first, output.write)
             for event in events:
+                print_warnings()
                 if utterance.ended and isinstance(event, wire.Audio):
                     utterance = UtteranceWriter(event, output.write)
                 else:

@@ -15,7 +15,7 @@ from glowd.clients import errors
 from glowd.clients.cli.audio_output import Timeline, WavFile, claim_output
 from glowd.clients.cli.mel_sources import at_speaking_pace, in_chunks, no_frames
 from glowd.clients.cli.tables import clean
-from glowd.clients.client import Client, Stream
+from glowd.clients.client import Client, Listener, Stream
 from glowd.clients.upstream import numbered
 from glowd.clients.voices import max_frames, not_ready, ready_format, voice_state
 from glowd.daemon.wire.liveness import AwakeClock, Silence
@@ -87,13 +87,13 @@ def speak(
 
 
 @contextlib.contextmanager
-def printed_warnings(stream: Stream) -> Iterator[Callable[[], None]]:
-    """A function that prints the stream's new warnings; those that are left are printed at the end."""
+def printed_warnings(warned: Stream | Listener) -> Iterator[Callable[[], None]]:
+    """A function that prints the new warnings of a stream or listener; those that are left are printed at the end."""
     printed = 0
 
     def print_new() -> None:
         nonlocal printed
-        for warning in stream.warnings[printed:]:
+        for warning in warned.warnings[printed:]:
             print(f"glowctl: warning: {clean(warning.text)}", file=sys.stderr)
             printed += 1
 

@@ -142,12 +142,17 @@ class Renderer:
             stream.served_ns = end_ns
             self._work.samples += len(samples)
             due_ns = self.scheduler.due_ns(stream, batch.frames)
-            self._emit(stream, silence_if_diverged(stream, samples), due_ns, start_ns, end_ns, len(batch.streams))
+            self._emit(stream, samples, due_ns, start_ns, end_ns, len(batch.streams))
             if self.overload:
                 self.overload.add_chunk(self.scheduler.advance_deadline(stream, batch.frames, end_ns))
 
     def _emit(self, stream: EngineStream, samples: Floats, due_ns: int, start_ns: int, end_ns: int, batch: int) -> None:
         inner, trigger = stream.inner, stream.trigger(self.vocoder.look_ahead_frames)
+        peak = float(np.abs(samples).max(initial=0.0))
+        silenced = not peak <= DIVERGED  # true for NaN
+        if silenced:
+            note_divergence(stream)
+            samples, peak = np.zeros_like(samples), 0.0
         first = inner.first_frame * self.vocoder.hop + inner.samples_out - len(samples)
         stream.end_sent = inner.done
         self._send(
@@ -166,6 +171,8 @@ class Renderer:
                 batch=batch,
                 audio=samples,
                 phase=inner.phase,
+                peak=peak if peak > 1 else 0.0,
+                silenced=silenced,
             )
         )
 
@@ -199,16 +206,13 @@ class Renderer:
         return ipc.Load(stats=stats)
 
 
-def silence_if_diverged(stream: EngineStream, samples: Floats) -> Floats:
-    """Samples [n] as they are, or zeros [n] if they have diverged (above DIVERGED, or NaN).
+def note_divergence(stream: EngineStream) -> None:
+    """Log, once, that a stream's samples are silence instead, because they have diverged (above DIVERGED, or NaN).
 
     A network's exponentials can do so on a mel that is unlike those of its training.
     """
-    if np.abs(samples).max(initial=0.0) <= DIVERGED:  # false for NaN
-        return samples
     if not stream.has_diverged:
         stream.has_diverged = True
         log.warning(
             "stream %d diverged far beyond full scale; silenced meanwhile: use mels of the voice's kind", stream.key
         )
-    return np.zeros_like(samples)

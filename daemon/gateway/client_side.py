@@ -8,7 +8,8 @@ import numpy as np
 
 from glowd.daemon import wire
 from glowd.daemon.gateway.engine_side import EngineSide
-from glowd.daemon.gateway.mel_intake import MelIntake, Notice
+from glowd.daemon.gateway.mel_intake import MelIntake
+from glowd.daemon.gateway.notices import Notice
 from glowd.daemon.gateway.phases import Event, Phase
 from glowd.daemon.gateway.session_state import SessionState
 from glowd.daemon.gateway.sink_side import SinkSide

@@ -12,8 +12,8 @@ from glowd.daemon.wire.liveness import AwakeClock
 LONGEST_PASS_S = 0.5
 """A longer time between two readings is an absence, of which the peers are not guilty."""
 
-Excuse = Callable[[int], object]
-"""Called with the length of an absence in ns, before the time after it is used."""
+Excuse = Callable[[int, int], object]
+"""Called with when an absence began and its length, both in ns, before the time after it is used."""
 
 
 class GatewayClock:
@@ -21,11 +21,13 @@ class GatewayClock:
 
     def __init__(self, excuse: Excuse, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._awake, self._excuse = AwakeClock(LONGEST_PASS_S, monotonic_ns), excuse
+        self._read_ns = self._awake.read_ns()
 
     def now_ns(self) -> int:
         """The time now. If this process did not run since the last call, that is held against nobody."""
-        before_ns = self._awake.absent_ns
+        before_ns, began_ns = self._awake.absent_ns, self._read_ns
         awake_ns = self._awake.read_ns()
         if absent_ns := self._awake.absent_ns - before_ns:
-            self._excuse(absent_ns)
-        return awake_ns + self._awake.absent_ns
+            self._excuse(began_ns, absent_ns)
+        self._read_ns = awake_ns + self._awake.absent_ns
+        return self._read_ns

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from glowd.daemon import wire
+from glowd.daemon.gateway import notices
 from glowd.daemon.gateway.audio_format import AudioConverter, AudioFormat
 from glowd.daemon.wire import Code, LocalError, WireError
 from glowd.daemon.wire.fields import Message
@@ -37,30 +38,42 @@ class ListenerQueue:
         self.converter = AudioConverter(wanted)
         self.is_closed = False
         """Whether the stream is closed: nothing more is offered."""
+        self.is_warned = False
+        """Whether the client was told that it has lost audio."""
         self._waiting: deque[Message] = deque()
         self._waiting_samples, self._generation, self._seq, self._gap = 0, -1, 0, False
+
+    @property
+    def generation(self) -> int:
+        """The utterance of the newest audio that was sent."""
+        return max(0, self._generation)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
 
-    def offer(self, message: Message, try_send: Callable[[Message], bool]) -> None:
-        """Send the next message, or keep it. At most LISTENER_BUFFER_S of audio are kept, and none that was flushed."""
+    def offer(self, message: Message, try_send: Callable[[Message], bool]) -> bool:
+        """Send the next message, or keep it. At most LISTENER_BUFFER_S of audio are kept, and none that was flushed.
+
+        Returns whether audio is lost because too much of it waits.
+        """
         if self.is_closed:  # a new stream has the name of a closed one
             self.is_closed, self._generation = False, -1
             self.converter = AudioConverter(self.converter.wanted)
         if isinstance(message, wire.Audio):
             message = self.converter.convert(message)
             if not message.samples and not message.last:
-                return
+                return False
             self._waiting_samples += message.samples
         elif not isinstance(message, wire.Played):
             self._shorten(-1)
         self._waiting.append(message)
         self.pump(try_send)
+        before = self.dropped_samples
         if isinstance(message, wire.Audio):
             self._shorten(int(LISTENER_BUFFER_S * message.rate_hz))
+        return self.dropped_samples > before
 
     def pump(self, try_send: Callable[[Message], bool]) -> None:
         """Send what can be sent."""
@@ -150,15 +163,20 @@ class ClientConnection:
             self._probed_ns = now_ns
             self.try_send(wire.Pong(t_client_ns=0, t_daemon_ns=now_ns))
 
-    def offer(self, stream: str, message: Message) -> None:
-        """Take a message of a stream, if this client listens to it."""
+    def offer(self, stream: str, message: Message) -> bool:
+        """Take a message of a stream, if this client listens to it; returns whether it has now lost audio of it, once."""
         wanted = self.listening.get(stream, self.listening.get("*"))
         if wanted is None:
-            return
+            return False
         queue = self.queues.setdefault(stream, ListenerQueue(wanted))
         if queue.converter.wanted != wanted:
             queue.converter = AudioConverter(wanted)
-        queue.offer(message, self.try_send)
+        if not queue.offer(message, self.try_send) or queue.is_warned:
+            return False
+        queue.is_warned = True
+        notice = notices.lost_audio(stream)
+        self.send(wire.Warning(int(notice.code), notice.code.name, notice.text, stream, queue.generation))
+        return True
 
     def listen(self, stream: str, wanted: AudioFormat = AudioFormat()) -> None:
         """Listen to a stream, or to all ("*"). Raises WireError if the client has named MAX_LISTENING streams."""

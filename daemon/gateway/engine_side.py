@@ -6,6 +6,7 @@ Rules: no socket and no clock. What an engine sends of an utterance that does no
 from collections.abc import Iterator
 
 from glowd.daemon import ipc
+from glowd.daemon.gateway import notices
 from glowd.daemon.gateway.metrics import stamps_of
 from glowd.daemon.gateway.phases import Event, Phase
 from glowd.daemon.gateway.session_state import SessionState
@@ -16,6 +17,8 @@ from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Array
 
 MAX_CHUNK_SAMPLES = 1 << 14
+LOUD = 1.1
+"""Times full scale: what is clipped from here on is heard to be."""
 
 
 class EngineSide:
@@ -79,9 +82,18 @@ class EngineSide:
             state.fail(Code.INTERNAL, f"the engine broke the timeline: {error}")
             return
         state.meter.rendered(message, len(audio), now_ns)
+        self._warn_of(message)
         stamps = stamps_of(message, now_ns)
         if all(self._sinks.deliver(chunk) for chunk in _chunks(first_sample, audio, message.last, stamps)):
             self._sinks.settle()
+
+    def _warn_of(self, message: ipc.Pcm) -> None:
+        """Tell the client what was done to its sound, or what will be."""
+        frame = message.first_sample // self._state.limits.hop
+        if message.silenced:
+            self._state.warn(notices.silenced(frame))
+        elif message.peak > LOUD:
+            self._state.warn(notices.loud_voice(message.peak, frame))
 
     def failed(self, code: Code, text: str) -> None:
         """The engine has given up the stream, or is lost. It does not matter once all samples are rendered."""

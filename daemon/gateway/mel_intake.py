@@ -6,10 +6,11 @@ cannot be used is a WireError; what is only suspicious is a Notice, once for eac
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from glowd.daemon.gateway.notices import Notice
 from glowd.daemon.wire import MEL_HIGH, MEL_LOW, Code, Mel, WarningCode, WireError
 from glowd.daemon.wire.fields import Array
 from glowd.flow.mel_formats.conversion import Converter, Fit
@@ -24,14 +25,6 @@ CODES = {
     Kind.PADDING: WarningCode.MEL_PADDING,
     Kind.ORDER: WarningCode.MEL_ORDER,
 }
-
-
-class Notice(NamedTuple):
-    """Something that the sender should know. `first_frame` -1: it concerns no frame."""
-
-    code: WarningCode
-    text: str
-    first_frame: int = -1
 
 
 class MelIntake:

@@ -40,6 +40,8 @@ from glowd.daemon.wire.fields import Message
 
 TICK_MS = 20
 TELEMETRY_NS, RENEW_NS = 500_000_000, 1_000_000_000
+SETTLE_NS = 600_000_000
+"""After an absence it takes a moment until the messages that wait outside this process have come in."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the next. Clients may flood; engines and speaker send what they were asked for."""
 
@@ -51,6 +53,8 @@ class Gateway:
 
     def __init__(self, role: Role, clock: Callable[[Excuse], GatewayClock] = GatewayClock) -> None:
         self.role, self._clock = role, clock(self._excuse)
+        self._late_since_ns: int | None = None  # since when what is read now may have waited for this process
+        self._absent_until_ns = 0
         self._open_sockets(role.config, addresses(role.config.server, role.run_dir))
         self._build(role.config)
         self._watchers, self._published_ns, self._longest_pass_ns = 0, self._clock.now_ns(), 0
@@ -148,15 +152,20 @@ class Gateway:
             (self._speaker_socket, self._from_speaker, BURST),
             (self._client_socket, self._from_client, CLIENT_BURST),
         ):
-            if socket in ready:
-                _drain(socket, handle, burst)
+            is_read = socket not in ready or _drain(socket, handle, burst)
+            if socket is self._client_socket and is_read and began_ns - self._absent_until_ns > SETTLE_NS:
+                self._late_since_ns = None
         if (now_ns := self._clock.now_ns()) >= self._next_tick_ns:
             self._next_tick_ns = now_ns + TICK_MS * 1_000_000
             self._tick(now_ns)
         self._longest_pass_ns = max(self._longest_pass_ns, self._clock.now_ns() - began_ns)
 
-    def _excuse(self, absent_ns: int) -> None:
-        """Hold against nobody that nothing was heard while this process did not run, or its loop was held up."""
+    def _excuse(self, began_ns: int, absent_ns: int) -> None:
+        """Hold against nobody that nothing was heard while this process did not run, or its loop was held up.
+
+        What clients have sent meanwhile is not late: it counts as received when the absence began.
+        """
+        self._late_since_ns, self._absent_until_ns = self._late_since_ns or began_ns, began_ns + absent_ns
         log.warning("the gateway did not run for %.1f s", absent_ns / 1e9)
         self.progress.excuse()
         for engine in self.engines.values():
@@ -167,7 +176,7 @@ class Gateway:
 
     def _from_client(self, identity: bytes, parts: list[bytes]) -> None:
         with contained("a message of a client", partial(self.router.expel, identity)):
-            self.router.handle(identity, parts, self._clock.now_ns())
+            self.router.handle(identity, parts, self._clock.now_ns(), self._late_since_ns)
 
     def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), self._clock.now_ns()
@@ -201,6 +210,8 @@ class Gateway:
                     stream.session.sinks.position(message)
                 case ipc.Underrun() if stream:
                     stream.session.sinks.underrun(message)
+                case ipc.Limited() if stream:
+                    stream.session.sinks.limited(message)
                 case ipc.Played() if stream:
                     stream.session.sinks.played(message)
                 case ipc.Flushed() if stream:
@@ -265,11 +276,14 @@ class Gateway:
         self._context.term()
 
 
-def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None], burst: int) -> None:
+def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None], burst: int) -> bool:
+    """Handle what has arrived, at most `burst` messages; returns whether nothing is left."""
     with contextlib.suppress(zmq.Again):
         for _ in range(burst):
             identity, *parts = socket.recv_multipart(zmq.NOBLOCK)
             handle(identity, parts)
+        return False
+    return True
 
 
 def _of_role(identity: bytes, parts: list[bytes]) -> Message | None:

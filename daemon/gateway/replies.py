@@ -9,10 +9,10 @@ from typing import Protocol
 
 from glowd.daemon import wire
 from glowd.daemon.gateway.file_sink import Recordings
-from glowd.daemon.gateway.mel_intake import Notice
+from glowd.daemon.gateway.notices import Notice
 from glowd.daemon.gateway.sinks import AudioChunk
 from glowd.daemon.gateway.utterance import Utterance
-from glowd.daemon.wire import WireError
+from glowd.daemon.wire import WarningCode, WireError
 from glowd.daemon.wire.fields import Message
 
 
@@ -53,7 +53,7 @@ class ReplySender:
 
     def __init__(self, stream: str, rate_hz: int, ports: SessionPorts) -> None:
         self._stream, self._rate_hz, self._ports = stream, rate_hz, ports
-        self._audio_seq, self._sent_state = 0, "idle"
+        self._audio_seq, self._sent_state, self._warned = 0, "idle", set[WarningCode]()
 
     def begin(self) -> None:
         """An utterance starts: its audio messages count from 0."""
@@ -85,8 +85,11 @@ class ReplySender:
         self._ports.to_owner(self._error(generation, fault, False, expected_frame))
 
     def warning(self, generation: int, notice: Notice) -> None:
-        """Tell the client something that it should know; everything goes on."""
+        """Tell the client something that it should know, once of each kind; everything goes on."""
         code, text, first_frame = notice
+        if code in self._warned:
+            return
+        self._warned.add(code)
         self._ports.to_owner(wire.Warning(int(code), code.name, text[:1024], self._stream, generation, first_frame))
 
     def failed(self, generation: int, fault: WireError) -> None:

@@ -57,8 +57,11 @@ class ClientRouter:
 
     # ------------------------------------------------------------------ messages
 
-    def handle(self, identity: bytes, parts: list[bytes], now_ns: int) -> None:
-        """One multipart message of a client, whatever its bytes are."""
+    def handle(self, identity: bytes, parts: list[bytes], now_ns: int, waits_since_ns: int | None = None) -> None:
+        """One multipart message of a client, whatever its bytes are.
+
+        `waits_since_ns`: it may have waited since then, because the gateway did not run.
+        """
         client = self.clients.get(identity)
         try:
             message = wire.decode(parts, self._limits)
@@ -68,7 +71,7 @@ class ClientRouter:
                 return
             client.last_seen_ns = now_ns
             with contained(f"{message.TYPE} of client {client.name}", partial(self._give_up, client, message)):
-                self._route(client, message, now_ns)
+                self._route(client, message, now_ns, waits_since_ns or now_ns)
         except WireError as fault:
             self._refuse(identity, client, fault)
 
@@ -136,7 +139,7 @@ class ClientRouter:
             )
         )
 
-    def _route(self, client: ClientConnection, message: Message, now_ns: int) -> None:
+    def _route(self, client: ClientConnection, message: Message, now_ns: int, arrived_ns: int) -> None:
         match message:
             case wire.Hello():
                 self._welcome(client, message, now_ns)
@@ -156,9 +159,9 @@ class ClientRouter:
             case wire.Flush() if self.streams.find_own(client, message.stream) is None:
                 self._flush_for(client, message)
             case _:
-                self._to_session(client, message, now_ns)
+                self._to_session(client, message, arrived_ns)
 
-    def _to_session(self, client: ClientConnection, message: Message, now_ns: int) -> None:
+    def _to_session(self, client: ClientConnection, message: Message, arrived_ns: int) -> None:
         name = getattr(message, "stream", "")
         stream = self.streams.find_own(client, name)
         if stream is None:
@@ -166,7 +169,7 @@ class ClientRouter:
         side = stream.session.client
         match message:
             case wire.Mel():
-                side.mel(message, now_ns)
+                side.mel(message, arrived_ns)
             case wire.End():
                 side.end(message)
             case wire.Flush():

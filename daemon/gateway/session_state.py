@@ -9,6 +9,7 @@ from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.beginning import AT_FIRST_FRAME, Beginning, GoingOn, run_in
 from glowd.daemon.gateway.file_sink import ClaimedFiles
 from glowd.daemon.gateway.metrics import Meter
+from glowd.daemon.gateway.notices import Notice
 from glowd.daemon.gateway.phases import TRANSITIONS, Event, Phase, next_phase
 from glowd.daemon.gateway.replies import ReplySender, SessionPorts
 from glowd.daemon.gateway.sinks import SinkGroup
@@ -87,6 +88,10 @@ class SessionState:
     def announce(self) -> None:
         """Send the state to the client, if it has changed."""
         self.replies.state(self.state)
+
+    def warn(self, notice: Notice) -> None:
+        """Tell the client something about the running utterance, once of each kind."""
+        self.replies.warning(self.utterance.number, notice)
 
     # ---------------------------------------------------------------- endings
 

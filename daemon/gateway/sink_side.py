@@ -4,6 +4,7 @@ Rules: no socket and no clock. What the sinks have delivered decides when credit
 """
 
 from glowd.daemon import ipc
+from glowd.daemon.gateway import notices
 from glowd.daemon.gateway.audio_format import AudioConverter
 from glowd.daemon.gateway.beginning import AT_FIRST_FRAME
 from glowd.daemon.gateway.file_sink import FileSink
@@ -14,6 +15,8 @@ from glowd.daemon.wire import Code, WireError
 
 ENGINE_SLACK_NS = 100_000_000
 """An engine that could have begun with a sample at least this long before the device needed it was late."""
+SLOW_S = 1.0
+"""A client for which more of its audio waits than this reads too slowly."""
 
 
 class SinkSide:
@@ -82,6 +85,7 @@ class SinkSide:
         """After a delivery: end the utterance or grant credit, free frames, and announce the state."""
         state = self._state
         state.sinks.pump()
+        self._look_at_reader()
         if state.phase is Phase.RENDERED and state.sinks.finished:
             state.played()
             return
@@ -92,6 +96,14 @@ class SinkSide:
         if state.phase is Phase.SENDING and (frames := state.utterance.credit(delivered)) > 0:
             state.replies.credit(state.utterance.number, frames)
         state.announce()
+
+    def _look_at_reader(self) -> None:
+        """Warn a client that does not read its own audio."""
+        state, socket = self._state, self._state.sinks.socket
+        if socket is not None and not state.paused:
+            waiting_s = (state.utterance.samples_made - socket.delivered_samples) / state.rate_hz
+            if waiting_s > SLOW_S:
+                state.warn(notices.slow_reader(waiting_s))
 
     def _report(self) -> None:
         """Tell the client how far the listener is, if it wants to know and that has changed by enough."""
@@ -130,8 +142,17 @@ class SinkSide:
 
     def underrun(self, message: ipc.Underrun) -> None:
         """The listener heard a gap: count it, and whose it was."""
-        self._state.meter.underrun(self._cause(message), message.missing_samples)
-        self._state.underruns += 1
+        state, cause = self._state, self._cause(message)
+        state.meter.underrun(cause, message.missing_samples)
+        state.underruns += 1
+        missing_ms = 1000 * message.missing_samples / state.rate_hz
+        state.warn(notices.gap(cause, missing_ms, message.sample // state.limits.hop))
+
+    def limited(self, message: ipc.Limited) -> None:
+        """The mix in which the stream sounds was too loud."""
+        state = self._state
+        frame = message.sample // state.limits.hop
+        state.warn(notices.loud_mix(message.peak, message.streams, state.gain_db, frame))
 
     def _cause(self, underrun: ipc.Underrun) -> str:
         """The device, if it was gone; the engine, if it could have rendered the sample in time; else the client."""

@@ -250,6 +250,11 @@ class SinkGroup:
         return next((sink for sink in self._sinks if isinstance(sink, DeviceSink)), None)
 
     @property
+    def socket(self) -> SocketSink | None:
+        """The socket sink, if there is one."""
+        return next((sink for sink in self._sinks if isinstance(sink, SocketSink)), None)
+
+    @property
     def delivered_samples(self) -> int:
         """Samples that every sink has delivered."""
         return min((sink.delivered_samples for sink in self._sinks), default=0)

@@ -15,6 +15,7 @@ from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.notices import slow_listener
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.wire import Code
@@ -178,4 +179,5 @@ class StreamRegistry:
             if client is not stream.owner:
                 what = f"client {client.name}: listening to stream {stream.name}"
                 with contained(what, partial(client.give_up_listening, stream.name)):
-                    client.offer(stream.name, message)
+                    if client.offer(stream.name, message):
+                        stream.session.state.warn(slow_listener(client.name))

@@ -35,6 +35,17 @@ class Underrun:
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    """The mix of `streams` streams, of which this is one, reached `peak` times full scale at its sample `sample`."""
+
+    key: int
+    at: int
+    sample: int
+    peak: float
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The stream has ended and its last sample is before output sample `at`. It has played `samples` in all."""
 
@@ -62,4 +73,4 @@ class Broken:
     error: Exception
 
 
-Event = Progress | Underrun | Finished | Flushed | Broken
+Event = Progress | Underrun | Limited | Finished | Flushed | Broken

@@ -8,15 +8,18 @@ A soft limiter guards the sum, not a clip: below KNEE (-1 dB) samples pass uncha
 towards 1. It has no memory, so it cannot pump, and two loud streams distort a little instead of crackling.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from glowd.daemon.speaker.events import Broken, Event
+from glowd.daemon.speaker.events import Broken, Event, Limited
 from glowd.daemon.speaker.sample_queue import Samples
 from glowd.daemon.speaker.track import Lengths, Phase, Track, TrackSettings
 
 KNEE = 0.891
+TOO_LOUD = 1.1
+"""Times full scale: what is limited from here on is heard to be."""
 ORPHAN_S = 20.0
 """How long a stream whose gateway is lost waits to be attached again."""
 REMEMBERED = 64
@@ -128,13 +131,15 @@ class Mixer:
         assert 0 < samples <= len(self._block), samples
         out = self._block[:samples]
         out.fill(0)
+        sounding = list[Track]()
         for track in [*self._tracks.values(), *self._detached]:
             try:
-                track.add_to(out, self._scratch, self.mixed_samples)
+                if track.add_to(out, self._scratch, self.mixed_samples):
+                    sounding.append(track)
             except Exception as error:  # the edge between streams: the others are heard
                 self._remove_broken(track, error)
+        self._limit(out, sounding)
         self.mixed_samples += samples
-        self._limit(out)
         self._drop_orphans()
         self._remove_done()
         return out
@@ -156,15 +161,23 @@ class Mixer:
         """The streams that are attached."""
         return list(self._tracks)
 
-    def _limit(self, out: Samples) -> None:
+    def _limit(self, out: Samples, sounding: Sequence[Track]) -> None:
         peak = max(float(out.max()), -float(out.min()))
         if peak <= KNEE:
             return
+        if TOO_LOUD < peak < np.inf:
+            self._tell_of_limit(sounding, peak)
         np.nan_to_num(out, copy=False, posinf=1.0, neginf=-1.0)  # NaN fails the comparison above
         loud = np.abs(out) > KNEE
         self.limited_samples += int(np.count_nonzero(loud))
         bent = KNEE + (1 - KNEE) * np.tanh((np.abs(out[loud]) - KNEE) / (1 - KNEE))
         out[loud] = np.copysign(bent, out[loud])
+
+    def _tell_of_limit(self, sounding: Sequence[Track], peak: float) -> None:
+        for track in sounding:
+            if not track.is_told_of_limit:
+                track.is_told_of_limit = True
+                self._events.append(Limited(track.key, self.mixed_samples, track.sample, peak, len(sounding)))
 
     def _remove_done(self) -> None:
         for key in [key for key, track in self._tracks.items() if track.phase is Phase.DONE]:

@@ -18,7 +18,7 @@ from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.speaker.catch_up import Policy
 from glowd.daemon.speaker.clock import DeviceClock
 from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Wrote
-from glowd.daemon.speaker.events import Broken, Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.events import Broken, Finished, Flushed, Limited, Progress, Underrun
 from glowd.daemon.speaker.link import GatewayLink
 from glowd.daemon.speaker.mixer import Mixer, factor
 from glowd.daemon.speaker.track import TrackSettings
@@ -48,7 +48,7 @@ class Playback:
         """Whether the first attempt to open the device is over."""
         self._link, self._thread, self._instance = link, thread, instance
         self._opened: Opened | None = None  # the device as it was opened last; it may have stalled since
-        self._stalled = False
+        self._stalled = self._is_timed = self._ran_dry = False
         self._underflows = self._logged_limited = 0
         self._report_at_s = 0.0
         self._poller = zmq.Poller()
@@ -85,7 +85,8 @@ class Playback:
 
     def _start_device(self) -> None:
         assert self._opened
-        self.device, self._stalled = self._opened, False
+        self.device = self._opened
+        self._stalled = self._is_timed = self._ran_dry = False
         if self.device.rate_hz != self.mixer.rate_hz:
             self._use_rate(self.device.rate_hz)
         latency_ns = int(1e6 * self.device.latency_ms)
@@ -105,9 +106,12 @@ class Playback:
             self._start_device()
             return
         jumped = self.clock.update(self.mixer.mixed_samples, report.t_next_ns, report.underflowed)
-        if report.underflowed:
-            self._underflows += 1
+        self._underflows += report.underflowed
+        ran_dry = jumped > 0 and self._is_timed  # before its first report, it was only assumed when samples sound
+        if (report.underflowed or ran_dry) and not (self._ran_dry and report.underflowed):
             self.mixer.miss(max(jumped, 1))
+        self._ran_dry = ran_dry and not report.underflowed  # the device says so with the next block, if at all
+        self._is_timed = True
         self._feed()
 
     def _feed(self) -> None:
@@ -207,6 +211,8 @@ class Playback:
                     )
                 case Finished(key, _, samples):
                     self._link.send_at(t_ns, ipc.Played(key=key, samples=samples, t_dac_ns=t_ns))
+                case Limited(key, _, sample, peak, streams):
+                    self._link.send(ipc.Limited(key=key, sample=sample, peak=min(peak, ipc.MAX_PEAK), streams=streams))
                 case Broken(key, _, error):
                     self._give_up(key, error)
                 case Flushed(key, _, last_sample, dropped):

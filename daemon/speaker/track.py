@@ -100,7 +100,7 @@ class Track:
         self.key, self.phase, self.ended, self.silent = key, Phase.FILLING, False, False
         self.is_orphan = False
         """Whether the gateway that attached it is lost."""
-        self._ignores_known = False
+        self.is_told_of_limit = self._ignores_known = False
         self._lengths, self._events, self._progress_at = lengths, events, 0
         rate_hz, first = settings.rate_hz or device_hz, settings.first_sample
         catch_up = CatchUp(rate_hz, settings.policy, settings.prefill, settings.max_lead)
@@ -200,8 +200,11 @@ class Track:
 
     # ---------------------------------------------------------------- mixing
 
-    def add_to(self, out: Samples, scratch: Samples, at: int) -> None:
-        """Add the next samples to `out` [n], which begins at output sample `at`. `scratch` [>= n] is overwritten."""
+    def add_to(self, out: Samples, scratch: Samples, at: int) -> bool:
+        """Add the next samples to `out` [n], which begins at output sample `at`; returns whether there were any.
+
+        `scratch` [>= n] is overwritten.
+        """
         filled = 0
         while filled < len(out):
             self.advance_phase(at + filled)
@@ -214,6 +217,7 @@ class Track:
             self._end_phase(at + filled)
         if self.phase is Phase.FILLING and self._gap:
             self._gap.missing += len(out) - filled
+        return filled > 0
 
     def advance_phase(self, at: int) -> None:
         """Begin to play if enough samples are there; begin to fade out if only the reserve is left."""

@@ -11,6 +11,7 @@ from glowd.daemon import wire
 from glowd.flow.mel_formats.description import MelDescription
 from tests.fakes.daemon import FakeDaemon
 from tests.harness.mels import speech
+from tests.harness.waiting import WAIT_S
 
 WARNING = wire.Warning(600, "MEL_SCALE", "values look like log10", "s", 0, 0)
 
@@ -87,3 +88,24 @@ def test_warning_about_no_stream_is_logged(fake: FakeDaemon, caplog: pytest.LogC
             stream.wait_played()
         assert stream.warnings == []
     assert "audio was dropped (622 SLOW_LISTENER)" in caplog.text
+
+
+def test_warning_about_another_stream_reaches_its_listener(fake: FakeDaemon) -> None:
+    lost = wire.Warning(622, "SLOW_LISTENER", "audio was lost", "s")
+    with Client(fake.endpoint) as speaker, Client(fake.endpoint) as glow, glow.listen("s") as listener:
+        fake.wait_for(lambda: fake.listeners)
+        fake.send_to_listeners(lost)
+        with speaker.open("s", sinks=["null"]) as stream:
+            stream.send(speech()[:4])
+            next(listener.audio(timeout_s=WAIT_S))
+        assert listener.warnings == [lost]
+
+
+async def test_warning_reaches_an_async_listener(fake: FakeDaemon) -> None:
+    lost = wire.Warning(622, "SLOW_LISTENER", "audio was lost", "s")
+    async with AsyncClient(fake.endpoint) as glow:
+        listener = await glow.listen("s")
+        fake.wait_for(lambda: fake.listeners)
+        fake.send_to_listeners(lost)
+        await glow.ping()
+        assert listener.warnings == [lost]

@@ -10,12 +10,13 @@ class FakeOutput:
     """A device made of a list and a clock: it takes samples at `speed` times real time and keeps them.
 
     `fail` makes the next `open` or `write` raise; `hang` holds `write` until it is cleared; `underflow` makes one `write`
-    report an underflow.
+    report an underflow. With `notices` a device that has run dry plays on from the next block, and reports the underflow
+    with the one after it, as ALSA does.
     """
 
     def __init__(self, latency_ms: float = 60.0, speed: float = 1.0) -> None:
         self.name, self.preferred_hz, self.rate_hz, self.latency_ms = "fake", 0, 22_050, latency_ms
-        self.fail, self.hang, self.underflow = "", False, False
+        self.fail, self.hang, self.underflow, self.notices = "", False, False, False
         self.blocks: list[Samples] = []
         self.opened = 0
         self._speed, self._full_at_s = speed, 0.0
@@ -35,9 +36,11 @@ class FakeOutput:
         if self.fail:
             raise DeviceError(self.fail)
         self.blocks.append(block.copy())
+        is_dry = self.notices and self._full_at_s < time.monotonic()
+        self._full_at_s = time.monotonic() if is_dry else self._full_at_s
         self._full_at_s += len(block) / self.rate_hz / self._speed
         time.sleep(max(0.0, self._full_at_s - self.latency_ms / 1000 / self._speed - time.monotonic()))
-        underflowed, self.underflow = self.underflow, False
+        underflowed, self.underflow = self.underflow, is_dry
         return underflowed
 
     def delay_s(self) -> float:

@@ -215,6 +215,14 @@ def test_listen_once_records_one_utterance(fake: FakeDaemon, mel_file: Path, tmp
     assert soundfile.info(tmp_path / "heard.wav").frames == 50 * HOP
 
 
+def test_listen_prints_that_audio_was_lost_once(fake: FakeDaemon, mel_file: Path, tmp_path: Path) -> None:
+    process = start(fake.endpoint, "listen", "--once", "--out", str(tmp_path / "heard.wav"))
+    fake.wait_for(lambda: bool(fake.listeners))
+    fake.send_to_listeners(wire.Warning(622, "SLOW_LISTENER", "audio was lost", "s"))
+    assert glowctl(fake.endpoint, "send", str(mel_file), "--sink", "null", "--stream", "s")[0] == 0
+    assert process.communicate(timeout=WAIT_S) == ("", "glowctl: warning: audio was lost\n")
+
+
 def test_listen_writes_one_rate_whatever_the_voices_have(fake: FakeDaemon, tmp_path: Path) -> None:
     """A daemon may have voices of several rates, but a file or a pipe has one."""
     for words in ([], ["--rate", "16000"]):

@@ -169,13 +169,13 @@ def test_mistake_in_one_stream_of_engine_fails_only_that(monkeypatch: pytest.Mon
 
 
 class Diverging(TimedVocoder):
-    """Its third chunk is far too loud, its fourth is NaN."""
+    """Its third chunk is far too loud, its fourth is NaN, its sixth a little too loud."""
 
     calls = 0
 
     def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
         self.calls += 1
-        factor = {3: np.float32(1e18), 4: np.float32(np.nan)}.get(self.calls, np.float32(0.5))
+        factor = {3: np.float32(1e18), 4: np.float32(np.nan), 6: np.float32(1.5)}.get(self.calls, np.float32(0.5))
         return [factor * np.ones_like(samples) for samples in super().step(streams, frames)]
 
 
@@ -184,7 +184,9 @@ def test_diverged_block_is_silenced_and_the_next_one_is_not(caplog: pytest.LogCa
     harness.run(1.0)
     pieces = [message for message in harness.sent if isinstance(message, ipc.Pcm)]
     peaks = [float(np.abs(piece.audio).max()) for piece in pieces]
-    assert peaks[:6] == [0.5, 0.5, 0, 0, 0.5, 0.5]
+    assert peaks[:6] == [0.5, 0.5, 0, 0, 0.5, 1.5]
+    assert [piece.silenced for piece in pieces[:6]] == [False, False, True, True, False, False]
+    assert [piece.peak for piece in pieces[:6]] == [0, 0, 0, 0, 0, 1.5]
     ends = [piece.first_sample + piece.samples for piece in pieces]
     assert [piece.first_sample for piece in pieces[1:]] == ends[:-1], "no sample is lost"
     assert [record.message for record in caplog.records if "diverged far beyond full scale" in record.message][1:] == []

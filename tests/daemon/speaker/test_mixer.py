@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowd.daemon.speaker.events import Broken, Finished, Flushed, Progress, Underrun
+from glowd.daemon.speaker.events import Broken, Finished, Flushed, Limited, Progress, Underrun
 from glowd.daemon.speaker.mixer import KNEE, Mixer, factor
 from glowd.daemon.speaker.sample_queue import Samples
 from glowd.daemon.speaker.track import PAUSE_FADE_MS, STARVE_FADE_MS, TrackSettings
@@ -261,6 +261,18 @@ def test_loud_sums_are_limited_smoothly_and_counted() -> None:
     assert np.abs(heard).max() <= 1.0 and np.all(np.diff(heard) >= 0)
     assert np.diff(heard).max() <= 2 * 2 / 3999 * 1.01
     assert mixer.limited_samples == np.count_nonzero(loud)
+    told = [event for event in mixer.take_events() if isinstance(event, Limited)]
+    assert [(event.key, event.peak, event.streams) for event in told] == [(1, 2.0, 2), (2, 2.0, 2)]
+
+
+def test_only_streams_that_sound_are_told_of_the_limiter_once() -> None:
+    mixer = Mixer(RATE)
+    for key in (1, 2):
+        mixer.attach(key, TrackSettings(gain=4.0))
+    mixer.push(1, 0, np.full(RATE, 0.5, np.float32), last=True)
+    drain(mixer)
+    told = [event for event in mixer.take_events() if isinstance(event, Limited)]
+    assert [(event.key, event.peak, event.streams) for event in told] == [(1, 2.0, 1)]
 
 
 def test_nan_is_silence_and_infinity_full_scale() -> None:

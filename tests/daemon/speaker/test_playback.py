@@ -11,6 +11,7 @@ import pytest
 from glowd.daemon import ipc
 from tests.harness.signals import RATE, noise
 from tests.harness.speaker import PlaybackHarness, pcm
+from tests.harness.waiting import repeated_after_stalls
 
 SLACK_S = 0.25
 """A busy machine."""
@@ -60,6 +61,16 @@ def test_device_that_hangs_and_goes_on_is_one_gap(loop: PlaybackHarness) -> None
     took_s = time.monotonic() - began_s
     loop.until(lambda: loop.all(ipc.Played))
     assert missing_s(loop) == [pytest.approx(took_s, abs=SLACK_S)]
+
+
+@repeated_after_stalls
+def test_time_in_which_the_speaker_was_stopped_is_one_gap(loop: PlaybackHarness) -> None:
+    """The device runs dry meanwhile, and reports an underflow only with the second block after it."""
+    play(loop)
+    loop.output.notices = True
+    time.sleep(1.3)
+    loop.until(lambda: loop.all(ipc.Played))
+    assert missing_s(loop) == [pytest.approx(1.3 - loop.output.latency_ms / 1000, abs=SLACK_S)]
 
 
 def test_stream_of_killed_speaker_continues_after_a_gap(loop: PlaybackHarness) -> None:
