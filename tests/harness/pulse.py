@@ -27,17 +27,17 @@ Samples = NDArray[np.float32]
 class Recording:
     """A recorder of a sink, running until the end of its `with`."""
 
-    def __init__(self, path: Path, process: "subprocess.Popen[bytes]") -> None:
-        self.path, self.process = path, process
+    def __init__(self, path: Path, process: "subprocess.Popen[bytes]", rate_hz: int) -> None:
+        self.path, self.process, self.rate_hz = path, process, rate_hz
 
     def samples(self) -> Samples:
-        """The recording so far, [T] at RATE_HZ."""
+        """The recording so far, [T] at `rate_hz`."""
         data = self.path.read_bytes()
         return np.frombuffer(data[: len(data) // 4 * 4], np.float32)
 
     def after(self, seconds: float) -> Samples:
         """The recording when it has grown by this much."""
-        end_bytes = self.path.stat().st_size + round(seconds * RATE_HZ) * 4
+        end_bytes = self.path.stat().st_size + round(seconds * self.rate_hz) * 4
         until(lambda: self.path.stat().st_size >= end_bytes, f"{seconds:g} s more of the recording")
         return self.samples()
 
@@ -112,17 +112,17 @@ class PulseServer:
         self._control("suspend-sink", name, str(int(suspended)))
 
     @contextmanager
-    def record(self, name: str) -> Iterator[Recording]:
+    def record(self, name: str, rate_hz: int = RATE_HZ) -> Iterator[Recording]:
         """Record what the sink plays; it is recording when the block begins."""
         self._recordings += 1
         path = self.directory / f"recording-{self._recordings}.f32"
         with path.open("wb") as file:
-            command = ["parec", "-d", f"{name}.monitor", f"--rate={RATE_HZ}", "--channels=1", "--format=float32le"]
+            command = ["parec", "-d", f"{name}.monitor", f"--rate={rate_hz}", "--channels=1", "--format=float32le"]
             process = subprocess.Popen([*command, "--latency-msec=20"], env=self.env, stdout=file)
         _request_realtime_priority(process)
         try:
             until(lambda: path.stat().st_size, f"a first sample from {name}")
-            yield Recording(path, process)
+            yield Recording(path, process, rate_hz)
         finally:
             process.kill()
             process.wait()

@@ -17,6 +17,12 @@ SMALL: dict[str, Any] = dict(flows=5, early_every=2, early_size=16, layers=3, ch
 
 PLAIN: dict[str, Any] = {"preset": "plain"} | SMALL
 """The same as the voice table of a run file."""
+SMALL_SOURCE: dict[str, Any] = SMALL | {
+    "source": {
+        "harmonic_layers": 2, "harmonic_channels": 20, "pitch": {"past_frames": 5, "channels": 24, "layers": 1},
+    },
+}  # fmt: skip
+"""A voice table of a small voice with a source, for any mel format."""
 
 
 def tiny(**changes: Any) -> WaveGlowConfig:
