@@ -143,7 +143,7 @@ def _metrics(clip: Clip, samples: Floats, format: MelFormat) -> dict[str, Callab
         "estoi": lambda: metrics.stoi(clip.audio, samples, rate_hz, extended=True),
         "mel_mae": lambda: metrics.mel_mae(clip.mel, mel),
         "mcd_db": lambda: metrics.mel_cepstral_distortion_db(clip.mel, mel),
-        "mrstft": lambda: metrics.multi_resolution_stft(clip.audio, samples),
+        "mrstft": lambda: metrics.multi_resolution_stft(clip.audio, samples, rate_hz),
         "dnsmos": lambda: metrics.dnsmos_ovrl(samples, rate_hz),
         "f0_cents": lambda: metrics.f0_median_cents(clip.pitch, pitch),
         "f0_gross": lambda: metrics.f0_gross(clip.pitch, pitch),

@@ -29,6 +29,8 @@ WIDE_HZ = 16000
 OVERLOAD, BEYOND = 2.0, 1e9
 """Peak, full scale = 1, above which a render counts as diverged, not as too loud; the largest peak that is told."""
 MCD_ORDER = 13
+STFT_SIZES = ([1024, 2048, 512], [120, 240, 50], [600, 1200, 240])
+"""Of FFTs, hops and windows at 22,050 Hz: auraloss's defaults."""
 COMB_BINS = 4096
 COMB_NEAR, COMB_FAR = 3, 10
 """Distance in bins from a tooth to its neighbours: outside the main lobe of a Hann window, and close to it."""
@@ -143,17 +145,25 @@ def mel_cepstral_distortion_db(reference: Floats, mel: Floats) -> float:
     return float((10 / np.log(10) * np.sqrt(2 * np.square(difference).sum(1))).mean())
 
 
-def multi_resolution_stft(reference: Floats, samples: Floats) -> float:
+def multi_resolution_stft(reference: Floats, samples: Floats, rate_hz: int) -> float:
     """Spectral convergence plus log-magnitude difference (nats) of samples [T], mean of three resolutions.
 
-    Yamamoto, Song, Kim 2020 (Parallel WaveGAN), as in auraloss: windows of 240, 600, 1200 in FFTs of 512, 1024, 2048.
+    Yamamoto, Song, Kim 2020 (Parallel WaveGAN), as in auraloss: windows of 240, 600, 1200 in FFTs of 512, 1024, 2048;
+    from 31 kHz on twice as long, and so on by powers of two, so that they last about as long at any rate.
     """
     import torch
 
     auraloss = library("auraloss")
     pair = [torch.from_numpy(np.ascontiguousarray(x, np.float32))[None, None] for x in (samples, reference)]
     with torch.no_grad():
-        return float(auraloss.freq.MultiResolutionSTFTLoss()(*pair))
+        return float(auraloss.freq.MultiResolutionSTFTLoss(*stft_sizes(rate_hz))(*pair))
+
+
+def stft_sizes(rate_hz: int) -> tuple[list[int], list[int], list[int]]:
+    """Samples of FFTs, hops and windows of `multi_resolution_stft`."""
+    factor = 2.0 ** round(np.log2(rate_hz / 22050))
+    fft, hop, window = ([round(size * factor) for size in sizes] for sizes in STFT_SIZES)
+    return fft, hop, window
 
 
 # ---- pitch

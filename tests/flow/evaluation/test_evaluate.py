@@ -41,12 +41,14 @@ from glowd.flow.evaluation.systems import (
     systems_of,
 )  # fmt: skip
 from glowd.flow.mel import MelFormat
+from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.network.wavenet_sampling import sample
 from glowd.flow.training.data import Batch, load_clips
+from glowd.flow.training.geometry import geometry
 from glowd.flow.training.locked_phase import lock
 from glowd.flow.training.objective import likelihood
 from tests.harness.recordings import voice_like, write_recordings
-from tests.harness.voices import random_voice, tiny
+from tests.harness.voices import SMALL_SOURCE, random_voice, tiny
 from tests.harness.wavenets import small
 
 FORMAT = MelFormat()
@@ -182,6 +184,24 @@ def test_wrong_argument_ends_in_one_line(
     assert main(["evaluate", *options]) == 2
     error = capsys.readouterr().err
     assert error.startswith("glowlab: ") and error.count("\n") == 1 and said in error, error
+
+
+@pytest.mark.parametrize("mel", ["cosyvoice2", "pwg-24k", "bigvgan-44k"])
+def test_voice_of_another_format_is_measured(room: Path, tmp_path: Path, mel: str) -> None:
+    config = geometry({"mel": mel} | SMALL_SOURCE)
+    assert isinstance(config, WaveGlowConfig)
+    path = tmp_path / "voice.safetensors"
+    checkpoint.save(path, config, random_voice(config).state_dict())
+    found = [measure(job) for job in plan_jobs([room / "talk"], systems_of([str(path)], [], 4), 1, 1)]
+    rows = {each.job.system.name: each for each in found if isinstance(each, Measured)}
+    assert len(rows) == len(found) == 5, found
+    assert rows[REAL].values["stoi"] == pytest.approx(1) and rows[REAL].values["mel_mae"] == 0
+    for name in (GRIFFIN_LIM, RTISI_LA):
+        values = rows[name].values
+        print(name, mel, values)
+        assert values["mel_mae"] < 0.5 and values["stoi"] > 0.8 and values["mrstft"] > 0
+    streamed = rows[f"{STREAMED} sigma 0.3"]
+    assert streamed.values["streamed_difference"] <= 1e-5 and len(streamed.comb_db) == config.group // 2 - 1
 
 
 def test_nothing_to_measure_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def test_equal_signals_have_the_best_figures(speech: Floats) -> None:
     assert metrics.pesq_wb(speech, speech, RATE_HZ) == pytest.approx(4.644, abs=0.001)
     assert metrics.stoi(speech, speech, RATE_HZ) == pytest.approx(1)
     assert metrics.stoi(speech, speech, RATE_HZ, extended=True) == pytest.approx(1)
-    assert metrics.multi_resolution_stft(speech, speech) == 0
+    assert metrics.multi_resolution_stft(speech, speech, RATE_HZ) == 0
     assert metrics.voicing_f1(pitch, pitch) == 1
     assert metrics.f0_median_cents(pitch, pitch) == metrics.f0_gross(pitch, pitch) == 0
     assert metrics.difference_max(speech, speech) == 0
@@ -56,7 +56,7 @@ def test_more_noise_is_worse_by_every_metric(speech: Floats) -> None:
             "estoi": -metrics.stoi(speech, noisy, RATE_HZ, extended=True),
             "mel": metrics.mel_mae(mel, log_mel(noisy)),
             "mcd": metrics.mel_cepstral_distortion_db(mel, log_mel(noisy)),
-            "stft": metrics.multi_resolution_stft(speech, noisy),
+            "stft": metrics.multi_resolution_stft(speech, noisy, RATE_HZ),
             "f1": -metrics.voicing_f1(pitch, heard),
             "dnsmos": -metrics.dnsmos_ovrl(noisy, RATE_HZ),
         }
@@ -107,7 +107,7 @@ def test_mel_distances_of_a_known_difference_are_exact() -> None:
 
 def test_half_amplitude_gives_known_spectral_distance(speech: Floats) -> None:
     # Spectral convergence |1 - a| and log-magnitude |ln a|; a little less where the magnitude is clamped.
-    assert metrics.multi_resolution_stft(speech, speech * np.float32(0.5)) == pytest.approx(0.5 + np.log(2), rel=0.02)
+    assert metrics.multi_resolution_stft(speech, speech * np.float32(0.5), RATE_HZ) == pytest.approx(0.5 + np.log(2), rel=0.02)
 
 
 @pytest.mark.parametrize("group", [8, 64, 256])

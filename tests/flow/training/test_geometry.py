@@ -16,13 +16,14 @@ RECIPES = sorted((Path(__file__).parents[3] / "flow" / "recipes").glob("*.toml")
 def test_recipe_is_a_complete_run(recipe: Path) -> None:
     voice, train = read_config(str(recipe))
     settings = Settings.from_dict(train | {"data": "a", "test": "b"})
-    assert geometry(voice) == WaveGlowConfig.sourced() and settings.licence != "not stated"
+    assert settings.licence != "not stated" and settings.segment_samples == 0
+    assert (geometry(voice) == WaveGlowConfig.sourced()) == ("mel" not in voice)
     # A second stage begins with a voice, which has its geometry.
     assert (settings.spectral_weight > 0) == (not voice)
 
 
 def test_recipes_cover_each_stage() -> None:
-    assert [path.stem for path in RECIPES] == ["gpu", "gpu_samples", "likelihood", "samples"]
+    assert [path.stem for path in RECIPES] == ["cosyvoice2", "gpu", "gpu_samples", "likelihood", "samples"]
 
 
 def test_preset_gives_geometry_and_kind() -> None:

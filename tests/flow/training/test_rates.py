@@ -19,7 +19,7 @@ from glowd.flow.training.pitch_command import train_pitch_file
 from glowd.flow.training.pitch_labels import pitch_labels
 from glowd.flow.training.pitch_settings import PitchSettings
 from glowd.flow.training.run_folder import SAMPLES, VOICE, RunFolder
-from glowd.flow.training.settings import SEGMENT_S, Settings, TrainError
+from glowd.flow.training.settings import SEGMENT_S, Settings, TrainError, read_config
 from glowd.flow.training.setup import new_run
 from glowd.flow.training.spectral import WINDOWS, windows_at
 from glowd.flow.training.train import train
@@ -43,6 +43,8 @@ MELS: dict[str, Any] = {
 
 def test_cosyvoice2_is_what_its_toolkit_says() -> None:
     config = geometry({"mel": "cosyvoice2"})
+    recipe = Path(__file__).parents[3] / "flow" / "recipes" / "cosyvoice2.toml"
+    assert geometry(read_config(str(recipe))[0]) == config
     assert isinstance(config, WaveGlowConfig) and config.source is not None
     assert config.mel == MelFormat(rate_hz=24000, n_fft=1920, win=1920, hop=480, centre=False)
     assert config.group == 80 and 480 % config.group == 0 and WaveGlowConfig.from_dict(config.to_dict()) == config
