@@ -197,6 +197,7 @@ class RtisiSettings(VoiceSettings):
     """A [voices.NAME] table with engine = "rtisi-la"."""
 
     engine: str = option("rtisi-la", "no network: recovers the phase by iteration while frames arrive; heard live")
+    mel: str = option("glowd", "mel format of its frames, and so its rate: a name that `glowctl formats` lists")
     look_ahead_frames: int = option(
         2, "mel frames of future that a frame's phase takes into account, besides the 2 that overlap it", min=0, max=16
     )
@@ -212,6 +213,7 @@ class GriffinLimSettings(VoiceSettings):
     engine: str = option(
         "griffinlim", "no network: recovers the phase by iteration; heard when the utterance has ended"
     )
+    mel: str = option("glowd", "mel format of its frames, and so its rate: a name that `glowctl formats` lists")
     iterations: int = option(60, "iterations of phase recovery", min=1, max=1000)
     max_streams: int = option(0, "streams at once in each engine; 0: no limit but server.max_streams", min=0, max=1024)
 

@@ -14,7 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError, SpeakerSettings, WaveGlowSettings
+from glowd.daemon.config import (
+    Config,
+    ConfigError,
+    GriffinLimSettings,
+    RtisiSettings,
+    SpeakerSettings,
+    WaveGlowSettings,
+)
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
 from glowd.daemon.runtime.system import usable_cores
@@ -59,6 +66,8 @@ def examine_config(config: Config) -> Iterator[Finding]:
     for name, voice in config.voices.items():
         if isinstance(voice, WaveGlowSettings):
             yield check_checkpoint(name, voice)
+        elif isinstance(voice, RtisiSettings | GriffinLimSettings):
+            yield check_mel(name, voice.mel)
     if config.speaker.device and config.speaker.enabled:
         yield check_sound(config.speaker)
     yield check_run_dir(directory := run_dir(config.server))
@@ -243,6 +252,17 @@ def _tried(config: Config, engine: RoleSpec, trial: Trial) -> Finding:
         return Finding(engine.name, "missing", text, "mend this, or remove the voice; glowd starts without it")
     choice = f", or make another one the default: {', '.join(others)}" if others else ""
     return Finding(engine.name, "missing", text, f"mend this; glowd does not start without its default voice{choice}")
+
+
+def check_mel(name: str, mel: str) -> Finding:
+    """The mel format of a voice without a network."""
+    from glowd.flow.mel_formats.voice import voice_format
+
+    try:
+        format = voice_format(mel)
+    except ValueError as error:
+        return Finding(f"voices.{name}", "missing", str(error), f"set voices.{name}.mel")
+    return Finding(f"voices.{name}", "ok", f"{mel}: {format.rate_hz} Hz, {format.n_mels} bands, hop {format.hop}")
 
 
 def check_checkpoint(name: str, voice: WaveGlowSettings) -> Finding:

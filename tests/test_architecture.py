@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "daemon/app.py": ("daemon", "flow.missing_package"),
     "daemon/config.py": ("daemon.config", "flow.options"),
     "daemon/config_reader.py": ("daemon.config", "flow.options"),
-    "daemon/doctor.py": ("daemon", "flow.checkpoint"),
+    "daemon/doctor.py": ("daemon", "flow.checkpoint", "flow.mel_formats"),
     "daemon/wire": ("daemon.wire",),
     "daemon/ipc.py": ("daemon.wire",),
     "daemon/runtime": SHARED,

@@ -14,6 +14,7 @@ from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
 from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 from glowd.daemon.wire.voices import check_voice
+from glowd.flow.mel import MelFormat
 from glowd.flow.vocoder import AnyVocoder
 
 if TYPE_CHECKING:  # it imports torch
@@ -41,12 +42,22 @@ def _build(spec: EngineSpec, settings: VoiceSettings, max_streams: int) -> AnyVo
         case RtisiSettings():
             from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 
-            return RtisiVocoder(name=name, look_ahead_frames=settings.look_ahead_frames, iterations=settings.iterations)
+            return RtisiVocoder(_format(name, settings), name, settings.look_ahead_frames, settings.iterations)
         case GriffinLimSettings():
             from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
 
-            return GriffinLimVocoder(name=name, iterations=settings.iterations)
+            return GriffinLimVocoder(_format(name, settings), name, settings.iterations)
     raise ValueError(f"voice {name}: there is no kind of voice {settings.engine!r}")
+
+
+def _format(name: str, settings: RtisiSettings | GriffinLimSettings) -> MelFormat:
+    """The mel format of a voice without a network. Raises CannotStart for a name that is not known."""
+    from glowd.flow.mel_formats.voice import voice_format
+
+    try:
+        return voice_format(settings.mel)
+    except ValueError as error:
+        raise CannotStart(f"voices.{name}.mel: {error}", settings=True) from error
 
 
 def find_device(spec: EngineSpec) -> str:

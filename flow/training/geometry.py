@@ -5,7 +5,7 @@ preset = "streaming"    the default geometry, which streams and has a source: Wa
 preset = "plain"        the streaming one without a source: WaveGlowConfig
 preset = "stock"        the published WaveGlow
 preset = "wavenet"      WaveNetConfig (flow/network/wavenet.py)
-mel = "cosyvoice2"      the mels that it reads (voice_mel.py)
+mel = "cosyvoice2"      the mels that it reads (mel_formats/voice.py)
 
 Another mel format changes what depends on rate, hop and bands: the group, the levels of normalisation, the harmonics below half
 the rate. What the table states is kept.

@@ -250,4 +250,12 @@ def test_address_that_is_taken_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     found = {
         finding.name: finding.state for finding in doctor.examine_config(load(None, [f"server.run_dir={tmp_path}/run"]))
     }
-    assert found == {"voices.glow": "ok", "run_dir": "ok", "server.endpoint": "missing", "server.telemetry": "ok"}
+    voices = {"voices.glow": "ok", "voices.rtisi": "ok", "voices.griffin-lim": "ok"}
+    assert found == voices | {"run_dir": "ok", "server.endpoint": "missing", "server.telemetry": "ok"}
+
+
+def test_mel_format_of_a_voice_is_checked_by_its_name() -> None:
+    found = doctor.check_mel("rtisi", "cosyvoice2")
+    assert found.state == "ok" and found.text == "cosyvoice2: 24000 Hz, 80 bands, hop 480"
+    wrong = doctor.check_mel("rtisi", "styletts2")
+    assert wrong.state == "missing" and "has energies" in wrong.text and wrong.remedy == "set voices.rtisi.mel"

@@ -9,10 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from glowd.daemon.config import EngineSpec, WaveGlowSettings
+from glowd.daemon.config import EngineSpec, GriffinLimSettings, RtisiSettings, WaveGlowSettings
 from glowd.daemon.engine.vocoders import build_vocoder, describe, find_device
 from glowd.daemon.runtime.role import CannotStart
 from glowd.flow.checkpoint import EMBEDDED
+from glowd.flow.mel import MelFormat
 from glowd.flow.streaming import ExactVocoder
 from tests.harness.voices import hide_numba
 
@@ -109,3 +110,15 @@ def test_torch_gets_one_thread_beside_compiled_flows() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", [RtisiSettings, GriffinLimSettings])
+def test_voice_without_a_network_takes_any_mel_format(kind: type[RtisiSettings] | type[GriffinLimSettings]) -> None:
+    described = describe(build_vocoder(CPU, kind(mel="cosyvoice2"), 4), False, None)
+    assert (described.rate_hz, described.hop) == (24_000, 480) and described.format["centre"] is False
+    assert describe(build_vocoder(CPU, kind(), 4), False, None).format == MelFormat().to_dict()
+    with pytest.raises(
+        CannotStart, match=r"voices\.glow\.mel: unknown mel format 'cosyvoice4'; did you mean"
+    ) as caught:
+        build_vocoder(CPU, kind(mel="cosyvoice4"), 4)
+    assert caught.value.settings

@@ -107,7 +107,9 @@ def test_mel_distances_of_a_known_difference_are_exact() -> None:
 
 def test_half_amplitude_gives_known_spectral_distance(speech: Floats) -> None:
     # Spectral convergence |1 - a| and log-magnitude |ln a|; a little less where the magnitude is clamped.
-    assert metrics.multi_resolution_stft(speech, speech * np.float32(0.5), RATE_HZ) == pytest.approx(0.5 + np.log(2), rel=0.02)
+    assert metrics.multi_resolution_stft(speech, speech * np.float32(0.5), RATE_HZ) == pytest.approx(
+        0.5 + np.log(2), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("group", [8, 64, 256])
