@@ -13,6 +13,7 @@ import torch
 from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.network.waveglow import WaveGlowConfig
+from glowd.flow.new_file import NewFile
 from glowd.flow.streaming import ExactVocoder, whole
 from glowd.flow.training.geometry import geometry
 from glowd.flow.training.pitch_command import train_pitch_file
@@ -147,11 +148,16 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(write_recordings(root / "data", 3)), str(write_recordings(root / "test", 1, first_seed=10))
 
 
+def write_pitch(speech: tuple[str, str], table: dict[str, Any], out: Path) -> None:
+    with NewFile(out) as new:
+        train_pitch_file(PitchSettings(*speech, steps=3, batch=32), geometry(table), new, silent, workers=1)
+
+
 @pytest.mark.parametrize("name", MELS)
 def test_voice_of_a_format_is_trained_and_streams(name: str, speech: tuple[str, str], tmp_path: Path) -> None:
     table = {"mel": MELS[name]} | SMALL_SOURCE
     pitch = tmp_path / "pitch.safetensors"
-    train_pitch_file(PitchSettings(*speech, steps=3, batch=32), geometry(table), pitch, silent, workers=1)
+    write_pitch(speech, table, pitch)
     settings = Settings(
         *speech, steps=2, every=2, batch=2, validation_segments=2, warm_up_steps=1, samples_every=2, colour=0.5,
         spectral_weight=1.0, mel_weight=1.0, phase_weight=0.3, seed=1,
@@ -176,8 +182,8 @@ def test_voice_of_a_format_is_trained_and_streams(name: str, speech: tuple[str, 
 def test_pitch_network_of_another_format_is_refused(speech: tuple[str, str], tmp_path: Path) -> None:
     pitch = tmp_path / "pitch.safetensors"
     own, other = ({"mel": mel} | SMALL_SOURCE for mel in ("cosyvoice2", "vocos"))
-    train_pitch_file(PitchSettings(*speech, steps=1, batch=8), geometry(own), pitch, silent, workers=1)
+    write_pitch(speech, own, pitch)
     with pytest.raises(TrainError, match="train one on the voice's mels"):
         new_run(RunFolder(tmp_path / "run"), Settings(*speech, steps=1), other, "", silent, pitch=str(pitch))
     with pytest.raises(TrainError, match="a voice without a source needs no pitch network"):
-        train_pitch_file(PitchSettings(*speech), geometry({"preset": "plain"}), pitch, silent, workers=1)
+        write_pitch(speech, {"preset": "plain"}, tmp_path / "none")
