@@ -210,9 +210,7 @@ class RtisiSettings(VoiceSettings):
 class GriffinLimSettings(VoiceSettings):
     """A [voices.NAME] table with engine = "griffinlim"."""
 
-    engine: str = option(
-        "griffinlim", "no network: recovers the phase by iteration; heard when the utterance has ended"
-    )
+    engine: str = option("griffinlim", "no network: recovers the phase by iteration; heard when the utterance ends")
     mel: str = option("glowd", "mel format of its frames, and so its rate: a name that `glowctl formats` lists")
     iterations: int = option(60, "iterations of phase recovery", min=1, max=1000)
     max_streams: int = option(0, "streams at once in each engine; 0: no limit but server.max_streams", min=0, max=1024)
