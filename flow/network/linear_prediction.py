@@ -64,13 +64,16 @@ class Predictor(torch.nn.Module):
     def __init__(self, format: MelFormat, order: int, slices_per_frame: int) -> None:
         super().__init__()
         self.slices_per_frame = slices_per_frame
+        self._centre = format.centre_samples / format.hop
+        self.past_frames = 0 if format.centre else 1
+        """Frames before a slice's own that it may look at."""
         self.register_buffer("spectrum", torch.from_numpy(spectrum_map(format)), persistent=False)
         area = torch.from_numpy(filter_bank(format).sum(1))
         self.register_buffer("band_area", area.log()[:, None], persistent=False)
         self.register_buffer("lags", torch.from_numpy(lag_map(format, order)), persistent=False)
 
     def forward(self, mel: Tensor) -> Prediction:
-        """[B, M, L] -> N = L * slices_per_frame slices. A frame lies on its first sample; the last one is held."""
+        """[B, M, L] -> N = L * slices_per_frame slices. A frame lies on its centre; the first and the last are held."""
         with torch.autocast(mel.device.type, enabled=False):
             log_magnitude = torch.einsum("fm,bml->blf", self.spectrum, self._between(mel - self.band_area))
             # As double: the normal equations of a narrow formant are nearly singular.
@@ -81,9 +84,13 @@ class Predictor(torch.nn.Module):
     def _between(self, mel: Tensor) -> Tensor:
         """[B, M, L] -> [B, M, L * slices]: each slice takes what lies between its two frames at its own centre."""
         n = self.slices_per_frame
-        share = (torch.arange(n, device=mel.device) + 0.5) / n
+        share = (torch.arange(n, device=mel.device) + 0.5) / n - self._centre
         after = F.pad(mel[:, :, 1:], (0, 1), mode="replicate") if mel.shape[2] > 1 else mel
-        return torch.lerp(mel[..., None], after[..., None], share).flatten(2)
+        later = torch.lerp(mel[..., None], after[..., None], share)
+        if not self.past_frames:
+            return later.flatten(2)
+        before = F.pad(mel[:, :, :-1], (1, 0), mode="replicate") if mel.shape[2] > 1 else mel
+        return torch.where(share < 0, torch.lerp(before[..., None], mel[..., None], share + 1), later).flatten(2)
 
 
 def levinson(lags: Tensor) -> tuple[Tensor, Tensor]:

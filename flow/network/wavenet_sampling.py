@@ -82,15 +82,17 @@ class Sampler:
     def _slices(self, begin_frame: int, end_frame: int) -> Slices:
         begin, end = (frame * self.config.slices_per_frame for frame in (begin_frame, end_frame))
         cond = self.network.condition(self._encoded[: self.batch, :, begin:end])
-        # One frame more, because the last slices of a frame look at the next one.
-        prediction = self.network.predictor(self._mel[: self.batch, :, begin_frame : end_frame + 1])
-        count = end - begin
+        # One frame more, because the last slices of a frame look at the next one; the first ones may look at that before.
+        first = max(0, begin_frame - self.network.predictor.past_frames)
+        prediction = self.network.predictor(self._mel[: self.batch, :, first : end_frame + 1])
+        skipped = (begin_frame - first) * self.config.slices_per_frame
+        own = slice(skipped, skipped + end - begin)
         bias = torch.stack([_parts(layer.conv)[1] for layer in _layers(self.network)])
         return Slices(
             cond=_array(cond.transpose(0, 1) + bias),
-            taps=_array(prediction.taps[:, :count].transpose(0, 1)),
-            gain=_array(prediction.gain[:, :count].T),
-            level=_array(prediction.level[:, :count].T),
+            taps=_array(prediction.taps[:, own].transpose(0, 1)),
+            gain=_array(prediction.gain[:, own].T),
+            level=_array(prediction.level[:, own].T),
         )
 
 

@@ -56,6 +56,15 @@ def test_predictor_of_a_mel_whitens_a_resonance() -> None:
     assert error.std() == pytest.approx(0.01, rel=0.1) and audio.std() > 0.05
 
 
+@pytest.mark.parametrize("centre", [True, False])
+def test_slices_lie_between_the_centres_of_frames(centre: bool) -> None:
+    format = MelFormat(centre=centre)
+    centres = torch.arange(6.0) + format.centre_samples / format.hop
+    found = Predictor(format, 24, 4)._between(centres[None, None])[0, 0]
+    slices = (torch.arange(24) + 0.5) / 4
+    torch.testing.assert_close(found, slices.clamp(float(centres[0]), float(centres[-1])))
+
+
 @pytest.mark.parametrize("changes", KINDS)
 def test_sample_depends_on_past_and_one_frame_ahead(changes: dict[str, Any]) -> None:
     network = small(**changes)
