@@ -46,6 +46,12 @@ class ServerSettings(Options):
     max_streams: int = option(
         16, "streams at once, over all clients and voices; the next one is refused", min=1, max=1024
     )
+    max_peer_clients: int = option(
+        0, "clients of one local process, or of one machine over TCP; 0: three quarters of max_clients", min=0, max=4096
+    )
+    max_peer_streams: int = option(
+        0, "streams of one local process, or of one machine over TCP; 0: three quarters of max_streams", min=0, max=1024
+    )
     max_message_bytes: int = option(
         1 << 20, "bytes of one message part; a longer one closes the connection", min=1 << 14, max=1 << 26
     )

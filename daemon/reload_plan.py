@@ -13,12 +13,15 @@ from typing import Any
 from glowd.daemon.config import Config, VoiceSettings
 
 RELOADABLE: dict[str, tuple[str, ...] | None] = {
-    "server": ("max_clients", "max_streams", "credit_ms", "max_utterance_s", "idle_timeout_s", "role_wait_s"),
+    "server": (
+        "max_clients", "max_streams", "max_peer_clients", "max_peer_streams", "credit_ms", "max_utterance_s",
+        "idle_timeout_s", "role_wait_s",
+    ),
     "speaker": ("prefill_ms",),
     "files": None,
     "supervisor": None,
     "log": None,
-}
+}  # fmt: skip
 """By table: what takes effect in a daemon that runs; None: all of it. Not what sockets are open with, what a device plays with,
 or what clients were promised. No setting of these is checked against one that is not: config.py."""
 TABLES = tuple(table.name for table in fields(Config) if table.name not in ("voices", "revisions"))

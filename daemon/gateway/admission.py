@@ -11,6 +11,7 @@ from glowd.daemon.config import Config
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.mel_intake import MelIntake
+from glowd.daemon.gateway.peers import share_of
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
@@ -48,6 +49,7 @@ class Admission:
                 f"{len(self._streams)} of {self._server.max_streams} streams are open, the most allowed "
                 "(server.max_streams); close one, or try again later",
             )
+        self._require_share(client)
         voice = asked.voice or self._default_voice
         if voice not in self._pools:
             raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; choose one of {', '.join(self._pools)}")
@@ -58,6 +60,13 @@ class Admission:
         return self._streams.place(
             asked.stream, client, engine, lambda ports: self._session(asked, engine, ports, intake)
         )
+
+    def _require_share(self, client: ClientConnection) -> None:
+        """Raises WireError if the peer of this client has as many streams as one may have."""
+        most = share_of(self._server.max_streams, self._server.max_peer_streams)
+        if sum(stream.owner.peer == client.peer for stream in self._streams) >= most:
+            text = f"{client.peer.name} has {most} streams open, the most for one peer (server.max_peer_streams)"
+            raise WireError(Code.AT_CAPACITY, f"{text}; close one, or try again later")
 
     def _session(self, asked: wire.Open, engine: EngineHandle, ports: SessionPorts, intake: MelIntake) -> Session:
         prefill_ms = asked.prefill_ms if asked.prefill_ms >= 0 else self._default_prefill_ms

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from glowd.daemon import wire
 from glowd.daemon.gateway import notices
 from glowd.daemon.gateway.audio_format import AudioConverter, AudioFormat
+from glowd.daemon.gateway.peers import Peer, peer_of
 from glowd.daemon.wire import Code, LocalError, WireError
 from glowd.daemon.wire.fields import Message
 
@@ -115,7 +116,8 @@ class ListenerQueue:
 class ClientConnection:
     """One client. `lost` says why it must be disconnected, "" if it need not be."""
 
-    def __init__(self, identity: bytes, name: str, now_ns: int, try_send: TrySend) -> None:
+    def __init__(self, identity: bytes, name: str, now_ns: int, try_send: TrySend, peer: Peer | None = None) -> None:
+        self.peer = peer or peer_of("", identity)
         self.identity, self.name, self.last_seen_ns = identity, name, now_ns
         self._probed_ns = now_ns
         self.version = wire.OLDEST_VERSION

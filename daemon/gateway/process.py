@@ -147,14 +147,12 @@ class Gateway:
         """One pass: wait for messages, at most TICK_MS, read some of each socket, and tick if it is time."""
         ready = dict(self._poller.poll(TICK_MS))
         began_ns = self._clock.now_ns()
-        for socket, handle, burst in (
-            (self._engine_socket, self._from_engine, BURST),
-            (self._speaker_socket, self._from_speaker, BURST),
-            (self._client_socket, self._from_client, CLIENT_BURST),
-        ):
-            is_read = socket not in ready or _drain(socket, handle, burst)
-            if socket is self._client_socket and is_read and began_ns - self._absent_until_ns > SETTLE_NS:
-                self._late_since_ns = None
+        for socket, handle in ((self._engine_socket, self._from_engine), (self._speaker_socket, self._from_speaker)):
+            if socket in ready:
+                _drain(socket, handle)
+        is_read = self._client_socket not in ready or self._read_clients()
+        if is_read and began_ns - self._absent_until_ns > SETTLE_NS:
+            self._late_since_ns = None
         if (now_ns := self._clock.now_ns()) >= self._next_tick_ns:
             self._next_tick_ns = now_ns + TICK_MS * 1_000_000
             self._tick(now_ns)
@@ -174,9 +172,15 @@ class Gateway:
             client.excuse(absent_ns)
         self.speaker.excuse(absent_ns)
 
-    def _from_client(self, identity: bytes, parts: list[bytes]) -> None:
-        with contained("a message of a client", partial(self.router.expel, identity)):
-            self.router.handle(identity, parts, self._clock.now_ns(), self._late_since_ns)
+    def _read_clients(self) -> bool:
+        """Handle what clients have sent, at most CLIENT_BURST messages; returns whether nothing is left."""
+        with contextlib.suppress(zmq.Again):
+            for _ in range(CLIENT_BURST):
+                identity, address, parts = sockets.receive_of_client(self._client_socket)
+                with contained("a message of a client", partial(self.router.expel, identity)):
+                    self.router.handle(identity, parts, self._clock.now_ns(), self._late_since_ns, address)
+            return False
+        return True
 
     def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), self._clock.now_ns()
@@ -276,14 +280,12 @@ class Gateway:
         self._context.term()
 
 
-def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None], burst: int) -> bool:
-    """Handle what has arrived, at most `burst` messages; returns whether nothing is left."""
+def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None]) -> None:
+    """Handle what a role has sent, at most BURST messages."""
     with contextlib.suppress(zmq.Again):
-        for _ in range(burst):
+        for _ in range(BURST):
             identity, *parts = socket.recv_multipart(zmq.NOBLOCK)
             handle(identity, parts)
-        return False
-    return True
 
 
 def _of_role(identity: bytes, parts: list[bytes]) -> Message | None:

@@ -16,6 +16,7 @@ from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection, TrySend
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import SpeakerHandle
+from glowd.daemon.gateway.peers import Peer, peer_of, share_of
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.wire import Code, WireError
@@ -57,17 +58,19 @@ class ClientRouter:
 
     # ------------------------------------------------------------------ messages
 
-    def handle(self, identity: bytes, parts: list[bytes], now_ns: int, waits_since_ns: int | None = None) -> None:
+    def handle(
+        self, identity: bytes, parts: list[bytes], now_ns: int, waits_since_ns: int | None = None, address: str = ""
+    ) -> None:
         """One multipart message of a client, whatever its bytes are.
 
-        `waits_since_ns`: it may have waited since then, because the gateway did not run.
+        `waits_since_ns`: it may have waited since then, because the gateway did not run. `address`: see peers.py.
         """
         client = self.clients.get(identity)
         try:
             message = wire.decode(parts, self._limits)
             if client is None:
                 with contained("hello", partial(self.expel, identity)):
-                    self._connect(identity, message, now_ns)
+                    self._connect(identity, message, now_ns, peer_of(address, identity))
                 return
             client.last_seen_ns = now_ns
             with contained(f"{message.TYPE} of client {client.name}", partial(self._give_up, client, message)):
@@ -103,7 +106,7 @@ class ClientRouter:
         if client := self.clients.get(identity):
             self.disconnect(client, text)
 
-    def _connect(self, identity: bytes, message: Message, now_ns: int) -> None:
+    def _connect(self, identity: bytes, message: Message, now_ns: int, peer: Peer) -> None:
         if not isinstance(message, wire.Hello):
             raise WireError(Code.NO_HELLO, f"the first message must be hello, not {message.TYPE}")
         if message.min_version > wire.VERSION or message.max_version < wire.OLDEST_VERSION:
@@ -113,8 +116,17 @@ class ClientRouter:
         if len(self.clients) >= self._server.max_clients:
             text = f"{self._server.max_clients} clients are connected, the most allowed (server.max_clients)"
             raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; try again later")
-        client = self.clients[identity] = ClientConnection(identity, message.client, now_ns, self._try_send)
+        self._require_place(peer)
+        client = ClientConnection(identity, message.client, now_ns, self._try_send, peer)
+        self.clients[identity] = client
         self._welcome(client, message, now_ns)
+
+    def _require_place(self, peer: Peer) -> None:
+        """Raises WireError if the peer has as many clients as one may have."""
+        most = share_of(self._server.max_clients, self._server.max_peer_clients)
+        if sum(client.peer == peer for client in self.clients.values()) >= most:
+            text = f"{peer.name} has {most} clients connected, the most for one peer (server.max_peer_clients)"
+            raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; close one, or use one client for several streams")
 
     def _welcome(self, client: ClientConnection, hello: wire.Hello, now_ns: int) -> None:
         sinks = ["device"] if self._speaker.is_alive(now_ns) else []

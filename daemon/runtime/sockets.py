@@ -71,6 +71,21 @@ def connect_speaker(endpoint: str) -> Socket:
     return socket
 
 
+def receive_of_client(socket: Socket) -> tuple[bytes, str, list[bytes]]:
+    """The next message of a ROUTER for clients: the identity of the connection, its address, and the parts.
+
+    The address is "localhost:USER:GROUP:PROCESS" for a local socket, an IP address for TCP, "" if it is not known. Raises
+    zmq.Again if no message has arrived.
+    """
+    identity = socket.recv(zmq.NOBLOCK, copy=False)
+    parts = socket.recv_multipart() if identity.more else []
+    try:
+        address = str(identity.get("Peer-Address"))
+    except zmq.ZMQError:
+        address = ""
+    return identity.bytes, address, parts
+
+
 class SocketFile:
     """The file of a bound local socket. Without it the connected peers stay, and nobody else can connect."""
 

@@ -74,7 +74,13 @@ def overload(env: dict[str, str], seconds: float, offered: tuple[int, ...] = OFF
     mel = np.tile(speech(), (int(seconds / FRAME_S / len(speech())) + 1, 1))[: int(seconds / FRAME_S)]
     for admission, limits in (("on", []), ("off", [f"voices.glow.max_streams={MOST}"])):
         for number in offered:
-            with running_daemon(f"server.max_streams={MOST}", "speaker.device=pulse", *limits, env=env) as daemon:
+            with running_daemon(
+                f"server.max_streams={MOST}",
+                f"server.max_peer_streams={MOST}",
+                "speaker.device=pulse",
+                *limits,
+                env=env,
+            ) as daemon:
                 with daemon.client("bench") as client:
                     capacity = client.status().info["voices"]["glow"]["max_streams"]
                 found = crowd(daemon, number, mel)

@@ -38,11 +38,11 @@ def test_a_description_is_stated_with_all_its_keys(fake: FakeDaemon) -> None:
     assert (stated["log"], stated["scale"], stated["n_mels"]) == ("db", 2.0, 80)
 
 
-def test_client_speaks_version_2(fake: FakeDaemon) -> None:
+def test_client_speaks_the_newest_version(fake: FakeDaemon) -> None:
     with Client(fake.endpoint):
         pass
     (hello,) = fake.of_type(wire.Hello)
-    assert (hello.min_version, hello.max_version) == (1, 2)
+    assert (hello.min_version, hello.max_version) == (1, wire.VERSION)
 
 
 def test_stated_format_has_its_own_bins_and_range(fake: FakeDaemon) -> None:

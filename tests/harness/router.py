@@ -37,6 +37,7 @@ class RouterHarness:
         self.to_engine, self.to_speaker = list[Message](), list[Message]()
         self.speaker = SpeakerHandle(decoded_into(self.to_speaker), True, wait_s)
         self.mail: dict[bytes, list[Message]] = {}
+        self.addresses: dict[bytes, str] = {}
         self.not_reading, self.gone = set[bytes](), set[bytes]()
         clients: dict[bytes, ClientConnection] = {}
         self.streams = StreamRegistry(clients, self.speaker, Recordings(config.files))
@@ -87,7 +88,7 @@ class RouterHarness:
     def send_parts(self, who: bytes, parts: list[bytes]) -> list[Message]:
         """As `send`, with bytes."""
         before = len(self.mail.get(who, []))
-        self.router.handle(who, parts, self.now_ns)
+        self.router.handle(who, parts, self.now_ns, address=self.addresses.get(who, ""))
         return self.mail.get(who, [])[before:]
 
     def connect(self, *names: bytes) -> None:

@@ -1,0 +1,34 @@
+"""Who is at the other end of a client's connection, as far as the transport knows, and what one peer may take.
+
+Rules: no socket; the address is passed in. Of a local socket the kernel names the process, of TCP only the machine is known.
+A peer that is not known is its connection. Without a share for each peer, one program with a mistake could take every place.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+LOCAL = re.compile(r"[^:]*:(?P<user>\d+):\d+:(?P<process>[1-9]\d*)")
+SHARE = 0.75
+"""Of all places, that one peer may take at most, unless the settings say another number."""
+
+
+class Peer(NamedTuple):
+    """A peer: what tells it apart from others, and its name for people."""
+
+    key: str
+    name: str
+
+
+def peer_of(address: str, identity: bytes) -> Peer:
+    """The peer of a connection. `address`: what ZeroMQ says of it ("localhost:USER:GROUP:PROCESS", or an IP address)."""
+    if match := LOCAL.fullmatch(address):
+        return Peer(address, f"process {match['process']} of user {match['user']}")
+    if address and ":0" not in address:
+        return Peer(address, f"the machine {address}")
+    return Peer(identity.hex(), "this client")
+
+
+def share_of(places: int, setting: int) -> int:
+    """How many of all places one peer may take; `setting` 0: SHARE of them, so that others find one."""
+    return setting or math.ceil(SHARE * places)
