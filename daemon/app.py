@@ -20,8 +20,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glowd.daemon.config import Config, ConfigError, VoiceSettings
+from glowd.daemon.config import Config, ConfigError
 from glowd.daemon.config_reader import as_text, load
+from glowd.daemon.config_voices import VoiceSettings
 from glowd.daemon.reload import Reloader
 from glowd.daemon.runtime.admin_server import AdminServer
 from glowd.daemon.runtime.claim import Claim, ClaimLostError, claim

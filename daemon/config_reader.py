@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glowd.daemon.config import (
-    EMBEDDED,
-    ENGINES,
     Config,
     ConfigError,
     FileSettings,
@@ -25,10 +23,10 @@ from glowd.daemon.config import (
     ServerSettings,
     SpeakerSettings,
     SupervisorSettings,
-    VoiceSettings,
     WebSettings,
     WyomingSettings,
 )
+from glowd.daemon.config_voices import EMBEDDED, ENGINES, VoiceSettings
 from glowd.flow.options import OptionError, Options, as_table, refuse_unknown
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")

@@ -14,14 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.daemon.config import (
-    Config,
-    ConfigError,
-    GriffinLimSettings,
-    RtisiSettings,
-    SpeakerSettings,
-    WaveGlowSettings,
-)
+from glowd.daemon.config import Config, ConfigError, SpeakerSettings
+from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, WaveGlowSettings
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
 from glowd.daemon.runtime.system import usable_cores

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from glowd.daemon.config import Config, VoiceSettings
+from glowd.daemon.config import Config
+from glowd.daemon.config_voices import VoiceSettings
 
 RELOADABLE: dict[str, tuple[str, ...] | None] = {
     "server": (

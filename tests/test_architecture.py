@@ -19,7 +19,14 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_TEST_NAME = 400, 60, 60
 EDGE = re.compile(r"#.*\bedge\b")
 """The comment on an except that may catch everything: at the edge of a process or a thread, where it is logged."""
 
-SHARED = ("daemon.wire", "daemon.ipc", "daemon.config", "daemon.config_reader", "daemon.runtime")
+SHARED = (
+    "daemon.wire",
+    "daemon.ipc",
+    "daemon.config",
+    "daemon.config_voices",
+    "daemon.config_reader",
+    "daemon.runtime",
+)
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
 PLAIN = ("flow.mel", "flow.new_file", "flow.options", "flow.recordings")
@@ -37,8 +44,9 @@ MAY_IMPORT = {
     "flow/training": (*PLAIN, "flow.mel_formats", "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/app.py": ("daemon", "flow.missing_package"),
-    "daemon/config.py": ("daemon.config", "flow.options"),
-    "daemon/config_reader.py": ("daemon.config", "flow.options"),
+    "daemon/config.py": ("daemon.config", "daemon.config_voices", "flow.options"),
+    "daemon/config_voices.py": ("flow.options",),
+    "daemon/config_reader.py": ("daemon.config", "daemon.config_voices", "flow.options"),
     "daemon/doctor.py": ("daemon", "flow.checkpoint", "flow.mel_formats"),
     "daemon/wire": ("daemon.wire",),
     "daemon/ipc.py": ("daemon.wire",),

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import zmq
 
 from glowd.daemon import ipc
-from glowd.daemon.config import VoiceSettings, WaveGlowSettings
+from glowd.daemon.config_voices import VoiceSettings, WaveGlowSettings
 from glowd.daemon.engine.capacity import device_of, is_single_threaded
 from glowd.daemon.engine.renderer import Renderer
 from glowd.daemon.engine.scheduler import Scheduler

@@ -9,7 +9,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from glowd.daemon.config import EngineSpec, GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings
+from glowd.daemon.config import EngineSpec
+from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings
 from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
 from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo

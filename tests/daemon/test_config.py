@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from glowd.daemon.config import Config, ConfigError, GriffinLimSettings, RtisiSettings, WaveGlowSettings
+from glowd.daemon.config import Config, ConfigError
 from glowd.daemon.config_reader import TABLES, as_text, from_text, load
+from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, WaveGlowSettings
 from glowd.flow.options import options
 
 ROOT = Path(__file__).parents[2]

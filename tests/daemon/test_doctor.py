@@ -13,8 +13,9 @@ import torch
 import zmq
 
 from glowd.daemon import app, doctor
-from glowd.daemon.config import Config, SpeakerSettings, WaveGlowSettings
+from glowd.daemon.config import Config, SpeakerSettings
 from glowd.daemon.config_reader import load
+from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.speaker.device import DeviceError, PortAudioMissing, PortAudioOutput
 

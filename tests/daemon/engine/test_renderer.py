@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc
-from glowd.daemon.config import WaveGlowSettings
+from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.engine.overload import HOLD_NS
 from glowd.daemon.engine.renderer import LOAD_EVERY_NS
 from glowd.daemon.engine.vocoders import describe, prepare

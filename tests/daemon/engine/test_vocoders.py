@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from glowd.daemon.config import EngineSpec, GriffinLimSettings, RtisiSettings, WaveGlowSettings
+from glowd.daemon.config import EngineSpec
+from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, WaveGlowSettings
 from glowd.daemon.engine.vocoders import build_vocoder, describe, find_device
 from glowd.daemon.runtime.role import CannotStart
 from glowd.flow.checkpoint import EMBEDDED

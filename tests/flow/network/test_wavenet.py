@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from glowd.daemon.config import WaveGlowSettings
+from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.doctor import check_checkpoint as finding
 from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
