@@ -19,6 +19,7 @@ from torch import Tensor
 from glowd.flow.network.registry import Config, Network, build, config_from_dict, kind_of
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.new_file import write_whole
+from glowd.flow.recognition.kinds import import_command, recognise
 
 FORMAT_VERSION = 2
 READABLE = (1, 2)
@@ -67,17 +68,14 @@ def read_header(checkpoint: str | Path) -> tuple[WaveGlowConfig, dict[str, Any]]
 def read_any_header(checkpoint: str | Path) -> tuple[Config, dict[str, Any]]:
     """Geometry and card of any kind of network without the weights. Raises CheckpointError."""
     path = resolve(checkpoint)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist; give a .safetensors file or `embedded`")
+    check_kind(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
-    if "glowd_format" not in metadata:
-        raise CheckpointError(
-            f"checkpoint {path} was not written by glowd; convert it: glowlab import {path} OUT.safetensors"
-        )
     if metadata["glowd_format"] not in map(str, READABLE):
         raise CheckpointError(
             f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {' and '.join(map(str, READABLE))}"
@@ -87,6 +85,18 @@ def read_any_header(checkpoint: str | Path) -> tuple[Config, dict[str, Any]]:
         return config, json.loads(metadata.get("card", "{}"))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} has a broken header: {error}") from error
+
+
+def check_kind(path: Path) -> None:
+    """Raises CheckpointError for a file that is no checkpoint of glowd: what it is, and what to do with it."""
+    try:
+        kind = recognise(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    if kind.is_importable:
+        raise CheckpointError(f"checkpoint {path} is {kind.what}, not one of glowd; convert it: {import_command(path)}")
+    if kind.name != "glowd":
+        raise CheckpointError(f"checkpoint {path} is {kind.what}; {kind.advice}")
 
 
 def load(checkpoint: str | Path) -> WaveGlow:

@@ -64,7 +64,7 @@ def pitch(args: argparse.Namespace) -> int:
     settings = PitchSettings.from_dict(options.given(args, PitchSettings))
     voice = read_config(args.config)[0] if args.config else {}
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    with claim_output(args.out, args.overwrite, PUBLIC) as new:
+    with claim_output(args.out, "pitch", args.overwrite, PUBLIC) as new:
         judgement = train_pitch_file(settings, geometry(voice), new, print)
     print(f"{args.out}: {judgement}")
     return 0
@@ -78,7 +78,8 @@ def import_(args: argparse.Namespace) -> int:
     given = GivenMel(rate_hz=args.rate, hop=args.hop, fmax_hz=args.fmax)
     made = convert(args.source, args.out, args.half, given, args.overwrite)
     config = made.config
-    print(f"{args.out}: {config.flows} flows of {config.layers} layers, {config.channels} channels, G = {config.group}")
+    size = f"{config.flows} flows of {config.layers} layers, {config.channels} channels, G = {config.group}"
+    print(f"{args.out}: {size}, from {made.kind}")
     for line in made.mel_source.lines():
         print(f"{args.out}: {line}")
     return 0
@@ -91,7 +92,7 @@ def render(args: argparse.Namespace) -> int:
     from glowd.flow.recordings import check_suffix, write_samples
 
     check_suffix(Path(args.out))
-    with claim_output(args.out, args.overwrite) as new:
+    with claim_output(args.out, "audio", args.overwrite) as new:
         voice = checkpoint.load_any(args.checkpoint)
         mel = _mel(Path(args.source), voice.config.mel)
         samples = _samples(voice, mel, args)
@@ -258,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_out(sub: argparse.ArgumentParser, *name: str, **declared: Any) -> None:
     """The file that a command makes."""
     sub.add_argument(*name, **declared)
-    sub.add_argument("--overwrite", action="store_true", help="replace the file, if it exists")
+    sub.add_argument("--overwrite", action="store_true", help="replace the file, even if it is of another kind")
 
 
 def _add_train(commands: Any) -> None:

@@ -8,7 +8,8 @@ Rules: standard library only; every program of glowd writes its results by this 
     discard  the part is removed
 
 A part that nobody has locked was left by a process that ended: the next claim removes it. A part that is a link, or of another
-user, is not ours, and is left alone. With `replace` the file that has NAME at the claim is replaced, and no other.
+user, is not ours, and is left alone. With `replace` the file that has NAME at the claim is replaced, and no other; a command
+replaces only what it could have made itself, unless it is told to.
 """
 
 import contextlib
@@ -19,6 +20,8 @@ import stat
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from glowd.flow.recognition.kinds import recognise
 
 SUFFIX = ".glowd-part"
 PRIVATE, PUBLIC = 0o600, 0o644
@@ -95,12 +98,22 @@ class NewFile:
             self.discard()
 
 
-def claim_output(path: str | Path, overwrite: bool, mode: int = PRIVATE) -> NewFile:
-    """The file of a command that has an option --overwrite. Raises OSError; a NameTakenError names the option."""
+def claim_output(path: str | Path, makes: str, overwrite: bool, mode: int = PRIVATE) -> NewFile:
+    """The file of a command. One that exists is replaced if it is of the kind that the command `makes`, or with `overwrite`.
+
+    Raises OSError; NameTakenError for a file of another kind says what it is.
+    """
+    path = Path(path)
     try:
-        return NewFile(Path(path), replace=overwrite, mode=mode)
-    except NameTakenError as error:
-        raise NameTakenError(str(error) if overwrite else f"{error}, or give --overwrite") from error
+        if path.is_file() and not (overwrite or path.is_symlink()):
+            kind = recognise(path)
+            if kind.name not in (makes, "empty"):
+                raise NameTakenError(
+                    f"{path} exists already, and is {kind.what}; choose another name, or give --overwrite"
+                )
+        return NewFile(path, replace=True, mode=mode)
+    except NameTakenError:
+        raise
     except OSError as error:
         raise OSError(f"cannot write {path}: {reason(error)}") from error
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from glowd.flow.mel import Floats
 from glowd.flow.new_file import NewFile
+from glowd.flow.recognition.kinds import recognise
 
 SUFFIXES = (".flac", ".wav")
 """Of files that a folder is searched for, and of files that can be written."""
@@ -32,6 +33,8 @@ def read_audio(path: Path, rate_hz: int) -> Floats:
     try:
         samples, file_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
+        if path.is_file() and not (kind := recognise(path)).is_readable:
+            raise RecordingError(f"{path} is {kind.instead_of('a recording')}") from error
         raise RecordingError(f"{path} is not a readable recording: {error}") from error
     mono: Floats = samples.mean(1)
     if file_rate_hz != rate_hz:

@@ -29,7 +29,7 @@ SHARED = (
 )
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
-PLAIN = ("flow.mel", "flow.new_file", "flow.options", "flow.recordings")
+PLAIN = ("flow.mel", "flow.new_file", "flow.options", "flow.recognition", "flow.recordings")
 """Files of flow that need no torch."""
 
 MAY_IMPORT = {
@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "flow/inversion": ("flow.mel", "flow.options", "flow.latents", "flow.network", "flow.inversion"),
     "flow/phase_recovery": ("flow.mel", "flow.vocoder", "flow.phase_recovery"),
     "flow/evaluation/live.py": ("flow", "clients.launch"),
-    "flow/torchfile": ("flow.torchfile",),
+    "flow/recognition": ("flow.recognition",),
+    "flow/torchfile": ("flow.recognition", "flow.torchfile"),
     "flow/importing": (*PLAIN, "flow.network", "flow.checkpoint", "flow.torchfile", "flow.importing"),
     "flow/training": (*PLAIN, "flow.mel_formats", "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
@@ -64,7 +65,7 @@ MAY_IMPORT = {
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
     "clients": (
         "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.new_file", "flow.options",
-        "flow.recordings", "flow.torchfile.reader",
+        "flow.recordings", "flow.recognition", "flow.torchfile",
     ),
 }  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
@@ -80,6 +81,7 @@ MUST_NOT_IMPORT = {
     "flow/mel_formats": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/options.py": ("numpy", *HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/recordings.py": (*HEAVY, "zmq", "msgpack", "sounddevice"),
+    "flow/recognition": ("numpy", "torch", "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
     "daemon": (*HEAVY, *WEB, "wyoming", "sounddevice"),
     "daemon/engine/vocoders.py": ("sounddevice",),

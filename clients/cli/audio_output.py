@@ -73,7 +73,7 @@ class UtteranceWriter:
 def claim(path: Path, overwrite: bool = False) -> NewFile:
     """Claim the name of a file, before anything else is done for it. Raises GlowdError if that cannot be."""
     try:
-        return new_file.claim_output(path, overwrite)
+        return new_file.claim_output(path, "audio", overwrite)
     except OSError as error:
         raise GlowdError(str(error)) from error
 

@@ -140,7 +140,9 @@ def text_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 def overwrite_argument(parser: argparse.ArgumentParser) -> None:
     """Whether --out may be a file that exists."""
-    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out, if it exists")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the file of --out, even if it is no recording"
+    )
 
 
 def format_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,9 @@ def _add_evaluate(commands: Any, evaluate: Callable[..., int]) -> None:
     )
     sub.add_argument("--json", default="", metavar="OUT", help="write rows and every measurement here")
     sub.add_argument("--csv", default="", metavar="OUT", help="write a line for each clip, system and seed here")
-    sub.add_argument("--overwrite", action="store_true", help="replace the files of --json and --csv, if they exist")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace the files of --json and --csv, whatever they are"
+    )
     sub.set_defaults(run=evaluate)
 
 
@@ -64,7 +66,7 @@ def _add_compare(commands: Any, compare: Callable[..., int]) -> None:
     sub = commands.add_parser("compare", help="write a page for comparing voices by ear")
     _add_systems(sub)
     sub.add_argument("--out", required=True, metavar="OUT", help="the page: FILE.html, or a folder for compare.html")
-    sub.add_argument("--overwrite", action="store_true", help="replace the page, if it exists")
+    sub.add_argument("--overwrite", action="store_true", help="replace the file, even if it is no page")
     sub.add_argument("--count", type=int, default=10, metavar="N", help="sentences, from the folders in turn (10)")
     sub.add_argument("--longest", type=float, default=8.0, metavar="S", help="leave out longer recordings (8)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the latents (0)")
@@ -126,7 +128,7 @@ def evaluate(args: argparse.Namespace, report: Report) -> int:
     jobs = _plan_evaluation(args)
     with contextlib.ExitStack() as outputs:
         made = {
-            out: outputs.enter_context(claim_output(out, args.overwrite, PUBLIC))
+            out: outputs.enter_context(claim_output(out, "text", args.overwrite, PUBLIC))
             for out in (args.json, args.csv)
             if out
         }
@@ -225,8 +227,12 @@ def compare(args: argparse.Namespace, report: Report) -> int:
         raise ValueError("there is nothing to compare; give folders of recordings, or recordings, with --data")
     plan = plan_page(args)
     with contextlib.ExitStack() as outputs:
-        page = outputs.enter_context(claim_output(plan.out, args.overwrite, PUBLIC))
-        drawn = outputs.enter_context(claim_output(plan.picture, args.overwrite, PUBLIC)) if plan.picture else None
+        page = outputs.enter_context(claim_output(plan.out, "html", args.overwrite, PUBLIC))
+        drawn = (
+            outputs.enter_context(claim_output(plan.picture, "picture", args.overwrite, PUBLIC))
+            if plan.picture
+            else None
+        )
         renders = render_page(plan, _progress)
         page.file.write(page_text(plan, renders, provenance()).encode())
         if drawn:

@@ -17,7 +17,7 @@ CONFIG = "config.json"
 MAX_CONFIG_BYTES = 1 << 20
 NVIDIA_NAMES = {
     "rate_hz": "sampling_rate", "n_fft": "filter_length", "hop": "hop_length", "win": "win_length",
-    "fmin_hz": "mel_fmin", "fmax_hz": "mel_fmax",
+    "fmin_hz": "mel_fmin", "fmax_hz": "mel_fmax", "log_floor": "log_floor",
 }  # fmt: skip
 """The names of MelFormat in the table `data_config` of NVIDIA's config.json."""
 TOLD = {"rate_hz": ("Hz", "--rate"), "hop": ("samples a frame", "--hop"), "fmax_hz": ("Hz at most", "--fmax")}

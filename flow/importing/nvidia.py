@@ -3,7 +3,8 @@
 Rules: files are read by torchfile/, which runs nothing in them. The geometry follows from the shapes of the weights; the
 metadata of a file (`config`, attributes of a pickled module) must agree with them.
 
-Supported are NVIDIA/waveglow's pickled modules and state dicts of any age, and DeepLearningExamples' {'state_dict', 'config'}:
+Supported are NVIDIA/waveglow's pickled modules and state dicts of any age, DeepLearningExamples' {'state_dict', 'config'}, and
+NeMo's archives, which call WN wavenet; weights_file.py reads the files:
 
     published name (weights folded)                  here
     upsample                                         encoder.upsample
@@ -31,13 +32,17 @@ from torch import Tensor
 
 from glowd.flow import checkpoint
 from glowd.flow.checkpoint import CheckpointError
+from glowd.flow.importing.known_networks import is_squeezed, known_network
 from glowd.flow.importing.mel_source import GivenMel, MelSource, find_mel
 from glowd.flow.importing.nvidia_layouts import Weights, check, count, geometry, our_name
+from glowd.flow.importing.weights_file import MAX_WEIGHTS, check_size, read_content
 from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.new_file import PUBLIC, claim_output
-from glowd.flow.torchfile.reader import Array, Opaque, read_pt
+from glowd.flow.recognition.kinds import recognise
+from glowd.flow.recognition.printable import printable
+from glowd.flow.torchfile.reader import Array, Opaque, array_of
 
-_MARK = re.compile(r"(.*?)WN\.0\.start\.")
+_MARK = re.compile(r"(.*?)(WN|wavenet)\.0\.start\.")
 _NORM_PARTS = {
     ".weight_g": ".weight_v",
     ".parametrizations.weight.original0": ".parametrizations.weight.original1",
@@ -64,6 +69,8 @@ class Imported:
     state: dict[str, Tensor]
     mel_source: MelSource
     iteration: int | None
+    kind: str
+    """What the file is, in words."""
 
 
 def import_checkpoint(path: str | Path, given: GivenMel = GivenMel()) -> Imported:
@@ -72,9 +79,10 @@ def import_checkpoint(path: str | Path, given: GivenMel = GivenMel()) -> Importe
     Raises CheckpointError if it holds no supported WaveGlow, UnsafeCheckpoint or CheckpointFileError (torchfile/) if the
     file is hostile or damaged, OSError if it cannot be opened. Every text names the file.
     """
-    content = read_pt(path)
+    content = read_content(Path(path))
     try:
         source = _find(content)
+        check_size(source.weights.values(), Path(path))
         weights = _with_fused_layers(_without_weight_norm(_without_prefix(source.weights)))
         mel_source = find_mel(Path(path), source.hints, given)
         config = geometry(weights, mel_source.format)
@@ -82,7 +90,7 @@ def import_checkpoint(path: str | Path, given: GivenMel = GivenMel()) -> Importe
         state = {our_name(name): _tensor(name, value) for name, value in weights.items()}
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be imported: {error}") from error
-    return Imported(config, state, mel_source, source.iteration)
+    return Imported(config, state, mel_source, source.iteration, recognise(path).what)
 
 
 def convert(
@@ -93,7 +101,7 @@ def convert(
     overwrite: bool = False,
 ) -> Imported:
     """`import_checkpoint`, then write a glowd checkpoint to `target`; its card names the file it came from."""
-    with claim_output(target, overwrite, PUBLIC) as new:
+    with claim_output(target, "glowd", overwrite, PUBLIC) as new:
         made = import_checkpoint(source, given)
         new.file.write(checkpoint.as_bytes(made.config, made.state, _card(source, made), half))
     return made
@@ -120,8 +128,12 @@ def _find(content: Any) -> _Source:
     for candidate in _candidates(content):
         weights = _module_weights(candidate) if isinstance(candidate, Opaque) else _arrays(candidate)
         if any(_MARK.match(name) for name in weights):
+            if is_squeezed(weights):
+                raise ValueError(known_network(weights))
             hints = _module_hints(candidate) if isinstance(candidate, Opaque) else _config(content)
             return _Source(weights, hints, iteration if isinstance(iteration, int) else None)
+    if known := known_network(_names(content)):
+        raise ValueError(known)
     raise ValueError(
         "it holds no WaveGlow; expected a pickled module, a state_dict, or a dict with one of these as 'model' or "
         f"'state_dict', with weights such as WN.0.start.weight; found {_summary(content)}"
@@ -136,11 +148,23 @@ def _candidates(content: Any) -> Iterator[Any]:
         yield content
 
 
+def _names(content: Any, depth: int = 2) -> list[str]:
+    """The names of weights, also of the tables inside a table; so many as a network can have."""
+    if isinstance(content, Opaque):
+        return list(_module_weights(content))[:MAX_WEIGHTS]
+    if not isinstance(content, dict):
+        return []
+    inner = [name for value in list(content.values())[:64] if depth for name in _names(value, depth - 1)]
+    return [*(str(key) for key in list(content)[:MAX_WEIGHTS]), *inner][:MAX_WEIGHTS]
+
+
 def _summary(content: Any) -> str:
     if isinstance(content, dict):
-        names = [str(key)[:60] for key in list(content)[:6] if isinstance(key, str | int)]
+        names = [printable(key, 60) for key in list(content)[:6] if isinstance(key, str | int)]
         return f"a dict of {len(content)} with the keys {', '.join(names)}"
-    return f"{content.module}.{content.name}" if isinstance(content, Opaque) else f"a {type(content).__name__}"
+    return (
+        printable(f"{content.module}.{content.name}") if isinstance(content, Opaque) else f"a {type(content).__name__}"
+    )
 
 
 def _config(content: Any) -> Mapping[str, Any]:
@@ -150,7 +174,8 @@ def _config(content: Any) -> Mapping[str, Any]:
 
 def _arrays(table: Any) -> Weights:
     entries = table.items() if isinstance(table, dict) else ()
-    return {name: value for name, value in entries if isinstance(name, str) and isinstance(value, np.ndarray)}
+    found = {name: array_of(value) for name, value in entries if isinstance(name, str)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _attributes(module: Opaque) -> dict[str, Any]:
@@ -192,9 +217,9 @@ def _module_hints(module: Opaque) -> Mapping[str, Any]:
 
 def _without_prefix(weights: Weights) -> Weights:
     """Names without the prefix of a wrapper (`module.`, `waveglow.`), and without stored inverses."""
-    prefix = next(match[1] for name in weights if (match := _MARK.match(name)))
+    prefix, wn = next((match[1], match[2]) for name in weights if (match := _MARK.match(name)))
     return {
-        name.removeprefix(prefix): value
+        re.sub(rf"^{wn}\.", "WN.", name.removeprefix(prefix)): value
         for name, value in weights.items()
         if name.startswith(prefix) and not name.endswith((".W_inverse", ".inv_conv.weight"))
     }

@@ -15,18 +15,19 @@ import mmap
 import struct
 import zipfile
 import zlib
-from io import BytesIO
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from glowd.flow.recognition.archives import MAX_TABLE_BYTES, table_bytes
+from glowd.flow.recognition.kinds import recognise
 from glowd.flow.torchfile.safe_pickle import CheckpointFileError, GlobalName, Opaque, UnsafeCheckpoint, load
-from glowd.flow.torchfile.tensors import Array, Storages, known_calls, storage_dtype
+from glowd.flow.torchfile.tensors import Array, Storages, array_of, known_calls, storage_dtype
 
-__all__ = ["Array", "CheckpointFileError", "Opaque", "UnsafeCheckpoint", "read_pt"]
+__all__ = ["Array", "CheckpointFileError", "Opaque", "UnsafeCheckpoint", "array_of", "read_pt", "read_pt_memory"]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-MAX_PICKLE_BYTES = 16 * 1024 * 1024
 
 
 def read_pt(path: str | Path) -> Any:
@@ -35,37 +36,59 @@ def read_pt(path: str | Path) -> Any:
     Raises OSError if the file cannot be read, UnsafeCheckpoint if it asks for code to be run, CheckpointFileError if it is
     damaged, truncated or not a PyTorch file. Every text names the file.
     """
+    if (kind := recognise(path)).name != "torch":
+        raise CheckpointFileError(f"{path}: it is {kind.instead_of('a file that torch.save wrote')}")
     try:
         with Path(path).open("rb") as file:
-            return _read(file)
+            return read_pt_memory(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except CheckpointFileError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _read(file: BinaryIO) -> Any:
-    head = file.read(512)
-    if not head:
-        raise CheckpointFileError("the file is empty")
-    memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if head.startswith(b"PK\x03\x04"):
-        return _read_zip(file, memory)
-    if LEGACY_MAGIC.to_bytes(10, "little") in head[:32]:
+def read_pt_memory(memory: memoryview) -> Any:
+    """The same for the content of a file. Raises UnsafeCheckpoint, CheckpointFileError."""
+    if bytes(memory[:4]) == b"PK\x03\x04":
+        return _read_zip(memory)
+    if LEGACY_MAGIC.to_bytes(10, "little") in bytes(memory[:32]):
         return _read_legacy(memory)
-    raise CheckpointFileError(_other_kind(head))
-
-
-def _other_kind(head: bytes) -> str:
-    if head[257:262] == b"ustar":
-        return "a tar file of PyTorch 0.1 is not supported; load it with PyTorch and write it again with torch.save"
-    if head[8:9] == b"{":
-        return "this looks like a safetensors file; expected a file that torch.save wrote"
-    return "not a PyTorch file; expected one that torch.save wrote (zip, or the format before PyTorch 1.6)"
+    raise CheckpointFileError("it is no file that torch.save wrote")
 
 
 # The zip container.
 
 
-def _read_zip(file: BinaryIO, memory: mmap.mmap) -> Any:
+class _MemoryFile(RawIOBase):
+    """Memory as a file that can be read, without a copy."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory, self._at = memory, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(0, offset + (0, self._at, len(self._memory))[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._memory[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+def _as_stream(memory: memoryview) -> BufferedReader:
+    return BufferedReader(_MemoryFile(memory))
+
+
+def _read_zip(memory: memoryview) -> Any:
+    file = _as_stream(memory)
+    length = table_bytes(file, len(memory))
+    if length is None or length > MAX_TABLE_BYTES:
+        raise CheckpointFileError("a damaged or truncated zip file: its table of contents is missing or too long")
     try:
         with zipfile.ZipFile(file) as archive:
             infos = {info.filename: info for info in archive.infolist()}
@@ -74,10 +97,8 @@ def _read_zip(file: BinaryIO, memory: mmap.mmap) -> Any:
     records = _ZipRecords(memory, infos, _prefix(infos))
     order = bytes(records["byteorder"]) if "byteorder" in records else b"little"
     pickle = records["data.pkl"]
-    if len(pickle) > MAX_PICKLE_BYTES:
-        raise CheckpointFileError(f"record data.pkl has {len(pickle)} bytes; allowed: at most {MAX_PICKLE_BYTES}")
     storages = Storages(lambda key: records[f"data/{key}"], order == b"big")
-    return load(BytesIO(pickle), known_calls(storages.tensor), lambda pid: _zip_storage(pid, storages))
+    return load(_as_stream(pickle), known_calls(storages.tensor), lambda pid: _zip_storage(pid, storages))
 
 
 def _prefix(infos: dict[str, zipfile.ZipInfo]) -> str:
@@ -94,7 +115,7 @@ def _prefix(infos: dict[str, zipfile.ZipInfo]) -> str:
 class _ZipRecords:
     """Records of the archive by name, as views of the mapped file. Access verifies the checksum."""
 
-    def __init__(self, memory: mmap.mmap, infos: dict[str, zipfile.ZipInfo], prefix: str) -> None:
+    def __init__(self, memory: memoryview, infos: dict[str, zipfile.ZipInfo], prefix: str) -> None:
         self._memory, self._infos, self._prefix = memory, infos, prefix
 
     def __contains__(self, name: str) -> bool:
@@ -113,14 +134,14 @@ class _ZipRecords:
         return view
 
     def _view(self, name: str, info: zipfile.ZipInfo) -> memoryview:
-        header = self._memory[info.header_offset : info.header_offset + 30]
+        header = bytes(self._memory[info.header_offset : info.header_offset + 30])
         if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
             raise CheckpointFileError(f"record {name} has no header at byte {info.header_offset}: the file is damaged")
         name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
         start = info.header_offset + 30 + name_bytes + extra_bytes
         if start + info.file_size > len(self._memory):
             raise CheckpointFileError(f"record {name} ends beyond the file: truncated, or its size is false")
-        return memoryview(self._memory)[start : start + info.file_size]
+        return self._memory[start : start + info.file_size]
 
 
 def _zip_storage(pid: Any, storages: Storages) -> Array:
@@ -133,16 +154,16 @@ def _zip_storage(pid: Any, storages: Storages) -> Array:
 # The legacy container.
 
 
-def _read_legacy(memory: mmap.mmap) -> Any:
+def _read_legacy(memory: memoryview) -> Any:
     """The object comes before its storages: it is read once to find them, and a second time to use them."""
-    stream = BytesIO(memory[:MAX_PICKLE_BYTES])
+    stream = _as_stream(memory)
     magic, protocol, system = (load(stream, {}, _no_reference) for _ in range(3))
     if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(system, dict):
         raise CheckpointFileError(f"a PyTorch file of protocol {protocol!r}; expected {LEGACY_PROTOCOL}")
     start, item_bytes = stream.tell(), dict[str, int]()
     load(stream, known_calls(_nothing), lambda pid: _promised_storage(pid, item_bytes))
     keys = load(stream, {}, _no_reference)
-    views = _legacy_views(memoryview(memory)[stream.tell() :], keys, item_bytes)
+    views = _legacy_views(memory[stream.tell() :], keys, item_bytes)
     storages = Storages(views.__getitem__, not system.get("little_endian", True))
     stream.seek(start)
     return load(stream, known_calls(storages.tensor), lambda pid: _legacy_storage(pid, storages))

@@ -4,6 +4,7 @@ Rules: numpy and standard library only; nothing here reads a file. Every size, s
 checked against the storage before an array is made. Arrays are read-only views; only bfloat16 is copied, to float32.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -137,6 +138,34 @@ def _number(dtype: Any, raw: Any = b"") -> Any:
     raise CheckpointFileError(f"a numpy scalar of an unsupported type; known: {', '.join(_SCALARS)}")
 
 
+def array_of(value: Any) -> Array | None:
+    """The array that a value of a file is: a tensor, or a pickled numpy array of numbers; None for anything else.
+
+    Raises CheckpointFileError for a numpy array whose bytes are not what its shape needs.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    match value:
+        case Opaque("numpy", "ndarray", _, (_, tuple() as shape, dtype, turned, bytes() | str() as raw)):
+            # Python 2 pickled bytes as text.
+            content = raw.encode("latin1", "replace") if isinstance(raw, str) else raw
+            return _numpy_array(content, dtype, shape, "F" if turned else "C")
+    return None
+
+
+def _numpy_array(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> Array:
+    """A numpy array of its bytes, as `numpy.core.numeric._frombuffer` and the state of a pickled array give them."""
+    match dtype:
+        case Opaque("numpy", "dtype", (str() as code, *_), state) if code in _SCALARS and isinstance(raw, bytes):
+            big_endian = isinstance(state, tuple) and state[1:2] == (">",)
+            kind = _SCALARS[code].newbyteorder(">" if big_endian else "<")
+            sizes = shape if isinstance(shape, tuple) else (-1,)
+            natural = len(sizes) <= MAX_DIMENSIONS and all(type(size) is int and size >= 0 for size in sizes)
+            if natural and math.prod(sizes) * kind.itemsize == len(raw):
+                return np.frombuffer(raw, kind).reshape(sizes, order="F" if order == "F" else "C")
+    raise CheckpointFileError("a numpy array whose type is not supported, or whose bytes are not what its shape needs")
+
+
 def _encoded(text: Any, encoding: Any) -> bytes:
     """Bytes, as pickles before protocol 3 write them."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -182,6 +211,8 @@ _PLAIN: dict[tuple[str, str], Callable[..., Any]] = {
     ("__builtin__", "set"): _elements,
     ("builtins", "frozenset"): lambda items=(): frozenset(_elements(items)),
     ("__builtin__", "frozenset"): lambda items=(): frozenset(_elements(items)),
+    ("builtins", "bytes"): lambda: b"",
+    ("__builtin__", "bytes"): lambda: b"",
     ("builtins", "object"): lambda: None,
     ("__builtin__", "object"): lambda: None,
     ("_codecs", "encode"): _encoded,
@@ -192,6 +223,8 @@ _PLAIN: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "scalar"): _number,
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: Opaque("numpy", "ndarray"),
     ("numpy._core.multiarray", "_reconstruct"): lambda *_: Opaque("numpy", "ndarray"),
+    ("numpy.core.numeric", "_frombuffer"): lambda raw, *given: _numpy_array(bytes(raw), *given),
+    ("numpy._core.numeric", "_frombuffer"): lambda raw, *given: _numpy_array(bytes(raw), *given),
     ("torch", "Size"): lambda size=(): size,
     ("torch", "device"): _device,
 }

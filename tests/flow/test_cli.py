@@ -188,9 +188,9 @@ def test_import_converts_a_published_checkpoint(tmp_path: Path, capsys: pytest.C
     assert "mel: 22050 Hz (assumed), 256 samples a frame (assumed), 8000 Hz at most (assumed)" in said
     assert "import it with --rate, --hop, --fmax" in said
     assert checkpoint.load(tmp_path / "o.safetensors").config.mel.n_mels == geometry.n_mel_channels
-    options = ["--rate", "16000", "--hop", "256", "--fmax", "7600", "--overwrite"]
-    refused = ["import", str(tmp_path / "file.pt"), str(tmp_path / "o.safetensors")]
-    assert_refused(capsys, refused, "o.safetensors exists already; choose another name, or give --overwrite")
+    options = ["--rate", "16000", "--hop", "256", "--fmax", "7600"]
+    refused = ["import", str(tmp_path / "file.pt"), str(tmp_path / "file.pt")]
+    assert_refused(capsys, refused, "file.pt exists already, and is a PyTorch checkpoint; choose another name")
     assert main(["import", str(tmp_path / "file.pt"), str(tmp_path / "o.safetensors"), *options]) == 0
     assert "16000 Hz (given)" in (said := capsys.readouterr().out) and "assumed" not in said
     assert checkpoint.load(tmp_path / "o.safetensors").config.mel.rate_hz == 16_000

@@ -168,14 +168,28 @@ def test_reason_is_a_sentence_of_either_error() -> None:
     assert reason(OSError(28, "No space left on device")) == "No space left on device"
 
 
-def test_output_of_a_command_names_its_option(tmp_path: Path) -> None:
+def test_output_of_a_command_replaces_only_its_own_kind(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("dear")
-    with pytest.raises(NameTakenError, match="exists already; choose another name, or give --overwrite"):
-        claim_output(tmp_path / "a", overwrite=False)
-    claim_output(tmp_path / "a", overwrite=True).discard()
+    with pytest.raises(
+        NameTakenError, match=r"exists already, and is a text .*choose another name, or give --overwrite"
+    ):
+        claim_output(tmp_path / "a", "audio", overwrite=False)
+    (tmp_path / "b").write_bytes(b"RIFF")
+    (tmp_path / "c").touch()
+    for name, makes, overwrite in (
+        ("a", "text", False),
+        ("a", "audio", True),
+        ("b", "audio", False),
+        ("c", "audio", False),
+    ):
+        with claim_output(tmp_path / name, makes, overwrite) as new:
+            new.file.write(b"ours")
     with pytest.raises(OSError, match=r"cannot write .*none/a: No such file or directory"):
-        claim_output(tmp_path / "none" / "a", overwrite=True)
-    assert (tmp_path / "a").read_text() == "dear" and names(tmp_path) == ["a"]
+        claim_output(tmp_path / "none" / "a", "text", overwrite=True)
+    (tmp_path / "d").symlink_to("a")
+    with pytest.raises(NameTakenError, match="is a link"):
+        claim_output(tmp_path / "d", "text", overwrite=True)
+    assert names(tmp_path) == ["a", "b", "c", "d"] and (tmp_path / "b").read_bytes() == b"ours"
 
 
 def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:

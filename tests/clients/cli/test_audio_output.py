@@ -91,7 +91,7 @@ def test_unwritable_wav_file_raises(tmp_path: Path) -> None:
 
 def test_file_that_is_there_is_replaced_only_if_asked(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("dear")
-    with pytest.raises(GlowdError, match=r"a\.wav exists already; choose another name, or give --overwrite"):
+    with pytest.raises(GlowdError, match=r"a\.wav exists already, and is a text .*or give --overwrite"):
         claim(tmp_path / "a.wav")
     assert (tmp_path / "a.wav").read_text() == "dear"
     with WavFile(claim(tmp_path / "a.wav", overwrite=True), 22050) as file:

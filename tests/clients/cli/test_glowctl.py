@@ -93,7 +93,7 @@ def test_taken_out_is_refused_before_a_stream_is_opened(fake: FakeDaemon, mel_fi
     (tmp_path / "o.wav").write_text("dear")
     for words in (["send", str(mel_file)], ["listen", "--once"]):
         code, _, err = glowctl(fake.endpoint, *words, "--out", str(tmp_path / "o.wav"))
-        assert code == 1 and "o.wav exists already; choose another name, or give --overwrite" in err
+        assert code == 1 and "o.wav exists already, and is a text" in err and "or give --overwrite" in err
     assert not fake.of_type(wire.Open) and not fake.of_type(wire.Listen) and (tmp_path / "o.wav").read_text() == "dear"
     assert glowctl(fake.endpoint, "send", str(mel_file), "--out", str(tmp_path / "o.wav"), "--overwrite")[0] == 0
     assert soundfile.info(tmp_path / "o.wav").frames == 50 * HOP

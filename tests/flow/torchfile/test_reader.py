@@ -146,10 +146,10 @@ def test_reading_needs_no_torch(write: Callable[..., Path]) -> None:
 def test_other_kind_of_file_is_named(tmp_path: Path) -> None:
     cases = {
         b"": "empty",
-        b"hello world" * 99: "not a PyTorch file",
-        pickle.dumps([1, 2]): "not a PyTorch file",
+        b"hello world" * 99: "a text that begins with .*; expected a file that torch.save wrote",
+        pickle.dumps([1, 2]): "a pickle that torch.save did not write",
         struct.pack("<Q", 100) + b'{"a":' + b" " * 600: "safetensors",
-        b"\0" * 257 + b"ustar" + b"\0" * 600: "tar file",
+        b"\0" * 257 + b"ustar" + b"\0" * 600: "a tar archive",
     }
     for content, expected in cases.items():
         (tmp_path / "x.pt").write_bytes(content)
