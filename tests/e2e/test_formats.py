@@ -34,7 +34,7 @@ def glowctl(daemon: Daemon, *words: str) -> tuple[int, str]:
 def spoken(daemon: Daemon, folder: Path, mel: Any, *words: str) -> tuple[Any, str]:
     """The audio of a saved mel, and what was said beside it."""
     np.save(folder / "m.npy", mel)
-    status, said = glowctl(daemon, "send", str(folder / "m.npy"), "--out", str(folder / "m.wav"), *words)
+    status, said = glowctl(daemon, "send", str(folder / "m.npy"), "--out", str(folder / "m.wav"), "--overwrite", *words)
     assert status == 0, said
     return soundfile.read(folder / "m.wav", dtype="float32")[0], said
 

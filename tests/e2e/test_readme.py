@@ -26,21 +26,34 @@ def programs(document: str) -> list[str]:
 
 PRINTED = {
     "README.md": [rf"Played\(.*total_samples={len(speech()) * 256}, underruns=0\)"],
-    "clients/README.md": [rf"Played\(.*total_samples={len(speech()) * 256}", "True 22050", "(Flushed|Played)", "True"],
+    "clients/README.md": [
+        rf"Played\(.*total_samples={len(speech()) * 256}",
+        "True 22050",
+        "(Flushed|Played)",
+        "",
+        "True",
+    ],
 }
 
 
 @pytest.mark.parametrize("document", PRINTED)
-def test_readme_programs_run_and_print_what_they_say(document: str) -> None:
+def test_readme_programs_run_and_print_what_they_say(document: str, tmp_path: Path) -> None:
     found = programs(document)
     assert len(found) == len(PRINTED[document])
-    with running_daemon("speaker.enabled=false", 'voices={glow={engine="waveglow",max_streams=2}}') as daemon:
+    voice = 'voices={glow={engine="waveglow",max_streams=2}}'
+    with running_daemon("speaker.enabled=false", "web.enabled=true", "web.port=0", voice) as daemon:
+        assert daemon.launched.ready is not None
+        url, _, token = daemon.launched.ready.web.partition("/#token=")
+        here = {"http://127.0.0.1:7767": url, "TOKEN": repr(token), "speech.wav": str(tmp_path / "speech.wav")}
         for program, printed in zip(found, PRINTED[document], strict=True):
+            for there, value in here.items():
+                program = program.replace(there, value)
             ran = subprocess.run(
                 [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"GLOWD_ENDPOINT": daemon.endpoint},
                 capture_output=True, text=True, timeout=5 * WAIT_S,
             )  # fmt: skip
             assert ran.returncode == 0 and re.search(printed, ran.stdout), ran.stdout + ran.stderr
+            assert "speech.wav" not in program or (tmp_path / "speech.wav").stat().st_size > 10_000
 
 
 SHORTER = {
