@@ -2,7 +2,8 @@
 
 Rules: each dataclass is one table of config.toml; a part of the daemon gets the table it needs, never the whole. The tables of
 voices are in config_voices.py. A value that is not allowed raises OptionError. config.toml documents every setting; a test
-compares it with the declarations. config_reader.py reads it. Hyper-parameters of a network are not settings: they are in its checkpoint.
+compares it with the declarations. config_reader.py reads it. Hyper-parameters of a network are not settings: they are in its
+checkpoint.
 """
 
 import os
@@ -18,6 +19,8 @@ HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
 RESTART_S = 5.0
 """What it takes at least until a process that hung works again: the pause before its restart, and the start."""
+PING_EVERY_S = 5.0
+"""How often a client that has nothing else to send sends a ping (clients/connection.py)."""
 FRAME_BYTES = 80 * 4
 """Bytes of a mel frame of 80 bands in float32."""
 
@@ -57,7 +60,7 @@ class ServerSettings(Options):
     credit_ms: int = option(2000, "ms of audio that a client may send ahead of what was delivered", min=100, max=60_000)
     max_utterance_s: int = option(300, "s of audio in one utterance", min=1, max=3600)
     idle_timeout_s: float = option(
-        60.0, "s without any message from a client until its streams are closed", min=0.1, max=86_400
+        60.0, "s without any message from a client until its streams are closed; at least 10", min=0.1, max=86_400
     )
     role_wait_s: float = option(
         30.0, "s that streams wait for a lost engine or device to return, or longer if the engine needs longer to start; "
@@ -70,6 +73,11 @@ class ServerSettings(Options):
             self._check_address(key, getattr(self, key))
         if self.endpoint:
             self.require("telemetry", self.telemetry != self.endpoint, "another address than endpoint")
+        self.require(
+            "idle_timeout_s",
+            self.idle_timeout_s >= 2 * PING_EVERY_S,
+            f"at least {2 * PING_EVERY_S:g}, because a client that is idle sends a ping every {PING_EVERY_S:g} s",
+        )
         most = self.max_message_bytes // FRAME_BYTES
         allowed = (
             f"at most {most}, because max_message_bytes = {self.max_message_bytes} and a frame takes {FRAME_BYTES}"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from glowd.daemon.config import Config, ConfigError
+from glowd.clients.connection import Connection
+from glowd.daemon.config import PING_EVERY_S, Config, ConfigError
 from glowd.daemon.config_reader import TABLES, as_text, from_text, load
 from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, WaveGlowSettings
 from glowd.flow.options import options
@@ -211,6 +212,17 @@ def test_wait_that_ends_before_a_hang_is_found_is_refused() -> None:
     load(None, ["server.role_wait_s=12", "supervisor.watchdog_s=7"])
     with pytest.raises(ConfigError, match=r"watchdog_s \+ 5 = 45; got 30"):
         load(None, ["supervisor.watchdog_s=40"])
+
+
+def test_idle_time_shorter_than_two_pings_is_refused() -> None:
+    """A client that lives would be disconnected between two pings."""
+    match = (
+        r"server\.idle_timeout_s must be at least 10, because a client that is idle sends a ping every 5 s; got 9\.9"
+    )
+    with pytest.raises(ConfigError, match=match):
+        load(None, ["server.idle_timeout_s=9.9"])
+    assert load(None, ["server.idle_timeout_s=10"]).server.idle_timeout_s == 10
+    assert PING_EVERY_S == Connection.PING_EVERY_S
 
 
 def test_watchdog_shorter_than_a_report_is_refused() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from glowd.daemon.config import WaveGlowSettings
+from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.doctor import check_checkpoint
 from glowd.flow.checkpoint import EMBEDDED, CheckpointError, load, read_header
 from glowd.flow.cli import main
