@@ -5,6 +5,7 @@ runs the command; nothing is left behind. torch is imported, and the sound devic
 "ok": nothing to do. "note": worth knowing. "missing": glowd cannot do what the configuration asks for.
 """
 
+import importlib.util
 import os
 import platform
 import pwd
@@ -14,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError, SpeakerSettings
+from glowd.daemon.config import Config, ConfigError, SpeakerSettings, WebSettings
 from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, WaveGlowSettings
 from glowd.daemon.runtime.role_process import RoleSpec
 from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.speaker.device import DeviceError, PortAudioMissing, PortAudioOutput
 from glowd.daemon.trial import Trial, borrowed, try_engines
+from glowd.daemon.web.process import PACKAGES
 
 MIN_LIBZMQ = (4, 3, 5)
 """Earlier versions have known security holes."""
@@ -52,6 +54,8 @@ def examine_machine(config: Config, engines: Sequence[RoleSpec]) -> Iterator[Fin
         if isinstance(voice, WaveGlowSettings) and voice.backend == "triton":
             yield check_triton(name)
     yield check_run_dir(run_dir(config.server))
+    if config.web.enabled:
+        yield check_web(config.web)
     yield from check_voices(config, engines)
 
 
@@ -64,6 +68,8 @@ def examine_config(config: Config) -> Iterator[Finding]:
             yield check_mel(name, voice.mel)
     if config.speaker.device and config.speaker.enabled:
         yield check_sound(config.speaker)
+    if config.web.enabled:
+        yield check_web(config.web)
     yield check_run_dir(directory := run_dir(config.server))
     found = addresses(config.server, directory)
     for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
@@ -76,6 +82,18 @@ def examine_config(config: Config) -> Iterator[Finding]:
             )
         else:
             yield Finding(setting, "ok", f"{address} is free")
+
+
+def check_web(web: WebSettings) -> Finding:
+    """The packages of the web process, and its port."""
+    absent = [name for name in PACKAGES if importlib.util.find_spec(name.replace("-", "_")) is None]
+    if absent:
+        remedy = f"{sys.executable} -m pip install {' '.join(absent)}, or --set web.enabled=false"
+        return Finding("web", "missing", f"not installed: {', '.join(absent)}", remedy)
+    if web.port and is_busy(f"tcp://{web.host}:{web.port}"):
+        remedy = "stop the program that listens there, or choose another web.port"
+        return Finding("web", "missing", f"port {web.port} is taken", remedy)
+    return Finding("web", "ok", f"the page will be at http://{web.host}:{web.port or '(any free port)'}")
 
 
 def install(packages: dict[str, str]) -> str:

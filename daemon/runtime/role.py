@@ -39,7 +39,7 @@ from glowd.daemon.runtime.system import set_niceness
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 
 ALIVE_EVERY_S = 1.0
-NICENESS = {"speaker": -12, "gateway": -11, "engine": -8}
+NICENESS = {"speaker": -12, "gateway": -11, "engine": -8, "web": -5}
 """Live sound comes before the machine's other work, if the system allows it."""
 ORPHAN_GRACE_S, LOOK_EVERY_S = 5.0, 0.1
 EXIT_FAILED, EXIT_ORPHAN = 1, 70

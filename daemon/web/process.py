@@ -11,7 +11,8 @@ import sys
 
 from glowd.daemon.runtime.role import CannotStart, Role
 
-PACKAGES = "starlette uvicorn websockets prometheus-client"
+PACKAGES = ("starlette", "uvicorn", "websockets", "prometheus-client")
+"""Those of the extra `web`."""
 
 
 def missing(error: ModuleNotFoundError) -> CannotStart:
@@ -21,7 +22,7 @@ def missing(error: ModuleNotFoundError) -> CannotStart:
         raise error
     return CannotStart(
         f"web.enabled needs the package {package}, which is not installed; "
-        f"install it with: {sys.executable} -m pip install {PACKAGES}"
+        f"install it with: {sys.executable} -m pip install {' '.join(PACKAGES)}"
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -260,3 +261,17 @@ def test_mel_format_of_a_voice_is_checked_by_its_name() -> None:
     assert found.state == "ok" and found.text == "cosyvoice2: 24000 Hz, 80 bands, hop 480"
     wrong = doctor.check_mel("rtisi", "styletts2")
     assert wrong.state == "missing" and "has energies" in wrong.text and wrong.remedy == "set voices.rtisi.mel"
+
+
+def test_web_process_is_checked_if_it_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = load(None, ["web.enabled=true", f"web.port={taken.getsockname()[1]}"])
+        found = {finding.name: finding for finding in doctor.examine_config(busy)}
+        assert (found["web"].state, found["web"].text) == ("missing", f"port {busy.web.port} is taken")
+        assert "web.port" in found["web"].remedy
+    assert doctor.check_web(busy.web).text == f"the page will be at http://127.0.0.1:{busy.web.port}"
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "prometheus_client" else name)
+    absent = doctor.check_web(busy.web)
+    assert (absent.state, absent.text) == ("missing", "not installed: prometheus-client")
+    assert "pip install prometheus-client, or --set web.enabled=false" in absent.remedy
+    assert "web" not in {finding.name for finding in doctor.examine_config(load())}

@@ -9,8 +9,9 @@ const START_MS = 3000;
 const STOP_MS = 300;
 const FADE_S = 0.015;
 const CUSHION_S = 0.08;
-const CUSHION_STEP_S = 0.04;
-const CUSHION_MOST_S = 0.4;
+const STEP_LEAST_S = 0.04; // the cushion grows by as much as was missing, within these
+const STEP_MOST_S = 0.2;
+const CUSHION_MOST_S = 1;
 const SCALE = 1 / 32767;
 
 /** A player at `rate` if the browser has it, else at the browser's own rate: `player.rate`. Call it in a click. */
@@ -133,7 +134,8 @@ class ScheduledPlayer {
     const next = this.waiting.find((one) => one.samples.length);
     if (next && !this.last.ended && next.generation === this.last.generation) {
       this.underruns += 1;
-      this.cushion = Math.min(this.cushion + CUSHION_STEP_S, CUSHION_MOST_S);
+      const missing = Math.max(this.context.currentTime - this.time, STEP_LEAST_S);
+      this.cushion = Math.min(this.cushion + Math.min(missing, STEP_MOST_S), CUSHION_MOST_S);
     }
     this.time = this.context.currentTime + 0.02;
   }

@@ -7,8 +7,9 @@
 
 const CAPACITY_S = 8; // the server sends at most 2 s ahead
 const CUSHION_S = 0.08;
-const CUSHION_STEP_S = 0.04;
-const CUSHION_MOST_S = 0.4;
+const STEP_LEAST_S = 0.04; // the cushion grows by as much as was missing, within these
+const STEP_MOST_S = 0.2;
+const CUSHION_MOST_S = 1;
 const FADE_S = 0.015;
 const REPORT_S = 0.25;
 const SCALE = 1 / 32767;
@@ -22,6 +23,7 @@ class Ring extends AudioWorkletProcessor {
     this.marks = []; // {at, generation, first, last}: what begins at position `at`
     this.playing = false;
     this.starved = -1; // the generation in which samples are missing, until it is known whether more follow
+    this.starved_at = 0;
     this.cushion = CUSHION_S * sampleRate;
     this.underruns = 0;
     this.gaps = 0;
@@ -34,10 +36,7 @@ class Ring extends AudioWorkletProcessor {
   }
 
   push({ generation, first, last, gap, samples }) {
-    if (generation === this.starved && samples.length) {
-      this.underruns += 1;
-      this.cushion = Math.min(this.cushion + CUSHION_STEP_S * sampleRate, CUSHION_MOST_S * sampleRate);
-    }
+    if (generation === this.starved && samples.length) this.miss();
     if (samples.length || last) this.starved = -1;
     if (gap) this.gaps += 1;
     const room = this.samples.length - (this.written - this.read);
@@ -48,6 +47,13 @@ class Ring extends AudioWorkletProcessor {
     this.samples.set(kept.subarray(0, head), at);
     this.samples.set(kept.subarray(head), 0);
     this.written += kept.length;
+  }
+
+  /** The utterance goes on after a gap. */
+  miss() {
+    this.underruns += 1;
+    const missing = Math.max(currentFrame - this.starved_at, STEP_LEAST_S * sampleRate);
+    this.cushion = Math.min(this.cushion + Math.min(missing, STEP_MOST_S * sampleRate), CUSHION_MOST_S * sampleRate);
   }
 
   /** Fade out, and drop what waits of a generation and of those before it. */
@@ -152,7 +158,9 @@ class Ring extends AudioWorkletProcessor {
     this.playing = false;
     const { generation } = this.marks[0];
     const ended = this.read < this.written || this.marks.some((mark) => mark.last && mark.generation === generation);
-    if (!ended) this.starved = generation;
+    if (ended) return;
+    this.starved = generation;
+    this.starved_at = currentFrame;
   }
 
   report() {
