@@ -64,3 +64,11 @@ def test_every_script_opens_with_its_rules() -> None:
     assert len(scripts) >= 5
     assert [script.name for script in scripts if not script.read_text("utf-8").startswith("/* ")] == []
     assert [script.name for script in scripts if len(script.read_text("utf-8").splitlines()) > 300] == []
+
+
+def test_scripts_put_names_of_clients_in_as_text_only() -> None:
+    """What clients have chosen (names, errors) is never read as HTML or as a program."""
+    unsafe = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(['\"]"
+    )
+    assert [script.name for script in app.STATIC.glob("*.js") if unsafe.search(script.read_text("utf-8"))] == []

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.harness.waiting import WAIT_S
 
@@ -64,6 +67,42 @@ def test_sigterm_stops_the_role_in_order(run_dir: Path) -> None:
         _, log = process.communicate(timeout=WAIT_S)
         assert process.returncode == 0, log
         assert "Traceback" not in log and "token=" not in log, log
+
+
+def test_foreign_pages_names_and_tokens_are_refused_by_the_server(run_dir: Path) -> None:
+    """The same as tests/clients/web/test_protection.py, through the real server."""
+    with role(run_dir) as process:
+        address, _, token = first_status(process)["ready"]["url"].partition("#token=")
+        place = address.removeprefix("http://")
+        right = {"Authorization": f"Bearer {token}"}
+        assert status_of(address) == 200
+        assert status_of(address, {"Host": "evil.example"}) == 403
+        assert status_of(address, {"Origin": "https://evil.example"}) == 403
+        assert status_of(f"{address}v1/mel", {}, b"{}") == 401
+        assert status_of(f"{address}v1/mel?token={token}", right, b"{}") == 401
+        assert status_of(f"{address}metrics") == 401
+        own = Origin(address.rstrip("/"))
+        for origin, host in ((Origin("https://evil.example"), place), (Origin("null"), place), (None, "evil.example/")):
+            sock = socket.create_connection(("127.0.0.1", int(place.rstrip("/").partition(":")[2])))
+            with sock, pytest.raises(InvalidStatus, match="403"):
+                connect(f"ws://{host}live", origin=origin, sock=sock)
+        for hello in ({"type": "hello", "token": "wrong"}, {"type": "voices"}):
+            with connect(f"ws://{place}live", origin=own) as page:
+                page.send(json.dumps(hello))
+                with pytest.raises(ConnectionClosed, match="4401"):
+                    page.recv(WAIT_S)
+        with connect(f"ws://{place}live", origin=own) as page:
+            page.send(json.dumps({"type": "hello", "token": token}))
+            assert json.loads(page.recv(WAIT_S))["how"] == "lost", "it is let in, and there is no daemon"
+
+
+def status_of(url: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> int:
+    """The status of the answer to a GET, or to a POST of `body`."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers or {}), timeout=WAIT_S) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_port_that_is_taken_is_the_reason(run_dir: Path) -> None:
