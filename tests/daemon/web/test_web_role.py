@@ -69,7 +69,7 @@ def test_sigterm_stops_the_role_in_order(run_dir: Path) -> None:
         assert "Traceback" not in log and "token=" not in log, log
 
 
-def test_foreign_pages_names_and_tokens_are_refused_by_the_server(run_dir: Path) -> None:
+def test_server_refuses_foreign_pages_names_and_tokens(run_dir: Path) -> None:
     """The same as tests/clients/web/test_protection.py, through the real server."""
     with role(run_dir) as process:
         address, _, token = first_status(process)["ready"]["url"].partition("#token=")
