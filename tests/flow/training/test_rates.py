@@ -14,7 +14,7 @@ from glowd.flow import checkpoint
 from glowd.flow.mel import MelFormat, log_mel
 from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.new_file import NewFile
-from glowd.flow.streaming import ExactVocoder, whole
+from glowd.flow.streaming import ExactVocoder, VocoderOptions, whole
 from glowd.flow.training.geometry import geometry
 from glowd.flow.training.pitch_command import train_pitch_file
 from glowd.flow.training.pitch_labels import pitch_labels
@@ -27,7 +27,7 @@ from glowd.flow.training.train import train
 from glowd.flow.vocoder import render
 from tests.harness.recordings import voice_like, write_recordings
 from tests.harness.training import silent
-from tests.harness.voices import SMALL_SOURCE
+from tests.harness.voices import SMALL_SOURCE, random_voice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,6 +146,18 @@ def test_pitch_labels_lie_on_the_frames_of_a_format(name: str) -> None:
 def speech(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     root = tmp_path_factory.mktemp("speech")
     return str(write_recordings(root / "data", 3)), str(write_recordings(root / "test", 1, first_seed=10))
+
+
+@pytest.mark.parametrize("name", MELS)
+def test_compiled_voice_of_a_format_equals_its_definition(name: str) -> None:
+    config = geometry({"mel": MELS[name], "sigma": 0.5} | SMALL_SOURCE)
+    assert isinstance(config, WaveGlowConfig)
+    voice = random_voice(config)
+    mel = log_mel(voice_like(0.5, 3, config.mel.rate_hz), config.mel)
+    compiled, torch_ = (
+        render(ExactVocoder(voice, VocoderOptions(backend=backend)), mel, seed=2) for backend in ("compiled", "torch")
+    )
+    assert np.abs(compiled).max() > 1e-3 and np.abs(compiled - torch_).max() < 1e-4
 
 
 def write_pitch(speech: tuple[str, str], table: dict[str, Any], out: Path) -> None:
