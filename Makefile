@@ -46,7 +46,7 @@ $(EVAL): $(STAMP)
 	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev,eval,train,triton]' -c constraints.txt </dev/null
 	@touch $@
 
-demo: setup      ## start a daemon, speak a sentence, print the latencies, write demo.wav
+demo: setup      ## start a daemon, speak two sentences, print the latencies, write demo.wav
 	@$(BIN)/python -m glowd.clients.cli.demo
 
 test: setup $(EVAL)  ## all tests

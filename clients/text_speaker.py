@@ -55,12 +55,15 @@ class Speaker:
             async for sentence in sentences:
                 speech = await asyncio.to_thread(self._upstream.speak, sentence, wanted, manner)
                 async with contextlib.aclosing(in_thread(speech.frames)) as frames:
-                    first = await anext(frames, None)
+                    making = asyncio.ensure_future(anext(frames, None))
+                    try:
+                        if stream is None:  # while the first frames are made
+                            stream = await stack.enter_async_context(await self._open(voice, speech))
+                        first = await making
+                    finally:
+                        await cancelled(making)
                     if first is None:
                         continue
-                    if stream is None:
-                        stream = await self._open(voice, speech)
-                        await stack.enter_async_context(stream)
                     async with contextlib.aclosing(utterance(stream, first, frames)) as audio:
                         async for samples in audio:
                             yield samples
@@ -77,17 +80,20 @@ class Speaker:
         )
 
     async def _client(self) -> AsyncClient:
-        """The connection; a new one if the daemon has gone since."""
+        """The connection; a new one if the daemon was lost for too long."""
         async with self._connecting:
-            if self._glow is not None:
-                try:
-                    await self._glow.ping()
-                except (errors.DaemonGone, errors.UnusableClient, errors.NotRunning, errors.WaitTimeout):
-                    await self._glow.close()
-                    self._glow = None
+            if self._glow is not None and self._glow.is_over:
+                await self._glow.close()
+                self._glow = None
             if self._glow is None:
                 self._glow = await AsyncClient(self._endpoint, name=self._name).connect()
             return self._glow
+
+
+async def cancelled(task: asyncio.Future[Any]) -> None:
+    """End a task that is no longer wanted; one that has ended is left as it is."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def utterance(stream: AsyncStream, first: Floats, rest: AsyncIterator[Floats]) -> AsyncGenerator[Array, None]:

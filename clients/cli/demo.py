@@ -1,4 +1,5 @@
-"""The demonstration behind `make demo`: start a daemon, speak a recorded sentence through it, and show its figures.
+"""The demonstration behind `make demo`: start a daemon, speak a recorded sentence through it, and show its figures. Then a
+sentence that nobody has recorded, if hibari is installed.
 
     python -m glowd.clients.cli.demo [--config config.toml] [--out demo.wav]
 
@@ -7,6 +8,7 @@ frames are sent at the pace of speech, as a synthesizer sends them. The number o
 """
 
 import argparse
+import contextlib
 import sys
 import threading
 import time
@@ -22,13 +24,17 @@ from glowd.clients.cli.mel_sources import SourceError, at_speaking_pace, in_chun
 from glowd.clients.client import Client, Stream
 from glowd.clients.errors import GlowdError
 from glowd.clients.launch import launch
+from glowd.clients.upstream import UpstreamError, open_upstream, speak_text
+from glowd.clients.voices import not_ready, ready_format, voice_state
 from glowd.daemon import wire
 from glowd.daemon.wire import Array
 from glowd.flow.mel import MelFormat
 
 SENTENCE = Path(__file__).parents[1] / "demo_sentence.flac"
+TEXT = "Nobody has recorded this sentence: it was made from its text, just now."
 CHUNK_FRAMES = 8
 SILENT_RMS = 1e-3
+COMPARE = "To compare: start .venv/bin/glowd, then .venv/bin/glowctl say TEXT, and again with --voice rtisi"
 
 
 @dataclass
@@ -56,7 +62,7 @@ def speak(endpoint: str, out: Path) -> list[str]:
             raise GlowdError("the daemon has no default voice that is ready; see `glowctl status`")
         mel_format = MelFormat.from_dict(voice["format"])
         mel = mel_of_file(SENTENCE, mel_format)
-        sinks = ["socket", *(["device"] if "device" in client.welcome.sinks else [])]
+        sinks = sinks_of(client)
         with client.open(sinks=sinks, format=mel_format.to_dict()) as stream:
             received, began_ns = Received(), time.monotonic_ns()
             reader = threading.Thread(target=received.read, args=(stream,), daemon=True)
@@ -75,6 +81,37 @@ def speak(endpoint: str, out: Path) -> list[str]:
                 head + f"voice {stream.voice}, sinks {', '.join(sinks)}",
                 *report(received, began_ns, sent_ns, figures),
             ]
+
+
+def speak_text_of_its_own(endpoint: str) -> str:
+    """Speak a text by hibari, on the device if there is one; a line for the report."""
+    try:
+        upstream = open_upstream("hibari")
+    except UpstreamError as error:
+        return f"To hear a text too: {error}"
+    with Client(endpoint, name="demo") as client:
+        wanted, sinks = ready_format(client.welcome, ""), sinks_of(client)
+        if wanted is None:
+            raise not_ready(client.welcome, *voice_state(client.status(), ""))
+        began_ns, received = time.monotonic_ns(), Received()
+        spoken = speak_text(upstream, [TEXT], wanted)
+        with contextlib.closing(spoken.parts), client.open(sinks=sinks, format=spoken.stated) as stream:
+            reader = threading.Thread(target=received.read, args=(stream,), daemon=True)
+            reader.start()
+            frames = 0
+            for _, part in spoken.parts:
+                stream.send(part)
+                frames += len(part)
+            stream.wait_played()
+            reader.join()
+            check(received, frames * stream.hop)
+    assert received.first_ns, "there is audio"
+    return f'"{TEXT}", by hibari: text -> first audio here {(received.first_ns - began_ns) / 1e6:.0f} ms'
+
+
+def sinks_of(client: Client) -> list[str]:
+    """The socket, and the sound device if there is one."""
+    return ["socket", *(["device"] if "device" in client.welcome.sinks else [])]
 
 
 def check(received: Received, samples: int) -> Array:
@@ -113,7 +150,6 @@ def report(received: Received, began_ns: int, sent_ns: int, figures: wire.Stream
             row(f"  {stage}", tables.cell(took.p50_ms, ".2f"), tables.cell(took.p99_ms, ".2f"))
             for stage, took in times.items()
         ),
-        "To compare: start .venv/bin/glowd, then .venv/bin/glowctl say TEXT, and again with --voice rtisi",
     ]
 
 
@@ -127,9 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("starting glowd ...", flush=True)
         with launch("run", "--config", str(args.config)) as daemon:
             print("speaking ...", flush=True)
-            lines = speak(daemon.endpoint, args.out)
-        print("\n".join(lines))
-    except (GlowdError, SourceError, OSError) as error:
+            print("\n".join(speak(daemon.endpoint, args.out)), flush=True)
+            print(speak_text_of_its_own(daemon.endpoint))
+        print(COMPARE)
+    except (GlowdError, SourceError, UpstreamError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

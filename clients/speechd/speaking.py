@@ -19,7 +19,7 @@ from glowd.daemon.wire import Code
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.flow.mel import Floats, MelFormat
 
-FADE_MS = 10
+FADE_MS = 5
 DEVICE_WAIT_S, DEVICE_POLL_S = 5.0, 0.05
 VOICE_WAIT_S, VOICE_POLL_S = 10.0, 0.1
 

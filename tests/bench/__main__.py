@@ -13,7 +13,19 @@ from pathlib import Path
 
 import torch
 
-from tests.bench import backends, context, fronts, network, overload, published, ratios, report, service, soak
+from tests.bench import (
+    backends,
+    context,
+    fronts,
+    network,
+    overload,
+    published,
+    ratios,
+    report,
+    screen_reader,
+    service,
+    soak,
+)
 from tests.bench.report import Result
 from tests.harness.pulse import PulseServer
 
@@ -66,6 +78,12 @@ def measure_backends(device: str, sizes: Sizes) -> Iterator[Result]:
     return backends.backends(device, min(sizes.runs, 300), 1 if sizes.quick else None)
 
 
+def measure_fronts(env: dict[str, str], sizes: Sizes) -> Iterator[Result]:
+    """What HTTP, WebSocket, Wyoming and speech-dispatcher add to the first audio."""
+    yield from fronts.fronts(sizes.utterances)
+    yield from screen_reader.screen_reader(env, sizes.utterances)
+
+
 def measure_context(device: str, sizes: Sizes) -> Iterator[Result]:
     """Error against look-ahead of non-causal voices."""
     return context.context(24, 1) if sizes.quick else context.context()
@@ -89,7 +107,7 @@ PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
     "backends": measure_backends,
     "context": measure_context,
     "service": with_sound(lambda env, sizes: service.service(env, sizes.seconds, sizes.utterances)),
-    "fronts": lambda device, sizes: fronts.fronts(sizes.utterances),
+    "fronts": with_sound(measure_fronts),
     "overload": with_sound(
         lambda env, sizes: overload.overload(env, min(sizes.seconds, 12), (2,) if sizes.quick else overload.OFFERED)
     ),

@@ -26,7 +26,7 @@ from glowd.clients.upstream import Upstream, open_upstream
 from glowd.clients.web.messages import HEADER
 from glowd.flow.mel import MelFormat
 from tests.bench.recorded_voice import NAME
-from tests.bench.report import Result, cpu_name, percentiles_ms
+from tests.bench.report import Result, cpu_name, percentiles_ms, scheduling
 from tests.harness.daemon import ROOT, Daemon, running_daemon
 
 TEXT = "This text is spoken by a recording."
@@ -69,7 +69,7 @@ def in_turns(named: dict[str, Front], requests: int) -> dict[str, np.ndarray]:
 
 def figures(name: str, times_s: np.ndarray, goal: str, requests: int) -> Iterator[Result]:
     """The percentiles as figures."""
-    spread, settings = percentiles_ms(list(times_s)), {"requests": requests, "frames": 48}
+    spread, settings = percentiles_ms(list(times_s)), {"requests": requests, "frames": 48, "scheduling": scheduling()}
     yield Result(f"{name}, p50", spread["p50"], "ms", cpu_name(), settings, goal)
     yield Result(f"{name}, p99", spread["p99"], "ms", cpu_name(), settings)
 

@@ -51,6 +51,11 @@ INTRODUCTION = (
 )  # fmt: skip
 
 
+def scheduling() -> str:
+    """How this process is scheduled: on a busy machine every hand-over from process to process waits for its turn."""
+    return "normal" if os.sched_getscheduler(0) == os.SCHED_OTHER else "real time"
+
+
 def percentiles_ms(times_s: Sequence[float]) -> dict[str, float]:
     """p50, p90, p99, maximum and interquartile range in milliseconds."""
     values = 1000 * np.asarray(times_s)

@@ -25,18 +25,20 @@ class SpeechDispatcher:
 
 
 @contextlib.contextmanager
-def speech_dispatcher(directory: Path, *arguments: str, glowd: str) -> Iterator[SpeechDispatcher]:
+def speech_dispatcher(
+    directory: Path, *arguments: str, glowd: str, env: Mapping[str, str] | None = None
+) -> Iterator[SpeechDispatcher]:
     """A server whose files are all in `directory`, with the module as `glowctl speechd ARGUMENTS` installs it.
 
-    `glowd`: the address of the daemon.
+    `glowd`: the address of the daemon; `env` adds environment variables.
     """
     places = {name: str(directory / name.lower()) for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
-    env: dict[str, str] = {**os.environ, **places, "SPEECHD_ADDRESS": f"unix_socket:{directory}/speechd.sock"}
+    environment = {**os.environ, **(env or {}), **places, "SPEECHD_ADDRESS": f"unix_socket:{directory}/speechd.sock"}
     logs = directory / "logs"
     for folder in (*places.values(), str(logs)):
         Path(folder).mkdir()
     install = [sys.executable, "-m", "glowd.clients.cli.glowctl", "--endpoint", glowd, "speechd", *arguments]
-    subprocess.run(install, env=env, check=True, capture_output=True)
+    subprocess.run(install, env=environment, check=True, capture_output=True)
     (directory / "xdg_config_home/speech-dispatcher/speechd.conf").write_text(
         'LogLevel 3\nDefaultModule glowd\nDefaultVolume 100\nSymbolsPreproc "char"\nSymbolsPreprocFile "symbols.dic"\n'
     )
@@ -47,11 +49,11 @@ def speech_dispatcher(directory: Path, *arguments: str, glowd: str) -> Iterator[
     ]
     with (
         (logs / "output").open("w") as output,
-        subprocess.Popen(command, env=env, stdout=output, stderr=output) as server,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server,
     ):
         try:
             until((directory / "speechd.sock").exists, "the socket of speech-dispatcher")
-            yield SpeechDispatcher(env, logs)
+            yield SpeechDispatcher(environment, logs)
         finally:
             server.terminate()
             server.wait(WAIT_S)

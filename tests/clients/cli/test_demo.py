@@ -1,6 +1,8 @@
 """The demonstration: its measurements against the fake daemon, its words when something is wrong."""
 
 import copy
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,19 @@ def test_sentence_is_spoken_and_measured(fake: FakeDaemon, tmp_path: Path, monke
     for words in (f"{frames} frames ->", "61.4", "0.310", "network", "1.25", "9.50"):
         assert words in report
     assert [line.split() for line in report.splitlines() if "  device  " in line] == [["device", "-", "-"]]
+
+
+def test_text_of_its_own_is_spoken_by_hibari(fake: FakeDaemon) -> None:
+    assert re.search(
+        r"Nobody has recorded .* by hibari: text -> first audio here \d+ ms", demo.speak_text_of_its_own(fake.endpoint)
+    )
+    assert fake.of_type(wire.Open)[0].sinks == ["socket", "device"]
+    assert sum(mel.frames for mel in fake.of_type(wire.Mel)) == fake.of_type(wire.End)[0].total_frames > 150
+
+
+def test_demo_without_hibari_says_how_to_get_it(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hibari", None)
+    assert "-m pip install hibari-tts" in demo.speak_text_of_its_own(fake.endpoint)
 
 
 @pytest.mark.parametrize(
