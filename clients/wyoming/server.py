@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
 from wyoming.info import Info
 
@@ -18,7 +19,31 @@ from glowd.clients.upstream import Upstream
 from glowd.clients.wyoming.connection import Connection
 from glowd.clients.wyoming.description import described
 
+MAX_EVENT_BYTES = 1 << 20
+MAX_CONNECTIONS = 64
+
 log = logging.getLogger("glowd")
+
+
+class BoundedReader:
+    """A reader for events of a limited size. Raises ValueError for a larger one, which ends the connection."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+
+    async def readline(self) -> bytes:
+        """A line; asyncio limits its length."""
+        return await self._reader.readline()
+
+    async def readexactly(self, count: int) -> bytes:
+        """So many bytes."""
+        if not 0 <= count <= MAX_EVENT_BYTES:
+            raise ValueError(f"an event has {count} bytes of data; allowed: {MAX_EVENT_BYTES}")
+        return await self._reader.readexactly(count)
+
+    def feed_eof(self) -> None:
+        """Nothing more comes."""
+        self._reader.feed_eof()
 
 
 class Service:
@@ -38,9 +63,14 @@ class Service:
         """Serve one connection to its end."""
         task = asyncio.current_task()
         assert task, "asyncio calls this in a task of its own"
+        if len(self.connections) >= MAX_CONNECTIONS:
+            log.warning("wyoming: %d connections are open; the next one is closed", MAX_CONNECTIONS)
+            writer.close()
+            return
         self.connections.add(task)
         try:
-            await Connection(reader, writer, self.speaker, self.describe).run()
+            bounded = cast(asyncio.StreamReader, BoundedReader(reader))  # it has what a Connection reads with
+            await Connection(bounded, writer, self.speaker, self.describe).run()
         except Exception as error:  # the edge of a connection: what one client sends must not end the service
             log.warning("wyoming: a connection failed: %s: %s", type(error).__name__, error)
         finally:

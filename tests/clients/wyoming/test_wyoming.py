@@ -224,6 +224,25 @@ async def test_broken_bytes_end_that_connection_only(house: House, sent: bytes) 
         assert Pong.is_type((await next_event(client)).type)
 
 
+async def test_event_that_is_too_large_ends_its_connection(house: House) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(b'{"type": "synthesize", "data_length": 1048577}\n')
+    assert await asyncio.wait_for(reader.read(), WAIT_S) == b""
+    writer.close()
+
+
+async def test_connections_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glowd.clients.wyoming.server.MAX_CONNECTIONS", 1)
+    async with house.client() as first:
+        await first.write_event(Ping().event())
+        await next_event(first)
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        assert await asyncio.wait_for(reader.read(), WAIT_S) == b""
+        writer.close()
+        await first.write_event(Ping().event())
+        assert Pong.is_type((await next_event(first)).type)
+
+
 async def test_daemon_that_comes_back_is_used_again(house: House, fake: FakeDaemon) -> None:
     async with house.client() as client:
         await client.write_event(Synthesize("One.").event())
