@@ -74,13 +74,13 @@ class AsyncClient:
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
         gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, format: Format = None,
         strict: bool = False, allow_approximate: bool = False, audio_rate_hz: int = 0, audio_dtype: str = "f32",
-        catch_up: str = "auto", max_lead_ms: int = 0,
+        catch_up: str = "auto", max_lead_ms: int = 0, after: str = "", first_generation: int = 0,
     ) -> "AsyncStream":  # fmt: skip
         """A new stream; see Client.open."""
         stated = statement_map(format, strict=strict, allow_approximate=allow_approximate)
         request = wire.Open(
             name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma, audio_rate_hz, audio_dtype, catch_up,
-            max_lead_ms,
+            max_lead_ms, after=after, generation=first_generation,
         )  # fmt: skip
         return AsyncStream(self, await self.run(self._connection.open(request), self.timeout_s))
 

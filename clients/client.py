@@ -71,7 +71,7 @@ class Client:
         self, name: str = "", *, voice: str = "", sinks: Sequence[str] = ("device",), seed: int = 0,
         gain_db: float = 0.0, prefill_ms: int = -1, sigma: float = -1.0, format: Format = None,
         strict: bool = False, allow_approximate: bool = False, audio_rate_hz: int = 0, audio_dtype: str = "f32",
-        catch_up: str = "auto", max_lead_ms: int = 0,
+        catch_up: str = "auto", max_lead_ms: int = 0, after: str = "", first_generation: int = 0,
     ) -> "Stream":  # fmt: skip
         """A new stream. Sinks: "device", "socket" (see Stream.audio), "null", "file:NAME".
 
@@ -79,12 +79,14 @@ class Client:
         keys of PROTOCOL.md, Mel formats. The daemon converts them; those with other bands only with `allow_approximate`.
         `strict`: implausible frames are an error, not a warning. `audio_rate_hz` and `audio_dtype` ("f32" or "s16") are
         those of Stream.audio, 0: the voice's own rate. `catch_up` ("auto", "live", "never") and `max_lead_ms`: see
-        PROTOCOL.md, Delay. Raises Refused, or MelError for a format, with the daemon's reason.
+        PROTOCOL.md, Delay. `after`: the name of a stream of this client; the device goes on with this one as soon as what
+        that one speaks now has been played. `first_generation`: the number of the first utterance. Raises Refused, or
+        MelError for a format, with the daemon's reason.
         """
         stated = statement_map(format, strict=strict, allow_approximate=allow_approximate)
         request = wire.Open(
             name, voice, stated, list(sinks), seed, gain_db, prefill_ms, sigma, audio_rate_hz, audio_dtype, catch_up,
-            max_lead_ms,
+            max_lead_ms, after=after, generation=first_generation,
         )  # fmt: skip
         return Stream(self, self.run(self._connection.open(request), self.timeout_s))
 

@@ -166,8 +166,14 @@ class Connection:
             self._give_up(loss)
         elif seconds - loss.asked_at_s >= self.ASK_EVERY_S and loss.is_greeted:
             loss.asked_at_s = seconds
-            for stream in [one for one in self.streams.values() if one.lost and one.lost.refusal]:
-                stream.open_again()
+            for stream in [one for one in self.streams.values() if one.lost and not one.lost.is_asked]:
+                self._open_again(stream)
+
+    def _open_again(self, stream: StreamState) -> None:
+        """Open a stream, unless it comes after one that is not open yet."""
+        before = self.streams.get(stream.kept.request.after)
+        if before is None or not before.lost:
+            stream.open_again()
 
     def _give_up(self, loss: Loss) -> None:
         """The daemon has not come back in time, or does not accept some streams again."""
@@ -188,7 +194,7 @@ class Connection:
         self.greetings += 1
         self.listeners.listen_again()
         for stream in list(self.streams.values()):
-            stream.open_again()
+            self._open_again(stream)
 
     def _end_loss(self) -> None:
         """Go on as usual, once every stream is open again."""

@@ -100,7 +100,7 @@ class StreamState:
         """Take an error that names this stream."""
         queue, failure = self.queue, errors.from_message(error)
         if self.lost and error.fatal and error.code in MAY_PASS:
-            self.lost.refusal = failure
+            self.lost.refusal, self.lost.is_asked = failure, False
         elif self.lost and error.fatal and queue:
             self.give_up(str(failure))
         elif queue is None or error.code == wire.Code.UNKNOWN_STREAM:

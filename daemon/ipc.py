@@ -188,7 +188,8 @@ class Attach(Message):
 
     `t_dac_ns`: when `first_sample` was to sound in a speaker, or at a rate, that is gone; 0: the stream starts. `catch_up`:
     whether it is shortened after a gap (catch_up.py); `max_lead_samples`: the most that may wait, 0: no limit. `goes_on`: a
-    gateway that is lost has started it. If it is still there it plays on, and samples that it has are ignored.
+    gateway that is lost has started it. If it is still there it plays on, and samples that it has are ignored. `after`: the key
+    of a stream that is played first; 0, or one that is not there: none.
     """
 
     key: int = integer()
@@ -200,6 +201,7 @@ class Attach(Message):
     catch_up: str = choice("auto", "live", "never", default="auto")
     max_lead_samples: int = integer(default=0)
     goes_on: bool = flag(default=False)
+    after: int = integer(default=0)
 
 
 @message

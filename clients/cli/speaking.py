@@ -9,10 +9,11 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from glowd.clients import errors
 from glowd.clients.cli.audio_output import Timeline, WavFile, claim_output
+from glowd.clients.cli.chain import Chain
 from glowd.clients.cli.mel_sources import at_speaking_pace, in_chunks, no_frames
 from glowd.clients.cli.tables import clean
 from glowd.clients.client import Client, Listener, Stream
@@ -61,10 +62,10 @@ def speak(
         sinks.append("socket")
     first = next(source, (0, no_frames(mel_format)))  # a source that fails must not open a stream
     parts = numbered(itertools.chain([first], source), max_frames(client.welcome, mel_format))
-    with (
-        claim_output(args) as claimed,
-        client.open(
-            args.stream,
+
+    def open_stream(name: str, after: str, number: int) -> Stream:
+        return client.open(
+            name,
             voice=args.voice,
             sinks=sinks,
             seed=args.seed,
@@ -72,18 +73,20 @@ def speak(
             format=stated,
             audio_rate_hz=args.rate,
             catch_up=args.catch_up,
-        ) as stream,
-        printed_warnings(stream) as print_warnings,
-        recorded(stream, claimed) as record,
-    ):
+            after=after,
+            first_generation=number,
+        )
+
+    with claim_output(args) as claimed, Chain(args.stream, open_stream) as chain, Recorder(claimed) as recorder:
         for _, utterance in itertools.groupby(parts, key=lambda part: part[0]):
+            stream = chain.next()
             chunks = in_chunks((part for _, part in utterance), args.chunk)
-            for chunk in at_speaking_pace(chunks, mel_format) if args.pace == "realtime" else chunks:
-                stream.send(chunk)
-                print_warnings()
-            stream.end()
-            record()
-            stream.wait_played()
+            with recorder.of(stream), printed_warnings(stream) as print_warnings:
+                for chunk in at_speaking_pace(chunks, mel_format) if args.pace == "realtime" else chunks:
+                    stream.send(chunk)
+                    print_warnings()
+                stream.end()
+            chain.finish(but=1)
 
 
 @contextlib.contextmanager
@@ -103,31 +106,43 @@ def printed_warnings(warned: Stream | Listener) -> Iterator[Callable[[], None]]:
         print_new()
 
 
-@contextlib.contextmanager
-def recorded(stream: Stream, claimed: NewFile | None) -> Iterator[Callable[[], None]]:
-    """A function that appends the audio of the utterance that was ended to a WAV file; without a claimed one it does nothing.
+class Recorder:
+    """Appends the audio of utterances to a WAV file; without a claimed one it does nothing.
 
     After an error or Ctrl-C the file has the audio that came before.
     """
-    if claimed is None:
-        yield lambda: None
-        return
-    file = WavFile(claimed, stream.audio_rate_hz)
-    try:
-        with file:
-            try:
-                yield lambda: write_audio(stream, file)
-            except BaseException:  # Ctrl-C too
-                with contextlib.suppress(errors.GlowdError):
-                    write_audio(stream, file, timeout_s=0)
-                raise
-    finally:
-        if file.kept:
-            print(f"wrote {claimed.path}: {file.samples} samples at {stream.audio_rate_hz} Hz", file=sys.stderr)
 
+    def __init__(self, claimed: NewFile | None) -> None:
+        self._claimed, self._stack = claimed, contextlib.ExitStack()
+        self._file: WavFile | None = None
+        self._rate_hz = 0
 
-def write_audio(stream: Stream, file: WavFile, timeout_s: float | None = None) -> None:
-    """Write the audio of an utterance, to its end."""
-    timeline = Timeline(file.write)
-    for chunk in stream.audio(timeout_s):
-        timeline.add(chunk)
+    @contextlib.contextmanager
+    def of(self, stream: Stream) -> Iterator[None]:
+        """A block in which an utterance is sent and ended: at its end all of its audio is written."""
+        try:
+            yield
+        except BaseException:  # Ctrl-C too
+            with contextlib.suppress(errors.GlowdError):
+                self._write(stream, timeout_s=0)
+            raise
+        self._write(stream)
+
+    def _write(self, stream: Stream, timeout_s: float | None = None) -> None:
+        if self._claimed is None:
+            return
+        if self._file is None:
+            self._file, self._rate_hz = WavFile(self._claimed, stream.audio_rate_hz), stream.audio_rate_hz
+            self._stack.enter_context(self._file)
+        timeline = Timeline(self._file.write)
+        for chunk in stream.audio(timeout_s):
+            timeline.add(chunk)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+        if self._claimed and self._file and self._file.kept:
+            said = f"wrote {self._claimed.path}: {self._file.samples} samples at {self._rate_hz} Hz"
+            print(said, file=sys.stderr)

@@ -26,6 +26,9 @@ class SessionPorts(Protocol):
     def recordings(self) -> Recordings:
         """The directory of file sinks."""
 
+    def key_of(self, stream: str) -> int:
+        """The key of the running utterance of another stream of the same client; 0 if there is none."""
+
     def to_owner(self, message: Message) -> None:
         """Send to the stream's own client, now or later."""
 

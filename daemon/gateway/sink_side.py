@@ -69,6 +69,7 @@ class SinkSide:
             max_lead_samples=asked.max_lead_ms * state.rate_hz // 1000,
             t_dac_ns=state.utterance.beginning.heard_ns,
             goes_on=state.utterance.beginning != AT_FIRST_FRAME,
+            after=state.ports.key_of(asked.after) if asked.after else 0,
         )
 
     def deliver(self, chunk: AudioChunk) -> bool:
@@ -171,9 +172,13 @@ class SinkSide:
                 self.settle()
 
     def flushed(self, message: ipc.Flushed) -> None:
-        """The device has faded out."""
-        if self._state.phase.is_flushing:
-            self._state.flushed(message.last_sample_played)
+        """The device has faded out; or it has dropped the utterance, together with the one that it was to follow."""
+        state = self._state
+        if state.phase.has_begun and not state.phase.is_flushing:
+            state.drop_from_engine()
+            state.advance(Event.FLUSH_BY_OTHER)
+        if state.phase.is_flushing:
+            state.flushed(message.last_sample_played)
 
     def failed(self, text: str) -> None:
         """The speaker has given up the stream."""

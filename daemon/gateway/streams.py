@@ -42,6 +42,11 @@ class Stream:
         """The directory of file sinks."""
         return self._registry.recordings
 
+    def key_of(self, stream: str) -> int:
+        """The key of the running utterance of another stream of the same client; 0 if there is none."""
+        other = self._registry.find_own(self.owner, stream)
+        return other.key if other is not None and other.session.state.phase.has_begun else 0
+
     def to_owner(self, message: Message) -> None:
         """Send to the stream's own client, now or later."""
         self.owner.send(message)

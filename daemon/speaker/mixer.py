@@ -48,11 +48,14 @@ class Mixer:
 
     # ---------------------------------------------------------------- commands
 
-    def attach(self, key: int, settings: TrackSettings = TrackSettings(), goes_on: bool = False) -> None:
+    def attach(
+        self, key: int, settings: TrackSettings = TrackSettings(), goes_on: bool = False, after: int = 0
+    ) -> None:
         """Add a stream that starts once its prefill is there or it has ended. Raises ValueError for a key in use.
 
         A stream that does not start at sample 0 is faded in. One that `goes_on` was attached by a gateway that is lost: it
-        plays on, or from where it was when it was dropped; and samples that it has had are ignored.
+        plays on, or from where it was when it was dropped; and samples that it has had are ignored. It waits until the
+        stream `after` has been played, if that is there.
         """
         track = self._tracks.get(key)
         if track is not None and not (goes_on and track.is_orphan):
@@ -61,6 +64,7 @@ class Mixer:
             first_sample = max(settings.first_sample, self._played.get(key, 0) if goes_on else 0)
             settings = replace(settings, first_sample=first_sample)
             track = Track(key, settings, self.rate_hz, self.mixed_samples, self._lengths, self._events)
+            track.wait_for(self._tracks.get(after))
             self._tracks[key] = track
         if goes_on:
             track.go_on()

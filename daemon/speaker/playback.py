@@ -159,7 +159,7 @@ class Playback:
             case ipc.Pcm():
                 self.mixer.push(message.key, message.first_sample, message.audio, message.last, message.t_gateway_ns)
             case ipc.Attach():
-                self.mixer.attach(message.key, self._track_settings(message), message.goes_on)
+                self.mixer.attach(message.key, self._track_settings(message), message.goes_on, message.after)
             case ipc.OutputRate():
                 self._thread.prefer(message.rate_hz)
             case ipc.Pause():

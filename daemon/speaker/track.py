@@ -26,6 +26,7 @@ from glowd.daemon.speaker.intake import Intake
 from glowd.daemon.speaker.ramp import Ramp
 from glowd.daemon.speaker.sample_queue import SampleQueue, Samples
 
+WHOLE_BLOCK = 1 << 62
 STARVE_FADE_MS, PAUSE_FADE_MS, GAIN_FADE_MS, DETACH_FADE_MS = 5, 10, 20, 10
 PROGRESS_EVERY_MS = 50
 
@@ -101,6 +102,8 @@ class Track:
         self.is_orphan = False
         """Whether the gateway that attached it is lost."""
         self.is_told_of_limit = self._ignores_known = False
+        self._before: Track | None = None  # is played first
+        self._played_at: int | None = None  # the output sample after the last one, once all were played
         self._lengths, self._events, self._progress_at = lengths, events, 0
         rate_hz, first = settings.rate_hz or device_hz, settings.first_sample
         catch_up = CatchUp(rate_hz, settings.policy, settings.prefill, settings.max_lead)
@@ -129,6 +132,10 @@ class Track:
         if self.phase is Phase.PLAYING:
             self._intake.catch_up.note_lead(self._intake.lead(len(self._queue)))
         self.ended = last
+
+    def wait_for(self, before: "Track | None") -> None:
+        """Be silent until another track has been played; be flushed, if that one is not played to its end."""
+        self._before = before
 
     def orphan(self) -> None:
         """The gateway that attached it is lost, and a gap that it is in is not the client's."""
@@ -205,7 +212,7 @@ class Track:
 
         `scratch` [>= n] is overwritten.
         """
-        filled = 0
+        began = filled = self._begin_after(at)
         while filled < len(out):
             self.advance_phase(at + filled)
             run = self.playable(len(out) - filled)
@@ -216,8 +223,20 @@ class Track:
             filled += run
             self._end_phase(at + filled)
         if self.phase is Phase.FILLING and self._gap:
-            self._gap.missing += len(out) - filled
-        return filled > 0
+            self._gap.missing += max(0, len(out) - filled)
+        return filled > began
+
+    def _begin_after(self, at: int) -> int:
+        """How much of a block that begins at output sample `at` belongs to the track that is played first: up to all of it."""
+        if self._before is None:
+            return 0
+        before, ends_at = self._before, self._before._played_at
+        if ends_at is None:
+            if before.phase is Phase.DONE:  # it was flushed or dropped, and what follows it is not to be heard either
+                self.flush(0, at)
+            return WHOLE_BLOCK
+        self._before = None
+        return max(0, ends_at - at)
 
     def advance_phase(self, at: int) -> None:
         """Begin to play if enough samples are there; begin to fade out if only the reserve is left."""
@@ -251,7 +270,7 @@ class Track:
             else:
                 self.phase = AFTER_FADE[self.phase]
         elif self.phase is Phase.PLAYING and self.ended and not len(self._queue):
-            self.phase = Phase.DONE
+            self.phase, self._played_at = Phase.DONE, at
             self._events.append(Finished(self.key, at, self._intake.end))
         elif self.phase is Phase.PLAYING and at >= self._progress_at:
             self._report_progress(at)

@@ -154,14 +154,14 @@ def choice(*options: str, default: Any = REQUIRED, added: bool = False) -> Any:
     return field(Spec(" or ".join(map(repr, options)), lambda value: value in options), default=default, added=added)
 
 
-def identifier(*extra: str, default: Any = REQUIRED) -> Any:
+def identifier(*extra: str, default: Any = REQUIRED, added: bool = False) -> Any:
     """A name, or one of the `extra` values."""
 
     def accepts(value: Any) -> bool:
         return type(value) is str and (value in extra or NAME.fullmatch(value) is not None)
 
     also = "".join(f" or {word!r}" for word in extra)
-    return field(Spec(f"1..64 characters of A-Z a-z 0-9 . _ -{also}", accepts), default=default)
+    return field(Spec(f"1..64 characters of A-Z a-z 0-9 . _ -{also}", accepts), default=default, added=added)
 
 
 def string(max_chars: int, *, default: Any = REQUIRED) -> Any:

@@ -95,6 +95,7 @@ class Open(Message):
     t_ns: int = nanoseconds(default=0, added=True)
     underruns: int = integer(default=0, added=True)
     paused: bool = flag(default=False, added=True)
+    after: str = identifier("", default="", added=True)
 
 
 @message

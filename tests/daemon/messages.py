@@ -61,6 +61,7 @@ ADDED: dict[str, Message] = {
         underruns=1,
         paused=True,
     ),
+    "open_after": wire.Open("s2", after="s1"),
     "listen_audio": wire.Listen("*", 8_000, "s16"),
     "opened_audio": wire.Opened("s1", "glow", 22050, 256, 172, 0, 16_000, 39.9),
     "audio_s16": wire.Audio("s1", 0, 4, 743, 4, "s16", 16_000, True, False, {}, S16, 39.9),

@@ -61,6 +61,9 @@ class ListPorts:
         self.speaker, self.listeners = list[Message](), list[Message]()
         self._key = FIRST_KEY - 1
 
+    def key_of(self, stream: str) -> int:
+        return {"before": 55}.get(stream, 0)
+
     def to_owner(self, message: Message) -> None:
         self.owner.append(message)
 
