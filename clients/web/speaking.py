@@ -26,6 +26,15 @@ CHUNK_FRAMES = 16
 ASLEEP_S = 30.0
 
 
+async def ready_voice(client: AsyncClient, name: str) -> Mapping[str, Any]:
+    """As `voice_named`; asks the daemon only for a voice that was not ready before. Raises PageError, GlowdError."""
+    try:
+        return voice_named(client, name)
+    except PageError:
+        await client.refresh()
+    return voice_named(client, name)
+
+
 def voice_named(client: AsyncClient, name: str) -> Mapping[str, Any]:
     """A voice that is ready, "" for the default, as `welcome` describes it. Raises PageError."""
     for known in client.welcome.voices:
@@ -50,8 +59,7 @@ class Speech:
     @classmethod
     async def open(cls, client: AsyncClient, request: Say, playback: Playback, upstream: Upstream) -> "Speech":
         """Open a stream for a request, whose text `upstream` speaks. Raises PageError, UpstreamError, GlowdError."""
-        await client.refresh()
-        voice = voice_named(client, request.voice)
+        voice = await ready_voice(client, request.voice)
         text = await frames_of_text(upstream, request.text, MelFormat.from_dict(voice.get("format", {})))
         stream = await client.open(
             voice=str(voice["name"]),

@@ -58,19 +58,17 @@ function say(sentence) {
   at("status").textContent = sentence;
 }
 
-/** Begin to hear something; call it in a click, because browsers start sound only then. */
+/** Begin to hear something, in place of what is heard. Call it in a click: browsers start sound only then. */
 async function hear(what) {
-  await silence();
   const rate = state.rates[what.voice] ?? Object.values(state.rates)[0] ?? 22050;
-  const hearing = { ...what, id: state.nextId++, report: null };
-  state.hearing = hearing;
-  showSound();
-  const player = await openPlayer(rate, (report) => onReport(report));
-  if (state.hearing !== hearing) {
-    await player.close();
-    return;
-  }
+  let player = null;
+  const opening = openPlayer(rate, (report) => { if (player && player === state.player) onReport(report); });
+  say("Starting …");
+  player = await opening;
+  while (state.hearing) await silence(); // what was heard before, and what another click has begun meanwhile
   state.player = player;
+  state.hearing = { ...what, id: state.nextId++, report: null };
+  showSound();
   request();
 }
 

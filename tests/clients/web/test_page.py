@@ -236,6 +236,18 @@ def test_stream_of_another_client_is_stopped_by_name(socket_dir: Path) -> None:
         assert opened.expect("error")["text"] == "no stream nobody is open"
 
 
+def test_voice_that_became_ready_later_is_found(client: TestClient, fake: FakeDaemon, slow_speech: list[int]) -> None:
+    slow_speech += [20]
+    with page(client) as opened:
+        glow = fake.voices.pop()
+        opened.expect("voices")
+        opened.send("voices")
+        assert opened.expect("voices")["voices"] == []
+        fake.voices.append(glow)
+        opened.send("say", id=1, text="Hello.", voice="glow", rate_hz=RATE_HZ)
+        assert opened.expect("ended")["how"] == "spoken"
+
+
 @pytest.mark.parametrize(
     ("type", "fields", "said"),
     [
