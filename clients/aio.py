@@ -36,7 +36,8 @@ class AsyncClient:
     def __init__(
         self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0, reconnect_s: float = RECONNECT_S
     ) -> None:
-        self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
+        self._address, self.timeout_s = transport.address_to(endpoint), timeout_s
+        self.endpoint = self._address.shown
         self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
         self._own_only = not endpoint and transport.is_own_only(self.endpoint)
         self._tasks: list[asyncio.Task[None]] = []
@@ -198,7 +199,7 @@ class AsyncClient:
         monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         self._peer_is_known = asyncio.Event()
         self._reading = [self._begin(self._read()), self._begin(self._watch(monitor))]
-        self._dealer.connect(self.endpoint)
+        transport.connect(self._dealer, self._address)
 
     async def _replace_socket(self) -> None:
         for task in self._reading:

@@ -43,7 +43,8 @@ class Client:
     def __init__(
         self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0, reconnect_s: float = RECONNECT_S
     ) -> None:
-        self.endpoint, self.timeout_s = transport.client_endpoint(endpoint), timeout_s
+        self._address, self.timeout_s = transport.address_to(endpoint), timeout_s
+        self.endpoint = self._address.shown
         self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
         self._own_only = not endpoint and transport.is_own_only(self.endpoint)
         self._changed = threading.Condition()
@@ -205,7 +206,7 @@ class Client:
         monitor = dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         number = self._connection.sockets
         try:
-            dealer.connect(self.endpoint)
+            transport.connect(dealer, self._address)
             self._exchange(number, dealer, monitor, wakeup)
         finally:
             dealer.disable_monitor()

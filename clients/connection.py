@@ -67,6 +67,9 @@ class Connection:
         self.listeners = Listeners(self)
         self.daemon_states: deque[wire.State] = deque(maxlen=1)
         self.pong: wire.Pong | None = None
+        self._asking = 0
+        self._refusal: GlowdError | None = None
+        """How many questions wait for their answers, and that the daemon does not allow one."""
         self.awake = AwakeClock(self.LONGEST_PASS_S, now_ns)
         self._silence, self._pinged_ns = Silence(self.awake), now_ns()
         self._streams_named = 0
@@ -259,9 +262,12 @@ class Connection:
             self._greet_again()
         elif error.fatal and not error.stream:
             self.failure = errors.from_message(error)
+        elif error.code == wire.Code.NOT_ALLOWED and not error.stream and self._asking:
+            self._refusal = errors.from_message(error)
         else:
             log.warning("the daemon rejected a message: %s", error.text)
-            self.listeners.fail(error.stream, errors.from_message(error))
+            is_of_all = error.code == wire.Code.NOT_ALLOWED and not error.stream
+            self.listeners.fail("*" if is_of_all else error.stream, errors.from_message(error))
 
     # ---- what the client wants
 
@@ -271,14 +277,20 @@ class Connection:
     def _ask(self, message: Callable[[], Message], is_answered: Callable[[], object], what: str) -> Steps[None]:
         """Send a message and wait for its answer `what`; ask again if the daemon is lost meanwhile and comes back."""
         asked = None
-        while True:
-            self.check()
-            if asked is not None and is_answered():
-                return
-            if asked != self.greetings:
-                asked = self.greetings
-                self.send(message())
-            yield what
+        self._refusal, self._asking = None, self._asking + 1
+        try:
+            while True:
+                self.check()
+                if self._refusal:
+                    raise self._refusal
+                if asked is not None and is_answered():
+                    return
+                if asked != self.greetings:
+                    asked = self.greetings
+                    self.send(message())
+                yield what
+        finally:
+            self._asking -= 1
 
     def greet(self) -> Steps[wire.Welcome]:
         """Send `hello` and wait for `welcome`."""

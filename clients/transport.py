@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from glowd.clients import errors
 from glowd.clients.connection import Connection
 from glowd.daemon import wire
+from glowd.daemon.wire.address import Address, address_of
 
 LINGER_MS = 500
 MONITORED_EVENTS = (
@@ -29,6 +31,14 @@ def client_endpoint(given: str) -> str:
     if not given:
         check_owner(wire.default_endpoint())
     return given or wire.default_endpoint()
+
+
+def address_to(given: str) -> Address:
+    """Where to connect, and with which keys, for a named address or the default. Raises NotRunning, ForeignSocket."""
+    try:
+        return address_of(client_endpoint(given))
+    except ValueError as fault:
+        raise errors.NotRunning(f"cannot connect: {fault}") from None
 
 
 def is_own_only(endpoint: str) -> bool:
@@ -81,6 +91,15 @@ def configure(dealer: "zmq.Socket[Any]") -> None:
     dealer.setsockopt(zmq.RECONNECT_IVL, 50)
 
 
+def connect(connecting: "zmq.Socket[Any]", address: Address) -> None:
+    """Connect a socket; encrypted, if the address has keys. Raises ZMQError."""
+    if address.server_key:
+        connecting.setsockopt(zmq.CURVE_SERVERKEY, address.server_key)
+        connecting.setsockopt(zmq.CURVE_SECRETKEY, address.secret)
+        connecting.setsockopt(zmq.CURVE_PUBLICKEY, z85.decode(zmq.curve_public(z85.encode(address.secret))))
+    connecting.connect(address.url)
+
+
 def take_event(event: list[bytes], connection: Connection, own_only: bool) -> None:
     """Tell the connection what a monitor event means: the daemon is lost, or it is another user's.
 
@@ -89,6 +108,11 @@ def take_event(event: list[bytes], connection: Connection, own_only: bool) -> No
     found, endpoint = parse_monitor_message(event), connection.endpoint
     if found["event"] == zmq.EVENT_DISCONNECTED:
         connection.transport_lost(f"the daemon at {endpoint} closed the connection")
+    elif found["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        connection.transport_lost(
+            f"the daemon at {endpoint} does not let this key in: it was revoked, or is unknown; ask for a new address "
+            "(glowctl key new)"
+        )
     elif found["event"] != zmq.EVENT_CONNECTED:
         connection.transport_lost(
             f"the program that listens at {endpoint} does not speak this protocol, or rejects this client"

@@ -27,6 +27,7 @@ from glowd.daemon.reload import Reloader
 from glowd.daemon.runtime.admin_server import AdminServer
 from glowd.daemon.runtime.claim import Claim, ClaimLostError, claim
 from glowd.daemon.runtime.hangup import Hangup
+from glowd.daemon.runtime.key_requests import key_requests
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import config_arguments
 from glowd.daemon.runtime.role_process import RoleSpec
@@ -193,7 +194,8 @@ async def supervise(config: Config, directory: Path, arguments: Sequence[str], h
         manager,
         summary,
     )
-    admin = AdminServer(directory, {RELOAD: reloader.reload})
+    requests = {RELOAD: lambda _: reloader.reload()} | key_requests(config.server)
+    admin = AdminServer(directory, requests)
     catch_signals(supervisor, reloader)
     renewing = asyncio.create_task(keep(held, admin, supervisor, manager))
 

@@ -33,16 +33,21 @@ class ConfigError(ValueError):
 class ServerSettings(Options):
     """[server]: the gateway's sockets and limits."""
 
-    endpoint: str = option("", "where clients connect: ipc://PATH or tcp://HOST:PORT; empty: glowd.ipc in run_dir")
+    endpoint: str = option(
+        "", "where clients connect: ipc://PATH; or tcp://HOST:PORT, besides glowd.ipc in run_dir; empty: that alone"
+    )
     telemetry: str = option(
-        "", "where `glowctl top` connects: ipc://PATH or tcp://HOST:PORT; empty: top.ipc in run_dir"
+        "",
+        "where `glowctl top` connects: ipc://PATH; or tcp://HOST:PORT, besides top.ipc in run_dir; empty: that alone",
     )
     run_dir: str = option(
         "", "private directory of the sockets; empty: $GLOWD_RUN_DIR, else $XDG_RUNTIME_DIR/glowd, else /tmp/glowd-UID"
     )
-    allow_remote: bool = option(
-        False, "allow addresses that other machines can reach; the wire is neither encrypted nor authenticated"
+    keys: str = option(
+        "", "private directory of the keys for tcp:// addresses; empty: $GLOWD_KEYS, else ~/.config/glowd/keys"
     )
+    plain_tcp: bool = option(False, "serve tcp:// addresses without encryption and keys, to whoever reaches them")
+    allow_remote: bool = option(False, "with plain_tcp: allow addresses that other machines can reach")
     max_clients: int = option(64, "clients at once; the next one is refused", min=1, max=4096)
     max_streams: int = option(
         16, "streams at once, over all clients and voices; the next one is refused", min=1, max=1024
@@ -95,9 +100,10 @@ class ServerSettings(Options):
         is_local = match["host"] is None or match["host"] in LOOPBACK
         self.require(
             key,
-            is_local or self.allow_remote,
-            "an address of this machine, such as 127.0.0.1, because nothing on the wire is encrypted or authenticated; "
-            "in a network that you trust, set server.allow_remote = true",
+            is_local or self.allow_remote or not self.plain_tcp,
+            "an address of this machine, such as 127.0.0.1, because with plain_tcp nothing on the wire is encrypted or "
+            "authenticated; leave plain_tcp out and give each client a key (glowctl key new), or, in a network that you "
+            "trust, set server.allow_remote = true",
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glowd.clients import admin, errors
-from glowd.clients.cli import tables, top
+from glowd.clients.cli import keys, tables, top
 from glowd.clients.cli.audio_output import UtteranceWriter, claim_output, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
 from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_text, mel_of_file
@@ -91,6 +91,8 @@ def arguments() -> argparse.ArgumentParser:
     flush.add_argument("--fade", type=count(0), default=15, metavar="MS", help="length of the fade-out in ms (15)")
 
     commands.add_parser("reload", help="have the daemon of this user read its settings again")
+
+    keys.add_parser(commands)
 
     watch = commands.add_parser("top", help="show all streams and figures continuously")
     watch.add_argument("--telemetry", default="", metavar="ENDPOINT", help="address of the daemon's figures")
@@ -332,6 +334,9 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.command == "reload":
         reload(args)
+        return
+    if args.command == "key":
+        keys.run(args)
         return
     if args.command == "speechd":
         install_module(args)

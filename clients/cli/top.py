@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import zmq
 
-from glowd.clients import errors
+from glowd.clients import errors, transport
 from glowd.clients.cli.tables import NARROW_COLUMNS, Table, as_text, headline, layout, notices, tables
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.daemon.wire.telemetry import Snapshot
@@ -29,6 +29,8 @@ def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any]
 
     Only the time counts in which this program ran: it may have been suspended at its terminal.
     """
+    address = transport.address_to(endpoint)
+    endpoint = address.shown
     context = zmq.Context()
     try:
         subscriber = context.socket(zmq.SUB)
@@ -36,7 +38,7 @@ def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any]
         subscriber.setsockopt(zmq.MAXMSGSIZE, MAX_SNAPSHOT_BYTES)
         subscriber.subscribe(b"")
         try:
-            subscriber.connect(endpoint)
+            transport.connect(subscriber, address)
         except zmq.ZMQError as fault:
             raise errors.NotRunning(f"cannot connect to {endpoint}: {fault}") from None
         started, silence = False, Silence(AwakeClock(LONGEST_PASS_S))

@@ -15,6 +15,8 @@ from glowd.daemon import wire
 from glowd.daemon.gateway import notices
 from glowd.daemon.gateway.audio_format import AudioConverter, AudioFormat
 from glowd.daemon.gateway.peers import Peer, peer_of
+from glowd.daemon.runtime.permissions import EVERYTHING
+from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code, LocalError, WireError
 from glowd.daemon.wire.fields import Message
 
@@ -117,13 +119,15 @@ class ClientConnection:
     """One client. `lost` says why it must be disconnected, "" if it need not be."""
 
     def __init__(self, identity: bytes, name: str, now_ns: int, try_send: TrySend, peer: Peer | None = None) -> None:
-        self.peer = peer or peer_of("", identity)
+        self.peer = peer or peer_of(Sender(), identity)
         self.identity, self.name, self.last_seen_ns = identity, name, now_ns
         self._probed_ns = now_ns
         self.version = wire.OLDEST_VERSION
         self.idle_timeout_s = 0.0
         """What it was told in its last welcome."""
         self.lost = ""
+        self.rights = EVERYTHING
+        """What its key allows, if it has one (permissions.py)."""
         self.listening: dict[str, AudioFormat] = {}
         """What it listens to, "*" being everything, and in which format."""
         self.queues: dict[str, ListenerQueue] = {}

@@ -1,12 +1,15 @@
 """Who is at the other end of a client's connection, as far as the transport knows, and what one peer may take.
 
-Rules: no socket; the address is passed in. Of a local socket the kernel names the process, of TCP only the machine is known.
+Rules: no socket; the address is passed in. Of a local socket the kernel names the process; of TCP the key
+is known, or else only the machine.
 A peer that is not known is its connection. Without a share for each peer, one program with a mistake could take every place.
 """
 
 import math
 import re
 from typing import NamedTuple
+
+from glowd.daemon.runtime.sockets import Sender
 
 LOCAL = re.compile(r"[^:]*:(?P<user>\d+):\d+:(?P<process>[1-9]\d*)")
 SHARE = 0.75
@@ -18,10 +21,15 @@ class Peer(NamedTuple):
 
     key: str
     name: str
+    key_name: str = ""
+    """Of a client of another machine that was let in by its key."""
 
 
-def peer_of(address: str, identity: bytes) -> Peer:
-    """The peer of a connection. `address`: what ZeroMQ says of it ("localhost:USER:GROUP:PROCESS", or an IP address)."""
+def peer_of(sender: Sender, identity: bytes) -> Peer:
+    """The peer of a connection."""
+    address = sender.address
+    if sender.key:
+        return Peer(f"key {sender.key}", f"the key {sender.key}", sender.key)
     if match := LOCAL.fullmatch(address):
         return Peer(address, f"process {match['process']} of user {match['user']}")
     if address and ":0" not in address:

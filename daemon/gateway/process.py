@@ -18,6 +18,7 @@ import zmq
 
 from glowd.daemon import ipc
 from glowd.daemon.config import RESTART_S, Config, EngineSpec
+from glowd.daemon.gateway.authentication import CLIENT_DOMAIN, TELEMETRY_DOMAIN, Authentication
 from glowd.daemon.gateway.clock import Excuse, GatewayClock
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
@@ -31,7 +32,8 @@ from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.runtime import sockets
-from glowd.daemon.runtime.role import Role
+from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
+from glowd.daemon.runtime.role import CannotStart, Role
 from glowd.daemon.runtime.rundir import Addresses, addresses
 from glowd.daemon.runtime.status import NewSettings, RoleState
 from glowd.daemon.runtime.system import usable_cores
@@ -64,9 +66,20 @@ class Gateway:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._engine_socket = sockets.bind_role(self._context, endpoints.engine)
         self._speaker_socket = sockets.bind_role(self._context, endpoints.speaker)
-        self._client_socket = sockets.bind_clients(self._context, endpoints.clients, config.server.max_message_bytes)
-        self._telemetry = sockets.bind_telemetry(self._context, endpoints.telemetry)
+        self._authentication = self._let_in(config, endpoints)
+        remote = partial(self._remote, config)
+        self._client_socket = sockets.bind_clients(
+            self._context,
+            endpoints.clients,
+            config.server.max_message_bytes,
+            remote(endpoints.remote_clients, CLIENT_DOMAIN),
+        )
+        self._telemetry = sockets.bind_telemetry(
+            self._context, endpoints.telemetry, remote(endpoints.remote_telemetry, TELEMETRY_DOMAIN)
+        )
         self._poller = zmq.Poller()
+        if self._authentication:
+            self._poller.register(self._authentication.zap_socket, zmq.POLLIN)
         for socket in (self._client_socket, self._engine_socket, self._speaker_socket):
             self._poller.register(socket, zmq.POLLIN)
         self._files = [
@@ -75,6 +88,20 @@ class Gateway:
             sockets.SocketFile(self._client_socket, endpoints.clients),
             sockets.SocketFile(self._telemetry, endpoints.telemetry),
         ]
+
+    def _let_in(self, config: Config, endpoints: Addresses) -> Authentication | None:
+        """Who is let in from other machines; None if nobody can come, or everybody may."""
+        if config.server.plain_tcp or not (endpoints.remote_clients or endpoints.remote_telemetry):
+            return None
+        return Authentication(self._context, KeyFiles(keys_directory(config.server)))
+
+    def _remote(self, config: Config, endpoint: str, domain: str) -> sockets.Remote | None:
+        if not endpoint:
+            return None
+        if self._authentication is None:
+            log.warning("%s is neither encrypted nor protected by keys (server.plain_tcp)", endpoint)
+            return sockets.Remote(endpoint, None, domain)
+        return sockets.Remote(endpoint, self._authentication.keys.server()[1], domain)
 
     def _build(self, config: Config) -> None:
         self._clients = dict[bytes, ClientConnection]()
@@ -91,8 +118,9 @@ class Gateway:
             self._clock.now_ns,
         )  # fmt: skip
         self.router = ClientRouter(
-            config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take
-        )
+            config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
+            self._authentication.named if self._authentication else None,
+        )  # fmt: skip
         self._use_waits(config)
         users = (self.router.use, self.snapshots.use, self.streams.use, self._use_waits)
         self.reloading = Reloading(self.roster, users, self.role.applied)
@@ -147,6 +175,8 @@ class Gateway:
         """One pass: wait for messages, at most TICK_MS, read some of each socket, and tick if it is time."""
         ready = dict(self._poller.poll(TICK_MS))
         began_ns = self._clock.now_ns()
+        if self._authentication and self._authentication.zap_socket in ready:
+            self._authentication.answer()
         for socket, handle in ((self._engine_socket, self._from_engine), (self._speaker_socket, self._from_speaker)):
             if socket in ready:
                 _drain(socket, handle)
@@ -176,9 +206,9 @@ class Gateway:
         """Handle what clients have sent, at most CLIENT_BURST messages; returns whether nothing is left."""
         with contextlib.suppress(zmq.Again):
             for _ in range(CLIENT_BURST):
-                identity, address, parts = sockets.receive_of_client(self._client_socket)
+                identity, sender, parts = sockets.receive_of_client(self._client_socket)
                 with contained("a message of a client", partial(self.router.expel, identity)):
-                    self.router.handle(identity, parts, self._clock.now_ns(), self._late_since_ns, address)
+                    self.router.handle(identity, parts, self._clock.now_ns(), self._late_since_ns, sender)
             return False
         return True
 
@@ -277,6 +307,8 @@ class Gateway:
         """Close the sockets. The last messages are still sent, within their linger."""
         for socket in (self._client_socket, self._telemetry, self._engine_socket, self._speaker_socket):
             socket.close()
+        if self._authentication:
+            self._authentication.stop()
         self._context.term()
 
 
@@ -300,7 +332,10 @@ def _of_role(identity: bytes, parts: list[bytes]) -> Message | None:
 def main() -> None:
     """Bind the sockets, report ready, and serve until the process is to stop."""
     with Role.start("gateway") as role:
-        gateway = Gateway(role)
+        try:
+            gateway = Gateway(role)
+        except KeyFileError as error:
+            raise CannotStart(str(error)) from None
         gc.collect()
         gc.freeze()
         role.ready(endpoint=addresses(role.config.server, role.run_dir).clients)

@@ -19,11 +19,13 @@ from glowd.daemon.gateway.handles import SpeakerHandle
 from glowd.daemon.gateway.peers import Peer, peer_of, share_of
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.runtime.keys import ClientKey
+from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Snapshot
 
-SERVER = "glowd"
+SERVER, NOBODY = "glowd", Sender()
 MEL_FAULTS = {Code.BAD_SHAPE, Code.NOT_FINITE, Code.OUT_OF_RANGE, Code.TOO_LARGE}
 
 log = logging.getLogger("glowd.gateway")
@@ -41,8 +43,10 @@ class ClientRouter:
         speaker: SpeakerHandle,
         try_send: TrySend,
         take_snapshot: Callable[[], Snapshot],
+        key_named: Callable[[str], ClientKey | None] | None = None,
     ) -> None:
-        """`clients` is filled here; others read it."""
+        """`clients` is filled here; others read it. `key_named`: a key of another machine's client, if it still counts."""
+        self._key_named = key_named
         self.clients, self.streams = clients, streams
         self._server, self._pools, self._speaker = config.server, pools, speaker
         self._admission = Admission(config, pools, speaker, streams)
@@ -59,19 +63,25 @@ class ClientRouter:
     # ------------------------------------------------------------------ messages
 
     def handle(
-        self, identity: bytes, parts: list[bytes], now_ns: int, waits_since_ns: int | None = None, address: str = ""
+        self,
+        identity: bytes,
+        parts: list[bytes],
+        now_ns: int,
+        waits_since_ns: int | None = None,
+        sender: Sender = NOBODY,
     ) -> None:
         """One multipart message of a client, whatever its bytes are.
 
-        `waits_since_ns`: it may have waited since then, because the gateway did not run. `address`: see peers.py.
+        `waits_since_ns`: it may have waited since then, because the gateway did not run.
         """
         client = self.clients.get(identity)
         try:
             message = wire.decode(parts, self._limits)
             if client is None:
                 with contained("hello", partial(self.expel, identity)):
-                    self._connect(identity, message, now_ns, peer_of(address, identity))
+                    self._connect(identity, message, now_ns, peer_of(sender, identity))
                 return
+            self._check_rights(client, message)
             client.last_seen_ns = now_ns
             with contained(f"{message.TYPE} of client {client.name}", partial(self._give_up, client, message)):
                 self._route(client, message, now_ns, waits_since_ns or now_ns)
@@ -106,6 +116,22 @@ class ClientRouter:
         if client := self.clients.get(identity):
             self.disconnect(client, text)
 
+    def _check_rights(self, client: ClientConnection, message: Message) -> None:
+        """Raise WireError for a message that the client's key does not allow."""
+        stream = getattr(message, "stream", "")
+        if role := client.rights.lacks(message, self.streams.find_own(client, stream) is not None):
+            text = f"{message.TYPE} needs the role {role!r}, which the key {client.peer.key_name} has not (glowctl key list)"
+            raise WireError(Code.NOT_ALLOWED, text, "" if stream == "*" else stream)
+
+    def _use_key(self, client: ClientConnection) -> None:
+        """Give the client the rights that its key has now. Raises WireError if it was revoked."""
+        name = client.peer.key_name
+        if not name:
+            return
+        if self._key_named is None or (key := self._key_named(name)) is None:
+            raise WireError(Code.NOT_ALLOWED, f"the key {name} was revoked")
+        client.rights = key.rights
+
     def _connect(self, identity: bytes, message: Message, now_ns: int, peer: Peer) -> None:
         if not isinstance(message, wire.Hello):
             raise WireError(Code.NO_HELLO, f"the first message must be hello, not {message.TYPE}")
@@ -118,6 +144,7 @@ class ClientRouter:
             raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; try again later")
         self._require_place(peer)
         client = ClientConnection(identity, message.client, now_ns, self._try_send, peer)
+        self._use_key(client)
         self.clients[identity] = client
         self._welcome(client, message, now_ns)
 
@@ -235,6 +262,11 @@ class ClientRouter:
                 stream.session.sinks.settle()
 
     def _tick_client(self, client: ClientConnection, now_ns: int) -> None:
+        try:
+            self._use_key(client)
+        except WireError as revoked:
+            client.send(wire.error_for(revoked, fatal=True))
+            client.lost = client.lost or revoked.text
         client.pump()
         client.probe(now_ns)
         if now_ns - client.last_seen_ns > client.idle_timeout_s * 1e9:

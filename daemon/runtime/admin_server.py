@@ -1,4 +1,4 @@
-"""The socket at which the supervisor is asked to reload (wire/admin.py).
+"""The socket at which the supervisor is asked for what wire/admin.py says.
 
 Rules: asyncio; knows no request but those that it is given. The run directory may be emptied under the daemon: `renew`.
 """
@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from glowd.daemon.wire.admin import ADMIN_SOCKET
 from glowd.daemon.wire.records import Record
@@ -19,9 +20,9 @@ log = logging.getLogger("glowd")
 
 
 class AdminServer:
-    """Answers requests. `requests`: by name what is done, and gives the answer."""
+    """Answers requests. `requests`: by name what is done with a request's map, and gives the answer."""
 
-    def __init__(self, directory: Path, requests: Mapping[str, Callable[[], Awaitable[Record]]]) -> None:
+    def __init__(self, directory: Path, requests: Mapping[str, Callable[[dict[str, Any]], Awaitable[Record]]]) -> None:
         self._path, self._requests = directory / ADMIN_SOCKET, requests
         self._server: asyncio.Server | None = None
 
@@ -52,9 +53,9 @@ class AdminServer:
 
     async def _answer_to(self, line: bytes) -> object:
         try:
-            name = json.loads(line)["request"]
-            request = self._requests[name]
+            asked = json.loads(line)
+            request = self._requests[asked["request"]]
         except (ValueError, TypeError, KeyError):
             known = ", ".join(self._requests)
             return {"ok": False, "text": f"{line[:80]!r} is no request; known: {known}"}
-        return (await request()).to_map()
+        return (await request(asked)).to_map()

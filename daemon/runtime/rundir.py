@@ -16,12 +16,14 @@ from glowd.daemon.wire import default_run_dir
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The ZeroMQ endpoints that the gateway binds."""
+    """The ZeroMQ endpoints that the gateway binds: those of this machine, and tcp:// ones for others, "" if there is none."""
 
     clients: str
     telemetry: str
     engine: str
     speaker: str
+    remote_clients: str = ""
+    remote_telemetry: str = ""
 
 
 def run_dir(server: ServerSettings) -> Path:
@@ -32,11 +34,17 @@ def run_dir(server: ServerSettings) -> Path:
 def addresses(server: ServerSettings, directory: Path) -> Addresses:
     """The addresses of a configuration whose run directory is `directory`."""
     return Addresses(
-        clients=server.endpoint or f"ipc://{directory}/glowd.ipc",
-        telemetry=server.telemetry or f"ipc://{directory}/top.ipc",
+        clients=_local(server.endpoint) or f"ipc://{directory}/glowd.ipc",
+        telemetry=_local(server.telemetry) or f"ipc://{directory}/top.ipc",
         engine=f"ipc://{directory}/engine.ipc",
         speaker=f"ipc://{directory}/speaker.ipc",
+        remote_clients="" if _local(server.endpoint) else server.endpoint,
+        remote_telemetry="" if _local(server.telemetry) else server.telemetry,
     )
+
+
+def _local(address: str) -> str:
+    return address if address.startswith("ipc://") else ""
 
 
 def prepare_run_dir(directory: Path) -> None:
@@ -65,8 +73,11 @@ def prepare_run_dir(directory: Path) -> None:
 
 def refuse_busy(found: Addresses) -> None:
     """Raises ConfigError if another program listens at an address that clients connect to."""
-    for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
-        if is_busy(address):
+    for setting, address in (
+        ("server.endpoint", found.clients), ("server.telemetry", found.telemetry),
+        ("server.endpoint", found.remote_clients), ("server.telemetry", found.remote_telemetry),
+    ):  # fmt: skip
+        if address and is_busy(address):
             raise ConfigError(f"another program already listens at {address}; stop it, or choose another {setting}")
 
 

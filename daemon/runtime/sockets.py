@@ -8,7 +8,9 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import zmq
 
@@ -31,7 +33,19 @@ def bind_role(context: Context, endpoint: str) -> Socket:
     return _bind(socket, endpoint)
 
 
-def bind_clients(context: Context, endpoint: str, max_message_bytes: int) -> Socket:
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A tcp:// endpoint besides the local one. `secret`: the daemon's secret key, None: nothing is encrypted.
+
+    Who may connect is asked of the process's ZAP handler, under the name `domain`.
+    """
+
+    endpoint: str
+    secret: bytes | None
+    domain: str
+
+
+def bind_clients(context: Context, endpoint: str, max_message_bytes: int, remote: Remote | None = None) -> Socket:
     """The gateway's ROUTER for clients. Raises OSError naming the endpoint if it is taken."""
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -40,15 +54,15 @@ def bind_clients(context: Context, endpoint: str, max_message_bytes: int) -> Soc
     # No HEARTBEAT_IVL: libzmq 4.3.5 aborts the process when a heartbeat is due for a client that has disconnected while
     # more than RCVHWM of its messages were unread. Clients ping; those that send nothing for idle_timeout_s are closed.
     _queues(socket, CLIENT_QUEUE, linger_ms=500)
-    return _bind(socket, endpoint)
+    return _bind_remote(_bind(socket, endpoint), remote)
 
 
-def bind_telemetry(context: Context, endpoint: str) -> Socket:
+def bind_telemetry(context: Context, endpoint: str, remote: Remote | None = None) -> Socket:
     """The gateway's XPUB for telemetry. Raises OSError naming the endpoint if it is taken."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, so that they can be counted
-    return _bind(socket, endpoint)
+    return _bind_remote(_bind(socket, endpoint), remote)
 
 
 def connect_engine(endpoint: str, name: str) -> Socket:
@@ -71,19 +85,33 @@ def connect_speaker(endpoint: str) -> Socket:
     return socket
 
 
-def receive_of_client(socket: Socket) -> tuple[bytes, str, list[bytes]]:
-    """The next message of a ROUTER for clients: the identity of the connection, its address, and the parts.
+class Sender(NamedTuple):
+    """What ZeroMQ says of who sent a message.
 
-    The address is "localhost:USER:GROUP:PROCESS" for a local socket, an IP address for TCP, "" if it is not known. Raises
-    zmq.Again if no message has arrived.
+    The address is "localhost:USER:GROUP:PROCESS" for a local socket, an IP address for TCP, "" if it is not known; the key is
+    the name of the key with which it was let in, "" without one.
+    """
+
+    address: str = ""
+    key: str = ""
+
+
+def receive_of_client(socket: Socket) -> tuple[bytes, Sender, list[bytes]]:
+    """The next message of a ROUTER for clients: the identity of the connection, who sent it, and the parts.
+
+    Raises zmq.Again if no message has arrived.
     """
     identity = socket.recv(zmq.NOBLOCK, copy=False)
     parts = socket.recv_multipart() if identity.more else []
+    return identity.bytes, Sender(_property(identity, "Peer-Address"), _property(identity, "User-Id")), parts
+
+
+def _property(frame: zmq.Frame, name: str) -> str:
+    """What ZeroMQ knows of the connection of a frame; "" if it knows nothing."""
     try:
-        address = str(identity.get("Peer-Address"))
+        return str(frame.get(name))
     except zmq.ZMQError:
-        address = ""
-    return identity.bytes, address, parts
+        return ""
 
 
 class SocketFile:
@@ -157,6 +185,17 @@ def _bind(socket: Socket, endpoint: str) -> Socket:
     if endpoint.startswith("ipc://"):
         Path(endpoint.removeprefix("ipc://")).chmod(stat.S_IRUSR | stat.S_IWUSR)
     return socket
+
+
+def _bind_remote(socket: Socket, remote: Remote | None) -> Socket:
+    """Bind to a tcp:// endpoint, too. A listener has the options that its socket had when it was bound."""
+    if remote is None:
+        return socket
+    if remote.secret is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, remote.secret)
+        socket.setsockopt_string(zmq.ZAP_DOMAIN, remote.domain)
+    return _bind(socket, remote.endpoint)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""What the user of the daemon may ask of its supervisor, at a socket in the run directory: to reload the settings.
+"""What the user of the daemon may ask of its supervisor, at a socket in the run directory: to reload the settings, and to make,
+list and revoke keys for clients on other machines.
 
     -> {"request": "reload"}
     <- {"ok": true, "settings": ["log.level"], "added": [], ...}        one JSON map a line; then the connection is closed
@@ -8,13 +9,16 @@ the run directory, which is private, may use it.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from glowd.daemon.wire.records import Record
 
-__all__ = ["ADMIN_SOCKET", "RELOAD", "Reloaded"]
+__all__ = ["ADMIN_SOCKET", "KEY_LIST", "KEY_NEW", "KEY_REVOKE", "RELOAD", "Keys", "Reloaded"]
 
 ADMIN_SOCKET = "admin.sock"
 RELOAD = "reload"
+KEY_NEW, KEY_LIST, KEY_REVOKE = "key new", "key list", "key revoke"
+"""With `name` and `roles`; nothing; `name`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +47,16 @@ class Reloaded(Record):
             "needs a restart, and is as before": self.needs_restart,
         }
         return [f"{what}: {', '.join(names)}" for what, names in facts.items() if names] or ["nothing has changed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys(Record):
+    """The outcome of a request about keys. `ok` False: nothing has changed, and `text` says why.
+
+    `address`: the whole address of the client whose key was made, secret included. `keys`: {"name", "roles"} of each.
+    """
+
+    ok: bool
+    text: str = ""
+    address: str = ""
+    keys: list[dict[str, Any]] = field(default_factory=list)

@@ -52,6 +52,7 @@ class Code(IntEnum):
     SINK_UNAVAILABLE = 403
     BAD_SINK = 404
     TOO_LONG = 405
+    NOT_ALLOWED = 406
     INTERNAL = 500
     ENGINE_LOST = 501
     DEVICE_LOST = 502

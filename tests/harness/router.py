@@ -17,6 +17,7 @@ from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
 from glowd.daemon.gateway.streams import StreamRegistry
+from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import VoiceInfo
@@ -88,7 +89,7 @@ class RouterHarness:
     def send_parts(self, who: bytes, parts: list[bytes]) -> list[Message]:
         """As `send`, with bytes."""
         before = len(self.mail.get(who, []))
-        self.router.handle(who, parts, self.now_ns, address=self.addresses.get(who, ""))
+        self.router.handle(who, parts, self.now_ns, sender=Sender(self.addresses.get(who, "")))
         return self.mail.get(who, [])[before:]
 
     def connect(self, *names: bytes) -> None:

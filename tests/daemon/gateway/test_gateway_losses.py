@@ -158,7 +158,7 @@ def test_restarted_gateway_asks_clients_for_hello(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["", "server.endpoint=tcp://127.0.0.1:{port}"])
 def test_second_gateway_on_same_endpoint_fails(setting: str, unused_tcp_port: int) -> None:
-    settings = [setting.format(port=unused_tcp_port)] if setting else []
+    settings = [setting.format(port=unused_tcp_port), "server.plain_tcp=true"] if setting else []
     with running_gateway(*settings) as gateway:
         if setting:
             gateway.endpoint = f"tcp://127.0.0.1:{unused_tcp_port}"

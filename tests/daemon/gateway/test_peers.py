@@ -8,6 +8,7 @@ import pytest
 
 from glowd.daemon import wire
 from glowd.daemon.gateway.peers import peer_of, share_of
+from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code
 from tests.harness.gateway import ROOT, running_all
 from tests.harness.router import RouterHarness
@@ -27,9 +28,9 @@ ONE, OTHER = "localhost:1000:1000:4711", "localhost:1000:1000:4712"
     ],
 )
 def test_peer_is_named_as_far_as_it_is_known(address: str, name: str) -> None:
-    assert peer_of(address, b"id").name == name
+    assert peer_of(Sender(address), b"id").name == name
     is_known = name != "this client"
-    assert (peer_of(address, b"id") == peer_of(address, b"another")) == is_known
+    assert (peer_of(Sender(address), b"id") == peer_of(Sender(address), b"another")) == is_known
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from glowd.daemon.wire.admin import ADMIN_SOCKET, Reloaded
 OUTCOME = Reloaded(ok=True, settings=["log.level"], removed=["b"], needs_restart=["web.port"])
 
 
-async def outcome() -> Reloaded:
+async def outcome(_: object) -> Reloaded:
     return OUTCOME
 
 

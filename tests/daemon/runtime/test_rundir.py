@@ -21,7 +21,9 @@ def test_run_directory_comes_from_setting_then_environment(monkeypatch: pytest.M
 
 def test_addresses_are_in_the_run_directory_unless_configured() -> None:
     found = addresses(ServerSettings(endpoint="tcp://127.0.0.1:9"), Path("/r"))
-    assert (found.clients, found.telemetry) == ("tcp://127.0.0.1:9", "ipc:///r/top.ipc")
+    assert (found.clients, found.telemetry) == ("ipc:///r/glowd.ipc", "ipc:///r/top.ipc")
+    assert (found.remote_clients, found.remote_telemetry) == ("tcp://127.0.0.1:9", "")
+    assert addresses(ServerSettings(endpoint="ipc:///a"), Path("/r")).clients == "ipc:///a"
     assert (found.engine, found.speaker) == ("ipc:///r/engine.ipc", "ipc:///r/speaker.ipc")
 
 

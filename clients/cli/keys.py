@@ -1,0 +1,51 @@
+"""`glowctl key`: keys for clients on other machines.
+
+Rules: asks the supervisor (clients/admin.py); prints what it answers. An address has a secret in it, and is printed once.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from glowd.clients import admin, errors
+from glowd.daemon.wire.admin import KEY_LIST, KEY_NEW, KEY_REVOKE, Keys
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """The command `key`."""
+    key = commands.add_parser("key", help="let clients on other machines connect, each with a key of its own")
+    actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="make a key, and print the address that its client needs")
+    new.add_argument("name", help="letters, digits, '.', '_' and '-'")
+    new.add_argument(
+        "--role", action="append", required=True, metavar="ROLE",
+        help='push, "listen GLOB", "control GLOB", metrics or admin; may be given several times',
+    )  # fmt: skip
+    actions.add_parser("list", help="print the keys and their roles")
+    revoke = actions.add_parser("revoke", help="disconnect the clients with a key, and let nobody in with it")
+    revoke.add_argument("name")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what was asked. Raises NotRunning, Refused."""
+    directory = admin.run_dir_of(args.endpoint)
+    match args.action:
+        case "new":
+            print(told(admin.ask_for_keys(directory, KEY_NEW, name=args.name, roles=args.role)).address)
+            print(
+                "Whoever has this address may use it; it is shown once: GLOWD_ENDPOINT=ADDRESS glowctl ...",
+                file=sys.stderr,
+            )
+        case "list":
+            for key in told(admin.ask_for_keys(directory, KEY_LIST)).keys:
+                print(f"{key['name']:24} {', '.join(key['roles'])}")
+        case "revoke":
+            told(admin.ask_for_keys(directory, KEY_REVOKE, name=args.name))
+            print(f"the key {args.name} is revoked")
+
+
+def told(answer: Keys) -> Keys:
+    """The answer. Raises Refused if it is none."""
+    if not answer.ok:
+        raise errors.Refused(answer.text)
+    return answer

@@ -1,0 +1,59 @@
+"""Who is let in from other machines: the keys of their handshakes are looked up (ZAP, RFC 27).
+
+Rules: the gateway's thread; nothing blocks. pyzmq's Authenticator speaks the protocol, `KeyFiles` knows the keys. A mistake here
+costs the handshake that it happened in, and no later one: ZeroMQ gives that up after HANDSHAKE_IVL.
+"""
+
+import logging
+
+import zmq
+import zmq.auth
+from zmq.utils import z85
+
+from glowd.daemon.runtime.keys import ClientKey, KeyFiles
+
+TELEMETRY_DOMAIN, CLIENT_DOMAIN = "telemetry", "clients"
+
+log = logging.getLogger("glowd.gateway")
+
+
+class Authentication(zmq.auth.Authenticator):
+    """Answers ZeroMQ's questions at `zap_socket`, whenever that has something to read."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyFiles) -> None:
+        super().__init__(context, log=logging.getLogger("glowd.gateway.zap"))
+        self.keys = keys
+        self.start()
+        for domain in (CLIENT_DOMAIN, TELEMETRY_DOMAIN):
+            self.configure_curve_callback(domain, self)
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the owner of this public key, in Z85, may connect to the sockets of a domain."""
+        found = self.keys.find(z85.decode(key))
+        if found is None:
+            log.warning("a client with an unknown or revoked key was turned away")
+            return False
+        if domain == TELEMETRY_DOMAIN and not (found.rights.metrics or found.rights.admin):
+            log.warning("the key %s may not read the telemetry: it has not the role metrics", found.name)
+            return False
+        return True
+
+    def curve_user_id(self, client_public_key: bytes) -> str:
+        """What messages of this client are marked with, for its public key (32 bytes): the name of that key."""
+        found = self.keys.find(client_public_key)
+        return found.name if found else ""
+
+    def named(self, name: str) -> ClientKey | None:
+        """The key of a client that was let in; None if it is revoked."""
+        return next((key for key in self.keys.all() if key.name == name), None)
+
+    def answer(self) -> None:
+        """Answer one question."""
+        assert self.zap_socket is not None, "it was started"
+        try:
+            # It is written for asyncio, and waits for nothing, because `callback` does not.
+            self.handle_zap_message(self.zap_socket.recv_multipart(zmq.NOBLOCK)).send(None)
+        except (StopIteration, zmq.Again):
+            pass
+        except Exception:  # the edge to a library, and to what strangers send
+            log.exception("a handshake could not be answered")

@@ -1,0 +1,54 @@
+"""Keys for clients on other machines, as the user of the daemon asks for them (wire/admin.py).
+
+Rules: answers, no sockets. The supervisor does this, so that a daemon that runs always knows its keys.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from glowd.daemon.config import ServerSettings
+from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
+from glowd.daemon.wire.address import Address
+from glowd.daemon.wire.admin import KEY_LIST, KEY_NEW, KEY_REVOKE, Keys
+
+Answer = Callable[[dict[str, Any]], Awaitable[Keys]]
+
+
+def key_requests(server: ServerSettings) -> dict[str, Answer]:
+    """The requests about keys, for a daemon with these settings."""
+    files = KeyFiles(keys_directory(server))
+
+    async def new(asked: dict[str, Any]) -> Keys:
+        name, roles = asked.get("name"), asked.get("roles")
+        if not isinstance(name, str) or not isinstance(roles, list):
+            return Keys(ok=False, text="a new key needs a name and roles")
+        try:
+            public, _ = files.server()
+            return Keys(
+                ok=True, address=Address(reachable(server.endpoint), "", files.new(name, roles), public).text(name)
+            )
+        except KeyFileError as error:
+            return Keys(ok=False, text=str(error))
+
+    async def listed(_: dict[str, Any]) -> Keys:
+        return Keys(ok=True, keys=[{"name": key.name, "roles": key.rights.roles} for key in files.all()])
+
+    async def revoke(asked: dict[str, Any]) -> Keys:
+        try:
+            files.revoke(str(asked.get("name")))
+        except KeyFileError as error:
+            return Keys(ok=False, text=str(error))
+        return await listed(asked)
+
+    return {KEY_NEW: new, KEY_LIST: listed, KEY_REVOKE: revoke}
+
+
+def reachable(endpoint: str) -> str:
+    """The address at which other machines reach a tcp:// endpoint. Raises KeyFileError if there is none."""
+    if not endpoint.startswith("tcp://"):
+        raise KeyFileError(
+            'this daemon has no tcp:// address; set server.endpoint = "tcp://HOST:PORT" and start it again'
+        )
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return f"tcp://{socket.gethostname() if host in ('*', '0.0.0.0', '[::]') else host}:{port}"

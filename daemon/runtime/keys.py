@@ -1,0 +1,181 @@
+"""The keys of the daemon and of its clients on other machines: files in one private directory.
+
+    server.key          {"public", "secret"} of the daemon, made when it is first needed
+    clients/NAME.key    {"public", "roles"} of a client; its secret is in its address and nowhere here
+
+Rules: files only; no socket. The directory belongs to the daemon's user and is open to nobody else (0700, files 0600), and links
+are not followed. A file is written whole or not at all. What is read is read anew when the directory changes, so that a key
+counts, or counts no more, without a restart.
+"""
+
+import contextlib
+import json
+import os
+import re
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils import z85
+
+from glowd.daemon.config import ServerSettings
+from glowd.daemon.runtime.permissions import Rights, RoleError
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class KeyFileError(Exception):
+    """A key cannot be made, read or revoked. The text names the file and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """A client that may connect: the name of its key, and what it may do."""
+
+    name: str
+    public: bytes
+    rights: Rights
+
+
+def default_directory() -> Path:
+    """$GLOWD_KEYS; for a service of the system its state directory; else ~/.config/glowd/keys."""
+    if chosen := os.environ.get("GLOWD_KEYS"):
+        return Path(chosen).absolute()
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0], "keys")
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "glowd", "keys")
+
+
+def keypair() -> tuple[bytes, bytes]:
+    """A new public and secret key, 32 bytes each."""
+    public, secret = zmq.curve_keypair()
+    return z85.decode(public), z85.decode(secret)
+
+
+def keys_directory(server: ServerSettings) -> Path:
+    """The directory of a configuration."""
+    return Path(server.keys).expanduser() if server.keys else default_directory()
+
+
+class KeyFiles:
+    """The directory. Several processes may use it: the supervisor writes, the gateway reads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.clients = directory, directory / "clients"
+        self._known: dict[bytes, ClientKey] = {}
+        self._read_at: tuple[int, ...] = ()
+
+    # ---- the daemon's own
+
+    def server(self) -> tuple[bytes, bytes]:
+        """Public and secret key of the daemon; made at the first call. Raises KeyFileError."""
+        self._prepare()
+        path = self.directory / "server.key"
+        if (found := self._load(path)) is None:
+            public, secret = keypair()
+            self._save(path, {"public": public.hex(), "secret": secret.hex()})
+            return public, secret
+        try:
+            secret = bytes.fromhex(found["secret"])
+            return z85.decode(zmq.curve_public(z85.encode(secret))), secret
+        except (KeyError, TypeError, ValueError, zmq.ZMQError):
+            raise KeyFileError(f"{path} holds no key; delete it, and every client needs a new address then") from None
+
+    # ---- those of clients
+
+    def new(self, name: str, roles: list[str]) -> bytes:
+        """Make a key for a client; returns its secret, which is kept nowhere. Raises KeyFileError."""
+        if not NAME.fullmatch(name):
+            raise KeyFileError(f"a key's name must be letters, digits, '.', '_' or '-', at most 64; got {name!r:.80}")
+        try:
+            Rights.of(roles)
+        except RoleError as error:
+            raise KeyFileError(str(error)) from None
+        self._prepare()
+        path = self.clients / f"{name}.key"
+        if path.exists() or path.is_symlink():
+            raise KeyFileError(f"there is a key {name} already; revoke it first: glowctl key revoke {name}")
+        public, secret = keypair()
+        self._save(path, {"public": public.hex(), "roles": roles})
+        return secret
+
+    def revoke(self, name: str) -> None:
+        """From now on nobody connects with this key. Raises KeyFileError if there is none."""
+        path = self.clients / f"{name}.key"
+        if not NAME.fullmatch(name) or not path.is_file():
+            names = ", ".join(sorted(key.name for key in self.all())) or "none"
+            raise KeyFileError(f"there is no key {name!r:.80}; keys: {names}")
+        path.unlink()
+
+    def all(self) -> list[ClientKey]:
+        """Every client's key."""
+        return list(self._by_public().values())
+
+    def find(self, public: bytes) -> ClientKey | None:
+        """The client with this public key, if it may connect."""
+        return self._by_public().get(public)
+
+    def _by_public(self) -> dict[bytes, ClientKey]:
+        """Read the files, if one was added, changed or removed since."""
+        files = sorted(self.clients.glob("*.key")) if self.clients.is_dir() else []
+        seen = tuple(number for path in files if (found := _stat(path)) for number in (found.st_ino, found.st_mtime_ns))
+        if seen != self._read_at:
+            found_keys = [key for path in files if (key := self._client(path))]
+            self._known, self._read_at = {key.public: key for key in found_keys}, seen
+        return self._known
+
+    def _client(self, path: Path) -> ClientKey | None:
+        """The key in a file; None for one that is damaged: its client cannot connect."""
+        with contextlib.suppress(KeyFileError, RoleError, KeyError, TypeError, ValueError):
+            if found := self._load(path):
+                return ClientKey(path.stem, bytes.fromhex(found["public"]), Rights.of(found["roles"]))
+        return None
+
+    # ---- files
+
+    def _prepare(self) -> None:
+        for directory in (self.directory, self.clients):
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                found = directory.lstat()
+            except OSError as error:
+                raise KeyFileError(
+                    f"cannot make {directory}: {error.strerror}; set server.keys to another place"
+                ) from None
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                raise KeyFileError(
+                    f"{directory} must be a directory of this user that nobody else can enter; chmod 700 {directory}, or "
+                    "set server.keys to another place"
+                )
+
+    def _load(self, path: Path) -> dict[str, Any] | None:
+        """The map in a private file; None if there is none. Raises KeyFileError."""
+        try:
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+                found = os.fstat(file.fileno())
+                if found.st_uid != os.getuid() or found.st_mode & 0o077:
+                    raise KeyFileError(f"{path} must belong to this user, and to nobody else: chmod 600 {path}")
+                table = json.load(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise KeyFileError(f"cannot read {path}: {error}") from None
+        return table if isinstance(table, dict) else {}
+
+    def _save(self, path: Path, table: dict[str, Any]) -> None:
+        try:
+            number, part = tempfile.mkstemp(dir=path.parent, suffix=".part")  # mode 0600
+            with os.fdopen(number, "w") as file:
+                json.dump(table, file)
+            Path(part).replace(path)
+        except OSError as error:
+            raise KeyFileError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return path.lstat()
+    return None

@@ -1,0 +1,85 @@
+"""The files of keys: private, whole, and read anew as soon as one changes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import zmq
+from zmq.utils import z85
+
+from glowd.daemon.runtime.keys import KeyFileError, KeyFiles
+from glowd.daemon.runtime.permissions import Rights
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyFiles:
+    return KeyFiles(tmp_path / "keys")
+
+
+def public_of(secret: bytes) -> bytes:
+    return z85.decode(zmq.curve_public(z85.encode(secret)))
+
+
+def test_server_key_is_made_once_and_private(keys: KeyFiles) -> None:
+    public, secret = keys.server()
+    assert public_of(secret) == public and KeyFiles(keys.directory).server() == (public, secret)
+    assert (keys.directory / "server.key").stat().st_mode & 0o777 == 0o600
+    assert keys.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_new_key_counts_at_once_and_a_revoked_one_no_more(keys: KeyFiles) -> None:
+    reader = KeyFiles(keys.directory)
+    assert reader.all() == []
+    secret = keys.new("desk", ["push", "listen *"])
+    found = reader.find(public_of(secret))
+    assert found is not None and (found.name, found.rights) == ("desk", Rights(push=True, listen=("*",)))
+    assert secret.hex() not in (keys.clients / "desk.key").read_text()
+    assert (keys.clients / "desk.key").stat().st_mode & 0o777 == 0o600
+    keys.revoke("desk")
+    assert reader.find(public_of(secret)) is None
+
+
+def test_name_role_or_key_that_cannot_be_is_refused(keys: KeyFiles) -> None:
+    keys.new("desk", ["push"])
+    with pytest.raises(KeyFileError, match="there is a key desk already; revoke it first"):
+        keys.new("desk", ["push"])
+    with pytest.raises(KeyFileError, match="must be letters, digits"):
+        keys.new("../desk", ["push"])
+    with pytest.raises(KeyFileError, match="'root' is no role"):
+        keys.new("other", ["root"])
+    for name in ("nobody", "../server"):
+        with pytest.raises(KeyFileError, match="keys: desk"):
+            keys.revoke(name)
+
+
+def test_file_that_others_could_have_written_lets_nobody_in(keys: KeyFiles, tmp_path: Path) -> None:
+    secret = keys.new("desk", ["push"])
+    path = keys.clients / "desk.key"
+    path.chmod(0o644)
+    os.utime(path, ns=(1, 1))
+    assert keys.find(public_of(secret)) is None
+    path.chmod(0o600)
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert keys.all() == []
+    keys.server()
+    keys.directory.chmod(0o755)
+    with pytest.raises(KeyFileError, match="nobody else can enter; chmod 700"):
+        keys.server()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"public": 1, "roles": []}', '{"public": "xy", "roles": ["push"]}'])
+def test_damaged_file_harms_no_other_key(keys: KeyFiles, text: str) -> None:
+    keys.new("desk", ["push"])
+    (keys.clients / "bad.key").write_text(text)
+    (keys.clients / "bad.key").chmod(0o600)
+    assert [key.name for key in keys.all()] == ["desk"]
+
+
+def test_damaged_server_key_is_named(keys: KeyFiles) -> None:
+    keys.server()
+    (keys.directory / "server.key").write_text(json.dumps({"secret": "00"}))
+    with pytest.raises(KeyFileError, match=r"server\.key holds no key; delete it"):
+        keys.server()
