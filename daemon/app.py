@@ -38,6 +38,7 @@ from glowd.daemon.runtime.supervisor import StartError, Supervisor
 from glowd.daemon.wire import ReadyLine
 from glowd.daemon.wire.admin import RELOAD
 from glowd.flow.missing_package import advice
+from glowd.flow.recognition.printable import escaped
 
 if TYPE_CHECKING:
     from glowd.daemon.doctor import Finding
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ConfigError as error:
-        print(f"glowd: {error}", file=sys.stderr)
+        print(f"glowd: {escaped(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         print(advice("glowd", error), file=sys.stderr)
@@ -127,8 +128,8 @@ def report(config: Config, arguments: argparse.Namespace) -> int:
 
 def as_lines(finding: "Finding") -> str:
     """A finding for the terminal, and below it what to do."""
-    line = f"{finding.state.ljust(8)} {finding.name}: {finding.text}"
-    return f"{line}\n         -> {finding.remedy}" if finding.remedy else line
+    line = escaped(f"{finding.state.ljust(8)} {finding.name}: {finding.text}")
+    return f"{line}\n         -> {escaped(finding.remedy)}" if finding.remedy else line
 
 
 def summary(config: Config) -> str:

@@ -16,13 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from glowd.flow.network.registry import Config, Network, build, config_from_dict, kind_of
+from glowd.flow.network.registry import Config, Network, build, config_from_dict, kind_of, shapes
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.new_file import write_whole
+from glowd.flow.recognition import safetensors_header
 from glowd.flow.recognition.kinds import import_command, recognise
+from glowd.flow.recognition.printable import printable
 
 FORMAT_VERSION = 2
 READABLE = (1, 2)
+MAX_CONFIG_CHARACTERS = 1 << 16
+MAX_CARD_DEPTH = 16
 EMBEDDED = Path(__file__).parent / "voices" / "embedded.safetensors"
 
 
@@ -72,19 +76,45 @@ def read_any_header(checkpoint: str | Path) -> tuple[Config, dict[str, Any]]:
         raise CheckpointError(f"checkpoint {path} does not exist; give a .safetensors file or `embedded`")
     check_kind(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        header = safetensors_header.read(path)
+    except (safetensors_header.HeaderError, OSError) as error:
         raise CheckpointError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
-    if metadata["glowd_format"] not in map(str, READABLE):
+    version = header.metadata["glowd_format"]
+    if version not in map(str, READABLE):
         raise CheckpointError(
-            f"checkpoint {path} has format {metadata['glowd_format']}; this glowd reads {' and '.join(map(str, READABLE))}"
+            f"checkpoint {path} has format {printable(version)}; this glowd reads {' and '.join(map(str, READABLE))}"
         )
     try:
-        config = config_from_dict(metadata.get("kind", "waveglow"), json.loads(metadata["config"]))
-        return config, json.loads(metadata.get("card", "{}"))
+        config, card = _described(header.metadata)
+    except RecursionError:
+        raise CheckpointError(f"checkpoint {path} has a broken header: it is nested too deep") from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} has a broken header: {error}") from error
+    # Before memory is taken for a network: a header may name any geometry, a file has the weights that it has.
+    if problems := _misfits(shapes(config), header.shapes):
+        raise CheckpointError(f"checkpoint {path} does not fit its own geometry: {'; '.join(problems[:4])}")
+    return config, card
+
+
+def _described(metadata: dict[str, str]) -> tuple[Config, dict[str, Any]]:
+    """Geometry and card. Raises ValueError, KeyError, TypeError, RecursionError for what they cannot be."""
+    if len(metadata["config"]) > MAX_CONFIG_CHARACTERS:
+        raise ValueError(
+            f"its config has {len(metadata['config'])} characters; allowed: at most {MAX_CONFIG_CHARACTERS}"
+        )
+    config = config_from_dict(metadata.get("kind", "waveglow"), json.loads(metadata["config"]))
+    card = json.loads(metadata.get("card", "{}"))
+    if not isinstance(card, dict) or _depth(card) > MAX_CARD_DEPTH:
+        raise ValueError(f"its card is no table, or nested deeper than {MAX_CARD_DEPTH} levels")
+    return config, card
+
+
+def _depth(table: Any) -> int:
+    level, depth = [table], 0
+    while level and depth <= MAX_CARD_DEPTH:
+        children = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level, depth = [child for some in children for child in some], depth + 1
+    return depth
 
 
 def check_kind(path: Path) -> None:
@@ -111,30 +141,24 @@ def load_any(checkpoint: str | Path) -> Network:
     """The network of a checkpoint, of any kind, in float32 on the CPU. Raises CheckpointError."""
     config, _ = read_any_header(checkpoint)
     path = resolve(checkpoint)
-    with safe_open(path, "pt") as file:
-        state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-    # Before memory is taken for a network: a header may name any geometry, a file has the size that it has.
-    if config.least_weights > (found := sum(value.numel() for value in state.values())):
-        raise CheckpointError(
-            f"checkpoint {path} does not fit its own geometry: it holds {found} weights, the geometry needs at least "
-            f"{config.least_weights}"
-        )
+    try:
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
     voice = build(config)
-    problems = _mismatches(voice.state_dict(), state)
-    if problems:
-        raise CheckpointError(f"checkpoint {path} does not fit its own geometry: {'; '.join(problems[:4])}")
     voice.load_state_dict(state)
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise CheckpointError(f"checkpoint {path} holds NaN or infinite weights")
     return voice.eval()
 
 
-def _mismatches(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+def _misfits(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> list[str]:
     missing = [f"{key} is missing" for key in expected.keys() - found.keys()]
-    unknown = [f"{key} is unknown" for key in found.keys() - expected.keys()]
+    unknown = [f"{printable(key)} is unknown" for key in found.keys() - expected.keys()]
     shapes = [
-        f"{key} has shape {list(found[key].shape)}, expected {list(expected[key].shape)}"
+        f"{key} has shape {list(found[key])}, expected {list(expected[key])}"
         for key in expected.keys() & found.keys()
-        if found[key].shape != expected[key].shape
+        if found[key] != expected[key]
     ]
     return sorted(missing + unknown + shapes)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from glowd.flow import missing_package, options
 from glowd.flow.evaluation import cli as evaluation
+from glowd.flow.recognition.printable import escaped
 from glowd.flow.training.pitch_settings import PitchSettings
 from glowd.flow.training.settings import Settings, TrainError, read_config
 
@@ -197,13 +198,14 @@ def _report(line: str) -> None:
 
 def _print_table(table: dict[str, Any], indent: str = "") -> None:
     for key, value in table.items():
+        key = escaped(str(key))  # of somebody's file
         if isinstance(value, dict):
             print(f"{indent}{key}")
             _print_table(value, indent + "  ")
-        elif key == "curve":
+        elif key == "curve" and isinstance(value, list):
             print(f"{indent}{key:20} {len(value)} points (--json shows them)")
         else:
-            print(f"{indent}{key:20} {value}")
+            print(f"{indent}{key:20} {escaped(str(value))}")
 
 
 def _mel(source: Path, format: "MelFormat") -> "Floats":
@@ -362,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"glowlab: {error}", file=sys.stderr)
+        print(f"glowlab: {escaped(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         print(missing_package.advice("glowlab", error), file=sys.stderr)

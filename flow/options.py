@@ -25,6 +25,9 @@ BACKENDS = ("auto", "compiled", "torch", "triton")
 PRECISIONS = ("auto", "float32", "bf16")
 """Number formats of a network's convolutions."""
 
+LONGEST_SHOWN = 200
+"""Characters of a value that an error shows."""
+
 WORDS = {
     int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes",
     tuple: "a list of texts in quotes",
@@ -228,7 +231,8 @@ def shown(value: Any) -> str:
     """A value as a settings file spells it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."
 
 
 def plain(value: Any) -> str:

@@ -6,10 +6,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-
-def escape_line(text: str) -> str:
-    """`text` as one line: control, format and line-separating characters become escapes, so that no peer can forge lines."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from glowd.flow.recognition.printable import escaped
 
 
 class LineFormatter(logging.Formatter):
@@ -20,7 +17,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one printable line."""
-        return escape_line(super().format(record))
+        return escaped(super().format(record))
 
     def formatException(self, ei: Any) -> str:
         """The traceback on one line, outermost call first."""

@@ -17,8 +17,8 @@ from typing import Any
 
 from glowd.daemon.config import SupervisorSettings
 from glowd.daemon.runtime import status
-from glowd.daemon.runtime.logs import escape_line
 from glowd.daemon.wire.liveness import AwakeClock, Silence
+from glowd.flow.recognition.printable import escaped
 
 MAX_STATUS_BYTES = 1 << 20
 SETTINGS = "GLOWD_SETTINGS"
@@ -111,7 +111,7 @@ class RoleProcess:
     def _end_reason(self) -> str:
         """The reason that the process or the watchdog gave, else the exit status."""
         if self._reason:
-            return escape_line(self._reason)
+            return escaped(self._reason)
         code = self._process.returncode or 0
         if code < 0:
             return f"it was ended by {signal.Signals(-code).name}"

@@ -34,7 +34,7 @@ from glowd.flow import checkpoint
 from glowd.flow.checkpoint import CheckpointError
 from glowd.flow.importing.known_networks import is_squeezed, known_network
 from glowd.flow.importing.mel_source import GivenMel, MelSource, find_mel
-from glowd.flow.importing.nvidia_layouts import Weights, check, count, geometry, our_name
+from glowd.flow.importing.nvidia_layouts import Weights, check, geometry, our_name
 from glowd.flow.importing.weights_file import MAX_WEIGHTS, check_size, read_content
 from glowd.flow.network.waveglow import WaveGlowConfig
 from glowd.flow.new_file import PUBLIC, claim_output
@@ -43,6 +43,8 @@ from glowd.flow.recognition.printable import printable
 from glowd.flow.torchfile.reader import Array, Opaque, array_of
 
 _MARK = re.compile(r"(.*?)(WN|wavenet)\.0\.start\.")
+_OLDER = re.compile(r"(WN\.\d+\.)(?:cond_layers|skip_layers)\.\d+\.(weight|bias)$")
+MOST_LAYERS = 64
 _NORM_PARTS = {
     ".weight_g": ".weight_v",
     ".parametrizations.weight.original0": ".parametrizations.weight.original1",
@@ -248,25 +250,30 @@ def _normed(name: str, gain: Array, direction: Array) -> Array:
 
 def _with_fused_layers(weights: Weights) -> Weights:
     """Layers of older files joined, as in the newest published layout."""
-    for flow in range(count(weights, r"WN\.(\d+)\.")):
-        for part in ("weight", "bias"):
-            _fuse_cond(weights, f"WN.{flow}.", part)
-            _fuse_res_skip(weights, f"WN.{flow}.", part)
+    older = {(match[1], match[2]) for name in weights if (match := _OLDER.match(name))}
+    for wn, part in sorted(older):
+        _fuse_cond(weights, wn, part)
+        _fuse_res_skip(weights, wn, part)
     return weights
 
 
 def _fuse_cond(weights: Weights, wn: str, part: str) -> None:
-    if layers := count(weights, rf"{wn}cond_layers\.(\d+)\.{part}"):
+    if layers := _layers(weights, f"{wn}cond_layers", part):
         rows = [_take(weights, f"{wn}cond_layers.{i}.{part}") for i in range(layers)]
         weights[f"{wn}cond_layer.{part}"] = np.concatenate(rows)
 
 
 def _fuse_res_skip(weights: Weights, wn: str, part: str) -> None:
-    layers = count(weights, rf"{wn}skip_layers\.(\d+)\.{part}")
+    layers = _layers(weights, f"{wn}skip_layers", part)
     for i in range(layers):
         rows = [_take(weights, f"{wn}res_layers.{i}.{part}")] if i < layers - 1 else []
         rows.append(_take(weights, f"{wn}skip_layers.{i}.{part}"))
         weights[f"{wn}res_skip_layers.{i}.{part}"] = np.concatenate(rows)
+
+
+def _layers(weights: Weights, name: str, part: str) -> int:
+    """How many layers of that name there are, up to one more than any network has; one may be missing between them."""
+    return max((i + 1 for i in range(MOST_LAYERS + 1) if f"{name}.{i}.{part}" in weights), default=0)
 
 
 def _take(weights: Weights, name: str) -> Array:

@@ -17,8 +17,7 @@ class Mixing(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
-        if torch.det(rotation) < 0:
-            rotation[:, 0] = -rotation[:, 0]
+        rotation[:, 0] *= torch.det(rotation).sign()  # no branch: the shapes of a network are also found without values
         self.weight = nn.Parameter(rotation.contiguous())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

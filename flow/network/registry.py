@@ -5,6 +5,8 @@ A kind is a frozen config (`to_dict`, `from_dict`, `mel`) and a module made from
 
 from typing import Any
 
+import torch
+
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from glowd.flow.network.wavenet import WaveNet, WaveNetConfig
 
@@ -24,6 +26,12 @@ def config_from_dict(kind: str, table: dict[str, Any]) -> Config:
     if kind not in CONFIGS:
         raise ValueError(f"unknown kind of network {kind!r}; known: {', '.join(CONFIGS)}")
     return CONFIGS[kind].from_dict(table)
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight of a network of that geometry, without memory for any of them."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in build(config).state_dict().items()}
 
 
 def build(config: Config) -> Network:

@@ -126,15 +126,6 @@ class WaveGlowConfig(Options):
         return math.log(self.mel.log_floor)
 
     @property
-    def least_weights(self) -> int:
-        """A lower limit of the number of weights, from the largest matrices of every part."""
-        channels, cond = self.channels, self.cond_channels
-        couplings = self.flows * self.layers * 2 * channels * (channels * self.kernel + cond)
-        if self.conditioning == "upsample":
-            return couplings + self.mel.n_mels**2 * self.upsample_kernel
-        return couplings + cond**2 * self.groups_per_frame
-
-    @property
     def source_rows(self) -> int:
         """Rows of the squeezed source: those of two pulse trains, or none."""
         return 0 if self.source is None else 2 * self.group

@@ -66,12 +66,6 @@ class WaveNetConfig(Options):
         self.require("group", self.slice_samples % self.group == 0, f"a divisor of the slice, {self.slice_samples}")
 
     @property
-    def least_weights(self) -> int:
-        """A lower limit of the number of weights, from the largest matrices of every part."""
-        layers = self.stacks * self.layers * 2 * self.channels * (self.channels * self.kernel + self.cond_channels)
-        return layers + self.skip_channels**2 + self.cond_channels**2 * self.slices_per_frame
-
-    @property
     def slice_samples(self) -> int:
         """Samples over which conditioning and linear prediction are constant."""
         return self.mel.hop // self.slices_per_frame

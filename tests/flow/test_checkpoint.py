@@ -67,7 +67,10 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ),
     ({"look_ahead_frames": 0}, "source must be none, unless"),
     ({"mel": {"rate_hz": 192_000}}, "mel must be a format of 8000 to 96000 Hz"),
-    ({"channels": 1024, "layers": 10, "flows": 64, "early_every": 64}, "weights, the geometry needs at least"),
+    (
+        {"channels": 1024, "layers": 10, "flows": 64, "early_every": 64},
+        "flows.0.coupling.wn.cond.bias has shape [96], expected [20480]",
+    ),
     ({"channels": 10**6}, "channels must be a whole number, from 1 to 1024; got 1000000"),
     ({"layers": 40}, "layers must be a whole number, from 1 to 10; got 40"),
     ({"mel_std": 0}, "mel_std must be a number, above 0 and at most 100; got 0"),
