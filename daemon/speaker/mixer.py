@@ -64,7 +64,7 @@ class Mixer:
             first_sample = max(settings.first_sample, self._played.get(key, 0) if goes_on else 0)
             settings = replace(settings, first_sample=first_sample)
             track = Track(key, settings, self.rate_hz, self.mixed_samples, self._lengths, self._events)
-            track.wait_for(self._tracks.get(after))
+            track.wait_for(self._tracks.get(after) if after else None)
             self._tracks[key] = track
         if goes_on:
             track.go_on()

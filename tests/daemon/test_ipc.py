@@ -40,6 +40,7 @@ EXAMPLES: list[Message] = [
     ipc.DeviceGone("it was unplugged", KEY),
     ipc.Position(KEY, 10_240, NS),
     ipc.Underrun(KEY, 10_240, 64, NS),
+    ipc.Limited(KEY, 10_240, 1.5, 2),
     ipc.Played(KEY, 11_520, NS),
     ipc.Flushed(KEY, -1, 64),
 ]
