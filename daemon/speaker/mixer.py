@@ -58,7 +58,10 @@ class Mixer:
         stream `after` has been played, if that is there.
         """
         track = self._tracks.get(key)
-        if track is not None and not (goes_on and track.is_orphan):
+        if track is not None and track.is_orphan and not goes_on:
+            self.detach(key)
+            track = None
+        if track is not None and not track.is_orphan:
             raise ValueError(f"track {key} exists already; detach it first")
         if track is None:
             first_sample = max(settings.first_sample, self._played.get(key, 0) if goes_on else 0)

@@ -87,3 +87,13 @@ def test_stream_of_a_living_gateway_is_not_taken_over() -> None:
     mixer.attach(1)
     with pytest.raises(ValueError, match="track 1 exists already"):
         mixer.attach(1, goes_on=True)
+
+
+def test_orphan_whose_key_begins_anew_is_replaced() -> None:
+    """Its gateway attaches it again from its own beginning, as after the instance of the speaker has changed."""
+    mixer, before = orphaned(30, 20)
+    mixer.attach(1, TrackSettings(first_sample=len(before)))
+    mixer.push(1, len(before), SOURCE[len(before) :], last=True)
+    mixed(mixer, 100)
+    ends = [event for event in mixer.take_events() if isinstance(event, Finished)]
+    assert [event.samples for event in ends] == [len(SOURCE)]

@@ -86,11 +86,22 @@ def test_stream_of_killed_speaker_continues_after_a_gap(loop: PlaybackHarness) -
 
 def test_stream_that_breaks_is_given_up_and_others_are_played(loop: PlaybackHarness) -> None:
     play(loop)
-    loop.send(ipc.Attach(key=2, rate_hz=RATE), pcm(2, 0, noise(400)), pcm(2, 999, noise(400)))
+    loop.send(ipc.Attach(key=2, rate_hz=RATE))
+    loop.until(lambda: 2 in loop.playback.mixer.keys)
+    loop.playback.mixer._tracks[2].push = lambda *_: 1 // 0  # type: ignore[assignment, method-assign]
+    loop.send(pcm(2, 0, noise(400)))
     loop.until(lambda: loop.all(ipc.Played))
     (failed,) = loop.all(ipc.Failed)
-    assert failed.key == 2 and "samples begin at 999; expected 400" in failed.text
+    assert failed.key == 2 and "ZeroDivisionError" in failed.text
     assert [ended.key for ended in loop.all(ipc.Played)] == [1]
+
+
+def test_what_does_not_fit_is_rejected_and_the_stream_plays_on(loop: PlaybackHarness) -> None:
+    """A key that comes twice may be another client's, which must not be able to end this stream."""
+    play(loop)
+    loop.send(ipc.Attach(key=1, rate_hz=RATE), ipc.Attach(key=1, rate_hz=RATE, goes_on=True), pcm(1, 99, noise(400)))
+    loop.until(lambda: loop.all(ipc.Played))
+    assert loop.all(ipc.Failed) == [] and loop.all(ipc.Played)[0].samples == RATE
 
 
 def test_pause_without_a_device_is_no_gap(loop: PlaybackHarness) -> None:
