@@ -13,6 +13,8 @@ from glowd.daemon.gateway.session_state import SessionState
 from glowd.daemon.gateway.sinks import AudioChunk, DeviceSink, NullSink, Sink, SocketSink
 from glowd.daemon.wire import Code, WireError
 
+CLIENT_PAUSE_NS = 300_000_000
+"""A client that sends at the pace of speech sends more often than that."""
 ENGINE_SLACK_NS = 100_000_000
 """An engine that could have begun with a sample at least this long before the device needed it was late."""
 SLOW_S = 1.0
@@ -156,10 +158,17 @@ class SinkSide:
         state.warn(notices.loud_mix(message.peak, message.streams, state.gain_db, frame))
 
     def _cause(self, underrun: ipc.Underrun) -> str:
-        """The device, if it was gone; the engine, if it could have rendered the sample in time; else the client."""
+        """The device, if it was gone; the engine, if it could have rendered the sample in time; else the client.
+
+        An engine that was a little late before a long pause of the client did not make that gap.
+        """
         if underrun.by_device:
             return "device"
-        due_ns = self._state.utterance.due_ns(underrun.sample)
+        utterance, missing_ns = self._state.utterance, underrun.missing_samples * 1_000_000_000 // self._state.rate_hz
+        pause_ns = utterance.client_pause_ns(underrun.t_ns, underrun.t_ns + missing_ns)
+        if pause_ns > max(CLIENT_PAUSE_NS, missing_ns // 2):
+            return "client"
+        due_ns = utterance.due_ns(underrun.sample)
         return "engine" if due_ns is not None and due_ns + ENGINE_SLACK_NS < underrun.t_ns else "client"
 
     def played(self, message: ipc.Played) -> None:

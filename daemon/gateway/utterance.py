@@ -11,13 +11,17 @@ only where the source phase of the voice is known: where a message with samples 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.beginning import AT_FIRST_FRAME, Beginning, GoingOn, Mark
+from glowd.daemon.gateway.metrics import FOREIGN_CLOCK_NS
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Array
 
 MAX_REFUSALS = 16
+REMEMBERED = 256
+"""How many of the newest messages with frames are remembered, to find pauses of the client."""
 CREDIT_STEP_FRAMES = 4
 """Credit is granted in steps of this size: one message for each frame would be too many."""
 
@@ -35,6 +39,13 @@ class StreamLimits:
     look_ahead_frames: int
     chunk_frames: int
     whole_utterance: bool
+
+
+class Sent(NamedTuple):
+    """When the client sent frames, and whether it could send more: it had credit, and the utterance had not ended."""
+
+    ns: int
+    may_follow: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,12 @@ def as_sent(mel: wire.Mel) -> Array:
     return mel.payload
 
 
+def sent_ns(mel: wire.Mel, received_ns: int) -> int:
+    """When its client sent a mel, by its own clock if that is this machine's, else when it was received."""
+    is_ours = mel.t_client_ns and abs(received_ns - mel.t_client_ns) < FOREIGN_CLOCK_NS
+    return mel.t_client_ns if is_ours else received_ns
+
+
 class Utterance:
     """Counters and kept frames of one utterance. Owner: the state of its session."""
 
@@ -89,6 +106,7 @@ class Utterance:
         self.total_frames: int | None = None
         """All frames of the utterance; None until the client has ended it."""
         self._kept: deque[MelChunk] = deque()
+        self._sent: deque[Sent] = deque(maxlen=REMEMBERED)
         self._rendered: deque[tuple[int, int]] = deque()  # (sample after the last, when it fell due), not delivered yet
         self._marks, self._going_on = deque([beginning.mark]), going_on
         self._refused_seq: int | None = None  # the newest refused mel since the last accepted one
@@ -133,6 +151,8 @@ class Utterance:
         chunk = MelChunk(self.frames_in, convert(mel), mel.t_client_ns, now_ns)
         self._kept.append(chunk)
         self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
+        may_follow = self.granted_frames - end >= max(mel.frames, CREDIT_STEP_FRAMES)
+        self._sent.append(Sent(sent_ns(mel, now_ns), may_follow))
         return chunk
 
     def end(self, message: wire.End) -> None:
@@ -141,6 +161,8 @@ class Utterance:
             text = f"end has total_frames {message.total_frames}; {self.frames_in} frames arrived"
             raise WireError(Code.GAP, text, message.stream)
         self.total_frames = self.frames_in
+        if self._sent:
+            self._sent[-1] = self._sent[-1]._replace(may_follow=False)
 
     def refuse(self, mel: wire.Mel | None = None) -> bool:
         """Count a refused mel (None: it could not be decoded). Returns whether there were too many.
@@ -248,3 +270,13 @@ class Utterance:
             if chunk.end_frame >= needed or chunk.end_frame == self.total_frames:
                 return chunk.t_gateway_ns
         return None
+
+    def client_pause_ns(self, begin_ns: int, end_ns: int) -> int:
+        """The longest time within these two in which the client sent nothing, though it could."""
+        longest_ns, since_ns, may_follow = 0, begin_ns, True
+        for sent in (*self._sent, Sent(end_ns, False)):
+            at_ns = min(sent.ns, end_ns)
+            if may_follow and at_ns > since_ns:
+                longest_ns = max(longest_ns, at_ns - since_ns)
+            since_ns, may_follow = max(since_ns, at_ns), sent.may_follow
+        return longest_ns
