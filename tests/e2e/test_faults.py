@@ -89,15 +89,20 @@ class Spoken:
         assert isinstance(ending, wire.Played) and ending.total_samples == 40 * HOP
 
     def check(self, cause: str, code: WarningCode) -> None:
-        """Nothing is lost; the gaps have this cause and no other, and their lengths add up to the delay."""
+        """Nothing is lost; the gaps have this cause, and their lengths add up to the delay.
+
+        On a busy machine the sound server makes small gaps of its own, which are the device's.
+        """
         assert isinstance(self.played, wire.Played)
         assert self.played.total_samples == self.samples == len(MEL) * HOP
         counts = {name: getattr(self.underruns, name) for name in ("client", "engine", "device")}
-        assert counts.pop(cause) == self.played.underruns >= 1
-        assert counts == dict.fromkeys(counts, 0)
+        assert sum(counts.values()) == self.played.underruns
+        assert {name for name, count in counts.items() if count} - {"device"} == {cause} - {"device"} and counts[cause]
         delay_s = self.took_s - len(MEL) * HOP / RATE - START_S
         assert (self.underruns.missing_samples or 0) / RATE == pytest.approx(delay_s, abs=0.3 + self.stalls.lost_s)
-        assert delay_s > OUTAGE_S / 2 and self.warnings == [code]
+        assert delay_s > OUTAGE_S / 2
+        assert code in self.warnings and {*self.warnings} <= {code, WarningCode.DEVICE_GAP}
+        assert len({*self.warnings}) == len(self.warnings), "each is told once"
 
 
 def kill(daemon: Daemon, role: str) -> None:
