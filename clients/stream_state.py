@@ -175,7 +175,7 @@ class StreamState:
             self.give_up(f"the daemon has another voice now: {opened.voice} at {opened.rate_hz} Hz, hop {opened.hop}")
             return
         self.opened, self.lost = opened, None
-        queue.restart(self.kept.first_frame, opened.credit_frames, self._heard_samples // opened.hop)
+        queue.restart(self.kept.first_frame, opened.credit_frames, self.heard_samples // opened.hop)
         if self.flushing:
             self._connection.send(wire.Flush(self.name, queue.generation, self._fade_ms))
 
@@ -187,10 +187,10 @@ class StreamState:
 
     def _gone(self, reason: str) -> errors.DaemonGone:
         how_far = self._how_far()
-        return errors.DaemonGone(f"{reason}{how_far}", heard_samples=self._heard_samples if how_far else None)
+        return errors.DaemonGone(f"{reason}{how_far}", heard_samples=self.heard_samples if how_far else None)
 
     @property
-    def _heard_samples(self) -> int:
+    def heard_samples(self) -> int:
         """Samples of the running generation that the listener has heard at least."""
         if self.kept.position:
             return self.kept.position.samples
@@ -222,7 +222,7 @@ class StreamState:
         """How far the listener got in the running utterance, for an error that ends it."""
         if not self.queue or not self.queue.started or not self.opened:
             return ""
-        heard = self._heard_samples
+        heard = self.heard_samples
         return (
             f"; of utterance {self.generation} of stream {self.name}, at least {heard // self.opened.hop} of "
             f"{self.queue.total_frames} frames ({heard / self.opened.rate_hz:.2f} s) had been delivered, {heard} samples: "

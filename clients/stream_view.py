@@ -31,6 +31,11 @@ class StreamView:
         return self._state.queue.credit if self._state.queue else 0
 
     @property
+    def heard_samples(self) -> int:
+        """Samples of the running utterance that the listener has heard at least; the daemon says so every 50 ms."""
+        return self._state.heard_samples
+
+    @property
     def frames_taken(self) -> int:
         """Frames that belong to the running utterance: those of every `send` that returned, or was given up half way."""
         return self._state.queue.total_frames if self._state.queue else 0

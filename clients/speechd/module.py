@@ -16,8 +16,8 @@ from pathlib import Path
 from glowd.clients.errors import GlowdError
 from glowd.clients.speechd.protocol import Command, Lines
 from glowd.clients.speechd.settings import ModuleSettings, Parameters, SettingsError, read_settings
-from glowd.clients.speechd.speaking import Speaker
-from glowd.clients.speechd.texts import said
+from glowd.clients.speechd.speaking import Events, Speaker
+from glowd.clients.speechd.texts import pieces
 from glowd.clients.upstream import Upstream, UpstreamError, open_upstream
 
 TAG = re.compile(r"[a-z]{2,3}")
@@ -111,9 +111,9 @@ class Module:
             self._lines.say(f"299-glowd, texts by {self._upstreams.name}", "299 OK LOADED SUCCESSFULLY")
 
     def _speak(self, command: Command) -> None:
-        text = said(command, self._parameters)
+        texts = pieces(command, self._parameters)
         try:
-            if not text.strip():
+            if not texts:
                 raise ValueError("there is nothing to say")
             self._speaker.connect()
         except (GlowdError, ValueError) as error:
@@ -123,9 +123,12 @@ class Module:
         self._lines.say("200 OK SPEAKING")
         parameters = self._parameters
         self._speaker.speak(
-            text, parameters.language, parameters.manner, parameters.gain_db,
-            on_begin=lambda: self._lines.say("701 BEGIN"),
-            on_end=lambda how: self._lines.say(EVENTS[how]),
+            texts, parameters.language, parameters.manner, parameters.gain_db,
+            Events(
+                begin=lambda: self._lines.say("701 BEGIN"),
+                mark=lambda name: self._lines.say(f"700-{' '.join(name.split())}", "700 INDEX MARK"),
+                end=lambda how: self._lines.say(EVENTS[how]),
+            ),
         )  # fmt: skip
 
     def _set(self, command: Command) -> None:

@@ -7,20 +7,26 @@ be heard after it was stopped, even while its next sentence is still being made.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from glowd.clients import errors
 from glowd.clients.client import Client, Stream
+from glowd.clients.speechd.marks import Marks
 from glowd.clients.speechd.settings import ModuleSettings
-from glowd.clients.upstream import Manner, Upstream, UpstreamError, numbered, pieces_of_text, speak_text
+from glowd.clients.upstream import Manner, Upstream, UpstreamError, numbered, speak_text
+from glowd.clients.upstream.ssml import Piece
 from glowd.clients.voices import max_frames, not_ready, ready_format, voice_state
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.flow.mel import Floats, MelFormat
 
 FADE_MS = 5
-DEVICE_WAIT_S, DEVICE_POLL_S = 5.0, 0.05
+MARK_EVERY_S = 0.03
+OPEN_WAIT_S, OPEN_POLL_S = 10.0, 0.05
+PASSES = (Code.SINK_UNAVAILABLE, Code.AT_CAPACITY)
+"""Refusals that pass by themselves: a sound device that is away, a machine that is overloaded."""
 VOICE_WAIT_S, VOICE_POLL_S = 10.0, 0.1
 
 log = logging.getLogger("glowd")
@@ -33,11 +39,20 @@ class Stopped(Exception):
 FAULTS = (errors.GlowdError, UpstreamError, OSError, Stopped)
 
 
-class Message:
-    """A text that is being spoken. `on_begin` is called when it begins, `on_end` once, with "end", "stop" or "pause"."""
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Called when a message begins; when it was heard up to a mark; once when it ends, with "end", "stop" or "pause"."""
 
-    def __init__(self, on_begin: Callable[[], object], on_end: Callable[[str], object]) -> None:
-        self._on_begin, self._on_end = on_begin, on_end
+    begin: Callable[[], object]
+    mark: Callable[[str], object]
+    end: Callable[[str], object]
+
+
+class Message:
+    """Texts that are being spoken."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
         self._lock = threading.Lock()
         self._stream: Stream | None = None
         self._ended = threading.Event()
@@ -57,7 +72,7 @@ class Message:
         with self._lock:
             self.check()
             self._stream = stream
-            self._on_begin()
+            self._events.begin()
 
     def stop(self, how: str) -> None:
         """Silence it; "stop" or "pause". Returns when the daemon plays nothing more of it."""
@@ -69,7 +84,14 @@ class Message:
         if stream is not None:
             with contextlib.suppress(errors.GlowdError):
                 stream.flush(FADE_MS)
-        self._on_end(how)
+        self._events.end(how)
+
+    def reached(self, marks: Iterable[str]) -> None:
+        """It was heard up to these marks. Raises Stopped if the message is over."""
+        with self._lock:
+            self.check()
+            for name in marks:
+                self._events.mark(name)
 
     def end(self) -> None:
         """It was spoken to its end, or cannot be."""
@@ -77,7 +99,7 @@ class Message:
             if self.is_over:
                 return
             self._ended.set()
-        self._on_end("end")
+        self._events.end("end")
 
 
 class Speaker:
@@ -111,13 +133,12 @@ class Speaker:
         self._client = client
 
     def speak(
-        self, text: str, language: str, manner: Manner, gain_db: float,
-        on_begin: Callable[[], object], on_end: Callable[[str], object],
+        self, pieces: Sequence[Piece], language: str, manner: Manner, gain_db: float, events: Events
     ) -> None:  # fmt: skip
         """Begin to speak; returns at once."""
         self.stop("stop")
-        self._now = message = Message(on_begin, on_end)
-        arguments = (message, text, language, manner, gain_db)
+        self._now = message = Message(events)
+        arguments = (message, pieces, language, manner, gain_db)
         threading.Thread(target=self._run, args=arguments, name="message", daemon=True).start()
 
     def stop(self, how: str) -> None:
@@ -131,10 +152,10 @@ class Speaker:
         if self._client is not None:
             self._client.close()
 
-    def _run(self, message: Message, text: str, language: str, manner: Manner, gain_db: float) -> None:
+    def _run(self, message: Message, pieces: Sequence[Piece], language: str, manner: Manner, gain_db: float) -> None:
         """The message's thread."""
         try:
-            self._speak(message, text, language, manner, gain_db)
+            self._speak(message, pieces, language, manner, gain_db)
         except FAULTS as error:
             if not message.is_over:  # a stream that was flushed says so too
                 log.error("cannot speak: %s", error)
@@ -143,15 +164,18 @@ class Speaker:
         finally:
             message.end()
 
-    def _speak(self, message: Message, text: str, language: str, manner: Manner, gain_db: float) -> None:
+    def _speak(
+        self, message: Message, pieces: Sequence[Piece], language: str, manner: Manner, gain_db: float
+    ) -> None:  # fmt: skip
         assert self._client is not None, "connect was called"
-        spoken = speak_text(self._upstream_of(language), pieces_of_text(text), self._wanted, manner)
+        marks, most = Marks(pieces), max_frames(self._client.welcome, self._wanted)
+        spoken = speak_text(self._upstream_of(language), marks.texts, self._wanted, manner)
         with contextlib.closing(spoken.parts), self._open(message, spoken.stated, gain_db) as stream:
             message.begin(stream)
-            send(message, stream, numbered(spoken.parts, max_frames(self._client.welcome, self._wanted)))
+            send(message, stream, marks, numbered(marks.noted(spoken.parts), most))
 
     def _open(self, message: Message, stated: dict[str, Any], gain_db: float) -> Stream:
-        """A stream for the message; waits a little for a sound device that is away. Raises GlowdError or Stopped."""
+        """A stream for the message; waits a little where a refusal passes by itself. Raises GlowdError or Stopped."""
         assert self._client is not None, "connect was called"
         settings, waiting, pause = self._settings, Silence(AwakeClock()), threading.Event()
         while True:
@@ -162,22 +186,42 @@ class Speaker:
                     prefill_ms=settings.prefill_ms, format=stated, catch_up="never",
                 )  # fmt: skip
             except errors.Refused as error:
-                if error.code != Code.SINK_UNAVAILABLE or waiting.seconds > DEVICE_WAIT_S:
+                if error.code not in PASSES or waiting.seconds > OPEN_WAIT_S:
                     raise
-            pause.wait(DEVICE_POLL_S)
+            pause.wait(OPEN_POLL_S)
 
 
-def send(message: Message, stream: Stream, parts: Iterable[tuple[int, Floats]]) -> None:
-    """Send frames, each with the number of its utterance, and wait until all are played. Raises Stopped."""
-    utterance = 0
+def send(message: Message, stream: Stream, marks: Marks, parts: Iterable[tuple[int, Floats]]) -> None:
+    """Send frames, each with the number of its utterance, and wait until all are heard. Raises Stopped."""
+    begun, sent_frames = [0], 0  # for each utterance, the frames before it
     for number, frames in parts:
         message.check()
-        if number != utterance:
+        if number >= len(begun):
             stream.end()
-            utterance = number
+            begun.append(sent_frames)
         stream.send(frames)
+        sent_frames += len(frames)
+        message.reached(marks.heard(heard_frames(stream, begun)))
     message.check()
+    while marks.is_waited_for and not is_played(stream):
+        message.reached(marks.heard(heard_frames(stream, begun)))
     stream.wait_played()
+    message.reached(marks.heard(sent_frames))
+
+
+def heard_frames(stream: Stream, begun: Sequence[int]) -> int:
+    """Frames from the beginning of the message that the listener has heard."""
+    number = stream.generation
+    return (begun[number] if number < len(begun) else 0) + stream.heard_samples // stream.hop
+
+
+def is_played(stream: Stream) -> bool:
+    """Wait a little for the end of the utterance."""
+    try:
+        stream.wait_played(MARK_EVERY_S)
+    except errors.WaitTimeout:
+        return False
+    return True
 
 
 def wait_for_voice(client: Client, voice: str) -> MelFormat:

@@ -7,7 +7,7 @@ import unicodedata
 
 from glowd.clients.speechd.protocol import Command
 from glowd.clients.speechd.settings import Parameters
-from glowd.clients.upstream.ssml import plain_text
+from glowd.clients.upstream.ssml import Piece, marked_pieces, plain_text
 
 NAMES = {
     " ": "space", "\t": "tab", "\n": "new line", ".": "dot", ",": "comma", ";": "semicolon", ":": "colon", "!": "exclamation",
@@ -19,8 +19,20 @@ NAMES = {
 KEYS = {"kp": "keypad", "ctrl": "control"}
 
 
+def pieces(command: Command, parameters: Parameters) -> list[Piece]:
+    """The texts for a command SPEAK, CHAR, KEY or SOUND_ICON, with the marks after them; none if there is nothing to say."""
+    if (
+        command.name == "SPEAK"
+        and not parameters.spelling
+        and len(marked := marked_pieces("\n".join(command.data))) > 1
+    ):
+        return marked
+    text = said(command, parameters)
+    return [Piece(text)] if text.strip() else []
+
+
 def said(command: Command, parameters: Parameters) -> str:
-    """The text for a command SPEAK, CHAR, KEY or SOUND_ICON; "" if there is nothing to say."""
+    """The text for a command, without its marks; "" if there is nothing to say."""
     text = "\n".join(command.data)
     match command.name:
         case "CHAR":

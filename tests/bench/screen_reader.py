@@ -6,7 +6,6 @@ device and is timed by a client that listens. recorded_voice.py makes the mels, 
 
 import contextlib
 import os
-import socket
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from glowd.daemon import wire
 from tests.bench.recorded_voice import NAME
 from tests.bench.report import Result, cpu_name, percentiles_ms, scheduling
 from tests.harness.daemon import ROOT, Daemon, running_daemon
-from tests.harness.speech_dispatcher import speech_dispatcher
+from tests.harness.speech_dispatcher import Ssip, speech_dispatcher
 from tests.harness.waiting import WAIT_S
 
 TEXT = "This text is spoken by a recording."
@@ -32,31 +31,6 @@ SPEAKER = ("speaker.latency_ms=15", "speaker.block_ms=5")
 """What clients/README.md advises for a screen reader: a stop is heard when the device has played what it holds."""
 
 
-class Ssip:
-    """A client of speech-dispatcher, by its text protocol."""
-
-    def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(WAIT_S)
-        self._socket.connect(path)
-        self._file = self._socket.makefile("rb")
-        for command in ("SET SELF CLIENT_NAME bench:bench:main", "SET SELF OUTPUT_MODULE glowd"):
-            self.ask(command)
-
-    def ask(self, command: str) -> None:
-        """Send a command and read its reply. Raises RuntimeError for one that is refused."""
-        self._socket.sendall(f"{command}\r\n".encode())
-        while (line := self._file.readline().decode())[3:4] == "-":
-            pass
-        if not line.startswith("2"):
-            raise RuntimeError(f"speech-dispatcher answers {line!r} to {command!r}")
-
-    def close(self) -> None:
-        """End the connection."""
-        self._file.close()
-        self._socket.close()
-
-
 def screen_reader(env: dict[str, str], messages: int) -> Iterator[Result]:
     """The figures. `env`: where the sound device is."""
     path = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
@@ -64,7 +38,7 @@ def screen_reader(env: dict[str, str], messages: int) -> Iterator[Result]:
         tempfile.TemporaryDirectory(prefix="spd-") as directory,
         running_daemon(*SPEAKER, "speaker.device=pulse", env=env) as daemon,
         speech_dispatcher(Path(directory), "--tts", NAME, glowd=daemon.endpoint, env=path) as dispatcher,
-        contextlib.closing(Ssip(dispatcher.env["SPEECHD_ADDRESS"].removeprefix("unix_socket:"))) as ssip,
+        contextlib.closing(Ssip(dispatcher)) as ssip,
     ):
         own_s, spoken_s, stopped_s = in_turns(daemon, ssip, messages)
     settings = {"messages": messages, "speaker": "15 ms, blocks of 5 ms", "scheduling": scheduling()}

@@ -1,5 +1,6 @@
 """Debian's speech-dispatcher with the module of glowd, and `spd-say`, on a real daemon that plays to PulseAudio."""
 
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from glowd.daemon import wire
 from glowd.flow.mel import Floats
 from tests.harness.daemon import Daemon, running_daemon
 from tests.harness.pulse import PulseServer
-from tests.harness.speech_dispatcher import SpeechDispatcher, speech_dispatcher
+from tests.harness.speech_dispatcher import SpeechDispatcher, Ssip, speech_dispatcher
 from tests.harness.waiting import WAIT_S, until
 
 RATE_HZ = 22_050
@@ -95,6 +96,17 @@ def test_rate_and_characters_and_keys_are_spoken(dispatcher: SpeechDispatcher, e
         say(dispatcher, *marked)
         audio, ending = ear.utterance()
         assert isinstance(ending, wire.Played) and np.abs(audio).max() > 0.03, marked
+
+
+def test_client_learns_which_mark_was_heard(dispatcher: SpeechDispatcher) -> None:
+    text = '<speak>The first sentence. <mark name="here"/>And a second one. <mark name="there"/></speak>'
+    with contextlib.closing(Ssip(dispatcher)) as client:
+        for command in ("SET SELF SSML_MODE ON", "SET SELF NOTIFICATION ALL ON", "SPEAK", f"{text}\r\n."):
+            client.ask(command)
+        events = [client.event()]
+        while not events[-1][-1].startswith("702"):
+            events.append(client.event())
+    assert [event[2] for event in events if event[-1].startswith("700")] == ["700-here", "700-there"]
 
 
 def test_other_language_is_spoken_by_espeak(dispatcher: SpeechDispatcher, ear: Ear) -> None:

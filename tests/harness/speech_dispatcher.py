@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,37 @@ class SpeechDispatcher:
         """Run spd-say to its end."""
         command = ["spd-say", *words]
         return subprocess.run(command, env=dict(self.env), capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+class Ssip:
+    """A client of speech-dispatcher, by its text protocol."""
+
+    def __init__(self, dispatcher: SpeechDispatcher) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(WAIT_S)
+        self._socket.connect(dispatcher.env["SPEECHD_ADDRESS"].removeprefix("unix_socket:"))
+        self._file = self._socket.makefile("rb")
+        for command in ("SET SELF CLIENT_NAME test:test:main", "SET SELF OUTPUT_MODULE glowd"):
+            self.ask(command)
+
+    def ask(self, command: str) -> None:
+        """Send a command and read its reply. Raises RuntimeError for one that is refused."""
+        self._socket.sendall(f"{command}\r\n".encode())
+        *_, reply = self.event()
+        if not reply.startswith("2"):
+            raise RuntimeError(f"speech-dispatcher answers {reply!r} to {command!r}")
+
+    def event(self) -> list[str]:
+        """The lines of the next reply or event."""
+        lines = [self._file.readline().decode().rstrip()]
+        while lines[-1][3:4] == "-":
+            lines.append(self._file.readline().decode().rstrip())
+        return lines
+
+    def close(self) -> None:
+        """End the connection."""
+        self._file.close()
+        self._socket.close()
 
 
 @contextlib.contextmanager

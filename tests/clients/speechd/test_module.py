@@ -83,6 +83,26 @@ def test_message_is_spoken_to_its_end(module: Module, fake: FakeDaemon) -> None:
     assert [end.total_frames for end in fake.of_type(wire.End)] == [40]
 
 
+def test_marks_between_sentences_are_reported_when_heard(module: Module, fake: FakeDaemon) -> None:
+    text = '<speak>One. <mark name="__spd_0"/>Two <mark name="2:3"/>three! <mark name="__spd_1"/><mark name="b"/>Four</speak>'
+    module.speaks(text)
+    said = [module.next() for _ in range(8)]
+    marks = [line for name in ("__spd_0", "__spd_1", "b") for line in (f"700-{name}", "700 INDEX MARK")]
+    assert said == ["701 BEGIN", *marks, "702 END"]
+    assert [end.total_frames for end in fake.of_type(wire.End)] == [80], "without a gap"
+
+
+def test_mark_after_a_stop_is_not_reported(module: Module, fake: FakeDaemon) -> None:
+    module.speaks('<speak>One. <mark name="__spd_0"/>A slow one. <mark name="__spd_1"/>End.</speak>')
+    assert module.next() == "701 BEGIN"
+    fake.wait_for(lambda: fake.of_type(wire.Mel))
+    module.send("PAUSE")
+    said = [module.next()]
+    while said[-1] != "704 PAUSE":
+        said.append(module.next())
+    assert "700-__spd_1" not in said
+
+
 def test_settings_change_the_next_message(module: Module, fake: FakeDaemon) -> None:
     settings = ("rate=100", "pitch=0", "volume=0", "language=c", "punctuation_mode=none", "synthesis_voice=NULL")
     assert module.asks("SET", *settings, ".", replies=2) == ["203 OK RECEIVING SETTINGS", "203 OK SETTINGS RECEIVED"]

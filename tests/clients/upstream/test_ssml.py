@@ -2,7 +2,7 @@
 
 import pytest
 
-from glowd.clients.upstream.ssml import plain_text
+from glowd.clients.upstream.ssml import Piece, marked_pieces, plain_text
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,17 @@ from glowd.clients.upstream.ssml import plain_text
 )
 def test_ssml_is_the_text_that_it_says(ssml: str, text: str) -> None:
     assert plain_text(ssml).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    ("ssml", "pieces"),
+    [
+        ("<speak>One.<mark name='a'/> Two?<mark name='b'/></speak>", [Piece("One.", ("a",)), Piece("Two?", ("b",))]),
+        ("<speak><mark name='0'/>One <mark name='1'/>two.</speak>", [Piece("One two.")]),
+        ("<speak>One.<mark name='a'/><mark name='b'/>Two</speak>", [Piece("One.", ("a", "b")), Piece("Two")]),
+        ("no marks", [Piece("no marks")]),
+        ("<speak/>", [Piece("")]),
+    ],
+)
+def test_pieces_end_at_marks_between_sentences(ssml: str, pieces: list[Piece]) -> None:
+    assert marked_pieces(ssml) == pieces
