@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -61,9 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="run the daemon (default); check the configuration; check this machine; print a unit file for systemd",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="with check or doctor: print JSON")
+    parser.add_argument(
+        "--service", action="store_true", help="with doctor: check what a service of systemd needs, too"
+    )
     parser.add_argument("--install", action="store_true", help="with service: write the unit file to its place")
     parser.add_argument(
-        "--user", default="", metavar="NAME", help="with service: a unit of the system, run as this user"
+        "--user",
+        default="",
+        metavar="NAME",
+        help="with service: a unit of the system, run as this user; with doctor: check as it",
     )
     parser.add_argument("--version", action="version", version=f"glowd {importlib.metadata.version('glowd')}")
     arguments = parser.parse_args(argv)
@@ -71,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(arguments.config, arguments.set)
         if arguments.command == "run":
             return run(config, role_arguments(arguments))
-        return show_unit(config, arguments) if arguments.command == "service" else report(config, arguments)
+        if arguments.command == "service":
+            return show_unit(config, arguments)
+        return report_as(config, arguments) if arguments.user else report(config, arguments)
     except BrokenPipeError:
         if arguments.command == "run":
             raise
@@ -104,6 +113,15 @@ def show_unit(config: Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report_as(config: Config, arguments: argparse.Namespace) -> int:
+    """`glowd doctor --user NAME`: the same command as the user of the service. Raises ConfigError."""
+    from glowd.daemon.service import as_user, unit
+
+    flags = [f"--{flag}" for flag in ("service", "json") if getattr(arguments, flag)]
+    command = (sys.executable, "-P", "-m", "glowd.daemon.app", arguments.command, *flags, *role_arguments(arguments))
+    return as_user.run_as(unit.find_user(arguments.user), command, config.speaker.enabled)
+
+
 def report(config: Config, arguments: argparse.Namespace) -> int:
     """`glowd doctor` and `glowd check`: print the findings; returns the exit status."""
     from glowd.daemon import doctor  # here, because the running daemon does not need its imports
@@ -111,6 +129,10 @@ def report(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.command == "doctor":
         engines = stages(config, run_dir(config.server), role_arguments(arguments))[1]
         found = doctor.examine_machine(config, engines)
+        if arguments.service:
+            from glowd.daemon.service.checks import examine_service
+
+            found = itertools.chain(found, examine_service(config))
     else:
         found = doctor.examine_config(config)
     findings = []

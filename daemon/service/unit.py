@@ -34,7 +34,7 @@ def unit(config: Config, arguments: Sequence[str], user: str = "", version: int 
         "TYPE": _type(systemd_version() if version is None else version),
         "COMMAND": " ".join(quoted(word).replace("$", "$$") for word in command),
         "WATCHDOG_S": str(watchdog_s(config)),
-        "FILES": str(config.server.max_clients * FILES_OF_A_CLIENT + FILES_OF_GLOWD),
+        "FILES": str(files_needed(config)),
         "USER": user,
         "GROUPS": "SupplementaryGroups=audio" if config.speaker.enabled else "",
         "RECORDINGS": _writable(config, "--config" in arguments),
@@ -55,6 +55,11 @@ def _type(version: int) -> str:
     if version >= RELOAD_SINCE:
         return "Type=notify-reload"
     return "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
+
+
+def files_needed(config: Config) -> int:
+    """How many files and sockets may be open."""
+    return config.server.max_clients * FILES_OF_A_CLIENT + FILES_OF_GLOWD
 
 
 def watchdog_s(config: Config) -> int:
