@@ -6,7 +6,6 @@ wrong arguments or files, 1 for everything else, 130 for Ctrl-C.
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -14,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glowd.clients import admin, errors
-from glowd.clients.cli import keys, tables, top
+from glowd.clients import errors
+from glowd.clients.cli import keys, operating, tables, top
 from glowd.clients.cli.audio_output import UtteranceWriter, claim_output, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
 from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_text, mel_of_file
@@ -83,15 +82,11 @@ def arguments() -> argparse.ArgumentParser:
     text_source_arguments(module)
     module.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
 
-    status = commands.add_parser("status", help="print the daemon's state and figures")
-    status.add_argument("--json", action="store_true", help="print JSON instead of tables")
-
     flush = commands.add_parser("flush", help="stop a stream's utterance")
     flush.add_argument("stream")
     flush.add_argument("--fade", type=count(0), default=15, metavar="MS", help="length of the fade-out in ms (15)")
 
-    commands.add_parser("reload", help="have the daemon of this user read its settings again")
-
+    operating.add_parsers(commands)
     keys.add_parser(commands)
 
     watch = commands.add_parser("top", help="show all streams and figures continuously")
@@ -265,12 +260,6 @@ def highest_rate_hz(client: Client) -> int:
     return max(rates_hz, default=0)
 
 
-def status(client: Client, args: argparse.Namespace) -> None:
-    """`glowctl status`."""
-    state = client.status()
-    print(json.dumps(state.info) if args.json else tables.as_text(wire.Snapshot.from_map(state.info)))
-
-
 def flush(client: Client, args: argparse.Namespace) -> None:
     """`glowctl flush STREAM`."""
     streams = wire.Snapshot.from_map(client.status().info).streams
@@ -310,16 +299,15 @@ def watch(args: argparse.Namespace) -> None:
         top.watch_live(endpoint)
 
 
-def reload(args: argparse.Namespace) -> None:
-    """`glowctl reload`."""
-    told = admin.reload_settings(admin.run_dir_of(args.endpoint))
-    if told.ok or told.settings or told.changed or told.added or told.removed:
-        print("\n".join(told.lines()))
-    if not told.ok:
-        raise errors.Refused(told.text)
-
-
-COMMANDS = {"send": send, "say": say, "formats": formats, "listen": listen, "status": status, "flush": flush}
+COMMANDS = {
+    "send": send,
+    "say": say,
+    "formats": formats,
+    "listen": listen,
+    "status": operating.status,
+    "health": operating.health,
+    "flush": flush,
+}
 
 
 def connected(args: argparse.Namespace) -> Client:
@@ -333,7 +321,7 @@ def run(args: argparse.Namespace) -> None:
         watch(args)
         return
     if args.command == "reload":
-        reload(args)
+        operating.reload(args)
         return
     if args.command == "key":
         keys.run(args)
