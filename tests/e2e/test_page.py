@@ -126,8 +126,8 @@ def test_text_is_spoken_and_escape_stops_it_exactly(page: Browser) -> None:
     ActionChains(page.driver).send_keys(Keys.ESCAPE).perform()
     page.wait(lambda: "samples were dropped" in page.text("status"), "the answer to stop")
     heard, rate, taken, latency = page.run(
-        "const blocks = kept.tapped; const c = kept.context; return [glowd.lastStop.sample, glowd.lastStop.rate, "
-        "blocks.reduce((sum, {played}) => sum + played.length, 0), Math.round((c.outputLatency || c.baseLatency) * c.sampleRate)]"
+        "const blocks = kept.tapped; const c = kept.context; return [glowd.last.sample, glowd.last.rate, "
+        "blocks.at(-1).at + blocks.at(-1).played.length, Math.round((c.outputLatency || c.baseLatency) * c.sampleRate)]"
     )
     assert 0 <= taken - 1 - heard <= latency + 128, "the last sample heard is what was played, less what was on its way"
     assert f"stopped after sample {heard}; " in page.text("status")
@@ -135,6 +135,25 @@ def test_text_is_spoken_and_escape_stops_it_exactly(page: Browser) -> None:
     assert abs(tail[-1]) < 0.02, "it was faded out"
     assert rate == 22050 and page.find("#stop").get_attribute("disabled")
     page.wait(lambda: "0 of" in page.text("headline"), "the stream of the page to be closed")
+
+
+def test_short_text_is_heard_to_its_last_sample(page: Browser) -> None:
+    """All of it is sent before the page has reported anything: what is reported late must not end it early."""
+    page.run(
+        "globalThis.kept = new Set(); setInterval(() => { const p = glowd.player;"
+        " if (p && !kept.has(p)) { kept.add(p); p.tap(); } }, 1)"
+    )
+    page.find("#text").clear()
+    page.find("#text").send_keys("Yes.")
+    for number in range(1, 4):
+        page.run("glowd.last = null; document.getElementById('speak').click()")
+        page.wait(lambda: page.text("status").startswith("Spoken, to sample "), "the end")
+        received, sample = page.run("return [glowd.last.received, glowd.last.sample]")
+        taken = page.run(
+            "const last = [...kept].at(-1).tapped.at(-1); return [kept.size, last.at + last.played.length]"
+        )
+        assert taken == [number, received] and received > 4000 and sample == received - 1
+        page.run("document.getElementById('status').textContent = ''")
 
 
 def test_stream_is_stopped_for_everyone_by_its_button(page: Browser, daemon: Daemon) -> None:

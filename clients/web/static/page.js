@@ -67,7 +67,7 @@ async function hear(what) {
   player = await opening;
   while (state.hearing) await silence(); // what was heard before, and what another click has begun meanwhile
   state.player = player;
-  state.hearing = { ...what, id: state.nextId++, report: null };
+  state.hearing = { ...what, id: state.nextId++, report: null, received: 0 };
   showSound();
   request();
 }
@@ -86,11 +86,13 @@ function onReport(report) {
   const { taken, generation, sample, buffered_ms, underruns } = report;
   link.send("report", { id: hearing.id, taken, generation, sample, buffered_ms, underruns });
   showSound();
-  if (hearing.spoken && !report.playing && !report.buffered_ms) finish();
+  if (hearing.spoken && taken >= hearing.received && !report.playing) finish(); // an older report may come after the end
 }
 
 /** What was said has been heard to its end. */
 async function finish() {
+  const { received, report } = state.hearing;
+  state.last = { received, sample: report.sample };
   say(`Spoken, to sample ${state.hearing.report.sample}.`);
   await silence();
 }
@@ -111,7 +113,7 @@ async function stop() {
   link.send("stop", { id: hearing.id, generation: heard.generation, sample: heard.sample });
   say(hearing.said ? `Stopped after sample ${heard.sample} (${(Math.max(heard.sample, 0) / player.rate).toFixed(2)} s).` : `No longer listening to ${hearing.stream}.`);
   hearing.heard = heard;
-  state.lastStop = { ...heard, rate: player.rate };
+  state.last = { ...heard, rate: player.rate, received: hearing.received };
   if (state.hearing === hearing) await silence();
 }
 
@@ -140,7 +142,10 @@ function showSound() {
 }
 
 link.addEventListener("audio", ({ detail: chunk }) => {
-  if (chunk.id === state.hearing?.id && !state.hearing.stopped) state.player?.push(chunk);
+  const { hearing, player } = state;
+  if (chunk.id !== hearing?.id || hearing.stopped) return;
+  hearing.received += chunk.samples.length;
+  player.push(chunk);
 });
 
 link.addEventListener("started", ({ detail }) => {
@@ -185,6 +190,7 @@ function comeBack() {
   if (!hearing?.lost || !player || !state.streams[hearing.stream]) return;
   hearing.lost = false;
   hearing.id = state.nextId++;
+  hearing.received = 0;
   player.reset();
   request();
 }
