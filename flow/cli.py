@@ -222,9 +222,14 @@ def _mel(source: Path, format: "MelFormat") -> "Floats":
 def _saved_mel(source: Path, format: "MelFormat") -> "Floats":
     import numpy as np
 
+    from glowd.flow.recognition.kinds import recognise
+    from glowd.flow.torchfile.numpy_files import read_npy
+
+    if source.is_file() and (kind := recognise(source)).name != "npy":
+        raise ValueError(f"{source} is {kind.instead_of('a .npy of mel frames')}")
     try:
-        mel = np.load(source, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        mel = read_npy(source)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{source} is not a readable .npy file: {error}") from error
     if mel.ndim != 2 or mel.shape[1] != format.n_mels or not len(mel):
         raise ValueError(f"{source} has shape {list(mel.shape)}; expected frames [L, {format.n_mels}] of log-mel")

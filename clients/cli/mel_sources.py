@@ -5,7 +5,6 @@ are. A fault of a user's file is a SourceError. soundfile and soxr are imported 
 """
 
 import codecs
-import contextlib
 import time
 import zipfile
 from collections.abc import Iterator
@@ -52,19 +51,24 @@ def mel_of_file(path: Path, mel_format: MelFormat, bins: int = 0) -> Floats:
 
 def array_of_numpy(path: Path) -> Any:
     """The array in a .npy, or in a .npz the only one or the one under "mel"."""
-    with contextlib.ExitStack() as stack:
-        value = np.load(path, allow_pickle=False)
-        if isinstance(value, np.ndarray):
-            return value
-        names = stack.enter_context(value).files
-        if "mel" not in names and len(names) != 1:
-            raise SourceError(f"contains {', '.join(names) or 'nothing'}; expected one array, or one under 'mel'")
-        return value["mel" if "mel" in names else names[0]]
+    from glowd.flow.recognition.kinds import recognise
+    from glowd.flow.torchfile.numpy_files import CheckpointFileError, read_npy, read_npz
+
+    kind = recognise(path)
+    if kind.name not in ("npy", "npz"):
+        raise SourceError(f"it is {kind.instead_of('a file of numpy')}")
+    try:
+        arrays = {"mel": read_npy(path)} if kind.name == "npy" else read_npz(path)
+    except CheckpointFileError as error:
+        raise SourceError(str(error)) from error
+    if "mel" not in arrays and len(arrays) != 1:
+        raise SourceError(f"contains {', '.join(arrays) or 'nothing'}; expected one array, or one under 'mel'")
+    return arrays["mel" if "mel" in arrays else next(iter(arrays))]
 
 
 def array_of_pt(path: Path) -> Any:
     """The array in a PyTorch file: alone, the only one of a list, or under "mel" in a map."""
-    from glowd.flow.torchfile.reader import CheckpointFileError, read_pt
+    from glowd.flow.torchfile.reader import CheckpointFileError, array_of, read_pt
 
     try:
         value = read_pt(path)
@@ -74,9 +78,9 @@ def array_of_pt(path: Path) -> Any:
         value = value.get("mel", next(iter(value.values())) if len(value) == 1 else value)
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if not isinstance(value, np.ndarray):
+    if (array := array_of(value)) is None:
         raise SourceError(f"contains a {type(value).__name__}; expected an array, or a map with an array under 'mel'")
-    return value
+    return array
 
 
 def no_frames(mel_format: MelFormat) -> Floats:

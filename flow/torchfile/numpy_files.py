@@ -5,6 +5,7 @@ at most MAX_GROWTH times its own size, so that a small file cannot fill the memo
 """
 
 import math
+import tokenize
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -66,8 +67,8 @@ def _array(file: IO[bytes], size: int, name: str) -> Array:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]  # fmt: skip
         shape, turned, dtype = read_header(file, max_header_size=MAX_HEADER_BYTES)
-    except (ValueError, KeyError, EOFError, SyntaxError, RecursionError) as error:
-        raise CheckpointFileError(f"{name} has no header of a numpy array: {error}") from error
+    except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, tokenize.TokenError) as error:
+        raise CheckpointFileError(f"{name} has no header of a numpy array ({type(error).__name__})") from error
     if dtype.hasobject:
         raise CheckpointFileError(f"{name} holds Python objects, which are not read; save numbers only")
     count, left = math.prod(shape), size - file.tell()

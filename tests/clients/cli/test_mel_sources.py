@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from glowd.clients.cli import mel_sources
 from glowd.clients.cli.mel_sources import SourceError, mel_of_file
@@ -167,3 +168,13 @@ def test_speaking_pace_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             len(left_s), 0.1 * chunk_s
         )  # the second is delayed: the next ones catch up
     assert left_s == pytest.approx([n * chunk_s for n in (0, 1, 3.5, 3.6, 4, 5)])
+
+
+def test_pointer_and_pickled_array_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "m.npy").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        SourceError, match=r"m\.npy: it is a git-lfs pointer.*; expected a file of numpy; .*git lfs pull"
+    ):
+        mel_of_file(tmp_path / "m.npy", MelFormat())
+    torch.save({"mel": np.full((5, 80), -4, np.float32)}, tmp_path / "m.pt")
+    assert mel_of_file(tmp_path / "m.pt", MelFormat()).shape == (5, 80)
