@@ -26,6 +26,12 @@ RECONNECT_S = 30.0
 """How long a client waits for a daemon that is lost, unless it was told otherwise."""
 
 log = logging.getLogger("glowd.client")
+ENDS_SESSION = {
+    wire.Code.STOPPING: "is stopping",
+    wire.Code.IDLE_TIMEOUT: "has disconnected this client, which was silent because it did not run",
+}
+"""Errors after which the client connects again: the daemon may be started again, and this program runs again."""
+
 loss_log = logging.getLogger("glowd.client.loss")
 """Says when the daemon is lost and when it is back; a command shows that also where it shows no other message."""
 
@@ -251,8 +257,8 @@ class Connection:
         self._end_loss()
 
     def _on_error(self, error: wire.Error) -> None:
-        if error.code == wire.Code.STOPPING and self._reconnect_s:
-            self.lose(f"the daemon at {self.endpoint} is stopping")
+        if error.code in ENDS_SESSION and self._reconnect_s and self.welcome:
+            self.lose(f"the daemon at {self.endpoint} {ENDS_SESSION[wire.Code(error.code)]}")
         elif stream := self.streams.get(error.stream):
             stream.receive_error(error)
             if stream.closed:

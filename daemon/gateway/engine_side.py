@@ -74,6 +74,8 @@ class EngineSide:
         if not state.phase.needs_engine:
             return
         first_sample = state.utterance.samples_made
+        if state.utterance.goes_on and message.first_sample > first_sample:
+            return  # still on its way from before the utterance was lost
         try:
             audio = state.utterance.accept_pcm(message)
             if message.last:

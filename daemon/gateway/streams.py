@@ -83,7 +83,7 @@ class StreamRegistry:
         self._by_name: dict[str, Stream] = {}
         self._by_key: dict[int, Stream] = {}
         # An engine may still run streams of a gateway that ended; its keys must differ from ours.
-        self._first_key = self._last_key = time.time_ns() // 1000
+        self._last_key = time.time_ns() // 1000
 
     def use(self, config: Config) -> None:
         """Use other settings, for files that are opened."""
@@ -142,10 +142,10 @@ class StreamRegistry:
     def rekey(self, stream: Stream, known: int = 0) -> int:
         """Give a stream the key of its next utterance; messages with the last key do not reach it any more.
 
-        `known`: the key that it has from an earlier gateway. One that is in use, or could be given yet, is not taken over.
+        `known`: the key that it had before it was lost. One that is in use, or could be given yet, is not taken over.
         """
         self._by_key.pop(stream.key, None)
-        if 0 < known <= self._first_key and known not in self._by_key:
+        if 0 < known <= self._last_key and known not in self._by_key:
             stream.key = known
         else:
             self._last_key += 1

@@ -112,6 +112,11 @@ class Utterance:
         self._refused_seq: int | None = None  # the newest refused mel since the last accepted one
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it began in a gateway that is lost."""
+        return self.beginning != AT_FIRST_FRAME
+
+    @property
     def kept_frames(self) -> int:
         """How many frames are kept."""
         return sum(len(chunk.mel) for chunk in self._kept)

@@ -260,3 +260,30 @@ def test_stopping_daemon_is_waited_for(fake: FakeDaemon, socket_dir: Path) -> No
             stream.send(mel(5), WAIT_S)
             assert stream.wait_played(WAIT_S) == wire.Played("s", 0, (FIRST + 5) * HOP, 0)
             stream.close()
+
+
+def test_client_that_did_not_run_connects_again(fake: FakeDaemon) -> None:
+    """The daemon has disconnected it meanwhile, and closed its streams."""
+    with Client(fake.endpoint) as glow:
+        stream = glow.open("s", sinks=["null"])
+        spoken_first(fake, stream)
+        fake.send("s", wire.Error(504, "IDLE_TIMEOUT", "nothing was received for 60 s", fatal=True))
+        fake.wait_for(lambda: len(fake.of_type(wire.Open)) == 2)
+        stream.send(mel(5), WAIT_S)
+        assert stream.wait_played(WAIT_S) == wire.Played("s", 0, (FIRST + 5) * HOP, 0)
+
+
+def test_stream_after_another_is_opened_again_after_it(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as glow:
+        first = glow.open("a", sinks=["null"])
+        second = glow.open("b", sinks=["null"], after="a", first_generation=1)
+        for stream in (first, second):
+            stream.send(mel(8))
+        glow.ping()
+        with restarted(fake, refuse_open=2) as daemon:
+            for stream in (second, first):
+                stream.wait_played(WAIT_S)
+            opened = [(one.stream, one.after, one.generation) for one in daemon.of_type(wire.Open)]
+            assert opened == [*[("a", "", 0)] * 3, ("b", "a", 1)]
+            first.close()
+            second.close()

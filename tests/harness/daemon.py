@@ -43,7 +43,7 @@ class Daemon:
 
     def client(self, name: str = "test") -> Client:
         """A connected client."""
-        return Client(self.endpoint, name=name, timeout_s=WAIT_S)
+        return Client(self.endpoint, name=name, timeout_s=WAIT_S, reconnect_s=5 * WAIT_S)
 
     def role_pids(self) -> dict[str, int]:
         """Process ids of the roles, by module and engine: "gateway", "engine glow", "engine glow/1", "speaker"."""

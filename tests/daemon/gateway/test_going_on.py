@@ -112,6 +112,15 @@ def test_what_the_device_holds_has_not_been_heard() -> None:
     assert (position.samples, position.t_ns) == (36, first.now_ns - 12_000_000)
 
 
+def test_samples_from_before_the_loss_do_not_end_the_utterance() -> None:
+    """The engine had rendered on, under the same key, and what it sent arrives late."""
+    position = spoken(SessionHarness("socket", position_ms=POSITION_MS), 20)
+    second = other_gateway(position, "socket")
+    second.session.engine.pcm(second.pcm(position.samples + 40, 8), second.now_ns)
+    finish(second, position)
+    assert second.only(wire.Played).total_samples == TOTAL * HOP and not second.sent(wire.Error)
+
+
 def test_new_utterance_after_one_that_went_on_is_new() -> None:
     position = spoken(SessionHarness("device", position_ms=POSITION_MS), 20)
     second = other_gateway(position, "device")
