@@ -37,13 +37,6 @@ def _add_evaluate(commands: Any, evaluate: Callable[..., int]) -> None:
     _add_systems(sub)
     sub.add_argument("--seeds", type=int, default=3, help="renders of each clip, with the seeds 0, 1, ... (3)")
     sub.add_argument(
-        "--strangers",
-        nargs="+",
-        default=[],
-        metavar="FOLDER",
-        help="recordings of speakers that the voices were not trained on, a set for each folder, and one of all",
-    )
-    sub.add_argument(
         "--sigma",
         type=float,
         nargs="+",
@@ -112,6 +105,13 @@ def _add_systems(sub: argparse.ArgumentParser) -> None:
         "checkpoints", metavar="CHECKPOINT", nargs="*", default=["embedded"], help="voices (embedded: the one of glowd)"
     )
     sub.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="recordings, a set for each folder")
+    sub.add_argument(
+        "--strangers",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="the same, of speakers that the voices were not trained on: they have goals of their own",
+    )
     sub.add_argument("--chunk-frames", type=int, default=4, help="frames in a chunk of a streamed system (4)")
     sub.add_argument("--jobs", type=int, default=PROCESSES, metavar="N", help=f"processes ({PROCESSES})")
 
@@ -223,8 +223,10 @@ def compare(args: argparse.Namespace, report: Report) -> int:
     from glowd.flow.evaluation.compare import page_text, picture_of, plan_page, render_page
 
     check_counts(args, "count", "jobs", "chunk_frames")
-    if not args.data:
-        raise ValueError("there is nothing to compare; give folders of recordings, or recordings, with --data")
+    if not args.data and not args.strangers:
+        raise ValueError(
+            "there is nothing to compare; give folders of recordings, or recordings, with --data or --strangers"
+        )
     plan = plan_page(args)
     with contextlib.ExitStack() as outputs:
         page = outputs.enter_context(claim_output(plan.out, "html", args.overwrite, PUBLIC))

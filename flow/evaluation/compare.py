@@ -26,6 +26,8 @@ class Plan:
     out: Path
     sentences: list[tuple[str, Path]]
     """(set, recording)."""
+    strangers: frozenset[Path]
+    """Those whose speakers the voices were not trained on."""
     systems: list[System]
     """Rendered here, whole utterances at once."""
     live: list[System]
@@ -47,7 +49,9 @@ class Plan:
         """Every sentence with each of these systems."""
         format, group = format_of(self.systems), group_of(self.systems)
         return [
-            Job(name, path, system, self.seed, format, group) for name, path in self.sentences for system in systems
+            Job(name, path, system, self.seed, format, group, stranger=path in self.strangers)
+            for name, path in self.sentences
+            for system in systems
         ]
 
 
@@ -58,10 +62,12 @@ def plan_page(args: argparse.Namespace) -> Plan:
         library(name)
     rows, commands = _evaluation(args.evaluation)
     systems = [s for s in systems_of(args.checkpoints, [], args.chunk_frames) if s.kind != STREAMED]
-    chosen = sentences([Path(source) for source in args.data], args.count, args.longest)
+    data, strangers = ([Path(source) for source in sources] for sources in (args.data, args.strangers))
+    chosen = sentences([*data, *strangers], args.count, args.longest)
     return Plan(
         out=_page_path(Path(args.out)),
         sentences=chosen,
+        strangers=frozenset(path for _, path in chosen if any(path.is_relative_to(source) for source in strangers)),
         systems=systems,
         live=[] if args.no_live else [System(LIVE, s.checkpoint, s.title) for s in systems if s.kind == WAVEGLOW],
         seed=args.seed,
@@ -91,12 +97,18 @@ def page_text(plan: Plan, found: Renders, made: dict[str, Any]) -> str:
     commands = [line for system in plan.live for line in live.commands(system.checkpoint, plan.seed)]
     return listening_page.page(
         sentences=listening_page.sentence_entries(found.renders, plan.audio, plan.origins),
-        tables=listening_page.tables(plan.rows or scores.rows(one.measured for one in found.renders)),
+        tables=listening_page.tables(plan.rows or _rows(plan, found)),
         columns=scores.COLUMNS,
         cards=listening_page.cards(plan.systems),
         notes=found.notes,
         made=made | {"seed": plan.seed, "commands": [made["command"], *commands, *plan.commands]},
     )
+
+
+def _rows(plan: Plan, found: Renders) -> list[scores.Row]:
+    """The figures of the page's own renders: by set, or where there are strangers, of them and of the others."""
+    measured = [one.measured for one in found.renders]
+    return scores.pooled_rows(measured) if plan.strangers else scores.rows(measured)
 
 
 def picture_of(found: Renders) -> bytes:

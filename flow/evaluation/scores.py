@@ -70,8 +70,8 @@ COLUMNS = [
     Column("rtf", "RTF", ".2f", "CPU time of one thread over audio time, lower is better"),
 ]  # fmt: skip
 COMB, WORST, STREAMED, PEAK = "comb_db", "comb_worst_db", "streamed_difference", "peak"
-STRANGERS = "strangers"
-"""The set of all clips of speakers that the voices were not trained on."""
+KNOWN, STRANGERS = "speakers of the training", "strangers"
+"""The sets of all clips of speakers that the voices were trained on, and were not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,11 @@ def rows(results: Iterable[Measured | Problem]) -> list[Row]:
     measured = [one for one in results if isinstance(one, Measured)]
     strangers = [one for one in measured if one.job.stranger]
     return [*_grouped(measured, lambda job: job.set), *_grouped(strangers, lambda job: STRANGERS)]
+
+
+def pooled_rows(measured: Iterable[Measured]) -> list[Row]:
+    """Rows of all clips of speakers that the voices were trained on, and of the strangers."""
+    return _grouped(measured, lambda job: STRANGERS if job.stranger else KNOWN)
 
 
 def speaker_rows(results: Iterable[Measured | Problem]) -> list[Row]:

@@ -139,6 +139,15 @@ def test_manifest_names_origin_and_licence_of_each_recording(room: Path, tmp_pat
     assert 700 < width < 1000 and 300 < height < 500  # two rows of two systems
 
 
+def test_strangers_have_a_table_and_goals_of_their_own(room: Path, tmp_path: Path) -> None:
+    argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip0.flac"), "--no-live"]
+    argv += ["--strangers", str(room / "one" / "clip1.flac"), "--jobs", "1", "--out", str(tmp_path / "page.html")]
+    assert main(argv) == 0
+    known, strangers = (tmp_path / "page.html").read_text("utf-8").split("<h3>")[1:3]
+    assert known.startswith("speakers of the training, 1 clip<") and "≥ 3.2" in known
+    assert strangers.startswith("strangers, 1 clip<") and "≥ 2.8" in strangers
+
+
 def test_diverged_render_is_played_as_soft_as_the_recording(room: Path) -> None:
     wave, noise = voice_like(1.0, 0), np.sign(voice_like(1.0, 1)).astype(np.float32)
     players = [
