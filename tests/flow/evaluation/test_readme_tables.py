@@ -1,12 +1,16 @@
 """The tables of `glowlab evaluate --readme`: written, read back, and as they stand in the documents of this repository."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from glowd.flow.evaluation import readme_tables
+from glowd.flow.cli import parser
+from glowd.flow.evaluation import readme_tables, scores
 from glowd.flow.evaluation.scores import Row
-from glowd.flow.evaluation.systems import REAL
+from glowd.flow.evaluation.systems import GRIFFIN_LIM, REAL, RTISI_LA, STREAMED
+from tests.harness.daemon import ROOT
 
 MEAN = {"pesq": 2.971, "stoi": 0.9584, "f0_gross": 0.0123, "overload": 0.05, "peak": 1.0004, "nll": -5.7}
 ROWS = [Row("lj", REAL, 12, 1, {"stoi": 1.0}, {}), Row("lj", "WaveGlow streamed", 1, 3, MEAN, {"pesq": 0.1})]
@@ -58,3 +62,33 @@ def test_document_without_a_pair_of_marks_is_refused(tmp_path: Path, text: str) 
     (tmp_path / "a.md").write_text(text)
     with pytest.raises(ValueError, match=r"a\.md cannot take tables; it needs the lines"):
         readme_tables.write(tmp_path / "a.md", [])
+
+
+# ---- this repository
+
+
+def own_rows() -> list[Row]:
+    return list(readme_tables.read(readme_tables.between(ROOT / "flow" / "README.md")))
+
+
+def test_tables_of_readme_are_those_of_the_command() -> None:
+    lines = readme_tables.between(ROOT / "flow" / "README.md")
+    args = parser().parse_args(shlex.split(lines[0])[1:])
+    rows = own_rows()
+    sets = [row for row in rows if "/" not in row.set]
+    speakers = [row for row in rows if "/" in row.set]
+    assert readme_tables.tables(sets, speakers, shlex.split(lines[0])) == lines
+    assert list(dict.fromkeys(row.set for row in sets)) == [*args.data, *args.strangers, scores.STRANGERS]
+    for name in {row.set for row in sets}:
+        systems = [row.system for row in sets if row.set == name]
+        assert systems[:3] == [REAL, GRIFFIN_LIM, RTISI_LA] and systems[3].startswith(STREAMED)
+    assert len({row.set for row in speakers}) >= 8 and {row.set.partition("/")[0] for row in speakers} == {"many"}
+
+
+def test_first_page_has_the_figures_of_the_table() -> None:
+    own = {row.system: row for row in own_rows() if row.set == "lj"}
+    text = (ROOT / "README.md").read_text("utf-8")
+    for voice, system in (("rtisi", RTISI_LA), ("griffin-lim", GRIFFIN_LIM), ("glow", STREAMED)):
+        mean = next(row.mean for name, row in own.items() if name.startswith(system))
+        quality = f"{mean['pesq']:.2f}, {mean['stoi']:.3f}"
+        assert re.search(rf"^\| `{voice}`.*\| {quality} \|", text, re.M), f"{voice}: the table has {quality}"
