@@ -168,6 +168,7 @@ def glowctl(daemon: Daemon, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
 
 
+@repeated_after_stalls
 def test_too_loud_a_stream_is_warned_of_on_the_command_line_once(daemon: Daemon, tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", MEL)
     wait_until_whole(daemon)
@@ -178,6 +179,7 @@ def test_too_loud_a_stream_is_warned_of_on_the_command_line_once(daemon: Daemon,
     assert "with its gain, reaches" in warnings[0] and "lower its gain_db, which is 20" in warnings[0]
 
 
+@repeated_after_stalls
 def test_reason_of_an_absent_voice_is_shown_everywhere(daemon: Daemon, tmp_path: Path) -> None:
     why = "/nowhere/x.safetensors"
     np.save(tmp_path / "m.npy", MEL)
