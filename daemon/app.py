@@ -280,7 +280,9 @@ def announce(config: Config, directory: Path, supervisor: Supervisor, seconds: f
         web=str(supervisor.info("web").get("url", "")),
         wyoming=str(supervisor.info("wyoming").get("uri", "")),
     )
-    print(line, flush=True)
+    print(
+        f"{line}\n", end="", flush=True
+    )  # in one piece, also where output is not buffered: the log may go to the same place
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from glowd.clients.errors import GlowdError
 from glowd.clients.web.api_error import ApiError
 from glowd.clients.web.figures import Figures
 from glowd.clients.web.mel_api import MelEndpoint
+from glowd.clients.web.metrics import metrics
 from glowd.clients.web.page import live
 from glowd.clients.web.pool import Pool
 from glowd.clients.web.protection import Protection
@@ -54,6 +55,7 @@ async def ready(request: Request) -> JSONResponse:
 
 
 ROUTES: list[BaseRoute] = [
+    Route("/metrics", metrics, methods=["GET"]),
     Route("/health", health, methods=["GET"]),
     Route("/ready", ready, methods=["GET"]),
     Route("/v1/audio/speech", speech, methods=["POST"]),

@@ -8,6 +8,7 @@ from collections import deque
 import numpy as np
 
 from glowd.daemon import ipc
+from glowd.daemon.gateway.totals import VoiceCounts
 from glowd.daemon.wire.telemetry import STAGES, Stages, StageTimes, Underruns
 
 WINDOW = 512
@@ -53,8 +54,9 @@ class Window:
 class Meter:
     """The figures of one stream. Owner: its session."""
 
-    def __init__(self, rate_hz: int) -> None:
-        self.rate_hz = rate_hz
+    def __init__(self, rate_hz: int, counts: VoiceCounts | None = None) -> None:
+        """`counts`: those of its voice, to which it adds."""
+        self.rate_hz, self._counts = rate_hz, counts or VoiceCounts()
         self._ttfa_ns: deque[int] = deque(maxlen=WINDOW)
         self._underruns = {"client": 0, "engine": 0, "device": 0}
         self._missing_samples = self._behind_samples = self._skipped_samples = 0
@@ -82,15 +84,17 @@ class Meter:
         if not self._has_audio and self._first_frames_ns is not None:
             self._has_audio = True
             self._ttfa_ns.append(now_ns - self._first_frames_ns)
+            self._counts.first_audio.add(now_ns - self._first_frames_ns)
         self._network_ns += (pcm.t_end_ns - pcm.t_start_ns) // max(1, pcm.batch)
         self._samples += fresh_samples
+        self._counts.audio_s += fresh_samples / self.rate_hz
         self._calls, self._batch = self._calls + 1, self._batch + pcm.batch
         if pcm.t_client_ns and 0 <= (travelled_ns := pcm.t_gateway_ns - pcm.t_client_ns) < FOREIGN_CLOCK_NS:
-            self._stages["client"].append(travelled_ns)
-        self._stages["transport"].append(pcm.t_engine_ns - pcm.t_gateway_ns)
-        self._stages["wait"].append(pcm.t_start_ns - pcm.t_engine_ns)
-        self._stages["network"].append(pcm.t_end_ns - pcm.t_start_ns)
-        self._stages["return"].append(now_ns - pcm.t_end_ns)
+            self._add("client", travelled_ns)
+        self._add("transport", pcm.t_engine_ns - pcm.t_gateway_ns)
+        self._add("wait", pcm.t_start_ns - pcm.t_engine_ns)
+        self._add("network", pcm.t_end_ns - pcm.t_start_ns)
+        self._add("return", now_ns - pcm.t_end_ns)
         self._offered.append((pcm.first_sample, now_ns))
 
     def position(self, position: ipc.Position) -> None:
@@ -98,13 +102,22 @@ class Meter:
         while self._offered and self._offered[0][0] <= position.samples:
             first_sample, offered_ns = self._offered.popleft()
             sounds_ns = position.t_dac_ns - (position.samples - first_sample) * 1_000_000_000 // self.rate_hz
-            self._stages["device"].append(sounds_ns - offered_ns)
+            self._add("device", sounds_ns - offered_ns)
         self._behind_samples, self._skipped_samples = position.behind_samples, position.skipped_samples
 
     def underrun(self, cause: str, missing_samples: int) -> None:
         """The listener heard a gap because `cause` (client or engine) was late, or the device gone."""
         self._underruns[cause] += 1
         self._missing_samples += missing_samples
+        self._counts.starve(cause, missing_samples / self.rate_hz)
+
+    def ended(self, how: str) -> None:
+        """An utterance has ended: played, flushed, failed, or closed with its stream."""
+        self._counts.utterances[how] += 1
+
+    def _add(self, stage: str, duration_ns: int) -> None:
+        self._stages[stage].append(duration_ns)
+        self._counts.add_stage(stage, duration_ns)
 
     @property
     def behind_ms(self) -> float:

@@ -11,6 +11,7 @@ from glowd.daemon import wire
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.notices import Notice
 from glowd.daemon.gateway.sinks import AudioChunk
+from glowd.daemon.gateway.totals import Counts
 from glowd.daemon.gateway.utterance import Utterance
 from glowd.daemon.wire import WarningCode, WireError
 from glowd.daemon.wire.fields import Message
@@ -28,6 +29,10 @@ class SessionPorts(Protocol):
 
     def key_of(self, stream: str) -> int:
         """The key of the running utterance of another stream of the same client; 0 if there is none."""
+
+    @property
+    def counts(self) -> Counts:
+        """What is counted over all streams."""
 
     def to_owner(self, message: Message) -> None:
         """Send to the stream's own client, now or later."""

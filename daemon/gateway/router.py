@@ -237,6 +237,7 @@ class ClientRouter:
         try:
             stream = self._admission.admit(client, asked, now_ns)
         except WireError as fault:
+            self.streams.counts_of_all.refused[fault.code.name] += 1
             client.send(wire.error_for(WireError(fault.code, fault.text, asked.stream), fatal=True))
             return
         client.send(_opened(stream))

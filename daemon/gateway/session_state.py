@@ -43,7 +43,7 @@ class SessionState:
         self.prefill_samples, self.ports = prefill_samples, ports
         self.audio_format = AudioFormat(asked.audio_rate_hz, asked.audio_dtype)
         self.gain_db, self.paused, self.phase = asked.gain_db, asked.paused, Phase.IDLE
-        self.meter, self.sinks = Meter(rate_hz), SinkGroup()
+        self.meter, self.sinks = Meter(rate_hz, ports.counts.voice(voice)), SinkGroup()
         self.replies = ReplySender(self.name, rate_hz, ports)
         self.underruns = 0
         """Of the running utterance."""
@@ -98,16 +98,19 @@ class SessionState:
     def played(self) -> None:
         """End the utterance: every sink has delivered all of it."""
         self.replies.played(self.utterance.number, self.utterance.samples_made, self.underruns)
+        self.meter.ended("played")
         self._next_utterance()
 
     def flushed(self, last_sample: int) -> None:
         """End the utterance: it was flushed after `last_sample`."""
         self.replies.flushed(self.utterance.number, last_sample, self.utterance.samples_made)
+        self.meter.ended("flushed")
         self._next_utterance()
 
     def fail(self, code: Code, text: str) -> None:
         """End the utterance with a fatal error."""
         self.replies.failed(self.utterance.number, WireError(code, text, self.name))
+        self.meter.ended("failed")
         self._next_utterance()
 
     def close(self) -> None:
@@ -115,6 +118,7 @@ class SessionState:
         if self.phase.has_begun:
             last_sample, made = self.sinks.heard_samples - 1, self.utterance.samples_made
             self.replies.flushed(self.utterance.number, last_sample, made, to_owner=False)
+            self.meter.ended("closed")
         self._close_utterance()
         self.files.release()
         self.advance(Event.CLOSE)

@@ -87,6 +87,7 @@ class SnapshotTaker:
             roles=self._roles(now_ns),
             voices={name: self._voice(pool, counts, now_ns) for name, pool in self._pools.items()},
             streams={stream.name: _stream(stream) for stream in self._streams},
+            totals=self._streams.counts_of_all.record(),
         )
 
     def _state(self, now_ns: int) -> str:

@@ -18,6 +18,7 @@ from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.notices import slow_listener
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
+from glowd.daemon.gateway.totals import Counts
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message
 
@@ -46,6 +47,11 @@ class Stream:
         """The key of the running utterance of another stream of the same client; 0 if there is none."""
         other = self._registry.find_own(self.owner, stream)
         return other.key if other is not None and other.session.state.phase.has_begun else 0
+
+    @property
+    def counts(self) -> Counts:
+        """What is counted over all streams."""
+        return self._registry.counts_of_all
 
     def to_owner(self, message: Message) -> None:
         """Send to the stream's own client, now or later."""
@@ -78,7 +84,7 @@ class StreamRegistry:
     def __init__(
         self, clients: Mapping[bytes, ClientConnection], speaker: SpeakerHandle, recordings: Recordings
     ) -> None:
-        self.speaker, self.recordings = speaker, recordings
+        self.speaker, self.recordings, self.counts_of_all = speaker, recordings, Counts()
         self._clients = clients
         self._by_name: dict[str, Stream] = {}
         self._by_key: dict[int, Stream] = {}

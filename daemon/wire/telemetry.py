@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from glowd.daemon.wire.records import INLINE, Record
+from glowd.daemon.wire.totals import Totals
 
 __all__ = [
     "STAGES", "Capacity", "Degradation", "EngineSnapshot", "EngineWork", "GatewayRole", "Role", "Snapshot", "SpeakerRole",
@@ -229,7 +230,10 @@ class StreamSnapshot(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot(Record):
-    """The daemon. `roles`, `voices` and `streams` are by name. `stall`: why no audio is made although frames wait."""
+    """The daemon. `roles`, `voices` and `streams` are by name. `stall`: why no audio is made although frames wait.
+
+    `totals`: since the gateway started.
+    """
 
     t_ns: int | None = None
     state: str = ""
@@ -240,3 +244,4 @@ class Snapshot(Record):
     roles: dict[str, SpeakerRole | GatewayRole | Role] = field(default_factory=dict)
     voices: dict[str, VoiceSnapshot] = field(default_factory=dict)
     streams: dict[str, StreamSnapshot] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)

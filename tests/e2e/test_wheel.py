@@ -89,7 +89,11 @@ def test_wheel_contains_every_module_and_data_file(wheel: Path) -> None:
     modules = {f"glowd/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
     data = [ROOT / "config.toml", ROOT / "daemon/PROTOCOL.md", *(ROOT / "clients").glob("demo_sentence.*")]
-    data += [*(ROOT / "clients/web/static").glob("*"), *(ROOT / "daemon/service").glob("*.service")]
+    data += [
+        *(ROOT / "clients/web").glob("static/*"),
+        ROOT / "clients/web/grafana.json",
+        *(ROOT / "daemon/service").glob("*.service"),
+    ]
     data += [*(ROOT / "flow/recipes").glob("*"), *(ROOT / "flow/voices").glob("*.safetensors")]
     assert len(data) > 6 and {f"glowd/{path.relative_to(ROOT)}" for path in data} <= names
     assert {name.split("/")[0] for name in names} == {"glowd", wheel.name.rsplit("-", 3)[0] + ".dist-info"}

@@ -11,6 +11,7 @@ from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.phases import Phase
 from glowd.daemon.gateway.session import Session
+from glowd.daemon.gateway.totals import Counts
 from glowd.daemon.gateway.utterance import StreamLimits
 from glowd.daemon.wire.fields import Array, Message
 
@@ -59,6 +60,7 @@ class ListPorts:
         self.recordings, self.owner_reads = Recordings(FileSettings(directory=str(directory))), True
         self.owner, self.engine = list[Message](), list[Message]()
         self.speaker, self.listeners = list[Message](), list[Message]()
+        self.counts = Counts()
         self._key = FIRST_KEY - 1
 
     def key_of(self, stream: str) -> int:
