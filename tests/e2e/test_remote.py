@@ -1,5 +1,7 @@
 """A daemon that other machines reach: by keys alone, within their roles, until they are revoked."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -22,8 +24,8 @@ MEL = speech()[:60]
 
 
 def free_port() -> int:
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-        return socket.bind_to_random_port("tcp://127.0.0.1")
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as bound:
+        return bound.bind_to_random_port("tcp://127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,25 @@ def test_telemetry_is_for_keys_with_metrics(remote: tuple[Daemon, str, str]) -> 
         done = glowctl(daemon, "top", "--telemetry", address, "-n", "1", "--json")
         assert (done.returncode == 0) is works, done.stderr
         assert address.split(":")[2][:64] not in done.stderr
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE".ljust(23, b"\0") + bytes(32)
+"""Of ZMTP 3.0: whoever sends it and nothing more leaves a handshake half open."""
+
+
+def test_strangers_at_the_port_disturb_nobody(remote: tuple[Daemon, str, str]) -> None:
+    daemon, clients, _ = remote
+    host, port = clients.removeprefix("tcp://").split(":")
+    address, noise = new_key(daemon, "calm", "push"), np.random.default_rng(0)
+    with Client(address, timeout_s=WAIT_S) as client, contextlib.ExitStack() as stack:
+        expected = audio(client)
+        for number in range(300):
+            stranger = stack.enter_context(socket.create_connection((host, int(port)), timeout=WAIT_S))
+            if number % 3:
+                stranger.sendall(GREETING if number % 3 == 1 else noise.bytes(300))
+        np.testing.assert_array_equal(audio(client), expected)
+        with Client(new_key(daemon, "late", "push"), timeout_s=WAIT_S) as late:
+            np.testing.assert_array_equal(audio(late), expected)
 
 
 def test_plain_tcp_is_served_only_when_asked_for(tmp_path: Path) -> None:
