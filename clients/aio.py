@@ -183,7 +183,12 @@ class AsyncClient:
 
     async def _send(self) -> None:
         while self._connection.outbox and self._socket_number == self._connection.sockets:
-            await self._dealer.send_multipart(self._connection.outbox.popleft())
+            parts = self._connection.outbox.popleft()
+            try:
+                await self._dealer.send_multipart(parts, zmq.NOBLOCK)
+            except zmq.Again:  # nobody to send it to, after a handshake that was refused; the next tick tries again
+                self._connection.outbox.appendleft(parts)
+                return
 
     def _notify_all(self) -> None:
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()

@@ -228,7 +228,9 @@ class Client:
                 was_lost = self._connection.is_lost
                 self._connection.tick()
                 while self._connection.outbox and number == self._connection.sockets:
-                    dealer.send_multipart(self._connection.outbox.popleft())
+                    if not transport.try_send(dealer, self._connection.outbox[0]):
+                        break
+                    self._connection.outbox.popleft()
                 if dealer in ready or was_lost or self._connection.failure:
                     self._changed.notify_all()
 

@@ -100,6 +100,15 @@ def connect(connecting: "zmq.Socket[Any]", address: Address) -> None:
     connecting.connect(address.url)
 
 
+def try_send(dealer: "zmq.Socket[Any]", parts: list[bytes]) -> bool:
+    """Send a message; False while there is nobody to send it to: after a handshake that was refused, ZeroMQ would wait."""
+    try:
+        dealer.send_multipart(parts, zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True
+
+
 def take_event(event: list[bytes], connection: Connection, own_only: bool) -> None:
     """Tell the connection what a monitor event means: the daemon is lost, or it is another user's.
 

@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import zmq
-from zmq.utils import z85
-
 from glowd.daemon.config import ServerSettings
 from glowd.daemon.runtime.permissions import Rights, RoleError
 
@@ -51,8 +48,22 @@ def default_directory() -> Path:
 
 def keypair() -> tuple[bytes, bytes]:
     """A new public and secret key, 32 bytes each."""
+    import zmq  # the supervisor needs it only here
+    from zmq.utils import z85
+
     public, secret = zmq.curve_keypair()
     return z85.decode(public), z85.decode(secret)
+
+
+def public_of(secret: bytes) -> bytes:
+    """The public key of a secret one. Raises ValueError if it is none."""
+    import zmq
+    from zmq.utils import z85
+
+    try:
+        return z85.decode(zmq.curve_public(z85.encode(secret)))
+    except zmq.ZMQError as error:
+        raise ValueError(f"it is no key: {error}") from None
 
 
 def keys_directory(server: ServerSettings) -> Path:
@@ -80,8 +91,8 @@ class KeyFiles:
             return public, secret
         try:
             secret = bytes.fromhex(found["secret"])
-            return z85.decode(zmq.curve_public(z85.encode(secret))), secret
-        except (KeyError, TypeError, ValueError, zmq.ZMQError):
+            return public_of(secret), secret
+        except (KeyError, TypeError, ValueError):
             raise KeyFileError(f"{path} holds no key; delete it, and every client needs a new address then") from None
 
     # ---- those of clients

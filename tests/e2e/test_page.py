@@ -125,6 +125,8 @@ def test_text_is_spoken_and_escape_stops_it_exactly(page: Browser) -> None:
     page.run("globalThis.kept = glowd.player")
     ActionChains(page.driver).send_keys(Keys.ESCAPE).perform()
     page.wait(lambda: "samples were dropped" in page.text("status"), "the answer to stop")
+    tapped = "const last = kept.tapped.at(-1); return last.at + last.played.length > glowd.last.sample"
+    page.wait(lambda: page.run(tapped), "what was played, which comes in messages of its own")
     heard, rate, taken, latency = page.run(
         "const blocks = kept.tapped; const c = kept.context; return [glowd.last.sample, glowd.last.rate, "
         "blocks.at(-1).at + blocks.at(-1).played.length, Math.round((c.outputLatency || c.baseLatency) * c.sampleRate)]"

@@ -118,6 +118,7 @@ class Arguments(Options):
     precision: str = option("auto", "of the convolutions", choices=("auto", "bf16"))
     share: float = option(0.5, "at most 100% of it", min=0, max=1)
     compile: bool = option(False, "compile the network")
+    favour: tuple[str, ...] = option((), "folders drawn more often", metavar="FOLDER=WEIGHT")
 
 
 def test_arguments_give_only_what_was_typed() -> None:
@@ -125,6 +126,7 @@ def test_arguments_give_only_what_was_typed() -> None:
     assert parsed("--data", "a", "--minutes", "3", "--segment", "256", "--compile") == {
         "data": "a", "minutes": 3.0, "segment_samples": 256, "compile": True,
     }  # fmt: skip
+    assert parsed("--favour", "many=2.2", "few=1") == {"favour": ["many=2.2", "few=1"]}
 
 
 def test_argument_help_has_help_range_and_default() -> None:
