@@ -107,8 +107,8 @@ def test_command_runs_as_the_user_in_directories_of_the_unit(places: Path) -> No
     """As root; any other user is told that only root can."""
     command = ("/usr/bin/env", "python3", "-c", SEEN)
     if os.geteuid() == 0:
-        places.parent.chmod(0o755)
-        places.parent.parent.chmod(0o755)
+        for folder in list(places.parents)[:3]:  # another one for each of several processes that test
+            folder.chmod(0o755)
         assert as_user.run_as(OTHER, command, with_sound=True) == 7
         assert list((places / "unit").iterdir()) == [], "what was made is removed"
     else:

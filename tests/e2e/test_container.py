@@ -102,7 +102,15 @@ def test_what_is_copied_is_what_is_installed(glowd: Path) -> None:
 def test_command_of_the_image_serves_and_is_healthy(glowd: Path, tmp_path: Path) -> None:
     env = {**os.environ, "GLOWD_RUN_DIR": str(tmp_path / "run")}
     endpoint = f"tcp://127.0.0.1:{10_000 + os.getpid() % 50_000}"
-    command = [glowd, *json.loads(last("CMD")), *LIGHT, "--set", f"server.endpoint={endpoint}"]
+    command = [
+        glowd,
+        *json.loads(last("CMD")),
+        *LIGHT,
+        "--set",
+        f"server.endpoint={endpoint}",
+        "--set",
+        "server.plain_tcp=true",
+    ]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout and process.stdout.readline().startswith("glowd ready ")
