@@ -137,9 +137,9 @@ class Option:
         if self.kind is bool:
             parser.add_argument(flag, dest=self.name, help=text, action="store_const", const=True)
         else:
-            several = {"nargs": "+"} if self.kind is tuple else {}
             kind = str if self.kind is tuple else self.kind
-            parser.add_argument(flag, dest=self.name, help=text, type=kind, metavar=self.metavar or None, **several)
+            nargs = "+" if self.kind is tuple else None
+            parser.add_argument(flag, dest=self.name, help=text, type=kind, nargs=nargs, metavar=self.metavar or None)
 
 
 class Options:
