@@ -4,7 +4,6 @@ Rules: uvicorn with our limits; which routes there are is app.py's. Who runs it 
 """
 
 import contextlib
-import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -15,12 +14,6 @@ from glowd.clients.web.site import Site
 MAX_MESSAGE_BYTES = 1 << 16
 """Of a page: a text to speak is the longest."""
 STOP_S = 1
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address; port 0: a free one. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
 
 
 class Server(uvicorn.Server):

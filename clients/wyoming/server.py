@@ -77,12 +77,6 @@ class Service:
             self.connections.discard(task)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address; port 0: a free one. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
-
-
 @contextlib.asynccontextmanager
 async def serving(service: Service, listening: socket.socket) -> AsyncIterator[None]:
     """Serve while the block runs; then end every connection."""

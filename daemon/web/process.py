@@ -7,30 +7,17 @@ Rules: what is served is glowd.clients.web, which knows only the protocol. servi
 """
 
 import asyncio
-import sys
 
-from glowd.daemon.runtime.role import CannotStart, Role
+from glowd.daemon.runtime.front import imported
+from glowd.daemon.runtime.role import Role
 
 PACKAGES = ("starlette", "uvicorn", "websockets", "prometheus-client")
 """Those of the extra `web`."""
 
 
-def missing(error: ModuleNotFoundError) -> CannotStart:
-    """Why the role cannot start. Raises `error` again if the module is one of ours: then it is our mistake."""
-    package = (error.name or "glowd").partition(".")[0]
-    if package == "glowd":
-        raise error
-    return CannotStart(
-        f"web.enabled needs the package {package}, which is not installed; "
-        f"install it with: {sys.executable} -m pip install {' '.join(PACKAGES)}"
-    )
-
-
 def main() -> None:
     """Run the role."""
     with Role.start("web") as role:
-        try:
+        with imported("web", PACKAGES):
             from glowd.daemon.web.serving import serve
-        except ModuleNotFoundError as error:
-            raise missing(error) from None
         asyncio.run(serve(role, role.config.web))

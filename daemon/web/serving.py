@@ -7,9 +7,10 @@ import asyncio
 import logging
 import socket
 
-from glowd.clients.web.server import Server, listen, make_server
+from glowd.clients.web.server import Server, make_server
 from glowd.clients.web.site import Site
 from glowd.daemon.config import LOOPBACK, WebSettings
+from glowd.daemon.runtime.front import bound
 from glowd.daemon.runtime.role import CannotStart, Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.web.token import FILE, web_token
@@ -39,15 +40,6 @@ def site_of(role: Role, settings: WebSettings) -> Site:
     )
 
 
-def bound(settings: WebSettings) -> socket.socket:
-    """The listening socket. Raises CannotStart."""
-    try:
-        return listen(settings.host, settings.port)
-    except OSError as error:
-        place = f"{settings.host}:{settings.port}"
-        raise CannotStart(f"cannot listen at {place}: {error.strerror}; choose another web.port or web.host") from None
-
-
 def address(settings: WebSettings, listening: socket.socket) -> str:
     """The address of the page, for a browser on this machine."""
     host = "127.0.0.1" if settings.host in UNSPECIFIED else settings.host
@@ -58,7 +50,7 @@ async def serve(role: Role, settings: WebSettings) -> None:
     """Serve until the role is to stop. Raises CannotStart."""
     site = site_of(role, settings)
     server = make_server(site)
-    with bound(settings) as listening:
+    with bound("web", settings.host, settings.port) as listening:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listening]))
             tasks.create_task(report(role, server, address(settings, listening), site.token))

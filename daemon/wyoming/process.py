@@ -7,27 +7,14 @@ imported when it runs, so that a package that is missing is told as the reason. 
 """
 
 import asyncio
-import sys
 
-from glowd.daemon.runtime.role import CannotStart, Role
-
-
-def missing(error: ModuleNotFoundError) -> CannotStart:
-    """Why the role cannot start. Raises `error` again if the module is one of ours: then it is our mistake."""
-    package = (error.name or "glowd").partition(".")[0]
-    if package == "glowd":
-        raise error
-    return CannotStart(
-        f"wyoming.enabled needs the package {package}, which is not installed; "
-        f"install it with: {sys.executable} -m pip install {package}"
-    )
+from glowd.daemon.runtime.front import imported
+from glowd.daemon.runtime.role import Role
 
 
 def main() -> None:
     """Run the role."""
     with Role.start("wyoming") as role:
-        try:
+        with imported("wyoming", ("wyoming",)):
             from glowd.daemon.wyoming.serving import serve
-        except ModuleNotFoundError as error:
-            raise missing(error) from None
         asyncio.run(serve(role, role.config.wyoming))

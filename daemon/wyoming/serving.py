@@ -5,11 +5,11 @@ Rules: one event loop; status and stopping are the role's.
 
 import asyncio
 import logging
-import socket
 
 from glowd.clients.upstream import Upstream, UpstreamError, open_upstream
-from glowd.clients.wyoming.server import Service, listen, serving
+from glowd.clients.wyoming.server import Service, serving
 from glowd.daemon.config import WyomingSettings
+from glowd.daemon.runtime.front import bound
 from glowd.daemon.runtime.role import CannotStart, Role
 from glowd.daemon.runtime.rundir import addresses
 
@@ -26,17 +26,6 @@ def upstream_of(settings: WyomingSettings) -> Upstream:
         raise CannotStart(f"wyoming.tts cannot be used: {error}") from None
 
 
-def bound(settings: WyomingSettings) -> socket.socket:
-    """The listening socket. Raises CannotStart."""
-    try:
-        return listen(settings.host, settings.port)
-    except OSError as error:
-        place = f"{settings.host}:{settings.port}"
-        raise CannotStart(
-            f"cannot listen at {place}: {error.strerror}; choose another wyoming.port or wyoming.host"
-        ) from None
-
-
 async def serve(role: Role, settings: WyomingSettings) -> None:
     """Serve until the role is to stop. Raises CannotStart."""
     loading = asyncio.create_task(asyncio.to_thread(upstream_of, settings))
@@ -45,7 +34,7 @@ async def serve(role: Role, settings: WyomingSettings) -> None:
         await asyncio.sleep(STEP_S)
     upstream = loading.result()
     endpoint = addresses(role.config.server, role.run_dir).clients
-    with bound(settings) as listening:
+    with bound("wyoming", settings.host, settings.port) as listening:
         async with serving(Service(endpoint, upstream, settings.languages), listening):
             uri = f"tcp://{settings.host}:{listening.getsockname()[1]}"
             role.ready(uri=uri)

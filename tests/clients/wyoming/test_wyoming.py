@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Generator
 from typing import Any
 
@@ -24,7 +25,7 @@ from wyoming.tts import (
 )
 
 from glowd.clients.upstream import Manner, Speech, UpstreamError
-from glowd.clients.wyoming.server import Service, listen, serving
+from glowd.clients.wyoming.server import Service, serving
 from glowd.daemon import wire
 from glowd.flow.mel import Floats, MelFormat
 from tests.fakes.daemon import HOP, RATE_HZ, FakeDaemon
@@ -73,7 +74,7 @@ class House:
 async def house(fake: FakeDaemon) -> AsyncIterator[House]:
     words = Words()
     service = Service(fake.endpoint, words, ["en", "de"])
-    with listen("127.0.0.1", 0) as listening:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
         async with serving(service, listening):
             yield House(listening.getsockname()[1], words)
 
