@@ -88,9 +88,10 @@ class Spoken:
             ending = stream.wait_played(WAIT_S)
         assert isinstance(ending, wire.Played) and ending.total_samples == 40 * HOP
 
-    def check(self, cause: str, code: WarningCode) -> None:
+    def check(self, cause: str, code: WarningCode, outage_s: float = 0.0) -> None:
         """Nothing is lost; the gaps have this cause, and their lengths add up to the delay.
 
+        `outage_s`: how long the test kept something still. How long a killed process is away is the machine's affair.
         On a busy machine the sound server makes small gaps of its own, which are the device's.
         """
         assert isinstance(self.played, wire.Played)
@@ -100,7 +101,7 @@ class Spoken:
         assert {name for name, count in counts.items() if count} - {"device"} == {cause} - {"device"} and counts[cause]
         delay_s = self.took_s - len(MEL) * HOP / RATE - START_S
         assert (self.underruns.missing_samples or 0) / RATE == pytest.approx(delay_s, abs=0.3 + self.stalls.lost_s)
-        assert delay_s > OUTAGE_S / 3
+        assert delay_s > outage_s / 2 and (self.underruns.missing_samples or 0) > 0
         assert code in self.warnings and {*self.warnings} <= {code, WarningCode.DEVICE_GAP}
         assert len({*self.warnings}) == len(self.warnings), "each is told once"
 
@@ -152,12 +153,12 @@ def test_killed_process_is_a_gap_of_its_own(daemon: Daemon, role: str, cause: st
     ],
 )
 def test_stopped_process_is_a_gap_of_its_own(daemon: Daemon, role: str, cause: str, code: WarningCode) -> None:
-    Spoken(daemon, lambda: stop_for(daemon, role, OUTAGE_S)).check(cause, code)
+    Spoken(daemon, lambda: stop_for(daemon, role, OUTAGE_S)).check(cause, code, OUTAGE_S)
 
 
 @repeated_after_stalls
 def test_pause_of_the_client_is_a_gap_of_the_client(daemon: Daemon) -> None:
-    Spoken(daemon, lambda: time.sleep(OUTAGE_S)).check("client", WarningCode.LATE_FRAMES)
+    Spoken(daemon, lambda: time.sleep(OUTAGE_S)).check("client", WarningCode.LATE_FRAMES, OUTAGE_S)
 
 
 # ------------------------------------------------------------ warnings and reasons

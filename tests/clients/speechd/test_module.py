@@ -32,7 +32,13 @@ class Module:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def end(self) -> None:
+        """End the program, and read what it wrote last."""
+        self.process.kill()
+        self._reading.join()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -62,10 +68,11 @@ def running(folder: Path, *settings: str) -> Iterator[Module]:
     command = [sys.executable, "-m", "glowd.clients.speechd", str(folder / "glowd.conf")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=folder, text=True, stdin=pipe, stdout=pipe) as process:
+        module = Module(process)
         try:
-            yield Module(process)
+            yield module
         finally:
-            process.kill()
+            module.end()
 
 
 @pytest.fixture
