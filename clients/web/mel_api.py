@@ -27,13 +27,14 @@ from glowd.clients.upstream import in_thread, numbered
 from glowd.clients.upstream.processes import Output
 from glowd.clients.upstream.program import NUMPY, first_line, raw_frames, saved_arrays
 from glowd.clients.upstream.stated import bins_of
+from glowd.clients.voices import max_frames
 from glowd.clients.web.api_error import ApiError
 from glowd.clients.web.audio_response import AudioResponse, Plain, as_api_error, hung_up
 from glowd.clients.web.encoders import FORMATS, AudioFormat, Samples
 from glowd.clients.web.pool import Pool
 from glowd.clients.web.rendering import rendered
 from glowd.clients.web.shared import Shared
-from glowd.clients.web.voices import max_frames, voice_named
+from glowd.clients.web.voices import voice_named
 from glowd.daemon import wire
 from glowd.flow.mel import Floats, MelFormat
 
@@ -88,7 +89,7 @@ class MelRequest:
             raise ApiError(400, f"`seed` must be 0 to 999999999; got {seed!r:.80}", "seed")
         async with pool.client() as client:
             voice = voice_named(client, query.get("voice", "default"))
-            most = max_frames(client, voice)
+            most = max_frames(client.welcome, MelFormat.from_dict(voice.format))
         own_hz = OPUS_RATE_HZ if format.name == "opus" else voice.rate_hz
         return cls(voice, most, format, rate_hz or own_hz, int(seed))
 

@@ -6,7 +6,6 @@ ASLEEP_S gives its stream up, because streams are few.
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from glowd.clients import errors
 from glowd.clients.aio import AsyncClient, AsyncStream
 from glowd.clients.upstream import Upstream
 from glowd.clients.upstream.texts import cut_at_pauses
+from glowd.clients.voices import max_frames
 from glowd.clients.web.messages import PageError, Say, Stop
 from glowd.clients.web.playback import Playback
 from glowd.clients.web.text_speech import frames_of_text
@@ -60,7 +60,8 @@ class Speech:
     async def open(cls, client: AsyncClient, request: Say, playback: Playback, upstream: Upstream) -> "Speech":
         """Open a stream for a request, whose text `upstream` speaks. Raises PageError, UpstreamError, GlowdError."""
         voice = await ready_voice(client, request.voice)
-        text = await frames_of_text(upstream, request.text, MelFormat.from_dict(voice.get("format", {})))
+        mel_format = MelFormat.from_dict(voice.get("format", {}))
+        text = await frames_of_text(upstream, request.text, mel_format)
         stream = await client.open(
             voice=str(voice["name"]),
             sinks=["socket"],
@@ -68,9 +69,7 @@ class Speech:
             audio_rate_hz=request.rate_hz,
             audio_dtype="s16",
         )
-        most_s = client.welcome.limits.get("max_utterance_s")
-        most_frames = int(most_s * stream.rate_hz) // stream.hop if isinstance(most_s, int | float) else sys.maxsize
-        return cls(stream, text.frames, most_frames, playback)
+        return cls(stream, text.frames, max_frames(client.welcome, mel_format), playback)
 
     async def run(self) -> None:
         """Speak the text to its end. Raises PageError, UpstreamError, GlowdError."""

@@ -18,13 +18,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from glowd.clients.upstream import Manner, in_thread, numbered, pieces_of_text, speak_text
+from glowd.clients.voices import max_frames
 from glowd.clients.web.api_error import ApiError
 from glowd.clients.web.audio_response import AudioResponse, Events, Plain
 from glowd.clients.web.encoders import FORMATS, AudioFormat, Samples
 from glowd.clients.web.pool import Pool
 from glowd.clients.web.rendering import rendered
 from glowd.clients.web.shared import shared_of
-from glowd.clients.web.voices import max_frames, voice_named
+from glowd.clients.web.voices import voice_named
 from glowd.flow.mel import MelFormat
 
 RATE_HZ = 24_000
@@ -123,7 +124,7 @@ async def spoken(pool: Pool, wanted: SpeechRequest, tts: str) -> AsyncGenerator[
         voice = voice_named(client, wanted.voice)
         mel_format = MelFormat.from_dict(voice.format)
         text = await asyncio.to_thread(speak_text, upstream, pieces_of_text(wanted.text), mel_format, wanted.manner)
-        utterances = numbered(text.parts, max_frames(client, voice))
+        utterances = numbered(text.parts, max_frames(client.welcome, mel_format))
         async with (
             contextlib.aclosing(in_thread(utterances)) as parts,
             contextlib.aclosing(

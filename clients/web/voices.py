@@ -3,30 +3,14 @@
 Rules: no request is handled here.
 """
 
-import sys
-
 from glowd.clients.aio import AsyncClient
 from glowd.clients.web.api_error import ApiError
 from glowd.daemon import wire
 
-THEIR_VOICES = frozenset(
-    [
-        "alloy",
-        "ash",
-        "ballad",
-        "cedar",
-        "coral",
-        "echo",
-        "fable",
-        "marin",
-        "nova",
-        "onyx",
-        "sage",
-        "shimmer",
-        "verse",
-        "default",
-    ]
-)
+THEIR_VOICES = frozenset({
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
+    "default",
+})  # fmt: skip
 """Those of OpenAI's API, and none: each means the default voice."""
 
 
@@ -42,9 +26,3 @@ def voice_named(client: AsyncClient, name: str) -> wire.VoiceInfo:
     raise ApiError(
         404, f"`voice` {name!r:.80} is none that is ready; ready voices: {ready}", "voice", "voice_not_found"
     )
-
-
-def max_frames(client: AsyncClient, voice: wire.VoiceInfo) -> int:
-    """The most frames of an utterance."""
-    most_s = client.welcome.limits.get("max_utterance_s")
-    return int(most_s * voice.rate_hz) // voice.hop if isinstance(most_s, int | float) else sys.maxsize
