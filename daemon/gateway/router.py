@@ -26,6 +26,8 @@ from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Snapshot
 
 SERVER, NOBODY = "glowd", Sender()
+KEYS_EVERY_NS = 1_000_000_000
+"""Between two looks at the files of keys: a look reads a directory, and a tick comes every 20 ms."""
 MEL_FAULTS = {Code.BAD_SHAPE, Code.NOT_FINITE, Code.OUT_OF_RANGE, Code.TOO_LARGE}
 
 log = logging.getLogger("glowd.gateway")
@@ -46,7 +48,7 @@ class ClientRouter:
         key_named: Callable[[str], ClientKey | None] | None = None,
     ) -> None:
         """`clients` is filled here; others read it. `key_named`: a key of another machine's client, if it still counts."""
-        self._key_named = key_named
+        self._key_named, self._keys_read_ns = key_named, 0
         self.clients, self.streams = clients, streams
         self._server, self._pools, self._speaker = config.server, pools, speaker
         self._admission = Admission(config, pools, speaker, streams)
@@ -255,6 +257,10 @@ class ClientRouter:
 
     def tick(self, now_ns: int) -> None:
         """Send what waits; disconnect clients that are lost or silent."""
+        if now_ns - self._keys_read_ns >= KEYS_EVERY_NS:
+            self._keys_read_ns = now_ns
+            with contained("looking at the keys", lambda _: None):
+                self._end_revoked()
         for client in list(self.clients.values()):
             with contained(f"client {client.name}: sending", partial(self.expel, client.identity)):
                 self._tick_client(client, now_ns)
@@ -262,12 +268,16 @@ class ClientRouter:
             with self.streams.contained(stream, "settling"):
                 stream.session.sinks.settle()
 
+    def _end_revoked(self) -> None:
+        """Give every client the rights that its key has now; one whose key was revoked is lost."""
+        for client in self.clients.values():
+            try:
+                self._use_key(client)
+            except WireError as revoked:
+                client.send(wire.error_for(revoked, fatal=True))
+                client.lost = client.lost or revoked.text
+
     def _tick_client(self, client: ClientConnection, now_ns: int) -> None:
-        try:
-            self._use_key(client)
-        except WireError as revoked:
-            client.send(wire.error_for(revoked, fatal=True))
-            client.lost = client.lost or revoked.text
         client.pump()
         client.probe(now_ns)
         if now_ns - client.last_seen_ns > client.idle_timeout_s * 1e9:
