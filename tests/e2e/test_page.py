@@ -158,6 +158,18 @@ def test_short_text_is_heard_to_its_last_sample(page: Browser) -> None:
         page.run("document.getElementById('status').textContent = ''")
 
 
+def test_text_has_ended_when_the_loudspeaker_has_it(page: Browser) -> None:
+    """The audio thread is ahead of the loudspeaker: by 0.4 s here, longer than it is between two reports."""
+    page.run("Object.defineProperty(AudioContext.prototype, 'outputLatency', { get: () => 0.4 })")
+    page.find("#text").clear()
+    page.find("#text").send_keys("Yes.")
+    page.run("glowd.last = null; document.getElementById('speak').click()")
+    page.wait(lambda: page.text("status").startswith("Spoken, to sample "), "the end")
+    received, sample = page.run("return [glowd.last.received, glowd.last.sample]")
+    page.run("delete AudioContext.prototype.outputLatency")
+    assert sample == received - 1
+
+
 def test_stream_is_stopped_for_everyone_by_its_button(page: Browser, daemon: Daemon) -> None:
     with daemon.client() as client:
         stream = client.open("loud", sinks=["null"])

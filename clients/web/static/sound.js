@@ -33,6 +33,11 @@ function latencySamples(context) {
   return Math.round((context.outputLatency || context.baseLatency || 0) * context.sampleRate);
 }
 
+/** The last sample that has come out of the loudspeaker, if `inside` of those that were played have not. */
+function heard({ generation, sample }, inside) {
+  return { generation, sample: Math.max(-1, sample - inside) };
+}
+
 class WorkletPlayer {
   constructor(context, onReport) {
     this.kind = "worklet";
@@ -50,15 +55,17 @@ class WorkletPlayer {
   }
 
   take(data) {
-    if (data.report) this.onReport({ ...data.report, ...this.heard(data.report, data.report.now) });
-    if (data.stopped) this.stopped?.(this.heard(data.stopped, data.stopped.frame));
+    if (data.report) {
+      const inside = this.inside(data.report, data.report.now);
+      this.onReport({ ...data.report, ...heard(data.report, inside), playing: data.report.playing || inside > 0 });
+    }
+    if (data.stopped) this.stopped?.(heard(data.stopped, this.inside(data.stopped, data.stopped.frame)));
     if (data.played) this.tapped?.push(data);
   }
 
-  /** The last sample that has come out of the loudspeaker by the time `now` of the audio thread. */
-  heard({ generation, sample, frame }, now) {
-    const inside = Math.max(0, latencySamples(this.context) - (now - frame));
-    return { generation, sample: Math.max(-1, sample - inside) };
+  /** Samples that are played and have not come out of the loudspeaker by the time `now` of the audio thread. */
+  inside({ frame }, now) {
+    return Math.max(0, latencySamples(this.context) - (now - frame));
   }
 
   push(chunk) {
