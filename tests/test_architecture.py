@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "daemon/doctor.py": ("daemon", "flow.checkpoint", "flow.mel_formats"),
     "daemon/wire": ("daemon.wire",),
     "daemon/ipc.py": ("daemon.wire",),
+    "daemon/cluster": ("daemon.cluster", "daemon.runtime.status"),
     "daemon/runtime": (*SHARED, "flow.recognition"),
     "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats", "flow.new_file"),
     "daemon/speaker": (*SHARED, "daemon.speaker"),
