@@ -3,8 +3,8 @@
 A voice with a source is told its pitch and voicing as the mel shows them, in both terms. In the likelihood its phase is that
 of the recording; samples are drawn as the voice speaks, with a phase that runs freely from a random beginning.
 
-Rules: the network gives likelihoods and samples; spectral.py compares samples with speech. All random numbers come from
-`Latents`, whose state can be saved.
+Rules: the network gives likelihoods and samples; spectral.py and comb.py compare samples with speech. All random numbers come
+from `Latents`, whose state can be saved.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from glowd.flow.network.registry import Network
 from glowd.flow.network.source import Source
-from glowd.flow.network.waveglow import WaveGlow
+from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
+from glowd.flow.training.comb import comb_difference, window_for
 from glowd.flow.training.data import ALL, Batch
 from glowd.flow.training.settings import Settings, TrainError
 from glowd.flow.training.spectral import energy_distance, mel_error, windows_at
@@ -84,10 +85,12 @@ def invertible(network: nn.Module, settings: Settings) -> WaveGlow:
 
 
 class Objective(nn.Module):
-    """The loss of a batch: nll_weight * NLL + spectral_weight * (D + phase_weight * P + mel_weight * mel error).
+    """The loss of a batch, nll_weight * NLL + spectral_weight * S, where
 
-    D, P and the mel error are those of spectral.py. A module of its own, so that it can run on several devices. Raises
-    TrainError, if spectral_weight is not 0, for a network that cannot be sampled or segments that are too short.
+        S = D + phase_weight * P + mel_weight * mel error + comb_weight * C
+
+    D, P and the mel error are those of spectral.py, C that of comb.py. A module of its own, so that it can run on several
+    devices. Raises TrainError, if spectral_weight is not 0, for a network that cannot be sampled or segments that are too short.
     """
 
     def __init__(self, network: Network, settings: Settings) -> None:
@@ -96,7 +99,7 @@ class Objective(nn.Module):
         self._nll: Callable[..., Tensor] = network.nll
         if settings.spectral_weight:
             voice = invertible(network, settings)
-            _require_length(settings, voice.config.mel.rate_hz)
+            _require_length(settings, voice.config)
             self._inverse: Inverse = voice.inverse
         if settings.compile:
             self._nll = torch.compile(self._nll, dynamic=False)
@@ -126,7 +129,7 @@ def likelihood(nll: Callable[..., Tensor], network: nn.Module, batch: Batch, bf1
 def sampled_distance(
     inverse: Inverse, voice: WaveGlow, batch: Batch, latent: Latent, settings: Settings, bf16: bool
 ) -> Tensor:
-    """D + phase_weight * P + mel_weight * mel error (spectral.py) of samples: a scalar.
+    """S of `Objective`, of samples that are drawn here: a scalar.
 
     `inverse` is the voice's own or compiled.
     """
@@ -135,9 +138,11 @@ def sampled_distance(
     samples = inverse(latent.z, mels, bf16, voice.free_source(mels, latent.offset))
     windows = windows_at(voice.config.mel.rate_hz)
     distance = energy_distance(batch.audio, samples.chunk(count), settings.phase_weight, windows)
-    if not settings.mel_weight:
-        return distance
-    return distance + settings.mel_weight * mel_error(samples, mels, voice.config.mel)
+    if settings.mel_weight:
+        distance = distance + settings.mel_weight * mel_error(samples, mels, voice.config.mel)
+    if settings.comb_weight:
+        distance = distance + settings.comb_weight * comb_difference(batch.audio, samples, voice.config.group)
+    return distance
 
 
 @torch.no_grad()
@@ -155,8 +160,10 @@ def validation_distance(network: Network, batches: Sequence[Batch], settings: Se
     return total / sum(len(batch.audio) for batch in batches)
 
 
-def _require_length(settings: Settings, rate_hz: int) -> None:
-    if settings.segment_samples <= (reach := max(windows_at(rate_hz)) // 2):
+def _require_length(settings: Settings, config: WaveGlowConfig) -> None:
+    windows = (*windows_at(config.mel.rate_hz), *([window_for(config.group)] if settings.comb_weight else []))
+    if settings.segment_samples <= (reach := max(windows) // 2):
         raise TrainError(
-            f"segment_samples is {settings.segment_samples}; allowed with spectral_weight: more than {reach}"
+            f"segment_samples is {settings.segment_samples}; allowed with spectral_weight"
+            f"{' and comb_weight' if settings.comb_weight else ''}: more than {reach}"
         )

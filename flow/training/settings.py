@@ -71,6 +71,9 @@ class Settings(Options):
     )
     phase_weight: float = option(0.0, "weight of two samples' agreement in phase, inside the spectral distance", min=0)
     mel_weight: float = option(0.0, "weight of the samples' mel error, inside the spectral distance", min=0)
+    comb_weight: float = option(
+        0.0, "weight of tones at multiples of rate / group, inside the spectral distance", min=0
+    )
     spectral_sigma: float = option(0.0, "standard deviation of these samples' latents; 0: the voice's own sigma", min=0)
     every: int = option(100, "steps between checkpoints, each with validation", min=1)
     samples_every: int = option(0, "steps between renderings of a few validation sentences; 0: never", min=0)
@@ -110,6 +113,7 @@ class Settings(Options):
         weighted = {"likelihood": self.nll_weight, spectral: self.spectral_weight}
         weighted |= {"phase agreement": self.spectral_weight * self.phase_weight}
         weighted |= {"mel error": self.spectral_weight * self.mel_weight}
+        weighted |= {"comb": self.spectral_weight * self.comb_weight}
         return " + ".join(name for name, weight in weighted.items() if weight)
 
     def progress(self, steps: int, seconds: float) -> float:
