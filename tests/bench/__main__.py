@@ -17,6 +17,7 @@ from tests.bench import (
     backends,
     context,
     fronts,
+    gateway,
     network,
     overload,
     published,
@@ -84,6 +85,11 @@ def measure_fronts(env: dict[str, str], sizes: Sizes) -> Iterator[Result]:
     yield from screen_reader.screen_reader(env, sizes.utterances)
 
 
+def measure_gateway(device: str, sizes: Sizes) -> Iterator[Result]:
+    """The gateway alone, between fakes."""
+    return gateway.gateway(min(sizes.seconds, 8), (4,) if sizes.quick else gateway.STREAMS)
+
+
 def measure_context(device: str, sizes: Sizes) -> Iterator[Result]:
     """Error against look-ahead of non-causal voices."""
     return context.context(24, 1) if sizes.quick else context.context()
@@ -106,6 +112,7 @@ PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
     "published": measure_published,
     "backends": measure_backends,
     "context": measure_context,
+    "gateway": measure_gateway,
     "service": with_sound(lambda env, sizes: service.service(env, sizes.seconds, sizes.utterances)),
     "fronts": with_sound(measure_fronts),
     "overload": with_sound(

@@ -22,6 +22,7 @@ from tests.bench.report import Result
         ("published", "utterance: plain over ours", []),
         ("backends", "by backend: torch over it", []),
         ("context", "truncated context: SNR", ["context"]),
+        ("gateway", "gateway: streams that one core serves", []),
         ("fronts", "HTTP: added to the first audio, p50", []),
         ("overload", "offered streams: chunk p99", ["overload-latency", "overload-underruns"]),
     ],

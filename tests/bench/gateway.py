@@ -1,0 +1,114 @@
+"""The gateway alone, between a fake engine and fake clients: how many streams one core serves, and how long messages stay.
+
+Clients send at the pace of speech, the engine answers at once, so every process but the gateway has little to do. What the
+gateway uses is its processor time, user and system, of all its threads, as the kernel counts it; a busy machine changes
+that little, and the times of messages much.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bench.gateway_peers import HOP, RATE
+from tests.bench.report import Result, cpu_name, scheduling
+from tests.harness.gateway import ROOT, running_gateway
+from tests.harness.waiting import WAIT_S
+
+STREAMS = (16, 64, 128, 256, 400)
+MOST = 1024
+GOAL_STREAMS = 400
+GOAL_MS = "<= 5"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the gateway is given."""
+
+    streams: int
+    chunk_frames: int = 4
+    sink: str = "socket"
+    streams_per_client: int = 16
+
+
+def gateway(seconds: float, streams: tuple[int, ...] = STREAMS) -> Iterator[Result]:
+    """By the number of streams; then one number by chunk size, by sink, and with a connection for each stream."""
+    most, some = streams[-1], streams[min(1, len(streams) - 1)]
+    for load in (
+        *(Load(number) for number in streams),
+        Load(most, sink="null"),
+        *(Load(some, frames) for frames in (1, 16)),
+        Load(some, streams_per_client=1),
+    ):
+        yield from measured(load, seconds)
+
+
+def measured(load: Load, seconds: float) -> Iterator[Result]:
+    """A gateway of its own for each load, so that none begins with what the one before has left."""
+    limits = (
+        f"server.{name}={MOST}" for name in ("max_clients", "max_streams", "max_peer_clients", "max_peer_streams")
+    )
+    with running_gateway(*limits) as served, peer("engine", served.run_dir):
+        served.wait_for("ready", lambda found: found.voices["glow"].ready)
+        asked = (load.streams, load.streams_per_client, load.chunk_frames, load.sink, seconds)
+        with peer("clients", served.endpoint, *asked) as clients:
+            assert line(clients) == {"begun": True}
+            before_s = cpu_s(served.process.pid)
+            seen = line(clients)
+            used_s = {name: used - before_s[name] for name, used in cpu_s(served.process.pid).items()}
+    yield from figures(load, seconds, seen, used_s)
+
+
+def figures(load: Load, seconds: float, seen: dict[str, Any], used_s: dict[str, float]) -> Iterator[Result]:
+    """What a run says. A second of a stream is a second of its frames that were accepted."""
+    assert not seen["errors"], seen["errors"][:3]
+    where, settings = cpu_name(), {"streams": load.streams, "chunk_frames": load.chunk_frames, "sink": load.sink}
+    settings |= {"streams_per_client": load.streams_per_client, "seconds": seconds, "scheduling": scheduling()}
+    stream_s = seen["frames_sent"] * HOP / RATE
+    beside = {f"{name}_ms": 1000 * used / stream_s for name, used in used_s.items()}
+    beside["pace"] = seen["frames_sent"] / seen["frames_due"]
+    ms = beside["process_ms"]
+    yield Result("gateway: processor time for a second of a stream", ms, "ms", where, settings, "", beside)
+    goal = f">= {GOAL_STREAMS}" if load.streams >= GOAL_STREAMS and load.chunk_frames == 4 else ""
+    yield Result("gateway: streams that one core serves", 1000 / ms, "streams", where, settings, goal)
+    for name, times_ns in (("to engine", seen["to_engine_ns"]), ("to client", seen["from_engine_ns"])):
+        if times_ns:
+            p50, p99 = np.percentile(times_ns, (50, 99)) / 1e6
+            what = "frames, client to engine" if name == "to engine" else "audio, engine to client"
+            yield Result(f"gateway: {what}, p99", p99, "ms", where, settings, GOAL_MS, {"p50": p50})
+
+
+@contextlib.contextmanager
+def peer(*words: object) -> Iterator["subprocess.Popen[str]"]:
+    """A process of gateway_peers.py, ended at the end."""
+    command = [sys.executable, "-m", "tests.bench.gateway_peers", *map(str, words)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(WAIT_S)
+
+
+def line(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """The next line of a peer."""
+    assert process.stdout is not None
+    text = process.stdout.readline()
+    assert text, "a peer has ended early; its error is above"
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def cpu_s(pid: int) -> dict[str, float]:
+    """Processor time of a process so far, user and system; and of its first thread, which runs the loop."""
+    threads = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            threads[task.name] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return {"process": sum(threads.values()), "loop": threads[str(pid)]}
