@@ -1,0 +1,277 @@
+"""A hostile peer, as a process of its own: mutated messages, half-open handshakes, idle connections, slow readers.
+
+    with hostile(address, Plan(messages=20_000)) as peer:   # address: tcp://, ipc://, or glowd:// with a key
+        ...                                                  # what must not be disturbed
+    print(peer.outcome)
+
+    python -m tests.harness.hostile ADDRESS --messages 20000 --seconds 60
+
+Rules: whatever the daemon does to it, it goes on, and connects anew when it was disconnected.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+import zmq
+
+from glowd.clients.transport import connect
+from glowd.daemon import wire
+from glowd.daemon.wire.address import Address, address_of
+from tests.harness.mutations import Parts, mutated
+from tests.harness.waiting import WAIT_S
+
+SIGNATURE = b"\xff" + bytes(7) + b"\x01\x7f"
+NULL, CURVE = ((SIGNATURE + b"\x03\x00" + name.ljust(20, b"\0") + bytes(32)) for name in (b"NULL", b"CURVE"))
+METADATA = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+READY = bytes((4, len(METADATA))) + METADATA
+HUGE, ENDLESS, ODD = b"\x02" + b"\x7f" + b"\xff" * 7 + bytes(1000), b"\x01\x08" + bytes(8), b"\x78\x10" + bytes(16)
+"""Frames of ZMTP: one of 2^63 bytes, one that more belong to, one of an unknown kind."""
+HALF_OPEN = (
+    SIGNATURE,
+    SIGNATURE + b"\x03",
+    NULL,
+    CURVE,
+    CURVE + b"\x04\xc8\x05HELLO" + bytes(194),
+    b"GET / HTTP/1.1\r\n\r\n",
+)
+"""Handshakes that stop in the middle."""
+IDLE = (b"", NULL + READY, NULL + READY + b"\x00\x00", NULL + READY + HUGE, NULL + READY + ODD)
+"""Connections that say nothing, or nothing sensible, or no more than a handshake."""
+PAUSE_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of each. `messages` are repeated with other mutations until `seconds` are over."""
+
+    messages: int = 20_000
+    handshakes: int = 200
+    connections: int = 1000
+    slow_readers: int = 16
+    endless_mb: int = 0
+    seconds: float = 0.0
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of it: messages sent, answers by name, connections that were made, and of these that the daemon ended."""
+
+    sent: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    connected: int = 0
+    ended: int = 0
+    seconds: float = 0.0
+
+
+class Crowd:
+    """Plain connections that stay open, each with its first bytes."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint, self._open = endpoint, list[socket.socket]()
+
+    def add(self, first: bytes) -> None:
+        """One more; less if the daemon is too busy to take it."""
+        with contextlib.suppress(OSError):
+            made = dial(self._endpoint)
+            self._open.append(made)
+            made.sendall(first)
+
+    def flood(self, first: bytes, again: bytes, size: int) -> None:
+        """One that goes on sending, until so many bytes are sent or nobody takes them."""
+        with contextlib.suppress(OSError):
+            made = dial(self._endpoint)
+            self._open.append(made)
+            made.sendall(first)
+            block = again * (65536 // len(again))
+            for _ in range(size // len(block)):
+                made.sendall(block)
+
+    def leave(self) -> tuple[int, int]:
+        """Close all; how many there were, and how many the daemon had ended."""
+        ended = sum(is_ended(one) for one in self._open)
+        for one in self._open:
+            one.close()
+        return len(self._open), ended
+
+
+def dial(endpoint: str) -> socket.socket:
+    """A connection without ZeroMQ."""
+    if endpoint.startswith("ipc://"):
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(1.0)
+        made.connect(endpoint.removeprefix("ipc://"))
+        return made
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=1.0)
+
+
+def is_ended(one: socket.socket) -> bool:
+    """Whether the other side has closed it; reads what it has sent."""
+    one.settimeout(0.0)
+    try:
+        while one.recv(1 << 16):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+class Dealers:
+    """ZeroMQ connections, with the keys of the address."""
+
+    def __init__(self, address: Address, outcome: Outcome) -> None:
+        self._address, self._outcome, self._context = address, outcome, zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 4096)
+        self._slow = list["zmq.Socket[bytes]"]()
+
+    def add_slow(self, name: str) -> None:
+        """One that listens to everything, asks for more, and reads nothing."""
+        dealer = self._connected(queue=1, timeout_ms=1000)
+        self._slow.append(dealer)
+        questions = [wire.Hello(name, 1, wire.VERSION), wire.Listen("*"), *[wire.Status(), wire.Ping(1)] * 100]
+        for question in questions:
+            _try(dealer, wire.encode(question))
+
+    def send(self, parts: Iterator[Parts], count: int) -> None:
+        """So many messages, half of them without a hello before them."""
+        greeted, stranger = self._connected(), self._connected()
+        _try(greeted, wire.encode(wire.Hello("hostile", 1, wire.VERSION)))
+        for number, (dealer, message) in enumerate(zip(cycle((greeted, stranger)), parts)):
+            if number == count:
+                break
+            self._outcome.sent += _try(dealer, message)
+            if number % 20 == 0:
+                self._read(greeted, greets=True)
+                self._read(stranger, greets=False)
+        for _ in range(100):
+            time.sleep(PAUSE_S)
+            self._read(greeted, greets=True)
+            self._read(stranger, greets=False)
+        for dealer in (greeted, stranger):
+            dealer.close(0)
+
+    def _connected(self, queue: int = 1000, timeout_ms: int = 10_000) -> "zmq.Socket[bytes]":
+        dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.RCVHWM, queue),
+            (zmq.SNDTIMEO, timeout_ms),
+            (zmq.RECONNECT_IVL, 10),
+        ):
+            dealer.setsockopt(option, value)
+        connect(dealer, self._address)
+        return dealer
+
+    def _read(self, dealer: "zmq.Socket[bytes]", greets: bool) -> None:
+        """Take the answers; say hello again where the daemon has forgotten it."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                answer = wire.decode(dealer.recv_multipart(zmq.NOBLOCK), wire.CLIENT_LIMITS)
+                if not isinstance(answer, (wire.Error, wire.Warning)):
+                    self._outcome.answers[answer.TYPE] += 1
+                    continue
+                self._outcome.answers[answer.name] += 1
+                if greets and isinstance(answer, wire.Error) and answer.code == wire.Code.NO_HELLO:
+                    _try(dealer, wire.encode(wire.Hello("hostile", 1, wire.VERSION)))
+
+    def leave(self) -> None:
+        """Close all."""
+        self._context.destroy(0)
+
+
+def _try(dealer: "zmq.Socket[bytes]", parts: Parts) -> bool:
+    with contextlib.suppress(zmq.Again):
+        dealer.send_multipart(parts)
+        return True
+    return False
+
+
+def attack(text: str, plan: Plan) -> Outcome:
+    """Do it in this process. `text`: the address, with a key if the daemon asks for one."""
+    address, outcome, began_s = address_of(text), Outcome(), time.monotonic()
+    crowd, dealers, parts = Crowd(address.url), Dealers(address, outcome), mutated(plan.seed)
+    for number in range(plan.handshakes):
+        crowd.add(HALF_OPEN[number % len(HALF_OPEN)])
+    for number in range(plan.connections):
+        crowd.add(IDLE[number % len(IDLE)])
+    for number in range(plan.slow_readers):
+        dealers.add_slow(f"slow-{number}")
+    if plan.endless_mb:
+        crowd.flood(NULL + READY, ENDLESS, plan.endless_mb << 20)
+    while True:
+        dealers.send(parts, plan.messages)
+        if time.monotonic() - began_s >= plan.seconds:
+            break
+    outcome.connected, outcome.ended = crowd.leave()
+    dealers.leave()
+    outcome.seconds = time.monotonic() - began_s
+    return outcome
+
+
+@dataclass(slots=True)
+class Peer:
+    """A hostile process; `outcome` is there at the end of the block."""
+
+    process: "subprocess.Popen[str]"
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has done all."""
+        return self.process.poll() is not None
+
+    def wait(self, seconds: float) -> None:
+        """Until it has done all, or so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def hostile(address: str, plan: Plan = Plan()) -> Iterator[Peer]:
+    """Do it in another process while the block runs, and wait for its end."""
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(plan).items()]
+    command = [sys.executable, "-m", "tests.harness.hostile", "-", *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdin, "it is a pipe"
+            process.stdin.write(address + "\n")  # a key is in it, and commands can be read by everyone
+            process.stdin.close()
+            process.stdin = None
+            peer = Peer(process)
+            yield peer
+            said, _ = process.communicate(timeout=plan.seconds + 5 * WAIT_S)
+            found = json.loads(said)
+            peer.outcome = Outcome(**{**found, "answers": Counter(found["answers"])})
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address", help="tcp://HOST:PORT, ipc://PATH, glowd://...; - : the first line of the input")
+    for option in dataclasses.fields(Plan):
+        kind: Any = type(option.default)
+        parser.add_argument(f"--{option.name.replace('_', '-')}", type=kind, default=option.default)
+    given = vars(parser.parse_args())
+    address = given.pop("address")
+    outcome = attack(sys.stdin.readline().strip() if address == "-" else address, Plan(**given))
+    print(json.dumps({name.name: getattr(outcome, name.name) for name in dataclasses.fields(outcome)}))
+
+
+if __name__ == "__main__":
+    main()
