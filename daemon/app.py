@@ -58,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="Without --config every setting has its default; config.toml documents every setting.",
     )
     parser.add_argument(
-        "command", nargs="?", default="run", choices=["run", "check", "doctor", "service"],
-        help="run the daemon (default); check the configuration; check this machine; print a unit file for systemd",
+        "command", nargs="?", default="run", choices=["run", "check", "doctor", "service", "engine"],
+        help="run the daemon (default); check the configuration; check this machine; print a unit file for systemd; run an "
+        "engine for the daemon of another machine",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="with check or doctor: print JSON")
     parser.add_argument(
@@ -72,12 +73,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="with service: a unit of the system, run as this user; with doctor: check as it",
     )
+    joins = parser.add_argument_group("engine")
+    joins.add_argument("--voice", default="", metavar="NAME", help="the voice that the engine renders")
+    joins.add_argument(
+        "--join", default="", metavar="ADDRESS", help="as `glowctl key new NAME --role engine` printed it"
+    )
+    joins.add_argument("--name", default="", help="what the engine is called there; default: the name of this machine")
+    joins.add_argument(
+        "--checkpoint", default="", metavar="FILE", help="of the voice, instead of what the settings say"
+    )
+    joins.add_argument("--device", default="", help="cpu or cuda:N, instead of the first one of the settings")
+    joins.add_argument(
+        "--leave-s", type=float, default=300.0, metavar="S", help="how long it waits for its streams when it is to end"
+    )
     parser.add_argument("--version", action="version", version=f"glowd {importlib.metadata.version('glowd')}")
     arguments = parser.parse_args(argv)
     try:
         config = load(arguments.config, arguments.set)
         if arguments.command == "run":
             return run(config, role_arguments(arguments))
+        if arguments.command == "engine":
+            return run_engine(config, arguments)
         if arguments.command == "service":
             return show_unit(config, arguments)
         return report_as(config, arguments) if arguments.user else report(config, arguments)
@@ -93,6 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(advice("glowd", error), file=sys.stderr)
         return 1
+
+
+def run_engine(config: Config, arguments: argparse.Namespace) -> int:
+    """`glowd engine`: an engine that joins another daemon; returns the exit status. Raises ConfigError."""
+    if not (arguments.voice and arguments.join):
+        raise ConfigError("glowd engine needs --voice NAME and --join ADDRESS")
+    from glowd.daemon.engine import command
+
+    return command.run(config, arguments)
 
 
 def role_arguments(arguments: argparse.Namespace) -> list[str]:

@@ -43,6 +43,9 @@ class ServerSettings(Options):
     run_dir: str = option(
         "", "private directory of the sockets; empty: $GLOWD_RUN_DIR, else $XDG_RUNTIME_DIR/glowd, else /tmp/glowd-UID"
     )
+    engines: str = option(
+        "", "where engines on other machines join: tcp://HOST:PORT, always encrypted and by keys; empty: nowhere"
+    )
     keys: str = option(
         "", "private directory of the keys for tcp:// addresses; empty: $GLOWD_KEYS, else ~/.config/glowd/keys"
     )
@@ -76,6 +79,11 @@ class ServerSettings(Options):
         """Raises OptionError where settings contradict one another."""
         for key in ("endpoint", "telemetry"):
             self._check_address(key, getattr(self, key))
+        self.require(
+            "engines",
+            not self.engines or _is_tcp(self.engines),
+            "tcp://HOST:PORT with a port up to 65535, or empty: no engine of another machine may join",
+        )
         if self.endpoint:
             self.require("telemetry", self.telemetry != self.endpoint, "another address than endpoint")
         self.require(
@@ -192,6 +200,11 @@ class FileSettings(Options):
         self.require("folder_mode", _is_mode(self.folder_mode, 0o700), "three octal digits, the first 7")
 
 
+def _is_tcp(address: str) -> bool:
+    match = re.fullmatch(r"tcp://.+:(\d{1,5})", address)
+    return match is not None and 0 < int(match[1]) < 65536
+
+
 def _is_mode(text: str, least: int) -> bool:
     return re.fullmatch("[0-7]{3}", text) is not None and int(text, 8) & least == least
 
@@ -249,6 +262,12 @@ class Config:
 
     def check(self) -> None:
         """Raises ConfigError where settings of different tables contradict one another."""
+        for name, voice in self.voices.items():
+            if not voice.devices and not self.server.engines:
+                raise ConfigError(
+                    f"voices.{name}.devices is empty, so its engines are to join from other machines, and none may: set "
+                    'server.engines = "tcp://HOST:PORT", or give the voice a device'
+                )
         least, wait_s = self.supervisor.watchdog_s + RESTART_S, self.server.role_wait_s
         if wait_s < least:
             raise ConfigError(

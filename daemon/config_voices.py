@@ -23,7 +23,7 @@ class VoiceSettings(Options):
     engine: str = option("", "the kind of voice")
     default: bool = option(False, "the voice of streams that name none; if no voice is the default, the first one is")
     devices: tuple[str, ...] = option(
-        ("cpu",), "one engine process for each entry; this kind runs on the CPU only", min=1, max=MAX_ENGINES
+        ("cpu",), "one engine process for each entry; this kind runs on the CPU only", min=0, max=MAX_ENGINES
     )
     threads: int = option(
         1,
@@ -70,7 +70,7 @@ class WaveGlowSettings(VoiceSettings):
     )
     devices: tuple[str, ...] = option(
         ("auto",), "one engine process for each entry: cpu, cuda:N, cuda (cuda:0), or auto: cuda:0 if there is one, else cpu",
-        min=1, max=MAX_ENGINES,
+        min=0, max=MAX_ENGINES,
     )  # fmt: skip
     backend: str = option(
         "auto", "what computes the network: compiled (causal voices on a CPU), torch, triton (CUDA; not yet timed), "

@@ -124,7 +124,8 @@ class Ready(Message):
     """The voice is loaded and warmed up. Sent at start and then every second.
 
     `instance` changes when the process restarts. `device`: where the voice runs, cpu or cuda:N. `threads`: how many
-    threads it uses on a CPU. `start_s`: from the start of the process until it was ready.
+    threads it uses on a CPU. `start_s`: from the start of the process until it was ready. `digest`: equal where voices make
+    equal samples, as far as their settings and weights tell; "": not known.
     """
 
     voice: str = identifier()
@@ -133,6 +134,7 @@ class Ready(Message):
     device: str = string(64, default="cpu")
     threads: int = integer(1, 256, default=1)
     start_s: float = number(0, 1e6, default=0.0)
+    digest: str = string(64, default="")
 
 
 @message

@@ -10,21 +10,23 @@ import contextlib
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import zmq
 
 from glowd.daemon import ipc
+from glowd.daemon.config import Config, EngineSpec
 from glowd.daemon.config_voices import VoiceSettings, WaveGlowSettings
 from glowd.daemon.engine.capacity import device_of, is_single_threaded
 from glowd.daemon.engine.renderer import Renderer
 from glowd.daemon.engine.scheduler import Scheduler
-from glowd.daemon.engine.vocoders import build_vocoder, describe, prepare
+from glowd.daemon.engine.vocoders import build_vocoder, describe, digest, prepare
 from glowd.daemon.runtime.caches import place_caches
 from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.sockets import connect_engine
 from glowd.daemon.runtime.system import set_niceness
+from glowd.daemon.wire.fields import Message
 from glowd.flow.vocoder import AnyVocoder
 
 STEP_MS = 500
@@ -72,28 +74,28 @@ def _receive(renderer: Renderer, socket: zmq.Socket[bytes]) -> None:
             renderer.handle(ipc.decode(socket.recv_multipart(zmq.NOBLOCK)))
 
 
-def build_renderer(vocoder: AnyVocoder, settings: VoiceSettings, socket: zmq.Socket[bytes]) -> Renderer:
-    """The renderer of a voice, which sends on `socket`."""
+def build_renderer(vocoder: AnyVocoder, settings: VoiceSettings, send: Callable[[Message], object]) -> Renderer:
+    """The renderer of a voice, which sends by `send`."""
     scheduler = Scheduler(
         vocoder, settings.chunk_frames, settings.max_chunk_frames, settings.max_batch, settings.max_wait_ms
     )
     cpu_ns = time.thread_time_ns if is_single_threaded(vocoder, settings.threads) else None
-    return Renderer(vocoder, scheduler, lambda message: socket.send_multipart(ipc.encode(message)), cpu_ns=cpu_ns)
+    return Renderer(vocoder, scheduler, send, cpu_ns=cpu_ns)
 
 
-def load_voice(role: Role) -> tuple[AnyVocoder, ipc.Ready]:
-    """The voice of this engine, warm, and its description. Raises CannotStart."""
-    spec, max_streams = role.config.engines[role.engine], role.config.server.max_streams
-    settings = role.config.voices[spec.voice]
+def load_voice(config: Config, spec: EngineSpec, instance: int, started_s: float) -> tuple[AnyVocoder, ipc.Ready]:
+    """The voice of an engine, warm, and its description. Raises CannotStart."""
+    settings, max_streams = config.voices[spec.voice], config.server.max_streams
     vocoder = build_vocoder(spec, settings, max_streams)
     found = prepare(vocoder, settings, max_streams)
     ready = ipc.Ready(
         voice=spec.voice,
-        info=describe(vocoder, spec.voice == role.config.default_voice, found),
-        instance=role.instance,
+        info=describe(vocoder, spec.voice == config.default_voice, found),
+        instance=instance,
         device=device_of(vocoder),
         threads=settings.threads if isinstance(settings, WaveGlowSettings) else 1,
-        start_s=time.monotonic() - role.started_s,
+        start_s=time.monotonic() - started_s,
+        digest=digest(settings),
     )
     return vocoder, ready
 
@@ -102,7 +104,7 @@ def main() -> None:
     """Load the voice, warm up, connect, report ready, serve. A trial ends when it is ready."""
     with Role.start("engine") as role:
         place_caches(role.run_dir)
-        vocoder, ready = load_voice(role)
+        vocoder, ready = load_voice(role.config, role.config.engines[role.engine], role.instance, role.started_s)
         if role.is_trial:
             role.ready(
                 device=ready.device, streams=None if ready.info.capacity is None else ready.info.capacity.streams
@@ -111,7 +113,8 @@ def main() -> None:
         if vocoder.whole_utterance:
             set_niceness(10)  # it computes for seconds and is heard only at the end: live voices go first
         socket = connect_engine(addresses(role.config.server, role.run_dir).engine, role.engine)
-        renderer = build_renderer(vocoder, role.config.voices[ready.voice], socket)
+        settings = role.config.voices[ready.voice]
+        renderer = build_renderer(vocoder, settings, lambda message: socket.send_multipart(ipc.encode(message)))
         # Every object that exists now stays: the garbage collector need not scan them again while streams run.
         gc.collect()
         gc.freeze()

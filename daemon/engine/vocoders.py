@@ -4,6 +4,8 @@ Rules: no socket. Heavy libraries are imported when a voice needs them: only wav
 voice with the same code. What keeps a voice from starting, and is no bug, is a CannotStart with words for the user.
 """
 
+import hashlib
+import json
 import logging
 import os
 import time
@@ -107,6 +109,23 @@ def _load(checkpoint: str) -> "WaveGlow":
         return load(checkpoint)
     except CheckpointError as error:
         raise CannotStart(str(error), settings=os.access(resolve(checkpoint), os.R_OK)) from error
+
+
+NOT_HEARD = ("default", "devices", "threads", "max_streams", "chunk_frames", "max_chunk_frames", "max_batch",
+             "max_wait_ms", "backend", "precision")  # fmt: skip
+"""Settings that change how samples are made, and not what they are, beyond the last bits."""
+
+
+def digest(settings: VoiceSettings) -> str:
+    """A text that is the same for two voices with the same weights and settings, as far as these are heard."""
+    heard = {key: value for key, value in settings.to_dict().items() if key not in NOT_HEARD}
+    weights = b""
+    if isinstance(settings, WaveGlowSettings):
+        from glowd.flow.checkpoint import resolve
+
+        heard.pop("checkpoint")
+        weights = resolve(settings.checkpoint).read_bytes()
+    return hashlib.sha256(json.dumps(heard, sort_keys=True).encode() + weights).hexdigest()[:32]
 
 
 def prepare(vocoder: AnyVocoder, settings: VoiceSettings, max_streams: int) -> Capacity | None:

@@ -12,7 +12,7 @@ from zmq.utils import z85
 
 from glowd.daemon.runtime.keys import ClientKey, KeyFiles
 
-TELEMETRY_DOMAIN, CLIENT_DOMAIN = "telemetry", "clients"
+TELEMETRY_DOMAIN, CLIENT_DOMAIN, ENGINE_DOMAIN = "telemetry", "clients", "engines"
 
 log = logging.getLogger("glowd.gateway")
 
@@ -24,17 +24,20 @@ class Authentication(zmq.auth.Authenticator):
         super().__init__(context, log=logging.getLogger("glowd.gateway.zap"))
         self.keys = keys
         self.start()
-        for domain in (CLIENT_DOMAIN, TELEMETRY_DOMAIN):
+        for domain in (CLIENT_DOMAIN, TELEMETRY_DOMAIN, ENGINE_DOMAIN):
             self.configure_curve_callback(domain, self)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the owner of this public key, in Z85, may connect to the sockets of a domain."""
         found = self.keys.find(z85.decode(key))
         if found is None:
-            log.warning("a client with an unknown or revoked key was turned away")
+            log.warning("a peer with an unknown or revoked key was turned away")
             return False
         if domain == TELEMETRY_DOMAIN and not (found.rights.metrics or found.rights.admin):
             log.warning("the key %s may not read the telemetry: it has not the role metrics", found.name)
+            return False
+        if domain == ENGINE_DOMAIN and not found.rights.engine:
+            log.warning("the key %s may not join as an engine: it has not the role engine", found.name)
             return False
         return True
 

@@ -8,6 +8,7 @@ stream is decided in placement.py and kept in streams.py; here the sessions conc
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from glowd.daemon import ipc
 from glowd.daemon.gateway.containment import for_each
@@ -26,6 +27,25 @@ STARTS = 2
 log = logging.getLogger("glowd.gateway")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an engine that has joined is. `name`: what it calls itself; `key`: that of its connection."""
+
+    name: str
+    key: str
+    host: str
+    cores: int
+
+
+def same_shape(one: VoiceInfo, other: VoiceInfo) -> bool:
+    """Whether a stream that was opened with one voice could go on with the other: the same frames, the same delays."""
+    return _shape(one) == _shape(other)
+
+
+def _shape(info: VoiceInfo) -> VoiceInfo:
+    return replace(info, name="", default=False, capacity=None)
+
+
 class EngineHandle:
     """One engine process. Streams wait `wait_s` for it to come back; longer, if it needs longer to start."""
 
@@ -37,15 +57,28 @@ class EngineHandle:
         self.news = RoleState(f"engine:{name}", LOADING)
         """How the supervisor says its process is."""
         self.load: ipc.EngineLoad | None = None
-        self.device, self.threads = "", 1
+        self.device, self.threads, self.digest = "", 1, ""
+        self.origin: Origin | None = None
+        """Where it is, if it has joined from elsewhere; None: the supervisor runs it."""
+        self.is_leaving = False
+        """Whether it gets no new streams, and those that it has move on when their utterance ends."""
         self.instance = -1
         self.last_seen_ns: int | None = None
         self._info: VoiceInfo | None = None
         self._is_reachable, self._start_s, self._fault = False, 0.0, ""
 
     def use_waits(self, wait_s: float, hang_s: float) -> None:
-        """The settings have other times."""
-        self._wait_s, self._hang_s = wait_s, hang_s
+        """The settings have other times. Nobody here restarts an engine that has joined."""
+        self._wait_s, self._hang_s = wait_s, hang_s if self.origin is None else 0.0
+
+    def connect(self, origin: "Origin", send: Callable[[Message], bool]) -> None:
+        """An engine that has joined is reached by a new connection: it knows none of its streams."""
+        self.origin, self._send, self.instance = origin, send, -1
+        self.news, self._fault, self.is_leaving = RoleState(self.news.role, READY), "", False
+
+    def disconnect(self, reason: str) -> None:
+        """An engine that has joined is used no more."""
+        self._send, self._is_reachable, self._fault, self.is_leaving = lambda _: False, False, reason, True
 
     # ---------------------------------------------------------------- what it is
 
@@ -82,6 +115,13 @@ class EngineHandle:
         degraded = None if self.load is None else self.load.degraded
         return degraded.reason if degraded and degraded.refuses else ""
 
+    def makes_the_same(self, other: "EngineHandle") -> bool:
+        """Whether a stream of another engine goes on here with the samples that it would have had there."""
+        if self._info is None or other._info is None:  # one that was restarted and is not used is not alive either
+            return True
+        is_equal = self.digest == other.digest or "" in (self.digest, other.digest)
+        return is_equal and same_shape(self._info, other._info)
+
     def is_alive(self, now_ns: int) -> bool:
         """Whether it is ready, has sent something lately, and could be sent to since then.
 
@@ -113,7 +153,7 @@ class EngineHandle:
         if self.is_alive(now_ns) or (self._is_awaited and not self._fault):
             return ""
         if self.news.state == READY and not self._fault:
-            return "it does not answer; it is restarted unless it does soon"
+            return "it does not answer" + ("; it is restarted unless it does soon" if self.origin is None else "")
         return self._fault or self.news.reason
 
     @property
@@ -150,6 +190,7 @@ class EngineHandle:
         """A process that is new to us. Its voice is not served if clients could not be told of it."""
         self.instance, self._info, self.load, self._fault = ready.instance, ready.info, None, ""
         self.device, self.threads, self._start_s = ready.device, ready.threads, ready.start_s
+        self.digest = ready.digest
         self.news = RoleState(self.news.role, READY)
         try:
             check_voice(ready.info)

@@ -21,10 +21,17 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from glowd.daemon.gateway.handles import EngineHandle
-from glowd.daemon.gateway.streams import StreamRegistry
+from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.runtime.status import AWAY, LOADING, READY
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
+
+
+class Place(NamedTuple):
+    """A device of a host: what engines share."""
+
+    host: str
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ class Occupancy:
     """The open streams of each engine, by its name, and the free capacity of each device."""
 
     counts: Mapping[str, int]
-    free: Mapping[str, Fraction]
+    free: Mapping[Place, Fraction]
     """Of "cpu" the cores that are free, of a CUDA device a share of 1."""
 
     def count(self, engine: EngineHandle) -> int:
@@ -63,21 +70,31 @@ def load_of(engine: EngineHandle, open_streams: int) -> Fraction:
 
 
 class Machine:
-    """All engines of the daemon, and the devices that they share."""
+    """All engines of the daemon, and the devices that they share: those of this host, and those of others."""
 
-    def __init__(self, engines: list[EngineHandle], cores: int) -> None:
-        """`engines` may be changed by their owner."""
-        self.engines, self.cores = engines, cores
+    def __init__(self, engines: list[EngineHandle], cores: int, host: str = "") -> None:
+        """`engines` may be changed by their owner. `host`: the machine of this process, which has `cores`."""
+        self.engines, self.cores, self.host = engines, cores, host
 
     def weight(self, engine: EngineHandle) -> int:
         """What an engine takes of its device at full load: a number of cores, or all of a CUDA device."""
-        return min(engine.threads, self.cores) if engine.device == "cpu" else 1
+        return min(engine.threads, self._size(engine)) if engine.device == "cpu" else 1
 
-    def free_capacity(self, counts: Mapping[str, int]) -> dict[str, Fraction]:
-        """The cores ("cpu") and the share of each CUDA device (of 1) that open streams leave free."""
-        free = {engine.device: Fraction(self.cores if engine.device == "cpu" else 1) for engine in self.engines}
+    def _size(self, engine: EngineHandle) -> int:
+        """What there is of the device of an engine: cores, or one CUDA device."""
+        if engine.device != "cpu":
+            return 1
+        return self.cores if engine.origin is None or engine.origin.host == self.host else engine.origin.cores
+
+    def place(self, engine: EngineHandle) -> Place:
+        """The device that an engine shares with those of the same place."""
+        return Place(self.host if engine.origin is None else engine.origin.host, engine.device)
+
+    def free_capacity(self, counts: Mapping[str, int]) -> dict[Place, Fraction]:
+        """The cores ("cpu") of each host and the share of each CUDA device (of 1) that open streams leave free."""
+        free = {self.place(engine): Fraction(self._size(engine)) for engine in self.engines}
         for engine in self.engines:
-            free[engine.device] -= load_of(engine, counts.get(engine.name, 0)) * self.weight(engine)
+            free[self.place(engine)] -= load_of(engine, counts.get(engine.name, 0)) * self.weight(engine)
         return free
 
     def occupancy(self, counts: Mapping[str, int]) -> Occupancy:
@@ -89,10 +106,11 @@ class Machine:
         capacity = engine.capacity
         if capacity is None or not capacity.measured:
             return None
-        if now.free[engine.device] >= Fraction(self.weight(engine), capacity.streams):
+        place = self.place(engine)
+        if now.free[place] >= Fraction(self.weight(engine), capacity.streams):
             return None
-        shared = f"the {self.cores} cores" if engine.device == "cpu" else engine.device
-        others = [one for one in self.engines if one is not engine and one.device == engine.device and now.load(one)]
+        shared = f"the {self._size(engine)} cores" if engine.device == "cpu" else engine.device
+        others = [one for one in self.engines if one is not engine and self.place(one) == place and now.load(one)]
         return Refusal(
             f"at capacity: {now.as_text(engine)} are open, and the rest of {shared} is taken by "
             + ", ".join(f"{one.name} ({now.as_text(one)})" for one in others),
@@ -111,7 +129,7 @@ class Pool:
         streams: StreamRegistry,
         is_default: bool = False,
     ) -> None:
-        self.voice, self.engines, self.is_default = voice, engines, is_default
+        self.voice, self.engines, self.is_default = voice, list(engines), is_default
         self._machine, self._streams = machine, streams
 
     def alive_engines(self, now_ns: int) -> list[EngineHandle]:
@@ -136,16 +154,23 @@ class Pool:
     def state(self, now_ns: int) -> str:
         """READY if an engine is, else LOADING if an engine is, else AWAY."""
         states = {engine.state(now_ns) for engine in self.engines}
-        return next(state for state in (READY, LOADING, AWAY) if state in states)
+        return next((state for state in (READY, LOADING) if state in states), AWAY)
 
     def reason(self, now_ns: int) -> str:
         """Why no engine is ready; "" if one is, or if all are loading for the first time."""
         reasons = {engine.name: reason for engine in self.engines if (reason := engine.reason(now_ns))}
         if self.state(now_ns) == READY:
             return ""
+        if not self.engines:
+            return f"no engine has joined; on another machine: glowd engine --voice {self.voice} --join ADDRESS"
         if len(self.engines) == 1:
             return "".join(reasons.values())
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+
+    def remove(self, engine: EngineHandle) -> None:
+        """An engine has left."""
+        if engine in self.engines:
+            self.engines.remove(engine)
 
     # ---------------------------------------------------------------- placement
 
@@ -158,14 +183,19 @@ class Pool:
             raise WireError(Code.AT_CAPACITY, self._at_capacity(now, now_ns))
         return engine
 
-    def _best(self, now: Occupancy, now_ns: int) -> EngineHandle | None:
-        """The engine with the most free capacity; None if no engine that is alive has any."""
+    def _best(self, now: Occupancy, now_ns: int, like: EngineHandle | None = None) -> EngineHandle | None:
+        """The engine with the most free capacity; None if no engine that is alive has any.
+
+        `like`: only one that makes the same samples, as far as the two have said.
+        """
         able = [engine for engine in self.alive_engines(now_ns) if self._refusal(engine, now) is None]
+        able = [engine for engine in able if like is None or engine.makes_the_same(like)]
 
         def room(engine: EngineHandle) -> tuple[Fraction, Fraction, int]:
             """Of engine and device together, then of the engine alone; without a capacity, the fewest streams."""
             own = 1 - now.load(engine)
-            return min(own, now.free[engine.device] / self._machine.weight(engine)), own, -now.count(engine)
+            free = now.free[self._machine.place(engine)] / self._machine.weight(engine)
+            return min(own, free), own, -now.count(engine)
 
         return max(able, key=room, default=None)
 
@@ -173,14 +203,17 @@ class Pool:
         """Move streams away from engines that are lost; fail those that have waited too long."""
         for engine in self.engines:
             if not engine.is_alive(now_ns):
-                self._move_streams(engine, now_ns)
+                self._move_streams(engine, self._streams.placed_in(engine), now_ns)
+            elif engine.is_leaving:
+                placed = self._streams.placed_in(engine)
+                self._move_streams(engine, [one for one in placed if not one.session.state.phase.needs_engine], now_ns)
             engine.tick([stream.session for stream in self._streams.placed_in(engine)], now_ns)
 
-    def _move_streams(self, lost: EngineHandle, now_ns: int) -> None:
-        for stream in self._streams.placed_in(lost):
+    def _move_streams(self, source: EngineHandle, streams: Sequence[Stream], now_ns: int) -> None:
+        for stream in streams:
             counts = self._streams.counts()
-            counts[lost.name] -= 1  # a stream that moves leaves its own share of the device free
-            engine = self._best(self._machine.occupancy(counts), now_ns)
+            counts[source.name] -= 1  # a stream that moves leaves its own share of the device free
+            engine = self._best(self._machine.occupancy(counts), now_ns, source)
             if engine is None:  # nor is there one for the streams after it
                 return
             with self._streams.contained(stream, "moving to another engine"):
@@ -214,6 +247,8 @@ class Pool:
         """Why an engine that is alive takes no stream now; None if it does."""
         if engine.capacity and now.count(engine) >= engine.capacity.streams:
             return _full(engine, engine.capacity, now)
+        if engine.is_leaving:
+            return Refusal("about to leave, and takes no new streams", "try again when another engine has room")
         if reason := engine.overload:
             return Refusal(
                 f"overloaded and takes no new streams now ({now.count(engine)} are open): {reason}",

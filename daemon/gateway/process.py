@@ -18,12 +18,13 @@ import zmq
 
 from glowd.daemon import ipc
 from glowd.daemon.config import RESTART_S, Config, EngineSpec
-from glowd.daemon.gateway.authentication import CLIENT_DOMAIN, TELEMETRY_DOMAIN, Authentication
+from glowd.daemon.gateway.authentication import CLIENT_DOMAIN, ENGINE_DOMAIN, TELEMETRY_DOMAIN, Authentication
 from glowd.daemon.gateway.clock import Excuse, GatewayClock
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.joining import Joining
 from glowd.daemon.gateway.progress import Progress
 from glowd.daemon.gateway.reloading import Reloading
 from glowd.daemon.gateway.roster import Roster
@@ -36,7 +37,7 @@ from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
 from glowd.daemon.runtime.role import CannotStart, Role
 from glowd.daemon.runtime.rundir import Addresses, addresses
 from glowd.daemon.runtime.status import NewSettings, RoleState
-from glowd.daemon.runtime.system import usable_cores
+from glowd.daemon.runtime.system import host_name, usable_cores
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 
@@ -77,6 +78,7 @@ class Gateway:
         self._telemetry = sockets.bind_telemetry(
             self._context, endpoints.telemetry, remote(endpoints.remote_telemetry, TELEMETRY_DOMAIN)
         )
+        self._joined_socket = self._bind_joined(endpoints.remote_engines)
         self._poller = zmq.Poller()
         if self._authentication:
             self._poller.register(self._authentication.zap_socket, zmq.POLLIN)
@@ -91,17 +93,25 @@ class Gateway:
 
     def _let_in(self, config: Config, endpoints: Addresses) -> Authentication | None:
         """Who is let in from other machines; None if nobody can come, or everybody may."""
-        if config.server.plain_tcp or not (endpoints.remote_clients or endpoints.remote_telemetry):
+        remote = endpoints.remote_clients or endpoints.remote_telemetry
+        if not endpoints.remote_engines and (config.server.plain_tcp or not remote):
             return None
         return Authentication(self._context, KeyFiles(keys_directory(config.server)))
 
     def _remote(self, config: Config, endpoint: str, domain: str) -> sockets.Remote | None:
         if not endpoint:
             return None
-        if self._authentication is None:
+        if config.server.plain_tcp or self._authentication is None:
             log.warning("%s is neither encrypted nor protected by keys (server.plain_tcp)", endpoint)
             return sockets.Remote(endpoint, None, domain)
         return sockets.Remote(endpoint, self._authentication.keys.server()[1], domain)
+
+    def _bind_joined(self, endpoint: str) -> "zmq.Socket[bytes] | None":
+        """The socket at which engines of other machines join; None if none may."""
+        if not endpoint or self._authentication is None:
+            return None
+        secret = self._authentication.keys.server()[1]
+        return sockets.bind_joined(self._context, sockets.Remote(endpoint, secret, ENGINE_DOMAIN))
 
     def _build(self, config: Config) -> None:
         self._clients = dict[bytes, ClientConnection]()
@@ -111,7 +121,7 @@ class Gateway:
         )  # fmt: skip
         self.streams = StreamRegistry(self._clients, self.speaker, Recordings(config.files))
         self.progress = Progress(self.streams)
-        self.roster = Roster(config, self._engine, self.streams, usable_cores())
+        self.roster = Roster(config, self._engine, self.streams, usable_cores(), host_name())
         self.engines, self.pools = self.roster.engines, self.roster.pools
         self.snapshots = SnapshotTaker(
             config, self._clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping,
@@ -121,9 +131,16 @@ class Gateway:
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
             self._authentication.named if self._authentication else None,
         )  # fmt: skip
+        self.joining = self._joining()
         self._use_waits(config)
         users = (self.router.use, self.snapshots.use, self.streams.use, self._use_waits)
         self.reloading = Reloading(self.roster, users, self.role.applied)
+
+    def _joining(self) -> Joining | None:
+        if self._joined_socket is None or self._authentication is None:
+            return None
+        self._poller.register(self._joined_socket, zmq.POLLIN)
+        return Joining(self._joined_socket, self.roster, self._authentication.named, self._take)
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
         return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
@@ -180,6 +197,9 @@ class Gateway:
         for socket, handle in ((self._engine_socket, self._from_engine), (self._speaker_socket, self._from_speaker)):
             if socket in ready:
                 _drain(socket, handle)
+        if self.joining and self.joining.socket in ready:
+            with contained("an engine of another machine", lambda _: None):
+                self.joining.receive(BURST, self._clock.now_ns())
         is_read = self._client_socket not in ready or self._read_clients()
         if is_read and began_ns - self._absent_until_ns > SETTLE_NS:
             self._late_since_ns = None
@@ -215,8 +235,11 @@ class Gateway:
     def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
         message, now_ns = _of_role(identity, parts), self._clock.now_ns()
         engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
-        if engine is None or message is None:
-            return
+        if engine is not None and engine.origin is None and message is not None:
+            self._take(engine, message, now_ns)
+
+    def _take(self, engine: EngineHandle, message: Message, now_ns: int) -> None:
+        """A message of an engine, wherever it is."""
         engine.seen(now_ns)
         if isinstance(message, ipc.Pcm):
             self.progress.moved(engine)
@@ -270,11 +293,16 @@ class Gateway:
         with contained("reloading", lambda _: None):
             self.reloading.tick(now_ns)
         self.router.tick(now_ns)
+        if self.joining:
+            with contained("looking after engines of other machines", lambda _: None):
+                self.joining.tick(now_ns)
         for released in self.roster.tick(now_ns):
-            self.role.released(f"engine:{released}")
+            if not (self.joining and self.joining.dismiss(released)):
+                self.role.released(f"engine:{released}")
         with contained("looking after the streams of the speaker", lambda _: None):
             self.speaker.tick(self._sessions(), now_ns)
-        self.snapshots.stall = self.progress.stall(self.engines.values(), now_ns)
+        own = [engine for engine in self.engines.values() if engine.origin is None]
+        self.snapshots.stall = self.progress.stall(own, now_ns)  # a restart of this daemon would not mend the others
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0
@@ -307,6 +335,8 @@ class Gateway:
         """Close the sockets. The last messages are still sent, within their linger."""
         for socket in (self._client_socket, self._telemetry, self._engine_socket, self._speaker_socket):
             socket.close()
+        if self._joined_socket:
+            self._joined_socket.close()
         if self._authentication:
             self._authentication.stop()
         self._context.term()

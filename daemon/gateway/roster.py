@@ -8,6 +8,7 @@ moves to an engine with other settings, which would make other samples.
 from collections.abc import Callable
 
 from glowd.daemon.config import Config, EngineSpec
+from glowd.daemon.config_voices import VoiceSettings
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import EngineHandle
 from glowd.daemon.gateway.placement import Machine, Pool
@@ -18,13 +19,19 @@ class Roster:
     """Engines by name and pools by voice; others read both. Owner: the gateway's only thread."""
 
     def __init__(
-        self, config: Config, make: Callable[[EngineSpec], EngineHandle], streams: StreamRegistry, cores: int
+        self,
+        config: Config,
+        make: Callable[[EngineSpec], EngineHandle],
+        streams: StreamRegistry,
+        cores: int,
+        host: str = "",
     ) -> None:
-        self._make, self._streams, self._machine = make, streams, Machine([], cores)
+        self._make, self._streams, self._machine = make, streams, Machine([], cores, host)
         self.engines: dict[str, EngineHandle] = {}
         self.pools: dict[str, Pool] = {}
         self._wanted: set[str] = set()
         """The engines that join or serve."""
+        self._config = config
         self.join(config)
         self.serve(config)
 
@@ -43,11 +50,14 @@ class Roster:
 
     def serve(self, config: Config) -> None:
         """Let new streams choose the voices of a configuration, and no others."""
-        self._wanted = set(config.engines)
+        self._config = config
+        come = [engine for engine in self.engines.values() if engine.origin and engine.voice in config.voices]
+        self._wanted = {*config.engines, *(engine.name for engine in come)}
         pools = {
             voice: Pool(
                 voice,
-                [self.engines[name] for name, spec in config.engines.items() if spec.voice == voice],
+                [self.engines[name] for name, spec in config.engines.items() if spec.voice == voice]
+                + [engine for engine in come if engine.voice == voice],
                 self._machine,
                 self._streams,
                 is_default=voice == config.default_voice,
@@ -56,6 +66,27 @@ class Roster:
         }
         self.pools.clear()
         self.pools.update(pools)
+
+    # ------------------------------------------- engines that no configuration names
+
+    def settings(self, voice: str) -> VoiceSettings | None:
+        """The settings of a voice; None if there is none of that name."""
+        return self._config.voices.get(voice)
+
+    def admit(self, engine: EngineHandle) -> None:
+        """An engine of another machine serves a voice of the configuration from now on."""
+        engine.use_waits(self._config.server.role_wait_s, 0.0)
+        self.engines[engine.name] = engine
+        self._machine.engines.append(engine)
+        self._wanted.add(engine.name)
+        self.pools[engine.voice].engines.append(engine)
+
+    def retire_if_idle(self, engine: EngineHandle) -> None:
+        """Let an engine go, unless it has streams: they can move to another engine, or wait for this one."""
+        if not self._streams.placed_in(engine):
+            self._wanted.discard(engine.name)
+            if engine.voice in self.pools:
+                self.pools[engine.voice].remove(engine)
 
     def tick(self, now_ns: int) -> list[str]:
         """Look after all engines; returns those that are released."""

@@ -25,9 +25,8 @@ def key_requests(server: ServerSettings) -> dict[str, Answer]:
             return Keys(ok=False, text="a new key needs a name and roles")
         try:
             public, _ = files.server()
-            return Keys(
-                ok=True, address=Address(reachable(server.endpoint), "", files.new(name, roles), public).text(name)
-            )
+            place = reachable("engines" if "engine" in roles else "endpoint", server)
+            return Keys(ok=True, address=Address(place, "", files.new(name, roles), public).text(name))
         except KeyFileError as error:
             return Keys(ok=False, text=str(error))
 
@@ -44,11 +43,12 @@ def key_requests(server: ServerSettings) -> dict[str, Answer]:
     return {KEY_NEW: new, KEY_LIST: listed, KEY_REVOKE: revoke}
 
 
-def reachable(endpoint: str) -> str:
-    """The address at which other machines reach a tcp:// endpoint. Raises KeyFileError if there is none."""
+def reachable(setting: str, server: ServerSettings) -> str:
+    """The address at which other machines reach the tcp:// address of a setting. Raises KeyFileError if there is none."""
+    endpoint: str = getattr(server, setting)
     if not endpoint.startswith("tcp://"):
         raise KeyFileError(
-            'this daemon has no tcp:// address; set server.endpoint = "tcp://HOST:PORT" and start it again'
+            f'this daemon has no tcp:// address; set server.{setting} = "tcp://HOST:PORT" and start it again'
         )
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     return f"tcp://{socket.gethostname() if host in ('*', '0.0.0.0', '[::]') else host}:{port}"

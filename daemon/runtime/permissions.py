@@ -5,7 +5,8 @@
     listen GLOB     the audio of streams with such names, those of others too
     control GLOB    to flush streams of others with such names
     metrics         status, and the telemetry
-    admin           everything
+    engine          to join as an engine, at server.engines, and nothing else
+    admin           everything that clients do
 
 Rules: no I/O. hello, ping and bye are for everyone that was let in. Clients on this machine, at the daemon's own socket, are of
 the daemon's user and may do everything. GLOB is a pattern of file names: * any characters, ? one, [ab] one of these.
@@ -19,7 +20,8 @@ from fnmatch import fnmatchcase
 from glowd.daemon import wire
 from glowd.daemon.wire.fields import Message
 
-ROLES = ("push", "listen GLOB", "control GLOB", "metrics", "admin")
+SINGLE = ("push", "metrics", "engine", "admin")
+ROLES = ("push", "listen GLOB", "control GLOB", "metrics", "engine", "admin")
 FREE = (wire.Hello, wire.Ping, wire.Bye, wire.Unlisten)
 OWN = (wire.Open, wire.Mel, wire.End, wire.Pause, wire.Resume, wire.Gain, wire.Close)
 PATTERN = re.compile(r"(listen|control) [A-Za-z0-9._*?\[\]-]{1,64}")
@@ -36,6 +38,7 @@ class Rights:
     push: bool = False
     metrics: bool = False
     admin: bool = False
+    engine: bool = False
     listen: tuple[str, ...] = ()
     control: tuple[str, ...] = ()
 
@@ -43,17 +46,20 @@ class Rights:
     def of(cls, roles: Sequence[str]) -> "Rights":
         """Those of these roles together. Raises RoleError."""
         for role in roles:
-            if role not in ("push", "metrics", "admin") and not (isinstance(role, str) and PATTERN.fullmatch(role)):
+            if role not in SINGLE and not (isinstance(role, str) and PATTERN.fullmatch(role)):
                 raise RoleError(f"{role!r:.80} is no role; allowed: {', '.join(ROLES)}")
         if not roles:
             raise RoleError(f"a key without a role may do nothing; give one or more of: {', '.join(ROLES)}")
+        if "engine" in roles and len(roles) > 1:
+            raise RoleError("a key with the role engine has no other: engines join at an address of their own")
         globs = {kind: tuple(r.split()[1] for r in roles if r.startswith(f"{kind} ")) for kind in ("listen", "control")}
-        return cls("push" in roles, "metrics" in roles, "admin" in roles, **globs)
+        push, metrics, engine, admin = (name in roles for name in SINGLE)
+        return cls(push, metrics, admin, engine, **globs)
 
     @property
     def roles(self) -> list[str]:
         """As `of` takes them."""
-        single = [name for name in ("push", "metrics", "admin") if getattr(self, name)]
+        single = [name for name in SINGLE if getattr(self, name)]
         return [*single, *(f"listen {glob}" for glob in self.listen), *(f"control {glob}" for glob in self.control)]
 
     def lacks(self, message: Message, is_own: bool) -> str:

@@ -24,6 +24,7 @@ class Addresses:
     speaker: str
     remote_clients: str = ""
     remote_telemetry: str = ""
+    remote_engines: str = ""
 
 
 def run_dir(server: ServerSettings) -> Path:
@@ -40,6 +41,7 @@ def addresses(server: ServerSettings, directory: Path) -> Addresses:
         speaker=f"ipc://{directory}/speaker.ipc",
         remote_clients="" if _local(server.endpoint) else server.endpoint,
         remote_telemetry="" if _local(server.telemetry) else server.telemetry,
+        remote_engines=server.engines,
     )
 
 
@@ -76,6 +78,7 @@ def refuse_busy(found: Addresses) -> None:
     for setting, address in (
         ("server.endpoint", found.clients), ("server.telemetry", found.telemetry),
         ("server.endpoint", found.remote_clients), ("server.telemetry", found.remote_telemetry),
+        ("server.engines", found.remote_engines),
     ):  # fmt: skip
         if address and is_busy(address):
             raise ConfigError(f"another program already listens at {address}; stop it, or choose another {setting}")

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zmq
+from zmq.utils import z85
 
 from glowd.daemon.runtime.rundir import is_busy
+from glowd.daemon.wire.address import Address
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 
 UNBOUNDED = 0
+MAX_JOINED_BYTES = 64 << 20
+"""In one message part of an engine: a voice that renders whole utterances sends one at once."""
 CLIENT_QUEUE = 256
 """Messages that ZeroMQ queues for each client; further ones wait in the gateway."""
 
@@ -55,6 +59,44 @@ def bind_clients(context: Context, endpoint: str, max_message_bytes: int, remote
     # more than RCVHWM of its messages were unread. Clients ping; those that send nothing for idle_timeout_s are closed.
     _queues(socket, CLIENT_QUEUE, linger_ms=500)
     return _bind_remote(_bind(socket, endpoint), remote)
+
+
+def bind_joined(context: Context, remote: Remote) -> Socket:
+    """The gateway's ROUTER for engines of other machines. Raises OSError naming the endpoint if it is taken.
+
+    ZeroMQ names each connection: one that is lost and made anew has another name, and nobody can take the place of another.
+    """
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_JOINED_BYTES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    _notice_dead_machines(socket)
+    _queues(socket, UNBOUNDED, linger_ms=200)
+    return _bind_remote(socket, remote)
+
+
+def joining_socket(context: Context, address: Address) -> Socket:
+    """The DEALER of an engine on another machine, not connected yet, so that its monitor misses nothing."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # what waits for a gateway that is away would be out of date
+    _notice_dead_machines(socket)
+    _queues(socket, UNBOUNDED, linger_ms=200)
+    if address.server_key:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, address.server_key)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, address.secret)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, z85.decode(zmq.curve_public(z85.encode(address.secret))))
+    return socket
+
+
+def _notice_dead_machines(socket: Socket) -> None:
+    """Let the system end a TCP connection whose other machine has not answered for some seconds."""
+    for option, value in (
+        (zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 1), (zmq.TCP_KEEPALIVE_INTVL, 1), (zmq.TCP_KEEPALIVE_CNT, 4),
+        (zmq.TCP_MAXRT, 5000),
+    ):  # fmt: skip
+        socket.setsockopt(option, value)
 
 
 def bind_telemetry(context: Context, endpoint: str, remote: Remote | None = None) -> Socket:
@@ -188,7 +230,7 @@ def _bind(socket: Socket, endpoint: str) -> Socket:
 
 
 def _bind_remote(socket: Socket, remote: Remote | None) -> Socket:
-    """Bind to a tcp:// endpoint, too. A listener has the options that its socket had when it was bound."""
+    """Bind to a tcp:// endpoint (too). A listener has the options that its socket had when it was bound."""
     if remote is None:
         return socket
     if remote.secret is not None:

@@ -5,6 +5,7 @@ Rules: each function does one thing. A system that does not have it, or does not
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 REALTIME_PRIORITY = 5  # that of sound servers, low among real-time priorities
@@ -20,6 +21,14 @@ def rss_bytes() -> int | None:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def host_name() -> str:
+    """A name of this machine that others have not: two containers on one machine differ, two processes in one do not."""
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    return f"{socket.gethostname()}-{boot}" if boot else socket.gethostname()
 
 
 def set_niceness(niceness: int) -> None:

@@ -10,7 +10,8 @@ from glowd.daemon.runtime.permissions import EVERYTHING, Rights, RoleError
 from glowd.daemon.wire.messages import CLIENT_MESSAGES
 
 ROLES: dict[str, Rights] = {
-    role: Rights.of([role]) for role in ("push", "listen news-*", "listen *", "control news-*", "metrics", "admin")
+    role: Rights.of([role])
+    for role in ("push", "listen news-*", "listen *", "control news-*", "metrics", "engine", "admin")
 }
 MEL = np.zeros((1, 80), np.float32)
 MESSAGES: dict[str, tuple[wire.Message, bool]] = {
@@ -30,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "listen *": {"listen to news-2", "listen to other", "listen to all"},
     "control news-*": {"flush of news-2"},
     "metrics": {"status"},
+    "engine": set(),
     "admin": set(MESSAGES),
 }
 
@@ -56,5 +58,10 @@ def test_refusal_names_the_role_that_is_missing() -> None:
     "roles", [[], ["root"], ["listen"], ["listen a b"], ["push", "control ../x"], ["admin "], [None]]
 )
 def test_role_that_does_not_exist_is_refused(roles: list[Any]) -> None:
-    with pytest.raises(RoleError, match="push, listen GLOB, control GLOB, metrics, admin"):
+    with pytest.raises(RoleError, match="push, listen GLOB, control GLOB, metrics, engine, admin"):
         Rights.of(roles)
+
+
+def test_key_of_an_engine_has_no_other_role() -> None:
+    with pytest.raises(RoleError, match="the role engine has no other"):
+        Rights.of(["engine", "push"])

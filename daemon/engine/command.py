@@ -1,0 +1,89 @@
+"""`glowd engine`: run one engine that joins the daemon of another machine, in this process.
+
+Rules: arguments, settings and signals; joined.py does the work. SIGTERM and SIGINT let the engine leave: its streams move on when
+their utterances end. A second one ends it at once. Exit status as of glowd; 1, too, if the gateway turned the engine away.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from glowd.daemon.config import Config, ConfigError
+from glowd.daemon.config_voices import WaveGlowSettings
+from glowd.daemon.engine.joined import JoinedEngine
+from glowd.daemon.runtime.caches import place_caches
+from glowd.daemon.runtime.logs import setup_logging
+from glowd.daemon.runtime.role import NICENESS, CannotStart
+from glowd.daemon.runtime.system import set_niceness
+from glowd.daemon.wire.address import Address, address_of
+
+log = logging.getLogger("glowd.engine")
+
+
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    """Join, serve and leave; returns the exit status. Raises ConfigError."""
+    setup_logging("engine", config.log.level)
+    address = join_address(arguments.join)
+    config = with_voice(config, arguments.voice, arguments.checkpoint)
+    set_niceness(NICENESS["engine"])
+    place_caches(Path(tempfile.gettempdir(), "glowd-engine"))
+    engine = JoinedEngine(config, arguments.voice, address, arguments.name, arguments.device)
+    catch_signals(engine, arguments.leave_s)
+    try:
+        ready = engine.load()
+        streams = "any number of" if ready.info.capacity is None else ready.info.capacity.streams
+        print(f"glowd engine ready voice={ready.voice} device={ready.device} streams={streams}", flush=True)
+        engine.run()
+    except CannotStart as error:
+        print(f"glowd: {error}", file=sys.stderr)
+        return 2 if error.settings else 1
+    return 0
+
+
+def join_address(text: str) -> Address:
+    """The address of --join. Raises ConfigError."""
+    try:
+        address = address_of(text)
+    except ValueError as error:
+        raise ConfigError(f"--join: {error}") from None
+    if not address.server_key:
+        raise ConfigError(
+            "--join needs the address that `glowctl key new NAME --role engine` printed on the daemon's machine: "
+            f"glowd://NAME:SECRET@HOST:PORT#SERVERKEY; got {text!r:.80}"
+        )
+    return address
+
+
+def with_voice(config: Config, voice: str, checkpoint: str) -> Config:
+    """The configuration with a voice that runs a checkpoint, if one is given. Raises ConfigError if there is none."""
+    settings = config.voices.get(voice)
+    if checkpoint:
+        base = settings if isinstance(settings, WaveGlowSettings) else WaveGlowSettings()
+        settings = replace(base, checkpoint=checkpoint)
+    if settings is None:
+        known = ", ".join(config.voices)
+        raise ConfigError(f"there is no voice {voice!r}: add [voices.{voice}] or --checkpoint; known: {known}")
+    return replace(config, voices={**config.voices, voice: settings})
+
+
+def catch_signals(engine: JoinedEngine, leave_s: float) -> None:
+    """SIGINT and SIGTERM let the engine leave; after `leave_s`, or the next signal, it ends at once."""
+    asked = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        if asked.is_set():
+            engine.stop()
+            return
+        asked.set()
+        engine.leave()
+        timer = threading.Timer(leave_s, engine.stop)
+        timer.daemon = True
+        timer.start()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)

@@ -1,0 +1,214 @@
+"""Engines of other machines: they join, are told apart by their connections, and leave.
+
+Rules: the socket is read here and nowhere else; what an engine sends about its streams goes on to `take`, as that of an engine of
+this machine does. An engine that sends what no engine would is turned away: its streams move on, and nobody else notices.
+
+ZeroMQ names a connection, not an engine. An engine whose connection was lost comes back by another one, under the same name; it
+has dropped its streams then, and is given them again.
+"""
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import zmq
+
+from glowd.daemon import engine_link, ipc
+from glowd.daemon.gateway.handles import EngineHandle, Origin, same_shape
+from glowd.daemon.gateway.roster import Roster
+from glowd.daemon.runtime import sockets
+from glowd.daemon.runtime.keys import ClientKey
+from glowd.daemon.wire import WireError
+from glowd.daemon.wire.fields import Message
+
+MAX_FAULTS = 8
+"""Messages of an engine that cannot be read, before it is turned away."""
+FORGET_NS, KEYS_NS = 60_000_000_000, 1_000_000_000
+"""How long an engine that is lost is known, and how often keys are looked at."""
+
+log = logging.getLogger("glowd.gateway")
+
+Take = Callable[[EngineHandle, Message, int], object]
+KeyNamed = Callable[[str], ClientKey | None]
+
+
+class JoinedEngine:
+    """An engine that has joined: its handle, and the connection by which it is reached now. b"": by none."""
+
+    def __init__(self, handle: EngineHandle, now_ns: int) -> None:
+        self.handle, self.route, self.version, self.faults = handle, b"", engine_link.VERSION, 0
+        self.joined_ns = now_ns
+
+    def silent_ns(self, now_ns: int) -> int:
+        """How long nothing was heard of it."""
+        return now_ns - max(self.joined_ns, self.handle.last_seen_ns or 0)
+
+
+class Joining:
+    """The engines that have joined, and their socket. Owner: the gateway's only thread."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", roster: Roster, key_named: KeyNamed, take: Take) -> None:
+        """`key_named`: a key, if it still counts. `take` is given what an engine sends, and the time."""
+        self.socket, self._roster, self._key_named, self._take = socket, roster, key_named, take
+        self._engines: dict[str, JoinedEngine] = {}
+        self._by_route: dict[bytes, JoinedEngine] = {}
+        self._unwanted: deque[tuple[str, int, str]] = deque(maxlen=64)
+        """Key, instance and fault of engines that were turned away."""
+        self._keys_read_ns = 0
+
+    # ---------------------------------------------------------------- messages
+
+    def receive(self, most: int, now_ns: int) -> None:
+        """Handle what engines have sent, at most so many messages."""
+        with contextlib.suppress(zmq.Again):
+            for _ in range(most):
+                route, sender, parts = sockets.receive_of_client(self.socket)
+                self._handle(route, sender.key, parts, now_ns)
+
+    def _handle(self, route: bytes, key: str, parts: list[bytes], now_ns: int) -> None:
+        engine = self._by_route.get(route)
+        try:
+            message = engine_link.decode(parts)
+        except WireError as error:
+            if engine is not None:
+                self._fault(engine, str(error))
+            return
+        if isinstance(message, engine_link.Join):
+            self._join(route, key, message, now_ns)
+        elif engine is not None:  # else it is not known yet, or any more: it will ask
+            self._of_engine(engine, message, now_ns)
+
+    def _of_engine(self, engine: JoinedEngine, message: Message, now_ns: int) -> None:
+        match message:
+            case engine_link.Leaving():
+                self._let_go(engine, "it leaves")
+            case ipc.Ready() if text := self._misfit(engine.handle, message, now_ns):
+                self._turn_away(engine, text)
+            case ipc.Ready() | ipc.Pcm() | ipc.Failed() | ipc.Load():
+                self._take(engine.handle, message, now_ns)
+
+    def _fault(self, engine: JoinedEngine, text: str) -> None:
+        """An engine has sent what cannot be read."""
+        engine.faults += 1
+        log.warning("engine %s has sent what cannot be read: %s", engine.handle.name, text)
+        if engine.faults >= MAX_FAULTS:
+            self._turn_away(engine, f"it has sent {engine.faults} messages that cannot be read, the last one: {text}")
+
+    def _misfit(self, handle: EngineHandle, ready: ipc.Ready, now_ns: int) -> str:
+        """Why an engine cannot serve beside those that do; "" if it can."""
+        for other in (
+            self._roster.pools[handle.voice].alive_engines(now_ns) if handle.voice in self._roster.pools else []
+        ):
+            if other is not handle and not same_shape(other.info, ready.info):
+                return f"its voice {handle.voice!r} has another mel format or another delay than that of engine {other.name}"
+        return ""
+
+    # ------------------------------------------------------- joining and leaving
+
+    def _join(self, route: bytes, key: str, join: engine_link.Join, now_ns: int) -> None:
+        if (known := self._by_route.get(route)) is not None:  # the answer is on its way
+            self._send(route, engine_link.Joined(known.version, known.handle.name))
+            return
+        if reason := self._refusal(key, join):
+            log.warning("engine %s, with the key %s, is turned away: %s", join.engine, key, reason)
+            self._send(route, engine_link.TurnedAway(reason[:1000]))
+            return
+        engine = self._returning(key, join, now_ns) or self._new(join, now_ns)
+        self._by_route.pop(engine.route, None)
+        self._by_route[route] = engine
+        engine.route, engine.version, engine.faults = route, engine_link.agreed_version(join) or 0, 0
+        origin = Origin(join.engine, key, join.host, join.cores)
+        engine.handle.connect(origin, lambda message: self._send(route, message))
+        if engine.handle.name not in self._roster.engines:
+            self._roster.admit(engine.handle)
+        log.info("engine %s has joined from %s, with the key %s", engine.handle.name, join.host, key)
+        self._send(route, engine_link.Joined(engine.version, engine.handle.name))
+
+    def _refusal(self, key: str, join: engine_link.Join) -> str:
+        """Why an engine may not join; "" if it may."""
+        if not self._may(key):
+            return f"the key {key} was revoked, or has not the role engine"
+        if fault := next((fault for *who, fault in self._unwanted if who == [key, join.instance]), ""):
+            return fault
+        if engine_link.agreed_version(join) is None:
+            return (
+                f"it speaks the versions {join.oldest_version} to {join.version} of the engine link, and this gateway "
+                f"{engine_link.OLDEST_VERSION} to {engine_link.VERSION}; update the older one"
+            )
+        if (voice := self._roster.settings(join.voice)) is None:
+            voices = ", ".join(self._roster.pools)
+            return (
+                f"there is no voice {join.voice!r} here; add [voices.{join.voice}] with devices = []; voices: {voices}"
+            )
+        for name in ("chunk_frames", "max_chunk_frames"):
+            if getattr(join, name) > (most := getattr(voice, name)):
+                return f"its {name} is {getattr(join, name)}, and voices.{join.voice}.{name} is {most} here; give it the same"
+        return ""
+
+    def _may(self, key: str) -> bool:
+        found = self._key_named(key)
+        return found is not None and found.rights.engine
+
+    def _returning(self, key: str, join: engine_link.Join, now_ns: int) -> JoinedEngine | None:
+        """The engine that comes back: the same process, or another one in the place of one that is gone."""
+        for engine in self._engines.values():
+            handle, origin = engine.handle, engine.handle.origin
+            if origin is None or (origin.key, origin.name, handle.voice) != (key, join.engine, join.voice):
+                continue
+            if handle.instance == join.instance or not (handle.is_alive(now_ns) and self._reaches(engine)):
+                return engine
+        return None
+
+    def _reaches(self, engine: JoinedEngine) -> bool:
+        """Whether its connection is there. To ask is to send, and this message changes nothing."""
+        return self._send(engine.route, engine_link.Joined(engine.version, engine.handle.name))
+
+    def _new(self, join: engine_link.Join, now_ns: int) -> JoinedEngine:
+        """An engine that was not here: under the name that it has given itself, and a number if another one has that."""
+        name, number = f"{join.voice}/{join.engine}", 2
+        while name in self._roster.engines:
+            name, number = f"{join.voice}/{join.engine}-{number}", number + 1
+        self._engines[name] = JoinedEngine(EngineHandle(name, join.voice, lambda _: False), now_ns)
+        return self._engines[name]
+
+    def _let_go(self, engine: JoinedEngine, why: str) -> None:
+        if not engine.handle.is_leaving:
+            log.info("engine %s gets no more streams: %s", engine.handle.name, why)
+        engine.handle.is_leaving = True
+
+    def _turn_away(self, engine: JoinedEngine, reason: str) -> None:
+        """Use an engine no more, and tell it why. Its streams move to another, or wait for one."""
+        handle = engine.handle
+        log.warning("engine %s is turned away: %s", handle.name, reason)
+        self._send(engine.route, engine_link.TurnedAway(reason[:1000]))
+        if handle.origin:
+            self._unwanted.append((handle.origin.key, handle.instance, reason))
+        self._by_route.pop(engine.route, None)
+        handle.disconnect(reason)
+
+    def dismiss(self, name: str) -> bool:
+        """An engine is not known any more: tell it, if it has joined. Returns whether it has."""
+        if (engine := self._engines.pop(name, None)) is None:
+            return False
+        self._by_route.pop(engine.route, None)
+        self._send(engine.route, engine_link.Dismissed())
+        log.info("engine %s has left", name)
+        return True
+
+    def tick(self, now_ns: int) -> None:
+        """Let go of engines that leave or do not come back, and of those whose key was revoked."""
+        for engine in list(self._engines.values()):
+            if engine.handle.is_leaving or engine.silent_ns(now_ns) > FORGET_NS:
+                self._roster.retire_if_idle(engine.handle)
+        if now_ns - self._keys_read_ns >= KEYS_NS:
+            self._keys_read_ns = now_ns
+            for engine in [*self._by_route.values()]:
+                if engine.handle.origin and not self._may(engine.handle.origin.key):
+                    self._turn_away(engine, f"the key {engine.handle.origin.key} was revoked")
+
+    def _send(self, route: bytes, message: Message) -> bool:
+        with contextlib.suppress(zmq.Again, zmq.ZMQError):
+            self.socket.send_multipart([route, *engine_link.encode(message)], zmq.NOBLOCK)
+            return True
+        return False
