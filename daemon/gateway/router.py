@@ -190,9 +190,10 @@ class ClientRouter:
                 snapshot = self._take_snapshot()
                 client.send(wire.State(stream="", state=snapshot.state, info=snapshot.to_map()))
             case wire.Listen():
-                client.listen(message.stream, AudioFormat(message.audio_rate_hz, message.audio_dtype))
+                wanted = AudioFormat(message.audio_rate_hz, message.audio_dtype)
+                self.streams.listen(client, message.stream, wanted)
             case wire.Unlisten():
-                client.unlisten(message.stream)
+                self.streams.unlisten(client, message.stream)
             case wire.Bye():
                 self.disconnect(client, "it sent bye")
             case wire.Open():
@@ -251,9 +252,7 @@ class ClientRouter:
         """Close the streams of a client and forget it."""
         log.info("client %s is disconnected: %s", client.name, why)
         self.clients.pop(client.identity, None)
-        for stream in self.streams.owned_by(client):
-            with contained(f"stream {stream.name}: closing it", lambda _: None):
-                self.streams.close(stream)
+        self.streams.forget(client)
 
     def tick(self, now_ns: int) -> None:
         """Send what waits; disconnect clients that are lost or silent."""

@@ -118,7 +118,21 @@ def test_streams_may_be_closed_while_iterating(harness: RegistryHarness) -> None
 def test_broadcast_reaches_listeners_but_not_the_owner(harness: RegistryHarness) -> None:
     stream = harness.place("s")
     for client in harness.clients.values():
-        client.listen("*")
+        harness.registry.listen(client, "*")
     ending = wire.Played("s", 0, 4, 0)
     harness.registry.broadcast(stream, ending)
     assert harness.mail == {b"a": [], b"b": [ending]}
+
+
+def test_chunks_are_offered_only_while_somebody_listens(harness: RegistryHarness) -> None:
+    stream, registry, (one, two) = harness.place("s"), harness.registry, harness.clients.values()
+    assert not stream.has_listeners
+    registry.listen(two, "s")
+    registry.listen(two, "t")
+    registry.unlisten(two, "s")
+    assert stream.has_listeners, "it listens to another stream"
+    registry.unlisten(two, "t")
+    assert not stream.has_listeners
+    registry.listen(one, "*")
+    registry.forget(one)
+    assert not stream.has_listeners and len(registry) == 0, "a client that has gone neither listens nor owns a stream"
