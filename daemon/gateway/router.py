@@ -25,7 +25,7 @@ from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Snapshot
 
-SERVER, NOBODY = "glowd", Sender()
+SERVER = "glowd"
 KEYS_EVERY_NS = 1_000_000_000
 """Between two looks at the files of keys: a look reads a directory, and a tick comes every 20 ms."""
 MEL_FAULTS = {Code.BAD_SHAPE, Code.NOT_FINITE, Code.OUT_OF_RANGE, Code.TOO_LARGE}
@@ -70,18 +70,19 @@ class ClientRouter:
         parts: list[bytes],
         now_ns: int,
         waits_since_ns: int | None = None,
-        sender: Sender = NOBODY,
+        sender: Callable[[], Sender] = Sender,
     ) -> None:
         """One multipart message of a client, whatever its bytes are.
 
-        `waits_since_ns`: it may have waited since then, because the gateway did not run.
+        `waits_since_ns`: it may have waited since then, because the gateway did not run. `sender` is asked who
+        sends it only if the client is not known yet.
         """
         client = self.clients.get(identity)
         try:
             message = wire.decode(parts, self._limits)
             if client is None:
                 with contained("hello", partial(self.expel, identity)):
-                    self._connect(identity, message, now_ns, peer_of(sender, identity))
+                    self._connect(identity, message, now_ns, peer_of(sender(), identity))
                 return
             self._check_rights(client, message)
             client.last_seen_ns = now_ns
