@@ -44,7 +44,8 @@ class ClientSide:
         state.meter.frames(now_ns)
         self._engine.send(chunk)
         if self._pass(self._intake.judge(chunk.mel)):  # while the engine works
-            self._sinks.settle()
+            self._sinks.grant(state.sinks.delivered_samples)
+            state.announce()
 
     def refuse_mel(self, fault: WireError, mel: wire.Mel | None = None) -> None:
         """Reject a mel (None: it could not be decoded). It uses no credit; after MAX_REFUSALS the utterance fails.

@@ -159,6 +159,10 @@ class ClientConnection:
             if queue.is_closed and queue.is_empty:
                 del self.queues[stream]
 
+    def needs_care(self, now_ns: int) -> bool:
+        """Whether something waits for it, it is lost, or it is silent."""
+        return bool(self._outbox or self.queues or self.lost) or now_ns - self.last_seen_ns > PROBE_NS
+
     def excuse(self, absent_ns: int) -> None:
         """The gateway did not run for a while: that the client was not heard meanwhile says nothing."""
         self.last_seen_ns += absent_ns

@@ -262,11 +262,13 @@ class ClientRouter:
             with contained("looking at the keys", lambda _: None):
                 self._end_revoked()
         for client in list(self.clients.values()):
-            with contained(f"client {client.name}: sending", partial(self.expel, client.identity)):
-                self._tick_client(client, now_ns)
+            if client.needs_care(now_ns):
+                with contained(f"client {client.name}: sending", partial(self.expel, client.identity)):
+                    self._tick_client(client, now_ns)
         for stream in self.streams:
-            with self.streams.contained(stream, "settling"):
-                stream.session.sinks.settle()
+            if stream.session.state.sinks.waits:
+                with self.streams.contained(stream, "settling"):
+                    stream.session.sinks.settle()
 
     def _end_revoked(self) -> None:
         """Give every client the rights that its key has now; one whose key was revoked is lost."""

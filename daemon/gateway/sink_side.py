@@ -96,9 +96,14 @@ class SinkSide:
         if state.phase.has_begun and not state.phase.is_flushing:
             state.utterance.forget(delivered, state.sinks.sounded_samples)
             self._report()
-        if state.phase is Phase.SENDING and (frames := state.utterance.credit(delivered)) > 0:
-            state.replies.credit(state.utterance.number, frames)
+        self.grant(delivered)
         state.announce()
+
+    def grant(self, delivered_samples: int) -> None:
+        """Grant the credit that is due after so many samples were delivered."""
+        state = self._state
+        if state.phase is Phase.SENDING and (frames := state.utterance.credit(delivered_samples)) > 0:
+            state.replies.credit(state.utterance.number, frames)
 
     def _look_at_reader(self) -> None:
         """Warn a client that does not read its own audio."""

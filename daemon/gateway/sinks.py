@@ -99,6 +99,11 @@ class SocketSink:
         self._message_of, self._try_send, self._paused = message_of, try_send, False
         self._waiting: deque[tuple[wire.Audio, int]] = deque()  # with the voice's sample after its last one
 
+    @property
+    def waits(self) -> bool:
+        """Whether audio waits for the client to read."""
+        return bool(self._waiting)
+
     def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
         self._waiting.append((self._message_of(chunk), chunk.end_sample))
@@ -215,12 +220,20 @@ class SinkGroup:
 
     def __init__(self) -> None:
         self._sinks: list[Sink] = []
+        self.device: DeviceSink | None = None
+        """The device sink, if there is one."""
+        self.socket: SocketSink | None = None
+        """The socket sink, if there is one."""
 
     def add(self, sink: Sink, paused: bool) -> None:
         """Add a sink; it is paused if the others are."""
         if paused:
             sink.pause(True)
         self._sinks.append(sink)
+        if isinstance(sink, DeviceSink):
+            self.device = sink
+        elif isinstance(sink, SocketSink):
+            self.socket = sink
 
     def write(self, chunk: AudioChunk) -> None:
         """Give the next chunk to every sink. Raises WireError if one cannot take it."""
@@ -234,38 +247,31 @@ class SinkGroup:
 
     def pump(self) -> None:
         """Send what waits for a slow client."""
-        for sink in self._sinks:
-            if isinstance(sink, SocketSink):
-                sink.pump()
+        if self.socket is not None:
+            self.socket.pump()
+
+    @property
+    def waits(self) -> bool:
+        """Whether audio waits for a slow client."""
+        return self.socket is not None and self.socket.waits
 
     def close(self) -> None:
         """The utterance is over: close and remove all sinks."""
         for sink in self._sinks:
             sink.close()
         self._sinks.clear()
-
-    @property
-    def device(self) -> DeviceSink | None:
-        """The device sink, if there is one."""
-        return next((sink for sink in self._sinks if isinstance(sink, DeviceSink)), None)
-
-    @property
-    def socket(self) -> SocketSink | None:
-        """The socket sink, if there is one."""
-        return next((sink for sink in self._sinks if isinstance(sink, SocketSink)), None)
+        self.device = self.socket = None
 
     @property
     def delivered_samples(self) -> int:
         """Samples that every sink has delivered."""
-        return min((sink.delivered_samples for sink in self._sinks), default=0)
+        return min([sink.delivered_samples for sink in self._sinks], default=0)
 
     @property
     def sounded_samples(self) -> int:
         """The same, but of the device those that have left it."""
-        return min(
-            (one.sounded_samples if isinstance(one, DeviceSink) else one.delivered_samples for one in self._sinks),
-            default=0,
-        )
+        delivered = self.delivered_samples
+        return delivered if self.device is None else min(delivered, self.device.sounded_samples)
 
     @property
     def heard_samples(self) -> int:

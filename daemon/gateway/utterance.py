@@ -253,12 +253,13 @@ class Utterance:
 
         `sounded_samples`: how many of them have sounded, if the device holds some.
         """
-        while self._kept and self._kept[0].end_frame <= self.replay_from:
+        resume_at = self.resume_at.frame
+        while self._kept and self._kept[0].end_frame <= resume_at - self.limits.lead_frames:
             self._kept.popleft()
         while self._rendered and self._rendered[0][0] <= delivered_samples:
             self._rendered.popleft()
         heard = delivered_samples if sounded_samples is None else sounded_samples
-        oldest = min(self.go_on_at(heard).frame, self.resume_at.frame)
+        oldest = min(self.go_on_at(heard).frame, resume_at)
         while self._marks[0].frame < oldest:
             self._marks.popleft()
 
