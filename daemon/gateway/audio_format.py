@@ -31,13 +31,13 @@ class AudioConverter:
     """
 
     def __init__(self, wanted: AudioFormat) -> None:
-        self.wanted = wanted
+        self.wanted, self._is_plain = wanted, wanted == AudioFormat()
         self._generation, self._next_sample, self._latency_ms = -1, 0, 0.0
         self._resampler = Resampler(1, 1)
 
     def convert(self, audio: wire.Audio) -> wire.Audio:
         """The message with the next samples. It may have none: the resampler holds some back."""
-        if self.wanted == AudioFormat():
+        if self._is_plain:
             return audio
         rate_hz = self.wanted.rate_hz or audio.rate_hz
         if audio.generation != self._generation:

@@ -4,10 +4,11 @@ Rules: whatever nobody foresaw is caught here and nowhere else in the gateway, l
 error of the one it concerns. What was foreseen is a WireError, and passes.
 """
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
+from types import TracebackType
 
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.wire import Code, LocalError, WireError
@@ -15,19 +16,29 @@ from glowd.daemon.wire import Code, LocalError, WireError
 log = logging.getLogger("glowd.gateway")
 
 
-@contextlib.contextmanager
-def contained(what: str, give_up: Callable[[str], object]) -> Iterator[None]:
-    """Run the block; if it raises, call `give_up` with the reason. `what` is done, for the log. A WireError passes."""
-    try:
-        yield
-    except WireError:
-        raise
-    except Exception as error:  # the edge between peers
-        log.exception("%s failed; only that is given up", what)
+class contained(AbstractContextManager[None]):
+    """Run the block; if it raises, call `give_up` with the reason. `what` is done, for the log. A WireError passes.
+
+    A class, because each message passes two such blocks, and a generator takes twice as long.
+    """
+
+    def __init__(self, what: str, give_up: Callable[[str], object]) -> None:
+        self._what, self._give_up = what, give_up
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception) or isinstance(error, WireError):
+            return False
+        log.error("%s failed; only that is given up", self._what, exc_info=error)
         try:
-            give_up(reason(error))
+            self._give_up(reason(error))
         except Exception:  # the edge between peers
-            log.exception("%s could not be given up in order", what)
+            log.exception("%s could not be given up in order", self._what)
+        return True
 
 
 def reason(error: Exception) -> str:

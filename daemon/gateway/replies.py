@@ -4,7 +4,6 @@ Rules: no decision is made here. `SessionPorts` is everything outside that a ses
 session has decided into messages of wire/messages.py, and sends each to everybody whom it concerns.
 """
 
-from dataclasses import replace
 from typing import Protocol
 
 from glowd.daemon import wire
@@ -61,11 +60,7 @@ class ReplySender:
 
     def __init__(self, stream: str, rate_hz: int, ports: SessionPorts) -> None:
         self._stream, self._rate_hz, self._ports = stream, rate_hz, ports
-        self._audio_seq, self._sent_state, self._warned = 0, "idle", set[WarningCode]()
-
-    def begin(self) -> None:
-        """An utterance starts: its audio messages count from 0."""
-        self._audio_seq = 0
+        self._sent_state, self._warned = "idle", set[WarningCode]()
 
     def credit(self, generation: int, frames: int) -> None:
         """Grant frames."""
@@ -113,15 +108,9 @@ class ReplySender:
         dropped = max(0, made_samples - last_sample - 1)
         self._ending(wire.Flushed(self._stream, generation, last_sample, dropped), to_owner)
 
-    def audio(self, generation: int, chunk: AudioChunk) -> wire.Audio:
-        """The message for a chunk of audio, not numbered yet."""
-        return chunk.message(self._stream, generation, self._rate_hz, 0)
-
-    def try_owner(self, audio: wire.Audio) -> bool:
-        """Offer the client the next chunk of its audio. Returns False if it reads too slowly."""
-        sent = self._ports.try_owner(replace(audio, seq=self._audio_seq))
-        self._audio_seq += sent
-        return sent
+    def audio(self, generation: int, chunk: AudioChunk, seq: int = 0) -> wire.Audio:
+        """The message for a chunk of audio."""
+        return chunk.message(self._stream, generation, self._rate_hz, seq)
 
     def to_listeners(self, generation: int, chunk: AudioChunk) -> None:
         """Send audio to the listeners."""

@@ -41,7 +41,6 @@ class SinkSide:
             state.fail(fault.code, fault.text)
             return False
         state.underruns, self._reported = state.utterance.beginning.underruns, -1
-        state.replies.begin()
         state.meter.begin()
         self._report()
         return True
@@ -53,7 +52,9 @@ class SinkSide:
             return DeviceSink(state.ports.to_speaker, self._attach_message(), heard)
         if kind == "socket":
             convert = AudioConverter(state.audio_format).convert
-            return SocketSink(lambda chunk: convert(state.replies.audio(number, chunk)), state.replies.try_owner, heard)
+            return SocketSink(
+                lambda chunk, seq: convert(state.replies.audio(number, chunk, seq)), state.ports.try_owner, heard
+            )
         if kind == "file":
             new = state.files.take(file, number, state.utterance.beginning != AT_FIRST_FRAME)
             if new is not None:  # else the lost gateway has completed it

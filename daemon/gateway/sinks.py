@@ -86,17 +86,19 @@ class NullSink:
 class SocketSink:
     """The stream's own client. Audio that its socket cannot take yet waits here, and no credit is granted meanwhile.
 
-    `message_of` makes the message for a chunk, in the format of the client; one without samples is not sent.
+    `message_of` makes the message for a chunk, in the format of the client, with the number of the next one that is sent: one
+    without samples is not.
     """
 
     def __init__(
         self,
-        message_of: Callable[[AudioChunk], wire.Audio],
+        message_of: Callable[[AudioChunk, int], wire.Audio],
         try_send: Callable[[wire.Audio], bool],
         delivered_samples: int = 0,
     ) -> None:
         self.delivered_samples, self.finished = delivered_samples, False
         self._message_of, self._try_send, self._paused = message_of, try_send, False
+        self._next_seq = 0
         self._waiting: deque[tuple[wire.Audio, int]] = deque()  # with the voice's sample after its last one
 
     @property
@@ -106,14 +108,16 @@ class SocketSink:
 
     def write(self, chunk: AudioChunk) -> None:
         """See Sink."""
-        self._waiting.append((self._message_of(chunk), chunk.end_sample))
+        audio = self._message_of(chunk, self._next_seq)
+        self._next_seq += _is_sent(audio)
+        self._waiting.append((audio, chunk.end_sample))
         self.pump()
 
     def pump(self) -> None:
         """Send what can be sent."""
         while self._waiting and not self._paused:
             audio, end_sample = self._waiting[0]
-            if (audio.samples or audio.last) and not self._try_send(audio):
+            if _is_sent(audio) and not self._try_send(audio):
                 return
             self._waiting.popleft()
             self.delivered_samples, self.finished = max(self.delivered_samples, end_sample), audio.last
@@ -126,6 +130,11 @@ class SocketSink:
     def close(self) -> None:
         """See Sink."""
         self._waiting.clear()
+
+
+def _is_sent(audio: wire.Audio) -> bool:
+    """A resampler may hold all samples of a chunk back."""
+    return audio.samples > 0 or audio.last
 
 
 class DeviceSink:

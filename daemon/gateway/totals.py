@@ -44,7 +44,9 @@ class VoiceCounts:
 
     def add_stage(self, stage: str, duration_ns: int) -> None:
         """One more chunk has passed a stage."""
-        self._stages.setdefault(stage, Durations()).add(duration_ns)
+        if stage not in self._stages:
+            self._stages[stage] = Durations()
+        self._stages[stage].add(duration_ns)
 
     def starve(self, cause: str, seconds: float) -> None:
         """A listener had to wait for audio."""

@@ -19,7 +19,7 @@ def test_socket_sink_loses_nothing() -> None:
             took.append(offered)
         return reads
 
-    sink = SocketSink(lambda offered: offered.message("s", 0, 22_050, 0), try_send)
+    sink = SocketSink(lambda offered, seq: offered.message("s", 0, 22_050, seq), try_send)
     sink.write(chunk(0, 10))
     reads = False
     sink.write(chunk(10, 10))
@@ -28,7 +28,7 @@ def test_socket_sink_loses_nothing() -> None:
     reads = True
     sink.pump()
     assert (sink.delivered_samples, sink.finished) == (30, True)
-    assert [offered.first_sample for offered in took] == [0, 10, 20]
+    assert [(offered.seq, offered.first_sample) for offered in took] == [(0, 0), (1, 10), (2, 20)]
 
 
 ATTACH = ipc.Attach(7, 1000, -3.0, 8)
