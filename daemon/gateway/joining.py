@@ -63,10 +63,10 @@ class Joining:
         """Handle what engines have sent, at most so many messages."""
         with contextlib.suppress(zmq.Again):
             for _ in range(most):
-                route, sender, parts = sockets.receive_of_client(self.socket)
-                self._handle(route, sender.key, parts, now_ns)
+                self._handle(*sockets.receive_of_client(self.socket), now_ns)
 
-    def _handle(self, route: bytes, key: str, parts: list[bytes], now_ns: int) -> None:
+    def _handle(self, frame: zmq.Frame, parts: list[bytes], now_ns: int) -> None:
+        route = frame.bytes
         engine = self._by_route.get(route)
         try:
             message = engine_link.decode(parts)
@@ -75,7 +75,7 @@ class Joining:
                 self._fault(engine, str(error))
             return
         if isinstance(message, engine_link.Join):
-            self._join(route, key, message, now_ns)
+            self._join(route, sockets.sender_of(frame).key, message, now_ns)
         elif engine is not None:  # else it is not known yet, or any more: it will ask
             self._of_engine(engine, message, now_ns)
 

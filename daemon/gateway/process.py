@@ -226,7 +226,8 @@ class Gateway:
         """Handle what clients have sent, at most CLIENT_BURST messages; returns whether nothing is left."""
         with contextlib.suppress(zmq.Again):
             for _ in range(CLIENT_BURST):
-                identity, sender, parts = sockets.receive_of_client(self._client_socket)
+                frame, parts = sockets.receive_of_client(self._client_socket)
+                identity, sender = frame.bytes, partial(sockets.sender_of, frame)
                 with contained("a message of a client", partial(self.router.expel, identity)):
                     self.router.handle(identity, parts, self._clock.now_ns(), self._late_since_ns, sender)
             return False

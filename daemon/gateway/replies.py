@@ -45,6 +45,10 @@ class SessionPorts(Protocol):
     def to_speaker(self, message: Message) -> None:
         """Send to the speaker."""
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether there may be any."""
+
     def to_listeners(self, message: Message) -> None:
         """Offer to other clients. They number audio themselves: each may have started late, or lost some."""
 
@@ -114,7 +118,8 @@ class ReplySender:
 
     def to_listeners(self, generation: int, chunk: AudioChunk) -> None:
         """Send audio to the listeners."""
-        self._ports.to_listeners(self.audio(generation, chunk))
+        if self._ports.has_listeners:  # else the message need not be made
+            self._ports.to_listeners(self.audio(generation, chunk))
 
     def _ending(self, ending: Message, to_owner: bool = True) -> None:
         if to_owner:

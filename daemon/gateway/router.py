@@ -25,7 +25,7 @@ from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Snapshot
 
-SERVER, NOBODY = "glowd", Sender()
+SERVER = "glowd"
 KEYS_EVERY_NS = 1_000_000_000
 """Between two looks at the files of keys: a look reads a directory, and a tick comes every 20 ms."""
 MEL_FAULTS = {Code.BAD_SHAPE, Code.NOT_FINITE, Code.OUT_OF_RANGE, Code.TOO_LARGE}
@@ -70,18 +70,19 @@ class ClientRouter:
         parts: list[bytes],
         now_ns: int,
         waits_since_ns: int | None = None,
-        sender: Sender = NOBODY,
+        sender: Callable[[], Sender] = Sender,
     ) -> None:
         """One multipart message of a client, whatever its bytes are.
 
-        `waits_since_ns`: it may have waited since then, because the gateway did not run.
+        `waits_since_ns`: it may have waited since then, because the gateway did not run. `sender` is asked who
+        sends it only if the client is not known yet.
         """
         client = self.clients.get(identity)
         try:
             message = wire.decode(parts, self._limits)
             if client is None:
                 with contained("hello", partial(self.expel, identity)):
-                    self._connect(identity, message, now_ns, peer_of(sender, identity))
+                    self._connect(identity, message, now_ns, peer_of(sender(), identity))
                 return
             self._check_rights(client, message)
             client.last_seen_ns = now_ns
@@ -190,9 +191,10 @@ class ClientRouter:
                 snapshot = self._take_snapshot()
                 client.send(wire.State(stream="", state=snapshot.state, info=snapshot.to_map()))
             case wire.Listen():
-                client.listen(message.stream, AudioFormat(message.audio_rate_hz, message.audio_dtype))
+                wanted = AudioFormat(message.audio_rate_hz, message.audio_dtype)
+                self.streams.listen(client, message.stream, wanted)
             case wire.Unlisten():
-                client.unlisten(message.stream)
+                self.streams.unlisten(client, message.stream)
             case wire.Bye():
                 self.disconnect(client, "it sent bye")
             case wire.Open():
@@ -251,9 +253,7 @@ class ClientRouter:
         """Close the streams of a client and forget it."""
         log.info("client %s is disconnected: %s", client.name, why)
         self.clients.pop(client.identity, None)
-        for stream in self.streams.owned_by(client):
-            with contained(f"stream {stream.name}: closing it", lambda _: None):
-                self.streams.close(stream)
+        self.streams.forget(client)
 
     def tick(self, now_ns: int) -> None:
         """Send what waits; disconnect clients that are lost or silent."""

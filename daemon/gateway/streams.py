@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from glowd.daemon.config import Config
+from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.file_sink import Recordings
@@ -69,6 +70,11 @@ class Stream:
         """Send to the speaker."""
         self._registry.speaker.send(message)
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether any client listens to any stream."""
+        return self._registry.has_listeners
+
     def to_listeners(self, message: Message) -> None:
         """Offer to the other clients that listen."""
         self._registry.broadcast(self, message)
@@ -86,6 +92,8 @@ class StreamRegistry:
     ) -> None:
         self.speaker, self.recordings, self.counts_of_all = speaker, recordings, Counts()
         self._clients = clients
+        self._listeners: dict[bytes, ClientConnection] = {}
+        """The clients that listen to anything: each chunk of each stream is offered to them, and to no others."""
         self._by_name: dict[str, Stream] = {}
         self._by_key: dict[int, Stream] = {}
         # An engine may still run streams of a gateway that ended; its keys must differ from ours.
@@ -121,6 +129,11 @@ class StreamRegistry:
     def keys(self) -> set[int]:
         """The keys of all running utterances."""
         return set(self._by_key)
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether any client listens to any stream."""
+        return bool(self._listeners)
 
     def owned_by(self, client: ClientConnection) -> list[Stream]:
         """The streams of a client."""
@@ -175,6 +188,24 @@ class StreamRegistry:
             for client in self._clients.values():
                 client.stream_closed(stream.name)
 
+    def listen(self, client: ClientConnection, name: str, wanted: AudioFormat = AudioFormat()) -> None:
+        """Have a client hear a stream, or all ("*"). Raises WireError if it has named too many."""
+        client.listen(name, wanted)
+        self._listeners[client.identity] = client
+
+    def unlisten(self, client: ClientConnection, name: str) -> None:
+        """Undo a `listen`."""
+        client.unlisten(name)
+        if not client.listening:
+            self._listeners.pop(client.identity, None)
+
+    def forget(self, client: ClientConnection) -> None:
+        """A client is gone: it hears nothing more, and its streams are closed."""
+        self._listeners.pop(client.identity, None)
+        for stream in self.owned_by(client):
+            with contained(f"stream {stream.name}: closing it", lambda _: None):
+                self.close(stream)
+
     def contained(self, stream: Stream, what: str) -> AbstractContextManager[None]:
         """A block that is about one stream: what goes wrong in it ends the utterance, or if that fails the stream."""
         return contained(f"stream {stream.name}: {what}", lambda text: self.give_up(stream, text))
@@ -185,8 +216,8 @@ class StreamRegistry:
             stream.session.state.fail(Code.INTERNAL, text)
 
     def broadcast(self, stream: Stream, message: Message) -> None:
-        """Offer a message of a stream to all clients but its owner; those that listen to the stream take it."""
-        for client in self._clients.values():
+        """Offer a message of a stream to the clients that listen, but not to its owner."""
+        for client in list(self._listeners.values()):
             if client is not stream.owner:
                 what = f"client {client.name}: listening to stream {stream.name}"
                 with contained(what, partial(client.give_up_listening, stream.name)):

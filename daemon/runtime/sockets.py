@@ -138,14 +138,18 @@ class Sender(NamedTuple):
     key: str = ""
 
 
-def receive_of_client(socket: Socket) -> tuple[bytes, Sender, list[bytes]]:
-    """The next message of a ROUTER for clients: the identity of the connection, who sent it, and the parts.
+def receive_of_client(socket: Socket) -> tuple[zmq.Frame, list[bytes]]:
+    """The next message of a ROUTER for clients: the identity of the connection, and the parts.
 
     Raises zmq.Again if no message has arrived.
     """
     identity = socket.recv(zmq.NOBLOCK, copy=False)
-    parts = socket.recv_multipart() if identity.more else []
-    return identity.bytes, Sender(_property(identity, "Peer-Address"), _property(identity, "User-Id")), parts
+    return identity, socket.recv_multipart() if identity.more else []
+
+
+def sender_of(identity: zmq.Frame) -> Sender:
+    """Who has the connection by which an identity came. This takes longer than reading the message: ask once."""
+    return Sender(_property(identity, "Peer-Address"), _property(identity, "User-Id"))
 
 
 def _property(frame: zmq.Frame, name: str) -> str:

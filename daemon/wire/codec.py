@@ -75,11 +75,11 @@ class Codec:
         The payload may be a read-only view of the bytes that were given.
         """
         header = read_header(parts, limits)
-        stream = header.get("stream")
-        stream = stream if type(stream) is str and NAME.fullmatch(stream) else ""
         try:
             return self._build(header, parts[1:], limits)
         except WireError as fault:
+            stream = header.get("stream")
+            stream = stream if type(stream) is str and NAME.fullmatch(stream) else ""
             raise WireError(fault.code, fault.text, stream) from None
 
     def _build(self, header: dict[str, Any], payloads: Sequence[Any], limits: Limits) -> Message:
@@ -87,25 +87,28 @@ class Codec:
         cls = self.types.get(kind) if type(kind) is str else None
         if cls is None:
             raise WireError(Code.UNKNOWN_TYPE, f"type {show(kind)} is unknown; expected one of {', '.join(self.types)}")
-        known = {key: header[key] for key in cls.FIELDS if key in header}
-        check_fields(cls, known)
+        values = {key: header[key] for key in cls.FIELDS if key in header}
+        check_fields(cls, values)
         expected = int(cls.PAYLOAD is not None)
         if len(payloads) != expected:
             raise WireError(Code.MALFORMED, f"{kind} has {len(payloads)} payload parts; expected {expected}")
-        values = {key: cls.FIELDS[key].read(value) for key, value in known.items()}
+        for key, read in cls.READERS.items():
+            if key in values:
+                values[key] = read(values[key])
         if cls.PAYLOAD is not None:
-            values[cls.PAYLOAD.name] = unpack_payload(cls, {**cls.DEFAULTS, **known}, payloads[0], limits)
+            values[cls.PAYLOAD.name] = unpack_payload(cls, values, payloads[0], limits)
         return cls(**values)
 
 
 def check_fields(cls: type[Message], header: Mapping[str, Any]) -> None:
     """Raises WireError if a required field is missing, or a value is not allowed."""
-    missing = sorted(cls.REQUIRED - header.keys())
-    if missing:
+    if not header.keys() >= cls.REQUIRED:
+        missing = sorted(cls.REQUIRED - header.keys())
         raise WireError(Code.BAD_FIELD, f"{cls.TYPE} lacks {', '.join(missing)}")
+    fields = cls.FIELDS
     for key, value in header.items():
-        spec = cls.FIELDS[key]
-        if not spec.accepts(value):
+        if not fields[key].accepts(value):
+            spec = fields[key]
             raise WireError(spec.code, f"{cls.TYPE}.{key} is {show(value)}; allowed: {spec.allowed}")
 
 
@@ -154,14 +157,13 @@ def unique_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return found
 
 
-def payload_shape(payload: Payload, header: Mapping[str, Any]) -> tuple[int, ...]:
-    """The shape that a header gives its payload."""
-    return tuple(axis if isinstance(axis, int) else header[axis] for axis in payload.shape)
-
-
-def payload_dtype(payload: Payload, header: Mapping[str, Any]) -> np.dtype[Any]:
-    """The type of the numbers that a header gives its payload."""
-    return DTYPES[payload.dtype if payload.dtype in DTYPES else header[payload.dtype]]
+def payload_form(cls: type[Message], header: Mapping[str, Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and the type of the numbers that a header gives its payload; what it leaves out has its default."""
+    defaults, payload = cls.DEFAULTS, cls.PAYLOAD
+    assert payload is not None
+    shape = tuple([axis if isinstance(axis, int) else header.get(axis, defaults.get(axis)) for axis in payload.shape])
+    name = payload.dtype
+    return shape, DTYPES[name if name in DTYPES else header.get(name, defaults.get(name))]
 
 
 def pack_payload(msg: Message, header: Mapping[str, Any]) -> bytes:
@@ -169,11 +171,11 @@ def pack_payload(msg: Message, header: Mapping[str, Any]) -> bytes:
     payload = msg.PAYLOAD
     assert payload is not None
     values = np.asarray(getattr(msg, payload.name), np.float32)
-    if values.shape != (shape := payload_shape(payload, header)):
+    shape, dtype = payload_form(type(msg), header)
+    if values.shape != shape:
         raise WireError(Code.BAD_SHAPE, f"{msg.TYPE}.{payload.name} has shape {values.shape}; the header says {shape}")
     check_values(values, payload, msg.TYPE)
-    dtype = payload_dtype(payload, header)
-    return (to_s16(values) if dtype.kind == "i" else values.astype(dtype)).tobytes()
+    return (to_s16(values) if dtype.kind == "i" else values.astype(dtype, copy=False)).tobytes()
 
 
 def to_s16(samples: Array) -> NDArray[np.int16]:
@@ -185,7 +187,7 @@ def unpack_payload(cls: type[Message], header: Mapping[str, Any], data: Any, lim
     """The payload as float32. Raises WireError unless `data` has the shape, type and size that the header says."""
     payload = cls.PAYLOAD
     assert payload is not None
-    shape, dtype = payload_shape(payload, header), payload_dtype(payload, header)
+    shape, dtype = payload_form(cls, header)
     if payload.chunked and shape[0] > limits.max_chunk_frames:
         raise WireError(Code.TOO_LARGE, f"{shape[0]} frames in one message; at most {limits.max_chunk_frames}")
     expected, nbytes = math.prod(shape) * dtype.itemsize, memoryview(data).nbytes
@@ -203,12 +205,13 @@ def check_values(values: Array, payload: Payload, kind: str) -> None:
     """Raises WireError if a value is not finite or out of the payload's range."""
     if payload.low is None or payload.high is None or not values.size:
         return
+    low, high = float(values.min()), float(values.max())
+    if low >= payload.low and high <= payload.high:  # of an array with NaN both are NaN
+        return
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
         raise WireError(
             Code.NOT_FINITE, f"{kind} payload contains NaN or Inf, first at index {row}; expected finite numbers"
         )
-    low, high = float(values.min()), float(values.max())
-    if low < payload.low or high > payload.high:
-        allowed = f"{payload.low:g}..{payload.high:g}"
-        raise WireError(Code.OUT_OF_RANGE, f"{kind} payload ranges from {low:g} to {high:g}; allowed: {allowed}")
+    allowed = f"{payload.low:g}..{payload.high:g}"
+    raise WireError(Code.OUT_OF_RANGE, f"{kind} payload ranges from {low:g} to {high:g}; allowed: {allowed}")

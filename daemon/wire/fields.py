@@ -64,13 +64,13 @@ class Code(IntEnum):
 class Spec:
     """What one header field may hold: as text for error messages, as a test, and the error code of a value that fails it.
 
-    `read` turns the value in the header into the value of the field.
+    `read` turns the value in the header into the value of the field, if they differ: into a record.
     """
 
     allowed: str
     accepts: Callable[[Any], bool]
     code: Code = Code.BAD_FIELD
-    read: Callable[[Any], Any] = lambda value: value
+    read: Callable[[Any], Record] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def integer(low: int = 0, high: int = MAX_INDEX, *, default: Any = REQUIRED, add
     """An integer in low..high; true and false are not integers."""
 
     def accepts(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return type(value) is not bool and isinstance(value, int) and low <= value <= high
 
     return field(Spec(f"an integer, {low}..{high}", accepts), default=default, added=added)
 
@@ -259,6 +259,8 @@ class Message:
     REQUIRED: ClassVar[frozenset[str]]
     DEFAULTS: ClassVar[dict[str, Any]]
     """Of the fields that have one; without those that are made for each message."""
+    READERS: ClassVar[dict[str, Callable[[Any], Record]]]
+    """Of the fields that hold a record: from the map in the header."""
     PAYLOAD: ClassVar[Payload | None]
 
     def header(self) -> dict[str, Any]:
@@ -267,7 +269,9 @@ class Message:
         for key in self.ADDED:
             if values[key] == self.DEFAULTS[key]:
                 del values[key]
-        return {key: value.to_map() if isinstance(value, Record) else value for key, value in values.items()}
+        for key in self.READERS:
+            values[key] = values[key].to_map()
+        return values
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message) or self.TYPE != other.TYPE or self.header() != other.header():
@@ -301,5 +305,6 @@ def message(cls: type[M]) -> type[M]:
     found.ADDED = frozenset(f.name for f in header if f.metadata["added"])
     found.REQUIRED = frozenset(f.name for f in header if f.default is f.default_factory is dataclasses.MISSING)
     found.DEFAULTS = {f.name: f.default for f in header if f.default is not dataclasses.MISSING}
+    found.READERS = {name: spec.read for name, spec in found.FIELDS.items() if spec.read}
     found.PAYLOAD = payloads[0] if payloads else None
     return found

@@ -89,7 +89,7 @@ class RouterHarness:
     def send_parts(self, who: bytes, parts: list[bytes]) -> list[Message]:
         """As `send`, with bytes."""
         before = len(self.mail.get(who, []))
-        self.router.handle(who, parts, self.now_ns, sender=Sender(self.addresses.get(who, "")))
+        self.router.handle(who, parts, self.now_ns, sender=lambda: Sender(self.addresses.get(who, "")))
         return self.mail.get(who, [])[before:]
 
     def connect(self, *names: bytes) -> None:

@@ -118,7 +118,24 @@ def test_streams_may_be_closed_while_iterating(harness: RegistryHarness) -> None
 def test_broadcast_reaches_listeners_but_not_the_owner(harness: RegistryHarness) -> None:
     stream = harness.place("s")
     for client in harness.clients.values():
-        client.listen("*")
+        harness.registry.listen(client, "*")
     ending = wire.Played("s", 0, 4, 0)
     harness.registry.broadcast(stream, ending)
     assert harness.mail == {b"a": [], b"b": [ending]}
+
+
+def test_chunks_are_offered_only_while_somebody_listens(harness: RegistryHarness) -> None:
+    stream, registry, (one, two) = harness.place("s"), harness.registry, harness.clients.values()
+    found = [stream.has_listeners]
+    for change in (
+        lambda: registry.listen(two, "s"),
+        lambda: registry.listen(two, "t"),
+        lambda: registry.unlisten(two, "s"),
+        lambda: registry.unlisten(two, "t"),
+        lambda: registry.listen(one, "*"),
+        lambda: registry.forget(one),
+    ):
+        change()
+        found.append(stream.has_listeners)
+    assert found == [False, True, True, True, False, True, False]
+    assert len(registry) == 0, "the streams of a client that is gone are closed"
