@@ -22,7 +22,7 @@ from glowd.daemon.wire.fields import Message
 
 MAX_OUTBOX, MAX_OUTBOX_BYTES = 4096, 4 << 20
 LISTENER_BUFFER_S = 2.0
-MAX_LISTENING, MAX_CLOSED_QUEUES = 256, 64
+MAX_LISTENING, MAX_CLOSED_QUEUES = 256, 16
 """Streams that a client may listen to by name; and closed streams of which it has not read everything."""
 PROBE_NS = 2_000_000_000
 """After this silence a client is sent a message: the transport reports a lost client only when something is sent."""
@@ -118,9 +118,13 @@ class ListenerQueue:
 class ClientConnection:
     """One client. `lost` says why it must be disconnected, "" if it need not be."""
 
-    def __init__(self, identity: bytes, name: str, now_ns: int, try_send: TrySend, peer: Peer | None = None) -> None:
+    def __init__(
+        self, identity: bytes, name: str, now_ns: int, try_send: TrySend, peer: Peer | None = None,
+        descriptor: int = -1,
+    ) -> None:  # fmt: skip
+        """`descriptor`: of its connection, see visitors.py."""
         self.peer = peer or peer_of(Sender(), identity)
-        self.identity, self.name, self.last_seen_ns = identity, name, now_ns
+        self.identity, self.name, self.last_seen_ns, self.descriptor = identity, name, now_ns, descriptor
         self._probed_ns = now_ns
         self.version = wire.OLDEST_VERSION
         self.idle_timeout_s = 0.0

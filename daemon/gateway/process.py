@@ -32,12 +32,13 @@ from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.gateway.visitors import Visitors
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
 from glowd.daemon.runtime.role import CannotStart, Role
 from glowd.daemon.runtime.rundir import Addresses, addresses
 from glowd.daemon.runtime.status import NewSettings, RoleState
-from glowd.daemon.runtime.system import host_name, usable_cores
+from glowd.daemon.runtime.system import allow_open_files, host_name, usable_cores
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 
@@ -45,6 +46,9 @@ TICK_MS = 20
 TELEMETRY_NS, RENEW_NS = 500_000_000, 1_000_000_000
 SETTLE_NS = 600_000_000
 """After an absence it takes a moment until the messages that wait outside this process have come in."""
+MAX_SUBSCRIBERS = 64
+"""Connections to the telemetry."""
+OPEN_FILES = 16_384
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the next. Clients may flood; engines and speaker send what they were asked for."""
 
@@ -60,6 +64,7 @@ class Gateway:
         self._absent_until_ns = 0
         self._open_sockets(role.config, addresses(role.config.server, role.run_dir))
         self._build(role.config)
+        allow_open_files(OPEN_FILES)
         self._watchers, self._published_ns, self._longest_pass_ns = 0, self._clock.now_ns(), 0
         self._next_tick_ns = self._renewed_ns = 0
 
@@ -69,19 +74,26 @@ class Gateway:
         self._speaker_socket = sockets.bind_role(self._context, endpoints.speaker)
         self._authentication = self._let_in(config, endpoints)
         remote = partial(self._remote, config)
+        self.visitors, self.subscribers = Visitors(), Visitors(MAX_SUBSCRIBERS, None)
         self._client_socket = sockets.bind_clients(
             self._context,
             endpoints.clients,
             config.server.max_message_bytes,
             remote(endpoints.remote_clients, CLIENT_DOMAIN),
+            self.visitors.watch,
         )
         self._telemetry = sockets.bind_telemetry(
-            self._context, endpoints.telemetry, remote(endpoints.remote_telemetry, TELEMETRY_DOMAIN)
+            self._context,
+            endpoints.telemetry,
+            remote(endpoints.remote_telemetry, TELEMETRY_DOMAIN),
+            self.subscribers.watch,
         )
         self._joined_socket = self._bind_joined(endpoints.remote_engines)
         self._poller = zmq.Poller()
         if self._authentication:
             self._poller.register(self._authentication.zap_socket, zmq.POLLIN)
+        for visitors in (self.visitors, self.subscribers):
+            self._poller.register(visitors.monitor, zmq.POLLIN)
         for socket in (self._client_socket, self._engine_socket, self._speaker_socket):
             self._poller.register(socket, zmq.POLLIN)
         self._files = [
@@ -129,11 +141,12 @@ class Gateway:
         )  # fmt: skip
         self.router = ClientRouter(
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
-            self._authentication.named if self._authentication else None,
+            self.visitors, self._authentication.named if self._authentication else None,
         )  # fmt: skip
         self.joining = self._joining()
         self._use_waits(config)
-        users = (self.router.use, self.snapshots.use, self.streams.use, self._use_waits)
+        self.visitors.use(config)
+        users = (self.router.use, self.snapshots.use, self.streams.use, self._use_waits, self.visitors.use)
         self.reloading = Reloading(self.roster, users, self.role.applied)
 
     def _joining(self) -> Joining | None:
@@ -194,6 +207,9 @@ class Gateway:
         began_ns = self._clock.now_ns()
         if self._authentication and self._authentication.zap_socket in ready:
             self._authentication.answer()
+        for visitors in (self.visitors, self.subscribers):
+            if visitors.monitor in ready:
+                visitors.take(began_ns)
         for socket, handle in ((self._engine_socket, self._from_engine), (self._speaker_socket, self._from_speaker)):
             if socket in ready:
                 _drain(socket, handle)
@@ -220,6 +236,7 @@ class Gateway:
             engine.excuse(absent_ns)
         for client in self._clients.values():
             client.excuse(absent_ns)
+        self.visitors.excuse(absent_ns)
         self.speaker.excuse(absent_ns)
 
     def _read_clients(self) -> bool:
@@ -294,6 +311,7 @@ class Gateway:
         with contained("reloading", lambda _: None):
             self.reloading.tick(now_ns)
         self.router.tick(now_ns)
+        self.visitors.tick(now_ns)
         if self.joining:
             with contained("looking after engines of other machines", lambda _: None):
                 self.joining.tick(now_ns)
@@ -336,6 +354,8 @@ class Gateway:
 
     def close(self) -> None:
         """Close the sockets. The last messages are still sent, within their linger."""
+        for visitors in (self.visitors, self.subscribers):
+            visitors.close()
         for socket in (self._client_socket, self._telemetry, self._engine_socket, self._speaker_socket):
             socket.close()
         if self._joined_socket:

@@ -19,8 +19,9 @@ from glowd.daemon.gateway.handles import SpeakerHandle
 from glowd.daemon.gateway.peers import Peer, peer_of, share_of
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.gateway.visitors import Visitors
 from glowd.daemon.runtime.keys import ClientKey
-from glowd.daemon.runtime.sockets import Sender
+from glowd.daemon.runtime.sockets import Sender, wire_bytes
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Snapshot
@@ -45,6 +46,7 @@ class ClientRouter:
         speaker: SpeakerHandle,
         try_send: TrySend,
         take_snapshot: Callable[[], Snapshot],
+        visitors: Visitors,
         key_named: Callable[[str], ClientKey | None] | None = None,
     ) -> None:
         """`clients` is filled here; others read it. `key_named`: a key of another machine's client, if it still counts."""
@@ -52,7 +54,7 @@ class ClientRouter:
         self.clients, self.streams = clients, streams
         self._server, self._pools, self._speaker = config.server, pools, speaker
         self._admission = Admission(config, pools, speaker, streams)
-        self._try_send, self._take_snapshot = try_send, take_snapshot
+        self._try_send, self._take_snapshot, self._visitors = try_send, take_snapshot, visitors
         self._limits = wire.Limits(
             max_message_bytes=config.server.max_message_bytes, max_chunk_frames=config.server.max_chunk_frames
         )
@@ -78,11 +80,13 @@ class ClientRouter:
         sends it only if the client is not known yet.
         """
         client = self.clients.get(identity)
+        has_key, descriptor = (bool(client.peer.key_name), client.descriptor) if client else sender()[1:]
+        self._visitors.read(descriptor, wire_bytes(parts, bool(has_key)))
         try:
             message = wire.decode(parts, self._limits)
             if client is None:
                 with contained("hello", partial(self.expel, identity)):
-                    self._connect(identity, message, now_ns, peer_of(sender(), identity))
+                    self._connect(identity, message, now_ns, sender())
                 return
             self._check_rights(client, message)
             client.last_seen_ns = now_ns
@@ -135,7 +139,7 @@ class ClientRouter:
             raise WireError(Code.NOT_ALLOWED, f"the key {name} was revoked")
         client.rights = key.rights
 
-    def _connect(self, identity: bytes, message: Message, now_ns: int, peer: Peer) -> None:
+    def _connect(self, identity: bytes, message: Message, now_ns: int, sender: Sender) -> None:
         if not isinstance(message, wire.Hello):
             raise WireError(Code.NO_HELLO, f"the first message must be hello, not {message.TYPE}")
         if message.min_version > wire.VERSION or message.max_version < wire.OLDEST_VERSION:
@@ -145,10 +149,12 @@ class ClientRouter:
         if len(self.clients) >= self._server.max_clients:
             text = f"{self._server.max_clients} clients are connected, the most allowed (server.max_clients)"
             raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; try again later")
+        peer = peer_of(sender, identity)
         self._require_place(peer)
-        client = ClientConnection(identity, message.client, now_ns, self._try_send, peer)
+        client = ClientConnection(identity, message.client, now_ns, self._try_send, peer, sender.descriptor)
         self._use_key(client)
         self.clients[identity] = client
+        self._visitors.greeted(sender.descriptor, identity)
         self._welcome(client, message, now_ns)
 
     def _require_place(self, peer: Peer) -> None:
@@ -253,6 +259,7 @@ class ClientRouter:
         """Close the streams of a client and forget it."""
         log.info("client %s is disconnected: %s", client.name, why)
         self.clients.pop(client.identity, None)
+        self._visitors.part(client.descriptor, client.identity)
         self.streams.forget(client)
 
     def tick(self, now_ns: int) -> None:

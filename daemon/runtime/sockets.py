@@ -7,7 +7,7 @@ with its reason. The gateway binds, because clients and roles come and go; engin
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,9 @@ MAX_JOINED_BYTES = 64 << 20
 """In one message part of an engine: a voice that renders whole utterances sends one at once."""
 CLIENT_QUEUE = 256
 """Messages that ZeroMQ queues for each client; further ones wait in the gateway."""
+HANDSHAKE_MS, BACKLOG = 2000, 512
+CURVE_FRAME_BYTES = 33
+"""What encryption adds to a part: the name of the command, a nonce, a tag, and flags."""
 
 
 def bind_role(context: Context, endpoint: str) -> Socket:
@@ -49,12 +52,18 @@ class Remote:
     domain: str
 
 
-def bind_clients(context: Context, endpoint: str, max_message_bytes: int, remote: Remote | None = None) -> Socket:
+Watch = Callable[[Socket], object]
+"""Begins to watch who connects to a socket, before that is bound."""
+
+
+def bind_clients(
+    context: Context, endpoint: str, max_message_bytes: int, remote: Remote | None = None, watch: Watch | None = None
+) -> Socket:
     """The gateway's ROUTER for clients. Raises OSError naming the endpoint if it is taken."""
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    _doors(socket, watch)
     # No HEARTBEAT_IVL: libzmq 4.3.5 aborts the process when a heartbeat is due for a client that has disconnected while
     # more than RCVHWM of its messages were unread. Clients ping; those that send nothing for idle_timeout_s are closed.
     _queues(socket, CLIENT_QUEUE, linger_ms=500)
@@ -99,10 +108,11 @@ def _notice_dead_machines(socket: Socket) -> None:
         socket.setsockopt(option, value)
 
 
-def bind_telemetry(context: Context, endpoint: str, remote: Remote | None = None) -> Socket:
+def bind_telemetry(context: Context, endpoint: str, remote: Remote | None = None, watch: Watch | None = None) -> Socket:
     """The gateway's XPUB for telemetry. Raises OSError naming the endpoint if it is taken."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.LINGER, 0)
+    _doors(socket, watch)
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, so that they can be counted
     return _bind_remote(_bind(socket, endpoint), remote)
 
@@ -131,11 +141,12 @@ class Sender(NamedTuple):
     """What ZeroMQ says of who sent a message.
 
     The address is "localhost:USER:GROUP:PROCESS" for a local socket, an IP address for TCP, "" if it is not known; the key is
-    the name of the key with which it was let in, "" without one.
+    the name of the key with which it was let in, "" without one; `descriptor` is that of the connection, -1 if not known.
     """
 
     address: str = ""
     key: str = ""
+    descriptor: int = -1
 
 
 def receive_of_client(socket: Socket) -> tuple[zmq.Frame, list[bytes]]:
@@ -149,7 +160,14 @@ def receive_of_client(socket: Socket) -> tuple[zmq.Frame, list[bytes]]:
 
 def sender_of(identity: zmq.Frame) -> Sender:
     """Who has the connection by which an identity came. This takes longer than reading the message: ask once."""
-    return Sender(_property(identity, "Peer-Address"), _property(identity, "User-Id"))
+    address, key = _property(identity, "Peer-Address"), _property(identity, "User-Id")
+    return Sender(address, key, int(_property(identity, "__fd") or -1))
+
+
+def wire_bytes(parts: Sequence[bytes], has_key: bool) -> int:
+    """What a message takes on a connection: each part has a byte of flags, and a length of one byte or eight."""
+    more = CURVE_FRAME_BYTES if has_key else 0
+    return sum(size + (2 if size < 256 else 9) for part in parts for size in (len(part) + more,))
 
 
 def _property(frame: zmq.Frame, name: str) -> str:
@@ -210,6 +228,14 @@ def renew_files(files: Sequence[SocketFile]) -> Iterator[str]:
             yield f"{file.endpoint} was deleted: it is made anew"
         elif file.fault not in ("", before):
             yield f"{file.endpoint} was deleted, so no client can connect: {file.fault}"
+
+
+def _doors(socket: Socket, watch: Watch | None) -> None:
+    """Bound handshakes, and how many may wait for one."""
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    if watch:
+        watch(socket)
 
 
 def _queues(socket: Socket, messages: int, linger_ms: int) -> None:

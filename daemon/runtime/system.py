@@ -4,6 +4,7 @@ Rules: each function does one thing. A system that does not have it, or does not
 """
 
 import contextlib
+import ctypes
 import os
 import socket
 from pathlib import Path
@@ -41,3 +42,20 @@ def request_realtime_priority() -> None:
     """Request SCHED_RR for the calling thread (best effort). For a thread that needs little time, but often."""
     with contextlib.suppress(OSError, AttributeError):  # not allowed, or not on this system
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
+
+
+def give_back_memory() -> None:
+    """Give the system back what was freed, which the C library else keeps (best effort)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def allow_open_files(most: int) -> None:
+    """Raise the limit of open files of this process, as far as it may (best effort)."""
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if soft != resource.RLIM_INFINITY and soft < allowed:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -17,6 +17,7 @@ from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
 from glowd.daemon.gateway.streams import StreamRegistry
+from glowd.daemon.gateway.visitors import Visitors
 from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message
@@ -50,8 +51,9 @@ class RouterHarness:
         self.snapshots = SnapshotTaker(
             config, clients, self.streams, pools, self.engines, self.speaker, threading.Event(), lambda: self.now_ns
         )
+        self.visitors = Visitors()
         self.router = ClientRouter(
-            config, clients, self.streams, pools, self.speaker, self._try_send, self.snapshots.take
+            config, clients, self.streams, pools, self.speaker, self._try_send, self.snapshots.take, self.visitors
         )
         self.engine_ready("glow")
         if device:
