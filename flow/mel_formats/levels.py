@@ -4,6 +4,7 @@ Rules: numpy only; nothing is judged here (plausibility.py does).
 """
 
 from dataclasses import dataclass, field
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -62,11 +63,14 @@ class Seen:
 
     def add(self, frames: Floats) -> None:
         """Counts frames [n, bands]."""
-        for counts, values in ((self.values, frames), (self.means, frames.mean(1)), (self.spreads, frames.std(1))):
+        sums, squares = frames.sum(axis=1, dtype=np.float64), np.square(frames, dtype=np.float64).sum(axis=1)
+        means = sums / frames.shape[1]
+        spreads = np.sqrt(np.maximum(squares / frames.shape[1] - means * means, 0))
+        for counts, values in ((self.values, frames), (self.means, means), (self.spreads, spreads)):
             counts += _histogram(values)
         self.frames += len(frames)
-        self.total += float(frames.sum(dtype=np.float64))
-        self.squares += float(np.square(frames, dtype=np.float64).sum())
+        self.total += float(sums.sum())
+        self.squares += float(squares.sum())
         lowest = float(frames.min())
         if lowest < self.lowest:
             self.lowest, self.at_lowest = lowest, 0
@@ -116,8 +120,8 @@ class Steps:
         if len(whole) < 2 or whole.shape[1] < 2:
             return
         steps = len(whole) - 1
-        self._over_frames += steps * float(np.median(np.abs(np.diff(whole, axis=0)).mean(axis=1)))
-        self._over_bands += steps * float(np.median(np.abs(np.diff(whole, axis=1)).mean(axis=1)))
+        self._over_frames += steps * _median_of_means(np.abs(whole[1:] - whole[:-1]))
+        self._over_bands += steps * _median_of_means(np.abs(whole[:, 1:] - whole[:, :-1]))
         self.frames += steps
 
     @property
@@ -126,6 +130,10 @@ class Steps:
         if self.frames < FRAMES_AT_LEAST or self._over_bands < 0.3 * self.frames:
             return 0.0
         return self._over_frames / self._over_bands
+
+
+def _median_of_means(rows: Floats) -> float:
+    return median(rows.mean(axis=1).tolist())  # of so few values, numpy's takes ten times as long
 
 
 def level_of(mels: MelDescription) -> float:

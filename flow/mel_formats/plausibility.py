@@ -19,7 +19,8 @@ from glowd.flow.mel_formats.levels import FRAMES_AT_LEAST, Levels, Seen, Steps, 
 
 FIRST_LOOK_S = 1.0
 """The first judgement comes after a second of sound, or at the end of a shorter utterance (FRAMES_AT_LEAST)."""
-BATCH_FRAMES = 16
+BATCH_FRAMES = 32
+"""A look costs nearly the same for few frames as for many, and the gateway has hundreds of streams to look at."""
 SILENT = -9.0
 """A frame whose mean is below this may be the same as the last one: digital silence is."""
 CONSTANT_S, PADDING_FRAMES = 0.5, 2
@@ -72,8 +73,9 @@ class Plausibility:
         self._waiting.clear()
         if not len(frames):
             return []
-        found = self._runs.add(frames)
-        sounding = frames[np.ptp(frames, axis=1) > 0.01]
+        spans = np.ptp(frames, axis=1)
+        found = self._runs.add(frames, spans)
+        sounding = frames if spans.min() > 0.01 else frames[spans > 0.01]
         if len(sounding):
             self._seen.add(sounding - np.float32(self._level))
             self._steps.add(sounding)
@@ -119,17 +121,17 @@ class Runs:
         self._flat_from = -1
         self._last: Floats | None = None
 
-    def add(self, frames: Floats) -> list[Suspicion]:
-        """What is suspicious of frames [n, bands]; every frame of a run may say so again."""
+    def add(self, frames: Floats, spans: Floats) -> list[Suspicion]:
+        """What is suspicious of frames [n, bands] with these spans [n]; every frame of a run may say so again."""
         before = frames[:1] + 1 if self._last is None else self._last
         repeated = (frames == np.concatenate([before, frames[:-1]])).all(axis=1)
-        flat = np.ptp(frames, axis=1) == 0
-        loud = frames.mean(axis=1) - self._level > SILENT
+        flat = spans == 0
         first, self._last = self._frame, frames[-1:].copy()
         self._frame += len(frames)
         if not (repeated | flat).any():  # nearly always
             self._repeated_from, self._flat_from = self._frame - 1, -1
             return []
+        loud = frames.mean(axis=1) - self._level > SILENT
         found = (
             self._step(first + i, *row) for i, row in enumerate(zip(frames[:, 0], repeated, flat, loud, strict=True))
         )
