@@ -152,6 +152,10 @@ class WebSettings(Options):
     listener_s: float = option(
         30.0, "s of audio kept for a page that listens and is behind; the oldest is dropped", min=1, max=600
     )
+    cushion_ms: float = option(
+        80.0, "ms of audio that a page collects before it plays; more where its machine or the way to it is uneven",
+        min=0, max=1000,
+    )  # fmt: skip
     tts: str = option("", "what speaks texts: espeak-ng, hibari, matcha:FILE ...; empty: hibari, or else espeak-ng")
 
     def check(self) -> None:

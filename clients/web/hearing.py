@@ -50,7 +50,8 @@ class Hearing:
             upstream = await shared.pool.upstream(shared.site.tts)
             source = await Speech.open(client, request, playback, upstream)
             stream = source.stream.name
-        await tell("started", id=request.id, stream=stream, rate_hz=request.rate_hz)
+        cushion_ms = shared.site.cushion_ms
+        await tell("started", id=request.id, stream=stream, rate_hz=request.rate_hz, cushion_ms=cushion_ms)
         return cls(source, playback, stream, tell)
 
     async def run(self) -> None:

@@ -4,7 +4,7 @@ From the page, each a JSON map with `type` and the fields of the class of that n
 
     {"type": "voices", "voices": [{"name", "rate_hz", "default"}]}       the voices that are ready
     {"type": "figures", "n", "snapshot"}                                 the answer to `figures`: PROTOCOL.md, Telemetry
-    {"type": "started", "id", "stream", "voice", "rate_hz"}              the audio of `listen` or `say` follows
+    {"type": "started", "id", "stream", "rate_hz", "cushion_ms"}         the audio of `listen` or `say` follows
     {"type": "ended", "id", "how", "generation", "text"}                 flushed: drop what waits. spoken: all is sent. lost
     {"type": "stopped", "id", "stream", "generation", "heard_sample", "dropped_samples"}     the answer to `stop`, `flush`
     {"type": "error", "id", "text"}                                      something was refused, for people

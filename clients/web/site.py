@@ -25,5 +25,7 @@ class Site:
     any_address: bool = False
     max_pages: int = 16
     listener_s: float = 30.0
+    cushion_ms: float = 80.0
+    """What a page collects before it plays."""
     tts: str = ""
     """What speaks texts (clients/upstream/choose.py); empty: its default."""

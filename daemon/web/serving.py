@@ -36,6 +36,7 @@ def site_of(role: Role, settings: WebSettings) -> Site:
         any_address=settings.host not in LOOPBACK,
         max_pages=settings.max_pages,
         listener_s=settings.listener_s,
+        cushion_ms=settings.cushion_ms,
         tts=settings.tts,
     )
 

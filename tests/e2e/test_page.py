@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import tempfile
 import wave
 from collections.abc import Iterator
@@ -15,14 +14,21 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from tests.harness.browser import Browser, browser
-from tests.harness.daemon import Daemon, running_daemon
+from tests.harness.daemon import Daemon, free_port, running_daemon
 from tests.harness.mels import speech
 from tests.harness.speaking import HOP, send_all
 from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
 
 MEL = speech()
 VOICE = 'voices={rtisi={engine="rtisi-la",max_streams=4}}'
-SETTINGS = ("speaker.enabled=false", VOICE, "web.enabled=true", "web.tts=espeak-ng", "web.hosts=['glow.test']")
+SETTINGS = (
+    "speaker.enabled=false",
+    VOICE,
+    "web.enabled=true",
+    "web.tts=espeak-ng",
+    "web.hosts=['glow.test']",
+    "web.cushion_ms=120",
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +57,6 @@ def page(daemon: Daemon, chromium: Browser) -> Browser:
     return chromium
 
 
-def free_port() -> int:
-    """A port of its own: with web.port=0 a web process that is restarted gets another one."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
-
-
 def url(daemon: Daemon) -> str:
     assert daemon.launched.ready and daemon.launched.ready.web
     return daemon.launched.ready.web
@@ -84,6 +83,7 @@ def test_page_plays_exactly_what_the_file_sink_has(page: Browser, daemon: Daemon
     expected = hear(page, daemon, recordings, "exact", 200)
     np.testing.assert_array_equal(page.heard(), expected)
     assert page.run("return [glowd.player.kind, glowd.player.rate, isSecureContext]") == ["worklet", 22050, True]
+    assert page.run("return glowd.hearing.report.cushion_ms") >= 120, "web.cushion_ms; more after an underrun"
     page.wait(lambda: f"{200 * HOP - 1} of utterance 0" in page.text("sound-sample"), "the last sample as heard")
     assert page.faults() == []
 
@@ -105,6 +105,7 @@ def test_page_over_plain_http_schedules_buffers_exactly(daemon: Daemon, recordin
         page.open(url(daemon).replace("127.0.0.1", "glow.test"))
         expected = hear(page, daemon, recordings, "plain", 200)
         assert page.run("return [glowd.player.kind, isSecureContext]") == ["scheduled", False]
+        assert page.run("return glowd.hearing.report.cushion_ms") >= 120
         np.testing.assert_array_equal(page.heard(), expected)
         blocks = page.run("return glowd.player.tapped.map(({time, played}) => [time, played.length])")
         underruns = page.run("return glowd.player.underruns")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,13 @@ class Daemon:
                     engine = words[words.index("--engine") + 1] if "--engine" in words else ""
                     pids[f"{module} {engine}".strip()] = int(entry.name)
         return pids
+
+
+def free_port() -> int:
+    """A port of its own: with web.port=0 a web process that is restarted gets another one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 def rss_bytes(pid: int) -> int:

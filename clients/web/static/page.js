@@ -152,6 +152,7 @@ link.addEventListener("started", ({ detail }) => {
   if (detail.id !== state.hearing?.id) return;
   state.hearing.stream = detail.stream;
   state.hearing.lost = false;
+  state.player?.collect(detail.cushion_ms / 1000);
   say(state.hearing.said ? "Speaking." : `Listening to ${detail.stream}.`);
   showSound();
 });

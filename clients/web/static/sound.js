@@ -1,14 +1,14 @@
 /* A player for one page: samples in, sound out, and exact reports of what was heard.
  *
  * Where AudioWorklet exists, the ring of worklet.js plays. It does not exist on a page that came by plain HTTP from another
- * machine; there, buffers are scheduled one after the other. Both have push, flush, stop, reset and close, and call
+ * machine; there, buffers are scheduled one after the other. Both have push, collect, flush, stop, reset and close, and call
  * `onReport({generation, sample, taken, buffered_ms, cushion_ms, underruns, gaps})` every 250 ms.
  */
 
 const START_MS = 3000;
 const STOP_MS = 300;
 const FADE_S = 0.015;
-const CUSHION_S = 0.08;
+const CUSHION_S = 0.08; // until the server says another
 const STEP_LEAST_S = 0.04; // the cushion grows by as much as was missing, within these
 const STEP_MOST_S = 0.2;
 const CUSHION_MOST_S = 1;
@@ -74,6 +74,10 @@ class WorkletPlayer {
 
   flush(generation) {
     this.node.port.postMessage({ do: "flush", generation });
+  }
+
+  collect(seconds) {
+    this.node.port.postMessage({ do: "collect", seconds });
   }
 
   reset() {
@@ -182,6 +186,11 @@ class ScheduledPlayer {
       ...this.heard, taken: this.taken, buffered_ms: Math.round(buffered * 1000),
       cushion_ms: Math.round(this.cushion * 1000), underruns: this.underruns, gaps: this.gaps, playing: buffered > 0,
     });
+  }
+
+  /** The server's cushion; one that has grown stays. */
+  collect(seconds) {
+    if (!this.underruns) this.cushion = seconds;
   }
 
   flush(generation) {

@@ -6,7 +6,7 @@
  */
 
 const CAPACITY_S = 8; // the server sends at most 2 s ahead
-const CUSHION_S = 0.08;
+const CUSHION_S = 0.08; // until the server says another
 const STEP_LEAST_S = 0.04; // the cushion grows by as much as was missing, within these
 const STEP_MOST_S = 0.2;
 const CUSHION_MOST_S = 1;
@@ -74,6 +74,11 @@ class Ring extends AudioWorkletProcessor {
     this.heard = { generation: 0, sample: -1, frame: currentFrame };
     this.written = this.read = 0;
     this.reported = 0;
+  }
+
+  /** The server's cushion; one that has grown stays. */
+  collect({ seconds }) {
+    if (!this.underruns) this.cushion = seconds * sampleRate;
   }
 
   listen_in({ on }) {

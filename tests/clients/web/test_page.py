@@ -94,6 +94,15 @@ def test_stream_of_another_client_is_heard_exactly(client: TestClient, fake: Fak
     assert (asked.stream, asked.audio_rate_hz, asked.audio_dtype) == ("theirs", RATE_HZ, "s16")
 
 
+def test_page_is_told_how_much_to_collect_before_it_plays(fake: FakeDaemon) -> None:
+    with (
+        web(fake.endpoint, cushion_ms=120.0) as client, page(client) as opened,
+        Client(fake.endpoint) as other, other.open("theirs", sinks=["null"]),
+    ):  # fmt: skip
+        opened.send("listen", id=4, stream="theirs", rate_hz=RATE_HZ)
+        assert opened.expect("started")["cushion_ms"] == 120
+
+
 def test_page_that_reports_nothing_gets_two_seconds(client: TestClient, fake: FakeDaemon) -> None:
     frames = int(5 * RATE_HZ / HOP)
     with page(client) as opened, Client(fake.endpoint) as other, other.open("theirs", sinks=["null"]) as stream:
