@@ -3,7 +3,8 @@
 Rules: time is passed in; no device and no thread.
 """
 
-JUMP_NS = 30_000_000  # a larger difference to the device's own report is no jitter
+JUMP_NS = 30_000_000  # a larger difference to the device's own report is no jitter ...
+COARSE = 1 / 3  # ... unless its buffer is long: reports come by its periods, and are off by a quarter of the buffer
 SMOOTHING = 0.05
 
 
@@ -12,8 +13,12 @@ class DeviceClock:
 
     def __init__(self, rate_hz: int, t_ns: int) -> None:
         """Until the first report, sample 0 sounds at `t_ns`."""
-        self._rate_hz = rate_hz
+        self._rate_hz, self._jump_ns = rate_hz, float(JUMP_NS)
         self._zero_ns = float(t_ns)  # when output sample 0 would have sounded
+
+    def expect(self, latency_ms: float) -> None:
+        """The device buffers so much."""
+        self._jump_ns = max(JUMP_NS, COARSE * 1e6 * latency_ms)
 
     def reset(self, sample: int, t_ns: int) -> int:
         """Start again: `sample` sounds at `t_ns`. Returns by how many samples that is later than it was to sound."""
@@ -27,7 +32,7 @@ class DeviceClock:
         A device that underflowed has jumped; without that, small differences count as jitter.
         """
         off_ns = t_ns - self._ns(sample)
-        if underflowed or abs(off_ns) > JUMP_NS:
+        if underflowed or abs(off_ns) > self._jump_ns:
             return self.reset(sample, t_ns)
         self._zero_ns += SMOOTHING * off_ns
         return 0

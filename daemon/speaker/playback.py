@@ -90,6 +90,7 @@ class Playback:
         if self.device.rate_hz != self.mixer.rate_hz:
             self._use_rate(self.device.rate_hz)
         latency_ns = int(1e6 * self.device.latency_ms)
+        self.clock.expect(self.device.latency_ms)
         silent = self.clock.reset(self.mixer.mixed_samples, time.monotonic_ns() + latency_ns)
         self.mixer.miss(max(silent, 0))
         log.info("sound device %s at %d Hz, %.0f ms", self.device.name, self.device.rate_hz, self.device.latency_ms)

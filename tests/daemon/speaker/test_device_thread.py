@@ -201,3 +201,13 @@ def test_clock_follows_jitter_slowly_and_jumps_at_once() -> None:
     assert clock.update(2000, clock.ns(2000) + 100_000_000) == 2205
     assert clock.update(2000, clock.ns(2000)) == 0
     assert clock.update(2000, clock.ns(2000) + 5_000_000, underflowed=True) == 110
+
+
+@pytest.mark.parametrize(("latency_ms", "jitter_ms"), [(60, 17), (120, 17), (200, 44), (250, 56)])
+def test_reports_of_a_long_buffer_may_be_coarse(latency_ms: float, jitter_ms: int) -> None:
+    """Measured: so far off are the reports of PortAudio's device `pulse`, which has lost nothing."""
+    clock = DeviceClock(RATE, 0)
+    clock.expect(latency_ms)
+    for sign in (1, -1):
+        assert clock.update(2000, clock.ns(2000) + sign * jitter_ms * 1_000_000) == 0
+    assert clock.update(2000, clock.ns(2000) + 100_000_000) == 2205
