@@ -5,8 +5,6 @@ that it works; its figures say nothing, so they are kept only where --out says.
 """
 
 import argparse
-import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,18 +26,10 @@ from tests.bench import (
     soak,
 )
 from tests.bench.report import Result
-from tests.harness.pulse import PulseServer
+from tests.harness.pulse import sound_device
 
 CROWD = 10
 """Live streams that are played at once for half of the soak's time."""
-
-
-@contextlib.contextmanager
-def sound_device() -> Iterator[dict[str, str]]:
-    """A PortAudio device named pulse that plays to nobody; the environment in which it is found."""
-    with tempfile.TemporaryDirectory() as directory, PulseServer(Path(directory)) as server:
-        server.add_sink("glow")
-        yield server.env
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,11 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def commit() -> str:
+    """The commit that is measured."""
+    return _git("rev-parse", "--short", "HEAD") or "unknown"
+
+
 def conditions() -> dict[str, Any]:
     """What a run's figures depend on beside its device: software, cores, and what else the machine was doing."""
     return {
@@ -100,10 +105,9 @@ def write(results: Sequence[Result], before: dict[str, Any], directory: Path = H
     `before`: the conditions when the run began.
     """
     runs = load_runs(directory)
-    commit = _git("rev-parse", "--short", "HEAD") or "unknown"
     for device in dict.fromkeys(result.device for result in results):
         rows = [asdict(result) for result in results if result.device == device]
-        _append(runs, {"commit": commit, "device": device} | before, rows)
+        _append(runs, {"commit": commit(), "device": device} | before, rows)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / JSON).write_text(json.dumps(runs, indent=1) + "\n")
     draw(directory)

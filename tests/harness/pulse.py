@@ -7,6 +7,7 @@ see a PortAudio device named "pulse"; `with pulse.record("glow") as heard: ...; 
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ class PulseServer:
         except BaseException:
             self.kill()
             raise
+        _request_realtime_priority(self._process)  # as it started, it gave its first thread an ordinary priority
 
     def _answers(self) -> bool:
         return subprocess.run(["pactl", "info"], env=self.env, capture_output=True).returncode == 0
@@ -138,6 +140,14 @@ class PulseServer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.kill()
+
+
+@contextlib.contextmanager
+def sound_device() -> Iterator[dict[str, str]]:
+    """A PortAudio device named pulse that plays to nobody; the environment in which it is found."""
+    with tempfile.TemporaryDirectory() as directory, PulseServer(Path(directory)) as server:
+        server.add_sink("glow")
+        yield server.env
 
 
 def _request_realtime_priority(process: "subprocess.Popen[bytes]") -> None:

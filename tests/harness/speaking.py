@@ -23,18 +23,18 @@ class AudioReader:
 
     def __init__(self, stream: Stream) -> None:
         self.has_audio = threading.Event()
-        self._chunks: list[Floats] = []
+        self.chunks: list[wire.Audio] = []
         self._thread = threading.Thread(target=self._read, args=(stream,))
 
     def _read(self, stream: Stream) -> None:
         for chunk in stream.audio(WAIT_S):
-            self._chunks.append(chunk.payload)
+            self.chunks.append(chunk)
             self.has_audio.set()
 
     @property
     def samples(self) -> Floats:
         """All audio so far, [T]."""
-        return np.concatenate([np.zeros(0, np.float32), *self._chunks])
+        return np.concatenate([np.zeros(0, np.float32), *(chunk.payload for chunk in self.chunks)])
 
     def __enter__(self) -> Self:
         self._thread.start()
