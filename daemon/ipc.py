@@ -145,7 +145,9 @@ class Pcm(Message):
     each stage: client, gateway, engine, start and end of the network's call. `frames_done`: frames of the generation
     rendered so far; `phase`: that of the voice's source there, in cycles (0 without a source), for the engine that
     continues. `last`: the generation is complete; there may be no samples. `peak`: the largest sample, if it is above full
-    scale, else 0. `silenced`: the voice diverged, and these samples are silence instead.
+    scale, else 0. `silenced`: the voice diverged, and these samples are silence instead. For the speaker only: the newest
+    message with frames reached the gateway at `arrived_ns`; it is for the samples from `arrived_first` to `arrived_end`;
+    `arrived_freely`: its client had credit left.
     """
 
     key: int = integer()
@@ -164,6 +166,10 @@ class Pcm(Message):
     phase: float = number(0, MAX_CYCLES, default=0.0)
     peak: float = number(0, MAX_PEAK, default=0.0)
     silenced: bool = flag(default=False)
+    arrived_ns: int = nanoseconds(default=0)
+    arrived_first: int = integer(default=0)
+    arrived_end: int = integer(default=0)
+    arrived_freely: bool = flag(default=False)
 
 
 @message
@@ -284,7 +290,8 @@ class Position(Message):
     """The device has the samples before `samples`; sample `samples` will sound at `t_dac_ns`.
 
     `behind_samples`: by how much the stream is to be shortened; `skipped_samples`: how much it was shortened so far;
-    `unheard_ns`: how long after this was sent the sample will sound.
+    `unheard_ns`: how long after this was sent the sample will sound. `latency_ns`: from the arrival of frames to their sound,
+    0: not measured; `is_paced`: a clock paces the stream, which is faster than the device's by `drift_ppm`.
     """
 
     key: int = integer()
@@ -293,6 +300,9 @@ class Position(Message):
     behind_samples: int = integer(default=0)
     skipped_samples: int = integer(default=0)
     unheard_ns: int = nanoseconds(default=0)
+    latency_ns: int = nanoseconds(default=0)
+    is_paced: bool = flag(default=False)
+    drift_ppm: float = number(-1e6, 1e6, default=0.0)
 
 
 @message

@@ -67,24 +67,27 @@ def spread(stage: StageTimes | None) -> str:
 
 
 def streams_table(snapshot: Snapshot, narrow: bool = False) -> Table:
-    """A row for each stream. VOICE: its engine. BEHIND: the delay that a gap has left, which is caught up.
+    """A row for each stream. VOICE: its engine. BEHIND: the delay that a gap has left, which is caught up. LATENCY: from the
+    arrival of frames to their sound. DRIFT: of the client's clock against the device's.
 
     XRUN: how often client or engine was late for the device, or the device was gone.
     """
     columns = [
-        "<STREAM", "<CLIENT", "<STATE", "<VOICE", "<SINKS", "GEN", "TTFA", "RTF", "QUEUE", "CREDIT", "BEHIND", "XRUN"
+        "<STREAM", "<CLIENT", "<STATE", "<VOICE", "<SINKS", "GEN", "TTFA", "RTF", "QUEUE", "CREDIT", "LATENCY", "DRIFT",
+        "BEHIND", "XRUN",
     ]  # fmt: skip
     rows = [
         [
             name, cell(s.client), cell(s.state), cell(s.engine or s.voice), cell(",".join(s.sinks)), cell(s.generation),
             cell(s.ttfa_ms, ".0f"), cell(s.rtf, ".2f"), cell(s.queue_frames), cell(s.credit_frames),
-            cell(s.behind_ms, ".0f"), "/".join(map(cell, (s.underruns.client, s.underruns.engine, s.underruns.device))),
+            cell(s.latency_ms, ".0f"), cell(s.drift_ppm, "+.0f"), cell(s.behind_ms, ".0f"),
+            "/".join(map(cell, (s.underruns.client, s.underruns.engine, s.underruns.device))),
         ]
         for name, s in entries(snapshot.streams)
     ]  # fmt: skip
     return without(
-        Table("streams (TTFA, BEHIND in ms; XRUN: gaps by client/engine/device)", columns, rows),
-        ("<CLIENT", "<VOICE", "GEN", "CREDIT") if narrow else (),
+        Table("streams (TTFA, LATENCY, BEHIND: ms; DRIFT: ppm; XRUN by client/engine/device)", columns, rows),
+        ("<CLIENT", "<VOICE", "<SINKS", "GEN", "CREDIT") if narrow else (),
     )
 
 

@@ -4,6 +4,7 @@ Rules: no socket and no clock. What an engine sends of an utterance that does no
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from glowd.daemon import ipc
 from glowd.daemon.gateway import notices
@@ -14,7 +15,6 @@ from glowd.daemon.gateway.sink_side import SinkSide
 from glowd.daemon.gateway.sinks import AudioChunk
 from glowd.daemon.gateway.utterance import MelChunk
 from glowd.daemon.wire import Code
-from glowd.daemon.wire.fields import Array
 
 MAX_CHUNK_SAMPLES = 1 << 14
 LOUD = 1.1
@@ -85,8 +85,8 @@ class EngineSide:
             return
         state.meter.rendered(message, len(audio), now_ns)
         self._warn_of(message)
-        stamps = stamps_of(message, now_ns)
-        if all(self._sinks.deliver(chunk) for chunk in _chunks(first_sample, audio, message.last, stamps)):
+        whole = AudioChunk(first_sample, audio, message.last, stamps_of(message, now_ns), state.utterance.arrived)
+        if all(self._sinks.deliver(chunk) for chunk in _chunks(whole)):
             self._sinks.settle()
 
     def _warn_of(self, message: ipc.Pcm) -> None:
@@ -103,10 +103,10 @@ class EngineSide:
             self._state.fail(code, text)
 
 
-def _chunks(first_sample: int, audio: Array, last: bool, stamps: dict[str, int]) -> Iterator[AudioChunk]:
-    """Audio in chunks of at most MAX_CHUNK_SAMPLES; an empty one only where it is the last."""
-    for begin in range(0, max(1, len(audio)), MAX_CHUNK_SAMPLES):
-        part = audio[begin : begin + MAX_CHUNK_SAMPLES]
-        is_last = last and begin + len(part) == len(audio)
+def _chunks(whole: AudioChunk) -> Iterator[AudioChunk]:
+    """It in chunks of at most MAX_CHUNK_SAMPLES; an empty one only where it is the last."""
+    for begin in range(0, max(1, len(whole.audio)), MAX_CHUNK_SAMPLES):
+        part = whole.audio[begin : begin + MAX_CHUNK_SAMPLES]
+        is_last = whole.last and begin + len(part) == len(whole.audio)
         if len(part) or is_last:
-            yield AudioChunk(first_sample + begin, part, is_last, stamps)
+            yield replace(whole, first_sample=whole.first_sample + begin, audio=part, last=is_last)

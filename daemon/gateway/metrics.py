@@ -60,6 +60,10 @@ class Meter:
         self._ttfa_ns: deque[int] = deque(maxlen=WINDOW)
         self._underruns = {"client": 0, "engine": 0, "device": 0}
         self._missing_samples = self._behind_samples = self._skipped_samples = 0
+        self.latency_ms: float | None = None
+        """On the device, from the arrival of frames to their sound."""
+        self.drift_ppm: float | None = None
+        """By how much the client's clock is faster than the device's; None: no clock paces the stream."""
         self._stages = {stage: Window() for stage in STAGES}
         self._network_ns = self._samples = self._calls = self._batch = 0
         self._first_frames_ns: int | None = None
@@ -70,6 +74,7 @@ class Meter:
         """An utterance starts."""
         self._first_frames_ns, self._has_audio = None, False
         self._behind_samples = self._skipped_samples = 0
+        self.latency_ms = self.drift_ppm = None
         self._offered.clear()
 
     def frames(self, now_ns: int) -> None:
@@ -104,6 +109,8 @@ class Meter:
             sounds_ns = position.t_dac_ns - (position.samples - first_sample) * 1_000_000_000 // self.rate_hz
             self._add("device", sounds_ns - offered_ns)
         self._behind_samples, self._skipped_samples = position.behind_samples, position.skipped_samples
+        self.latency_ms = position.latency_ns / 1e6 if position.latency_ns else None
+        self.drift_ppm = position.drift_ppm if position.is_paced else None
 
     def underrun(self, cause: str, missing_samples: int) -> None:
         """The listener heard a gap because `cause` (client or engine) was late, or the device gone."""

@@ -11,17 +11,22 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from glowd.daemon import ipc, wire
+from glowd.daemon.gateway.utterance import NOTHING_ARRIVED, Arrived
 from glowd.daemon.wire.fields import Array, Message
 
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """Samples [n] from `first_sample` on; `last` ends the utterance. `stamps`: when they passed each stage so far."""
+    """Samples [n] from `first_sample` on; `last` ends the utterance. `stamps`: when they passed each stage so far.
+
+    `arrived`: the newest frames that the daemon had then.
+    """
 
     first_sample: int
     audio: Array
     last: bool
     stamps: dict[str, int] = field(default_factory=dict)
+    arrived: Arrived = NOTHING_ARRIVED
 
     @property
     def end_sample(self) -> int:
@@ -179,6 +184,10 @@ class DeviceSink:
                 last=chunk.last,
                 t_gateway_ns=chunk.stamps.get("gateway_in", 0),
                 audio=chunk.audio,
+                arrived_ns=chunk.arrived.ns,
+                arrived_first=chunk.arrived.first_sample,
+                arrived_end=chunk.arrived.end_sample,
+                arrived_freely=chunk.arrived.freely,
             )
         )
 

@@ -175,4 +175,6 @@ def _stream(stream: Stream) -> StreamSnapshot:
         underruns=meter.underruns,
         behind_ms=round(meter.behind_ms, 1),
         skipped_ms=round(meter.skipped_ms, 1),
+        latency_ms=None if meter.latency_ms is None else round(meter.latency_ms, 1),
+        drift_ppm=None if meter.drift_ppm is None else round(meter.drift_ppm, 1),
     )

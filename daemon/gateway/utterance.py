@@ -48,6 +48,18 @@ class Sent(NamedTuple):
     may_follow: bool
 
 
+class Arrived(NamedTuple):
+    """The newest message with frames: when it came, of which samples, and whether the client could have sent more."""
+
+    ns: int = 0
+    first_sample: int = 0
+    end_sample: int = 0
+    freely: bool = False
+
+
+NOTHING_ARRIVED = Arrived()
+
+
 @dataclass(frozen=True, slots=True)
 class MelChunk:
     """Frames as they arrived: mel [frames, bins]."""
@@ -103,6 +115,7 @@ class Utterance:
         self.next_seq = self.refusals = 0
         self.frames_in, self.samples_made = beginning.first_frame, beginning.first_sample
         self.granted_frames = min(beginning.heard_samples // limits.hop + limits.window_frames, limits.max_frames)
+        self.arrived = NOTHING_ARRIVED
         self.total_frames: int | None = None
         """All frames of the utterance; None until the client has ended it."""
         self._kept: deque[MelChunk] = deque()
@@ -158,6 +171,7 @@ class Utterance:
         self.frames_in, self.next_seq, self._refused_seq = end, self.next_seq + 1, None
         may_follow = self.granted_frames - end >= max(mel.frames, CREDIT_STEP_FRAMES)
         self._sent.append(Sent(sent_ns(mel, now_ns), may_follow))
+        self.arrived = Arrived(now_ns, chunk.first_frame * self.limits.hop, end * self.limits.hop, may_follow)
         return chunk
 
     def end(self, message: wire.End) -> None:

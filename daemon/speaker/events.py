@@ -11,6 +11,8 @@ class Progress:
     """Output sample `at` is sample `sample` of the stream. Emitted when sound starts, then about every 50 ms of it.
 
     `behind`: by how much the stream is to be shortened, because it was delayed. `skipped`: how much it was shortened so far.
+    `latency_s`: from the arrival of frames to their sound; `drift_ppm`: how much faster the client's clock is than the
+    device's. None: not known.
     """
 
     key: int
@@ -18,6 +20,8 @@ class Progress:
     sample: int
     behind: int = 0
     skipped: int = 0
+    latency_s: float | None = None
+    drift_ppm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from glowd.daemon.speaker.drift import Arrival
 from glowd.daemon.speaker.events import Broken, Event, Limited
 from glowd.daemon.speaker.sample_queue import Samples
 from glowd.daemon.speaker.track import Lengths, Phase, Track, TrackSettings
@@ -91,6 +92,11 @@ class Mixer:
         """
         if track := self._tracks.get(key):
             track.push(first_sample, samples, last, t_ns)
+
+    def note_arrival(self, key: int, arrival: Arrival, sounds_ns: int) -> None:
+        """Frames of a stream have reached the daemon; `sounds_ns`: when the next sample to be mixed sounds, by the same clock."""
+        if track := self._tracks.get(key):
+            track.note_arrival(arrival, sounds_ns)
 
     def pause(self, key: int) -> None:
         """Fade the stream out and hold its position."""

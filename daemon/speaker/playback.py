@@ -18,6 +18,7 @@ from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.speaker.catch_up import Policy
 from glowd.daemon.speaker.clock import DeviceClock
 from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Wrote
+from glowd.daemon.speaker.drift import Arrival
 from glowd.daemon.speaker.events import Broken, Finished, Flushed, Limited, Progress, Underrun
 from glowd.daemon.speaker.link import GatewayLink
 from glowd.daemon.speaker.mixer import Mixer, factor
@@ -161,6 +162,7 @@ class Playback:
         match message:
             case ipc.Pcm():
                 self.mixer.push(message.key, message.first_sample, message.audio, message.last, message.t_gateway_ns)
+                self._note_arrival(message)
             case ipc.Attach():
                 self.mixer.attach(message.key, self._track_settings(message), message.goes_on, message.after)
             case ipc.OutputRate():
@@ -180,6 +182,11 @@ class Playback:
             case _:
                 raise ValueError(f"{message.TYPE} is not for the speaker")
 
+    def _note_arrival(self, pcm: ipc.Pcm) -> None:
+        if pcm.arrived_ns:
+            arrival = Arrival(pcm.arrived_ns, pcm.arrived_first, pcm.arrived_end, pcm.arrived_freely)
+            self.mixer.note_arrival(pcm.key, arrival, self.clock.ns(self.mixer.mixed_samples))
+
     def _track_settings(self, attach: ipc.Attach) -> TrackSettings:
         resumes_ns = self.clock.ns(self.mixer.mixed_samples)
         silent_ns = resumes_ns - attach.t_dac_ns
@@ -197,17 +204,8 @@ class Playback:
         for event in self.mixer.take_events():
             t_ns = self.clock.ns(event.at)
             match event:
-                case Progress(key, _, sample, behind, skipped):
-                    self._link.send(
-                        ipc.Position(
-                            key=key,
-                            samples=sample,
-                            t_dac_ns=t_ns,
-                            behind_samples=behind,
-                            skipped_samples=skipped,
-                            unheard_ns=max(0, t_ns - time.monotonic_ns()),
-                        )
-                    )
+                case Progress():
+                    self._link.send(self._position(event, t_ns))
                 case Underrun(key, _, sample, missing, by_device):
                     self._link.send(
                         ipc.Underrun(key=key, sample=sample, missing_samples=missing, t_ns=t_ns, by_device=by_device)
@@ -220,6 +218,19 @@ class Playback:
                     self._give_up(key, error)
                 case Flushed(key, _, last_sample, dropped):
                     self._link.send_at(t_ns, ipc.Flushed(key=key, last_sample_played=last_sample, dropped=dropped))
+
+    def _position(self, progress: Progress, t_ns: int) -> ipc.Position:
+        return ipc.Position(
+            key=progress.key,
+            samples=progress.sample,
+            t_dac_ns=t_ns,
+            behind_samples=progress.behind,
+            skipped_samples=progress.skipped,
+            unheard_ns=max(0, t_ns - time.monotonic_ns()),
+            latency_ns=max(0, round(1e9 * (progress.latency_s or 0.0))),
+            is_paced=progress.drift_ppm is not None,
+            drift_ppm=progress.drift_ppm or 0.0,
+        )
 
     # ---------------------------------------------------------------- reports
 

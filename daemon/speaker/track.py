@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from glowd.daemon.speaker.catch_up import CatchUp, Policy
+from glowd.daemon.speaker.drift import Arrival
 from glowd.daemon.speaker.events import Event, Finished, Flushed, Progress, Underrun
 from glowd.daemon.speaker.intake import Intake
 from glowd.daemon.speaker.ramp import Ramp
@@ -133,6 +134,11 @@ class Track:
             self._intake.catch_up.note_lead(self._intake.lead(len(self._queue)))
         self.ended = last
 
+    def note_arrival(self, arrival: Arrival, sounds_ns: int) -> None:
+        """Frames of the stream have arrived. `sounds_ns`: when the next sample that is mixed sounds, by the same clock."""
+        if self.phase is Phase.PLAYING:
+            self._intake.note_arrival(arrival, sounds_ns, self.sample)
+
     def wait_for(self, before: "Track | None") -> None:
         """Be silent until another track has been played; be flushed, if that one is not played to its end."""
         self._before = before
@@ -146,6 +152,7 @@ class Track:
     def go_on(self) -> None:
         """A new gateway has attached it, and pushes samples again that it may have had."""
         self.is_orphan, self._ignores_known = False, True
+        self._intake.drift.restart()
         self.resume()
 
     def gain(self, gain: float) -> None:
@@ -202,6 +209,7 @@ class Track:
         if self.phase is Phase.PLAYING:
             self._gap = Gap(at, self.sample, missing, by_device=True)
             self._end_gap()
+            self._intake.drift.restart()
         elif self._gap:
             self._gap.missing += missing
 
@@ -236,6 +244,7 @@ class Track:
                 self.flush(0, at)
             return WHOLE_BLOCK
         self._before = None
+        self._intake.drift.go_on_from(before._intake.drift)
         return max(0, ends_at - at)
 
     def advance_phase(self, at: int) -> None:
@@ -255,6 +264,7 @@ class Track:
 
     def _start(self, at: int) -> None:
         self.phase = Phase.PLAYING
+        self._intake.drift.restart()
         if len(self._queue):
             self._end_gap(is_heard=True)
             self._report_progress(at)
@@ -281,9 +291,9 @@ class Track:
         return self._intake.sample(self._queue.played)
 
     def _report_progress(self, at: int) -> None:
-        catch_up = self._intake.catch_up
+        catch_up, drift = self._intake.catch_up, self._intake.drift
         behind = catch_up.excess(self._intake.lead(len(self._queue)))
-        self._events.append(Progress(self.key, at, self.sample, behind, catch_up.skipped))
+        self._events.append(Progress(self.key, at, self.sample, behind, catch_up.skipped, drift.latency_s, drift.ppm))
         self._progress_at = at + self._lengths.progress
 
     def _fade_out(self, samples: int, phase: Phase) -> None:

@@ -223,6 +223,8 @@ class StreamSnapshot(Record):
     underruns: Underruns = Underruns()
     behind_ms: float | None = None
     skipped_ms: float | None = None
+    latency_ms: float | None = None
+    drift_ppm: float | None = None
 
 
 # ---- a snapshot

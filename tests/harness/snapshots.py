@@ -39,6 +39,7 @@ SNAPSHOT: dict[str, Any] = {
             "ttfa_ms": 61.4, "rtf": 0.31, "batch": 1.5,
             "stages": {"client": STAGE, "network": STAGE, "device": None, "total": {"mean_ms": 4.0}},
             "underruns": {"client": 1, "engine": 0, "device": 2, "missing_samples": 99}, "behind_ms": 240.4, "skipped_ms": 31.0,
+            "latency_ms": 187.3, "drift_ppm": 41.7,
         },
         "new": {
             "client": "tts", "state": "idle", "voice": "glow", "sinks": ["null"], "generation": 0, "frames_in": 0,

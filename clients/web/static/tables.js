@@ -61,14 +61,15 @@ export function showStreams(table, streams, heard, act) {
     const gaps = stream.underruns ?? {};
     const cells = [
       name, stream.client || ABSENT, stream.state || ABSENT, stream.engine || stream.voice || ABSENT,
-      figure(stream.ttfa_ms), figure(stream.rtf, 2), figure(stream.queue_frames), figure(stream.behind_ms),
+      figure(stream.ttfa_ms), figure(stream.rtf, 2), figure(stream.queue_frames), figure(stream.latency_ms),
+      figure(stream.drift_ppm), figure(stream.behind_ms),
       `client ${figure(gaps.client)}, engine ${figure(gaps.engine)}, device ${figure(gaps.device)}`,
     ];
     return [name, cells, name === heard ? "heard" : ""];
   });
   const labels = labelsOf(table);
   update(table.tBodies[0], rows, (name, count) => {
-    const row = plainRow(count, [4, 5, 6, 7], labels);
+    const row = plainRow(count, [4, 5, 6, 7, 8, 9], labels);
     const cell = row.insertCell();
     cell.className = "actions";
     cell.append(button("Listen", `Listen to ${name}`, () => act("listen", name)));

@@ -24,7 +24,7 @@ def test_measured_figures_are_shown() -> None:
     assert row == {
         "<STREAM": "talk", "<CLIENT": "tts", "<STATE": "playing", "<VOICE": "glow", "<SINKS": "device,socket", "GEN": "2",
         "TTFA": "61", "RTF": "0.31", "QUEUE": "3", "CREDIT": "120",
-        "BEHIND": "240", "XRUN": "1/0/2",
+        "LATENCY": "187", "DRIFT": "+42", "BEHIND": "240", "XRUN": "1/0/2",
     }  # fmt: skip
     stages = row_of(tables.stages_table(read(SNAPSHOT)), "talk")
     assert stages["NETWORK"] == "1.2/9.5" and stages["DEVICE"] == "-" and stages["MEAN SUM"] == "4.0"
