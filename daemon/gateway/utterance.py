@@ -23,7 +23,9 @@ MAX_REFUSALS = 16
 REMEMBERED = 256
 """How many of the newest messages with frames are remembered, to find pauses of the client."""
 CREDIT_STEP_FRAMES = 4
-"""Credit is granted in steps of this size: one message for each frame would be too many."""
+"""Credit is granted in steps of this size at least: one message for each frame would be too many."""
+CREDIT_STEPS = 8
+"""The most steps of a window: one message for each chunk would be too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class StreamLimits:
     look_ahead_frames: int
     chunk_frames: int
     whole_utterance: bool
+
+    @property
+    def credit_step_frames(self) -> int:
+        """How many frames are granted together."""
+        return min(max(CREDIT_STEP_FRAMES, self.window_frames // CREDIT_STEPS), self.window_frames)
 
 
 class Sent(NamedTuple):
@@ -198,7 +205,7 @@ class Utterance:
         used = self.frames_in if self.limits.whole_utterance else delivered_samples // self.limits.hop
         due = min(used + self.limits.window_frames, self.limits.max_frames) - self.granted_frames
         rest = self.limits.max_frames - self.granted_frames  # may be less than a step
-        if due < min(CREDIT_STEP_FRAMES, self.limits.window_frames, max(1, rest)):
+        if due < min(self.limits.credit_step_frames, max(1, rest)):
             return 0
         self.granted_frames += due
         return due

@@ -70,6 +70,12 @@ def test_credit_stays_one_window_ahead_of_delivery() -> None:
     assert one.granted_frames == 40
 
 
+def test_credit_of_a_wide_window_comes_in_an_eighth_of_it() -> None:
+    one = utterance(window_frames=80, max_frames=160)
+    grants = [one.credit(frame * HOP) for frame in range(81)]
+    assert [(frame, grant) for frame, grant in enumerate(grants) if grant] == [(10 * n, 10) for n in range(1, 9)]
+
+
 def test_credit_ends_at_the_longest_utterance() -> None:
     one = utterance(max_frames=30)
     one.take(mel_message(0, 0, 20), 1)
