@@ -56,10 +56,20 @@ class ServerSettings(Options):
         16, "streams at once, over all clients and voices; the next one is refused", min=1, max=1024
     )
     max_peer_clients: int = option(
-        0, "clients of one local process, or of one machine over TCP; 0: three quarters of max_clients", min=0, max=4096
+        0,
+        "clients of one peer: a local process, a key, or without keys a machine; 0: three quarters of max_clients",
+        min=0,
+        max=4096,
     )
-    max_peer_streams: int = option(
-        0, "streams of one local process, or of one machine over TCP; 0: three quarters of max_streams", min=0, max=1024
+    max_peer_streams: int = option(0, "streams of one peer; 0: three quarters of max_streams", min=0, max=1024)
+    max_peer_listens: int = option(
+        256, "streams that the clients of one peer listen to; all streams count as max_streams", min=1, max=1_000_000
+    )
+    max_peer_messages_s: int = option(
+        5000, "messages a second of one peer, over 10 s; who goes on is disconnected", min=10, max=1_000_000
+    )
+    max_peer_requests_s: int = option(
+        100, "requests a second of one peer, over 10 s: hello, open, listen, unlisten, status", min=1, max=1_000_000
     )
     max_message_bytes: int = option(
         1 << 20, "bytes of one message part; a longer one closes the connection", min=1 << 14, max=1 << 26
@@ -195,6 +205,10 @@ class FileSettings(Options):
     """[files]: the file sink."""
 
     directory: str = option("recordings", "where the file sink writes its WAV files")
+    max_peer_files: int = option(
+        10_000, "recordings of one peer since the start; the next one is refused", min=1, max=1_000_000
+    )
+    max_peer_mb: int = option(10_000, "MB of recordings of one peer since the start", min=1, max=1_000_000)
     file_mode: str = option("600", "permissions of these files, three octal digits; 600: nobody else may read them")
     folder_mode: str = option("700", "permissions of their directory if it is made, three octal digits")
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from glowd.clients import admin, errors
-from glowd.daemon.wire.admin import KEY_LIST, KEY_NEW, KEY_REVOKE, Keys
+from glowd.daemon.wire.admin import KEY_LIST, KEY_NEW, KEY_REVOKE, QUOTAS, Keys
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -21,7 +21,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "--role", action="append", required=True, metavar="ROLE",
         help='push, "listen GLOB", "control GLOB", metrics or admin; may be given several times',
     )  # fmt: skip
-    actions.add_parser("list", help="print the keys and their roles")
+    for name, what in QUOTAS.items():
+        new.add_argument(
+            f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"most {what}; default: the settings"
+        )
+    actions.add_parser("list", help="print the keys, their roles, and quotas of their own")
     revoke = actions.add_parser("revoke", help="disconnect the clients with a key, and let nobody in with it")
     revoke.add_argument("name")
 
@@ -31,14 +35,17 @@ def run(args: argparse.Namespace) -> None:
     directory = admin.run_dir_of(args.endpoint)
     match args.action:
         case "new":
-            print(told(admin.ask_for_keys(directory, KEY_NEW, name=args.name, roles=args.role)).address)
+            quotas = {name: value for name in QUOTAS if (value := getattr(args, name)) is not None}
+            asked = {"name": args.name, "roles": args.role, "quotas": quotas}
+            print(told(admin.ask_for_keys(directory, KEY_NEW, **asked)).address)
             print(
                 "Whoever has this address may use it; it is shown once: GLOWD_ENDPOINT=ADDRESS glowctl ...",
                 file=sys.stderr,
             )
         case "list":
             for key in told(admin.ask_for_keys(directory, KEY_LIST)).keys:
-                print(f"{key['name']:24} {', '.join(key['roles'])}")
+                own = (f"{name} {value}" for name, value in key.get("quotas", {}).items())
+                print(f"{key['name']:24} {', '.join((*key['roles'], *own))}")
         case "revoke":
             told(admin.ask_for_keys(directory, KEY_REVOKE, name=args.name))
             print(f"the key {args.name} is revoked")

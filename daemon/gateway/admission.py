@@ -11,12 +11,12 @@ from glowd.daemon.config import Config
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.mel_intake import MelIntake
-from glowd.daemon.gateway.peers import share_of
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.gateway.utterance import CREDIT_STEP_FRAMES, StreamLimits
+from glowd.daemon.runtime.quotas import Quotas
 from glowd.daemon.wire import Code, WireError
 
 DEVICE_SLACK_MS = 100
@@ -35,6 +35,7 @@ class Admission:
     def use(self, config: Config) -> None:
         """Use other settings, for streams that come."""
         self._server, self._voices, self._default_voice = config.server, config.voices, config.default_voice
+        self._quotas = Quotas.of(config.server, config.files)
         self._default_prefill_ms = config.speaker.prefill_ms
 
     def admit(self, client: ClientConnection, asked: wire.Open, now_ns: int) -> Stream:
@@ -63,9 +64,10 @@ class Admission:
 
     def _require_share(self, client: ClientConnection) -> None:
         """Raises WireError if the peer of this client has as many streams as one may have."""
-        most = share_of(self._server.max_streams, self._server.max_peer_streams)
+        quotas = client.quotas or self._quotas
+        most = quotas.streams
         if sum(stream.owner.peer == client.peer for stream in self._streams) >= most:
-            text = f"{client.peer.name} has {most} streams open, the most for one peer (server.max_peer_streams)"
+            text = f"{client.peer.name} has {most} streams open, the most for one peer ({quotas.source('streams')})"
             raise WireError(Code.AT_CAPACITY, f"{text}; close one, or try again later")
 
     def _session(self, asked: wire.Open, engine: EngineHandle, ports: SessionPorts, intake: MelIntake) -> Session:

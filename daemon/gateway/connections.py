@@ -16,6 +16,7 @@ from glowd.daemon.gateway import notices
 from glowd.daemon.gateway.audio_format import AudioConverter, AudioFormat
 from glowd.daemon.gateway.peers import Peer, peer_of
 from glowd.daemon.runtime.permissions import EVERYTHING
+from glowd.daemon.runtime.quotas import Quotas
 from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code, LocalError, WireError
 from glowd.daemon.wire.fields import Message
@@ -132,6 +133,8 @@ class ClientConnection:
         self.lost = ""
         self.rights = EVERYTHING
         """What its key allows, if it has one (permissions.py)."""
+        self.quotas: Quotas | None = None
+        """What its peer may take."""
         self.listening: dict[str, AudioFormat] = {}
         """What it listens to, "*" being everything, and in which format."""
         self.queues: dict[str, ListenerQueue] = {}

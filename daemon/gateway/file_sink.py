@@ -4,12 +4,15 @@ Rules: files are made by flow/new_file.py, which never overwrites one. What the 
 """
 
 import contextlib
+import copy
 import wave
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from glowd.daemon.config import FileSettings
+from glowd.daemon.gateway.accounts import Account
 from glowd.daemon.gateway.sinks import AudioChunk
+from glowd.daemon.runtime.quotas import Quotas
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.codec import to_s16
 from glowd.flow.new_file import NameTakenError, NewFile, make_folder, reason
@@ -23,6 +26,19 @@ class Recordings:
     def __init__(self, settings: FileSettings) -> None:
         self.directory = Path(settings.directory)
         self._file_mode, self._folder_mode = int(settings.file_mode, 8), int(settings.folder_mode, 8)
+        self._account: Account | None = None
+        self._quotas: Quotas | None = None
+
+    def of(self, account: Account, quotas: Quotas) -> "Recordings":
+        """Those of one peer."""
+        own = copy.copy(self)
+        own._account, own._quotas = account, quotas
+        return own
+
+    def charge(self, path: Path, count: int) -> None:
+        """So many bytes are written into a recording. Raises WireError if its peer may not write them."""
+        if self._account and self._quotas:
+            self._account.add(path, count, self._quotas)
 
     def path(self, name: str) -> Path:
         """Of the recording of that name."""
@@ -31,6 +47,8 @@ class Recordings:
     def claim(self, name: str, resume: bool = False) -> NewFile:
         """Claim a name; with `resume`, and with its samples, if a lost gateway began it. Raises WireError."""
         try:
+            if self._account and self._quotas:
+                self._account.open(self.path(name), self._quotas)
             make_folder(self.directory, self._folder_mode)
             return NewFile(self.path(name), mode=self._file_mode, resume=resume)
         except NameTakenError as error:
@@ -86,8 +104,15 @@ class FileSink:
     One that a lost gateway began keeps what it has, and the rest is appended; it must have `heard_samples` at least.
     """
 
-    def __init__(self, new: NewFile, rate_hz: int, heard_samples: int = 0) -> None:
-        self.delivered_samples, self.finished = 0, False
+    def __init__(
+        self,
+        new: NewFile,
+        rate_hz: int,
+        heard_samples: int = 0,
+        charge: Callable[[Path, int], object] = lambda path, count: None,
+    ) -> None:
+        """`charge`: called with the path and the bytes that it gets; raises WireError if it may not have them."""
+        self.delivered_samples, self.finished, self._charge = 0, False, charge
         self._new, self._rate_hz = new, rate_hz
         try:
             self._wave = self._go_on(heard_samples) if new.resumed else self._begin()
@@ -118,7 +143,9 @@ class FileSink:
     def write(self, chunk: AudioChunk) -> None:
         """See Sink. Raises WireError if the file cannot be written, or somebody took its name."""
         try:
-            self._wave.writeframes(to_s16(chunk.after(self.delivered_samples).audio).tobytes())
+            data = to_s16(chunk.after(self.delivered_samples).audio).tobytes()
+            self._charge(self._new.path, len(data))
+            self._wave.writeframes(data)
             self._new.file.flush()  # what counts as delivered must outlive this process
             if chunk.last:
                 self._wave.close()

@@ -1,19 +1,16 @@
-"""Who is at the other end of a client's connection, as far as the transport knows, and what one peer may take.
+"""Who is at the other end of a client's connection, as far as the transport knows. What it may take: runtime/quotas.py.
 
 Rules: no socket; the address is passed in. Of a local socket the kernel names the process; of TCP the key
 is known, or else only the machine.
 A peer that is not known is its connection. Without a share for each peer, one program with a mistake could take every place.
 """
 
-import math
 import re
 from typing import NamedTuple
 
 from glowd.daemon.runtime.sockets import Sender
 
 LOCAL = re.compile(r"[^:]*:(?P<user>\d+):\d+:(?P<process>[1-9]\d*)")
-SHARE = 0.75
-"""Of all places, that one peer may take at most, unless the settings say another number."""
 
 
 class Peer(NamedTuple):
@@ -35,8 +32,3 @@ def peer_of(sender: Sender, identity: bytes) -> Peer:
     if address and ":0" not in address:
         return Peer(address, f"the machine {address}")
     return Peer(identity.hex(), "this client")
-
-
-def share_of(places: int, setting: int) -> int:
-    """How many of all places one peer may take; `setting` 0: SHARE of them, so that others find one."""
-    return setting or math.ceil(SHARE * places)

@@ -16,11 +16,13 @@ from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection, TrySend
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import SpeakerHandle
-from glowd.daemon.gateway.peers import Peer, peer_of, share_of
+from glowd.daemon.gateway.peers import peer_of
 from glowd.daemon.gateway.placement import Pool
+from glowd.daemon.gateway.quota_keeper import MESSAGES, REQUESTS, QuotaKeeper, is_costly
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.gateway.visitors import Visitors
 from glowd.daemon.runtime.keys import ClientKey
+from glowd.daemon.runtime.quotas import SETTINGS
 from glowd.daemon.runtime.sockets import Sender, wire_bytes
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
@@ -53,6 +55,7 @@ class ClientRouter:
         self._key_named, self._keys_read_ns = key_named, 0
         self.clients, self.streams = clients, streams
         self._server, self._pools, self._speaker = config.server, pools, speaker
+        self._keeper = QuotaKeeper(config, clients, visitors, try_send)
         self._admission = Admission(config, pools, speaker, streams)
         self._try_send, self._take_snapshot, self._visitors = try_send, take_snapshot, visitors
         self._limits = wire.Limits(
@@ -62,6 +65,7 @@ class ClientRouter:
     def use(self, config: Config) -> None:
         """Use other settings, for clients and streams that come."""
         self._server = config.server
+        self._keeper.use(config)
         self._admission.use(config)
 
     # ------------------------------------------------------------------ messages
@@ -82,8 +86,12 @@ class ClientRouter:
         client = self.clients.get(identity)
         has_key, descriptor = (bool(client.peer.key_name), client.descriptor) if client else sender()[1:]
         self._visitors.read(descriptor, wire_bytes(parts, bool(has_key)))
+        if not self._keeper.may_send(MESSAGES, identity, client, sender, now_ns):
+            return
         try:
             message = wire.decode(parts, self._limits)
+            if is_costly(message) and not self._keeper.may_send(REQUESTS, identity, client, sender, now_ns):
+                return
             if client is None:
                 with contained("hello", partial(self.expel, identity)):
                     self._connect(identity, message, now_ns, sender())
@@ -132,12 +140,13 @@ class ClientRouter:
 
     def _use_key(self, client: ClientConnection) -> None:
         """Give the client the rights that its key has now. Raises WireError if it was revoked."""
+        client.quotas = self._keeper.quotas
         name = client.peer.key_name
         if not name:
             return
         if self._key_named is None or (key := self._key_named(name)) is None:
             raise WireError(Code.NOT_ALLOWED, f"the key {name} was revoked")
-        client.rights = key.rights
+        client.rights, client.quotas = key.rights, client.quotas.changed(key.quotas)
 
     def _connect(self, identity: bytes, message: Message, now_ns: int, sender: Sender) -> None:
         if not isinstance(message, wire.Hello):
@@ -150,21 +159,15 @@ class ClientRouter:
             text = f"{self._server.max_clients} clients are connected, the most allowed (server.max_clients)"
             raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; try again later")
         peer = peer_of(sender, identity)
-        self._require_place(peer)
         client = ClientConnection(identity, message.client, now_ns, self._try_send, peer, sender.descriptor)
         self._use_key(client)
+        self._keeper.require_place(client)
         self.clients[identity] = client
         self._visitors.greeted(sender.descriptor, identity)
         self._welcome(client, message, now_ns)
 
-    def _require_place(self, peer: Peer) -> None:
-        """Raises WireError if the peer has as many clients as one may have."""
-        most = share_of(self._server.max_clients, self._server.max_peer_clients)
-        if sum(client.peer == peer for client in self.clients.values()) >= most:
-            text = f"{peer.name} has {most} clients connected, the most for one peer (server.max_peer_clients)"
-            raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; close one, or use one client for several streams")
-
     def _welcome(self, client: ClientConnection, hello: wire.Hello, now_ns: int) -> None:
+        quotas = client.quotas or self._keeper.quotas
         sinks = ["device"] if self._speaker.is_alive(now_ns) else []
         client.idle_timeout_s = self._server.idle_timeout_s
         client.version = max(client.version, min(wire.VERSION, hello.max_version))
@@ -178,6 +181,7 @@ class ClientRouter:
                     "max_message_bytes": self._server.max_message_bytes,
                     "max_chunk_frames": self._server.max_chunk_frames,
                     "max_streams": self._server.max_streams,
+                    **{setting.partition(".")[2]: getattr(quotas, name) for name, setting in SETTINGS.items()},
                     "max_utterance_s": self._server.max_utterance_s,
                     "idle_timeout_s": self._server.idle_timeout_s,
                     "role_wait_s": self._server.role_wait_s,
@@ -197,6 +201,7 @@ class ClientRouter:
                 snapshot = self._take_snapshot()
                 client.send(wire.State(stream="", state=snapshot.state, info=snapshot.to_map()))
             case wire.Listen():
+                self._keeper.require_listen(client, message.stream)
                 wanted = AudioFormat(message.audio_rate_hz, message.audio_dtype)
                 self.streams.listen(client, message.stream, wanted)
             case wire.Unlisten():
@@ -268,6 +273,7 @@ class ClientRouter:
             self._keys_read_ns = now_ns
             with contained("looking at the keys", lambda _: None):
                 self._end_revoked()
+            self._keeper.tick(now_ns)
         for client in list(self.clients.values()):
             if client.needs_care(now_ns):
                 with contained(f"client {client.name}: sending", partial(self.expel, client.identity)):

@@ -58,7 +58,7 @@ class SinkSide:
         if kind == "file":
             new = state.files.take(file, number, state.utterance.beginning != AT_FIRST_FRAME)
             if new is not None:  # else the lost gateway has completed it
-                return FileSink(new, state.rate_hz, heard)
+                return FileSink(new, state.rate_hz, heard, state.ports.recordings.charge)
         return NullSink(heard)
 
     def _attach_message(self) -> ipc.Attach:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from glowd.daemon.config import Config
+from glowd.daemon.gateway.accounts import Accounts
 from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
@@ -42,7 +43,10 @@ class Stream:
     @property
     def recordings(self) -> Recordings:
         """The directory of file sinks."""
-        return self._registry.recordings
+        owner, registry = self.owner, self._registry
+        if owner.quotas is None:
+            return registry.recordings
+        return registry.recordings.of(registry.accounts.of(owner.peer.key, owner.peer.name), owner.quotas)
 
     def key_of(self, stream: str) -> int:
         """The key of the running utterance of another stream of the same client; 0 if there is none."""
@@ -91,6 +95,7 @@ class StreamRegistry:
         self, clients: Mapping[bytes, ClientConnection], speaker: SpeakerHandle, recordings: Recordings
     ) -> None:
         self.speaker, self.recordings, self.counts_of_all = speaker, recordings, Counts()
+        self.accounts = Accounts()
         self._clients = clients
         self._listeners: dict[bytes, ClientConnection] = {}
         """The clients that listen to anything: each chunk of each stream is offered to them, and to no others."""

@@ -20,18 +20,20 @@ def key_requests(server: ServerSettings) -> dict[str, Answer]:
     files = KeyFiles(keys_directory(server))
 
     async def new(asked: dict[str, Any]) -> Keys:
-        name, roles = asked.get("name"), asked.get("roles")
+        name, roles, quotas = asked.get("name"), asked.get("roles"), asked.get("quotas", {})
         if not isinstance(name, str) or not isinstance(roles, list):
             return Keys(ok=False, text="a new key needs a name and roles")
         try:
             public, _ = files.server()
             place = reachable("engines" if "engine" in roles else "endpoint", server)
-            return Keys(ok=True, address=Address(place, "", files.new(name, roles), public).text(name))
+            return Keys(ok=True, address=Address(place, "", files.new(name, roles, quotas), public).text(name))
         except KeyFileError as error:
             return Keys(ok=False, text=str(error))
 
     async def listed(_: dict[str, Any]) -> Keys:
-        return Keys(ok=True, keys=[{"name": key.name, "roles": key.rights.roles} for key in files.all()])
+        return Keys(
+            ok=True, keys=[{"name": key.name, "roles": key.rights.roles, "quotas": key.quotas} for key in files.all()]
+        )
 
     async def revoke(asked: dict[str, Any]) -> Keys:
         try:

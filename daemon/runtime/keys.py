@@ -1,7 +1,7 @@
 """The keys of the daemon and of its clients on other machines: files in one private directory.
 
     server.key          {"public", "secret"} of the daemon, made when it is first needed
-    clients/NAME.key    {"public", "roles"} of a client; its secret is in its address and nowhere here
+    clients/NAME.key    {"public", "roles", "quotas"} of a client; its secret is in its address and nowhere here
 
 Rules: files only; no socket. The directory belongs to the daemon's user and is open to nobody else (0700, files 0600), and links
 are not followed. A file is written whole or not at all. What is read is read anew when the directory changes, so that a key
@@ -14,12 +14,13 @@ import os
 import re
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from glowd.daemon.config import ServerSettings
 from glowd.daemon.runtime.permissions import Rights, RoleError
+from glowd.daemon.runtime.quotas import QuotaError, checked
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -35,6 +36,8 @@ class ClientKey:
     name: str
     public: bytes
     rights: Rights
+    quotas: dict[str, int] = field(default_factory=dict)
+    """Where they are other than those of the settings."""
 
 
 def default_directory() -> Path:
@@ -97,20 +100,21 @@ class KeyFiles:
 
     # ---- those of clients
 
-    def new(self, name: str, roles: list[str]) -> bytes:
+    def new(self, name: str, roles: list[str], quotas: dict[str, int] | None = None) -> bytes:
         """Make a key for a client; returns its secret, which is kept nowhere. Raises KeyFileError."""
         if not NAME.fullmatch(name):
             raise KeyFileError(f"a key's name must be letters, digits, '.', '_' or '-', at most 64; got {name!r:.80}")
         try:
             Rights.of(roles)
-        except RoleError as error:
+            own = checked(quotas or {})
+        except (RoleError, QuotaError) as error:
             raise KeyFileError(str(error)) from None
         self._prepare()
         path = self.clients / f"{name}.key"
         if path.exists() or path.is_symlink():
             raise KeyFileError(f"there is a key {name} already; revoke it first: glowctl key revoke {name}")
         public, secret = keypair()
-        self._save(path, {"public": public.hex(), "roles": roles})
+        self._save(path, {"public": public.hex(), "roles": roles} | ({"quotas": own} if own else {}))
         return secret
 
     def revoke(self, name: str) -> None:
@@ -142,7 +146,8 @@ class KeyFiles:
         """The key in a file; None for one that is damaged: its client cannot connect."""
         with contextlib.suppress(KeyFileError, RoleError, KeyError, TypeError, ValueError):
             if found := self._load(path):
-                return ClientKey(path.stem, bytes.fromhex(found["public"]), Rights.of(found["roles"]))
+                rights, quotas = Rights.of(found["roles"]), checked(found.get("quotas", {}))
+                return ClientKey(path.stem, bytes.fromhex(found["public"]), rights, quotas)
         return None
 
     # ---- files

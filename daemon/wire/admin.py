@@ -13,12 +13,17 @@ from typing import Any
 
 from glowd.daemon.wire.records import Record
 
-__all__ = ["ADMIN_SOCKET", "KEY_LIST", "KEY_NEW", "KEY_REVOKE", "RELOAD", "Keys", "Reloaded"]
+__all__ = ["ADMIN_SOCKET", "KEY_LIST", "KEY_NEW", "KEY_REVOKE", "QUOTAS", "RELOAD", "Keys", "Reloaded"]
 
 ADMIN_SOCKET = "admin.sock"
 RELOAD = "reload"
 KEY_NEW, KEY_LIST, KEY_REVOKE = "key new", "key list", "key revoke"
-"""With `name` and `roles`; nothing; `name`."""
+"""With `name`, `roles` and `quotas`; nothing; `name`."""
+QUOTAS = {
+    "clients": "clients at once", "streams": "streams at once", "listens": "streams that its clients listen to",
+    "messages_s": "messages a second", "requests_s": "requests a second", "files": "recordings", "file_mb": "MB of recordings",
+}  # fmt: skip
+"""What a key may have its own quotas of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ class Reloaded(Record):
 class Keys(Record):
     """The outcome of a request about keys. `ok` False: nothing has changed, and `text` says why.
 
-    `address`: the whole address of the client whose key was made, secret included. `keys`: {"name", "roles"} of each.
+    `address`: the whole address of the client whose key was made, secret included. `keys`: {"name", "roles", "quotas"} of each.
     """
 
     ok: bool

@@ -53,6 +53,7 @@ class Code(IntEnum):
     BAD_SINK = 404
     TOO_LONG = 405
     NOT_ALLOWED = 406
+    OVER_QUOTA = 407
     INTERNAL = 500
     ENGINE_LOST = 501
     DEVICE_LOST = 502
@@ -86,7 +87,7 @@ class Payload:
 
 
 class WarningCode(IntEnum):
-    """Numbers of the warnings a peer can be told. 60x: the mel; 61x: what was done to the audio; 62x: who is late."""
+    """Numbers of the warnings. 60x: the mel; 61x: what was done to the audio; 62x: who is late; 63x: quotas."""
 
     MEL_SCALE = 600
     MEL_FLOOR = 601
@@ -100,6 +101,7 @@ class WarningCode(IntEnum):
     LATE_ENGINE = 621
     SLOW_LISTENER = 622
     DEVICE_GAP = 623
+    QUOTA_REACHED = 630
 
 
 REQUIRED: Any = dataclasses.MISSING

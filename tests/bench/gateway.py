@@ -54,7 +54,8 @@ def measured(load: Load, seconds: float) -> Iterator[Result]:
     limits = (
         f"server.{name}={MOST}" for name in ("max_clients", "max_streams", "max_peer_clients", "max_peer_streams")
     )
-    with running_gateway(*limits) as served, peer("engine", served.run_dir):
+    rates = (f"server.{name}=1000000" for name in ("max_peer_messages_s", "max_peer_requests_s"))
+    with running_gateway(*limits, *rates) as served, peer("engine", served.run_dir):
         served.wait_for("ready", lambda found: found.voices["glow"].ready)
         asked = (load.streams, load.streams_per_client, load.chunk_frames, load.sink, seconds)
         with peer("clients", served.endpoint, *asked) as clients:

@@ -3,6 +3,7 @@
 import stat
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def chunk(first: int, samples: int, last: bool = False) -> AudioChunk:
     return AudioChunk(first, ramp(first, samples), last)
 
 
-def recordings(directory: Path, **modes: str) -> Recordings:
+def recordings(directory: Path, **modes: Any) -> Recordings:
     return Recordings(FileSettings(directory=str(directory), **modes))
 
 

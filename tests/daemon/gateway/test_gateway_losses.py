@@ -38,7 +38,7 @@ Running = tuple[GatewayHarness, FakeEngine, FakeSpeaker]
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    with running_all() as running:
+    with running_all("server.max_peer_requests_s=1000000", "server.max_peer_messages_s=1000000") as running:
         yield running
 
 

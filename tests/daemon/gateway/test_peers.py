@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from glowd.daemon import wire
-from glowd.daemon.gateway.peers import peer_of, share_of
+from glowd.daemon.gateway.peers import peer_of
+from glowd.daemon.runtime.quotas import share_of
 from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code
 from tests.harness.gateway import ROOT, running_all
