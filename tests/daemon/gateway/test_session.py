@@ -582,3 +582,16 @@ def test_long_error_text_can_be_sent() -> None:
     harness.send(1)
     harness.session.state.fail(Code.INTERNAL, "x" * 5000)
     wire.encode(harness.ending)
+
+
+def test_speaker_is_told_when_the_newest_frames_came() -> None:
+    """And whether their client had credit left: a client that sends as fast as it may has no clock that could drift."""
+    harness = SessionHarness("device")
+    arrived = []
+    for frames in (3, 2, 15):  # credit for 20
+        harness.now_ns += 1_000_000
+        harness.send(frames)
+        harness.render(2)
+        pcm = harness.sent(ipc.Pcm, harness.ports.speaker)[-1]
+        arrived.append((pcm.arrived_ns - 1_000_000_000, pcm.arrived_first, pcm.arrived_end, pcm.arrived_freely))
+    assert arrived == [(1_000_000, 0, 12, True), (2_000_000, 12, 20, True), (3_000_000, 20, 80, False)]

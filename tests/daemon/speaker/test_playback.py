@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,19 @@ def test_device_is_opened_at_the_rate_that_the_gateway_prefers(loop: PlaybackHar
     loop.until(lambda: loop.all(ipc.DeviceGone))
     loop.output.fail = ""
     loop.until(lambda: loop.all(ipc.DeviceReady)[-1].rate_hz == 24_000)
+
+
+def test_latency_is_reported_from_the_arrival_of_frames(loop: PlaybackHarness) -> None:
+    play_on = 4 * RATE
+    loop.until(lambda: loop.all(ipc.DeviceReady))
+    loop.send(ipc.Attach(key=1, rate_hz=RATE), pcm(1, 0, noise(play_on)))
+    loop.until(lambda: loop.all(ipc.Position))
+    first_ns = time.monotonic_ns()
+    for number in range(6):  # their frames came half a second after one another, and sound 3 s after they came
+        t_ns, end = first_ns + number * 500_000_000, (3 + number // 2) * RATE
+        loop.send(replace(pcm(1, play_on + number * 10, noise(10)), arrived_ns=t_ns, arrived_end=end))
+    loop.until(lambda: loop.all(ipc.Position)[-1].latency_ns)
+    newest = loop.all(ipc.Position)[-1]
+    sounds_s = 3.0 + loop.output.latency_ms / 1000
+    assert newest.latency_ns / 1e9 == pytest.approx(sounds_s, abs=0.6) and not newest.is_paced
+    loop.send(ipc.Detach(key=1))
