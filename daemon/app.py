@@ -194,7 +194,7 @@ def _engines(voice: VoiceSettings) -> str:
 
 
 def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[list[RoleSpec]]:
-    """The roles in the order of their start: the gateway, the engines of each voice, the speaker, the web process, Wyoming.
+    """The roles in the order of their start: the gateway, the engines of each voice, the speaker, the fronts, the cluster role.
 
     Only the default voice is needed: it is the voice of streams that name none.
     """
@@ -210,7 +210,8 @@ def stages(config: Config, directory: Path, arguments: Sequence[str]) -> list[li
     speaker = [[RoleSpec("speaker", command("speaker"))]] if config.speaker.enabled else []
     web = [[RoleSpec("web", command("web"), is_optional=True)]] if config.web.enabled else []
     wyoming = [[RoleSpec("wyoming", command("wyoming"), is_optional=True)]] if config.wyoming.enabled else []
-    found = [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker, *web, *wyoming]
+    cluster = [[RoleSpec("cluster", command("cluster"), is_optional=True)]] if config.cluster.ray else []
+    found = [[RoleSpec("gateway", command("gateway"), wants_news=True)], engines, *speaker, *web, *wyoming, *cluster]
     settings = as_text(config)
     return [[replace(spec, settings=settings) for spec in stage] for stage in found]
 

@@ -201,6 +201,26 @@ class WyomingSettings(Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings(Options):
+    """[cluster]: engines that Ray runs on other machines."""
+
+    ray: str = option(
+        "", '"auto": the Ray cluster that this machine is a node of, or HOST:PORT of its head; empty: without Ray'
+    )
+    namespace: str = option("glowd", "what the engines of this daemon are found under; another for each daemon")
+    target: float = option(
+        0.7, "share of the engines' streams that is open: above it more are started, below it fewer are kept",
+        above=0, max=1,
+    )  # fmt: skip
+    hold_s: float = option(300.0, "s for which fewer engines must be enough before one is drained", min=0, max=86_400)
+
+    def check(self) -> None:
+        """Raises OptionError for what is no address of Ray, and no namespace."""
+        self.require("ray", re.fullmatch(r"|auto|.+:\d{1,5}", self.ray) is not None, '"auto", HOST:PORT, or empty')
+        self.require("namespace", re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.namespace) is not None, "a name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileSettings(Options):
     """[files]: the file sink."""
 
@@ -272,6 +292,7 @@ class Config:
     speaker: SpeakerSettings
     web: WebSettings
     wyoming: WyomingSettings
+    cluster: ClusterSettings
     files: FileSettings
     supervisor: SupervisorSettings
     log: LogSettings
@@ -280,6 +301,11 @@ class Config:
 
     def check(self) -> None:
         """Raises ConfigError where settings of different tables contradict one another."""
+        if self.cluster.ray and not self.server.engines:
+            raise ConfigError(
+                f"cluster.ray is {self.cluster.ray!r}, so engines are to join from other machines, and none may: set "
+                'server.engines = "tcp://HOST:PORT"'
+            )
         for name, voice in self.voices.items():
             if not voice.devices and not self.server.engines:
                 raise ConfigError(

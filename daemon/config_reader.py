@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glowd.daemon.config import (
+    ClusterSettings,
     Config,
     ConfigError,
     FileSettings,
@@ -76,6 +77,7 @@ def _config(tables: dict[str, Any], base: Path) -> Config:
         speaker=_table(SpeakerSettings, tables.get("speaker", {}), "speaker", base),
         web=_table(WebSettings, tables.get("web", {}), "web", base),
         wyoming=_table(WyomingSettings, tables.get("wyoming", {}), "wyoming", base),
+        cluster=_table(ClusterSettings, tables.get("cluster", {}), "cluster", base),
         files=_table(FileSettings, tables.get("files", {}), "files", base),
         supervisor=_table(SupervisorSettings, tables.get("supervisor", {}), "supervisor", base),
         log=_table(LogSettings, tables.get("log", {}), "log", base),

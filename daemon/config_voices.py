@@ -5,11 +5,12 @@ Rules: as in config.py. What a voice does with a setting is not known here.
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from glowd.flow.options import BACKENDS, PRECISIONS, Options, option
 
 MAX_ENGINES = 64
+LABEL = re.compile(r"[A-Za-z0-9._/-]+=[^=,]+")
 EMBEDDED = "embedded"  # the checkpoint that ships with glowd: a word, not a path
 
 
@@ -48,6 +49,16 @@ class VoiceSettings(Options):
     max_wait_ms: float = option(
         60.0, "ms that a stream with fewer frames than chunk_frames waits for more", min=0, max=1000
     )
+    cluster_min: int = option(
+        0, "engines that Ray runs of this voice at least, besides devices", min=0, max=MAX_ENGINES
+    )
+    cluster_max: int = option(0, "engines that Ray runs of this voice at most; 0: none", min=0, max=MAX_ENGINES)
+    cluster_cpus: float = option(1.0, "cores that each of them takes of a node, as Ray counts", min=0, max=256)
+    cluster_gpus: float = option(0.0, "GPUs that each of them takes of a node; 0.25: four share one", min=0, max=64)
+    cluster_labels: tuple[str, ...] = option(
+        (), 'labels that a node must have for them, such as "accelerator-type=H100"', max=16
+    )
+    cluster_per_host: int = option(1, "as many of them are placed on one node together", min=1, max=MAX_ENGINES)
 
     def check(self) -> None:
         """Raises OptionError where settings contradict one another."""
@@ -55,6 +66,16 @@ class VoiceSettings(Options):
         self.require("chunk_frames", self.chunk_frames <= most, f"at most max_chunk_frames = {most}")
         is_known = all(self.DEVICE.fullmatch(device) for device in self.devices)
         self.require("devices", is_known, f"a list whose entries are each {self.DEVICES}")
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        least = self.cluster_min
+        self.require("cluster_max", self.cluster_max >= least, f"at least cluster_min = {least}")
+        self.require("cluster_gpus", self.cluster_gpus <= 1 or self.cluster_gpus.is_integer(), "a whole number above 1")
+        is_known = all(LABEL.fullmatch(label) for label in self.cluster_labels)
+        self.require(
+            "cluster_labels", is_known, 'a list whose entries are each "NAME=VALUE", as the nodes were given them'
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +159,11 @@ class GriffinLimSettings(VoiceSettings):
     mel: str = option("glowd", "mel format of its frames, and so its rate: a name that `glowctl formats` lists")
     iterations: int = option(60, "iterations of phase recovery", min=1, max=1000)
     max_streams: int = option(0, "streams at once in each engine; 0: no limit but server.max_streams", min=0, max=1024)
+
+
+def rendered(voice: VoiceSettings) -> dict[str, Any]:
+    """The settings of a voice that its engines know: not which voice is the default, nor how many engines Ray runs."""
+    return {key: value for key, value in voice.to_dict().items() if key != "default" and not key.startswith("cluster_")}
 
 
 ENGINES: dict[str, type[VoiceSettings]] = {

@@ -74,7 +74,9 @@ class Reloader:
         self._supervisor.use(specs, plan.config.supervisor)
         logging.getLogger().setLevel(plan.config.log.level.upper())
         self._supervisor.tell_all(NewLevel(plan.config.log.level))
-        return await self._supervisor.tell_settings(NewSettings(self._number, as_text(plan.config)))
+        new = NewSettings(self._number, as_text(plan.config))
+        self._supervisor.tell_role("cluster", new)
+        return await self._supervisor.tell_settings(new)
 
 
 def _told(plan: Plan, late: str) -> Reloaded:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from glowd.daemon.config import Config
-from glowd.daemon.config_voices import VoiceSettings
+from glowd.daemon.config_voices import VoiceSettings, rendered
 
 RELOADABLE: dict[str, tuple[str, ...] | None] = {
     "server": (
@@ -56,7 +56,7 @@ def plan_reload(old: Config, new: Config) -> Plan:
     config = replace(new, **kept, revisions=_revisions(old, (*added, *changed), removed))
     return Plan(
         config=config,
-        settings=tuple(_differences(old, config)),
+        settings=(*_differences(old, config), *_cluster_differences(old, config)),
         added=added,
         removed=removed,
         changed=changed,
@@ -72,7 +72,16 @@ def _kept(table: str, old: Any, new: Any) -> Any:
 
 def _same(old: VoiceSettings, new: VoiceSettings) -> bool:
     """Whether an engine would render the same: which voice is the default is the gateway's business."""
-    return type(old) is type(new) and replace(old, default=False) == replace(new, default=False)
+    return type(old) is type(new) and rendered(old) == rendered(new)
+
+
+def _cluster_differences(old: Config, new: Config) -> Iterator[str]:
+    """What differs in how many engines Ray runs, and where, of voices that render as before."""
+    for name, voice in new.voices.items():
+        before, after = old.voices.get(name, voice).to_dict(), voice.to_dict()
+        yield from (
+            f"voices.{name}.{key}" for key in after if key.startswith("cluster_") and before.get(key) != after[key]
+        )
 
 
 def _revisions(old: Config, started: tuple[str, ...], removed: tuple[str, ...]) -> dict[str, int]:

@@ -52,7 +52,12 @@ MAY_IMPORT = {
     "daemon/doctor.py": ("daemon", "flow.checkpoint", "flow.mel_formats"),
     "daemon/wire": ("daemon.wire",),
     "daemon/ipc.py": ("daemon.wire",),
-    "daemon/cluster": ("daemon.cluster", "daemon.runtime.status"),
+    "daemon/cluster": (*SHARED, "daemon.cluster"),
+    "daemon/cluster/daemon_client.py": ("daemon.wire", "clients"),
+    "daemon/cluster/demand.py": ("daemon.cluster", "daemon.runtime.status"),
+    "daemon/cluster/node_engine.py": (*SHARED, "daemon.cluster", "daemon.engine.command"),
+    "daemon/cluster/policy.py": ("daemon.cluster", "daemon.runtime.status"),
+    "daemon/cluster/serving.py": (*SHARED, "daemon.cluster", "clients.errors"),
     "daemon/engine_link.py": ("daemon.wire", "daemon.ipc"),
     "daemon/runtime": (*SHARED, "flow.recognition"),
     "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats", "flow.new_file"),
@@ -74,7 +79,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol. The
-web process and the Wyoming process are clients; the daemon only starts them."""
+web process and the Wyoming process are clients; the daemon only starts them. The cluster process is one, too."""
 
 HEAVY = ("torch", "librosa", "numba", "scipy")
 WEB = ("starlette", "uvicorn", "websockets", "prometheus_client")
@@ -87,7 +92,9 @@ MUST_NOT_IMPORT = {
     "flow/recordings.py": (*HEAVY, "zmq", "msgpack", "sounddevice"),
     "flow/recognition": ("numpy", "torch", "zmq", "msgpack", "sounddevice"),
     "flow/torchfile": ("torch", "zmq", "msgpack", "sounddevice"),
-    "daemon": (*HEAVY, *WEB, "wyoming", "sounddevice"),
+    "daemon": (*HEAVY, *WEB, "wyoming", "sounddevice", "ray"),
+    "daemon/cluster/engine_actor.py": (*HEAVY, *WEB, "wyoming", "sounddevice", "zmq"),
+    "daemon/cluster/fleet.py": (*HEAVY, *WEB, "wyoming", "sounddevice", "zmq"),
     "daemon/engine/vocoders.py": ("sounddevice",),
     "daemon/doctor.py": ("sounddevice",),
     "daemon/speaker/device.py": HEAVY,

@@ -174,6 +174,18 @@ def _device_of(role: Role) -> str | None:
     return role.device or role.why_not if isinstance(role, SpeakerRole) else None
 
 
+def nodes_table(snapshot: Snapshot) -> Table:
+    """A row for each node of the Ray cluster, and the engines that it has of this daemon."""
+    rows = [
+        [
+            name, cell(node.host), cell(node.state), cell(node.cpus, "g"), cell(node.gpus, "g"),
+            cell(" ".join(node.engines)),
+        ]
+        for name, node in entries(snapshot.nodes)
+    ]  # fmt: skip
+    return Table("nodes of the cluster", ["<NODE", "<HOST", "<STATE", "CPUS", "GPUS", "<ENGINES"], rows)
+
+
 # ---- all of it
 
 
@@ -222,6 +234,7 @@ def tables(snapshot: Snapshot, narrow: bool = False) -> list[Table]:
     """All tables."""
     return [
         streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot, narrow), roles_table(snapshot),
+        nodes_table(snapshot),
     ]  # fmt: skip
 
 

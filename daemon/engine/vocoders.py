@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from glowd.daemon.config import EngineSpec
-from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings
+from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings, rendered
 from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
 from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
@@ -118,7 +118,7 @@ NOT_HEARD = ("default", "devices", "threads", "max_streams", "chunk_frames", "ma
 
 def digest(settings: VoiceSettings) -> str:
     """A text that is the same for two voices with the same weights and settings, as far as these are heard."""
-    heard = {key: value for key, value in settings.to_dict().items() if key not in NOT_HEARD}
+    heard = {key: value for key, value in rendered(settings).items() if key not in NOT_HEARD}
     weights = b""
     if isinstance(settings, WaveGlowSettings):
         from glowd.flow.checkpoint import resolve

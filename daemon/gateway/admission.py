@@ -54,13 +54,21 @@ class Admission:
         voice = asked.voice or self._default_voice
         if voice not in self._pools:
             raise WireError(Code.UNKNOWN_VOICE, f"there is no voice {voice!r}; choose one of {', '.join(self._pools)}")
-        engine = self._pools[voice].require(now_ns)
+        engine = self._engine(voice, now_ns)
         intake = MelIntake(asked.format, engine.info.format, voice)
         if "device" in asked.sinks:
             self._speaker.require(now_ns)
         return self._streams.place(
             asked.stream, client, engine, lambda ports: self._session(asked, engine, ports, intake)
         )
+
+    def _engine(self, voice: str, now_ns: int) -> EngineHandle:
+        """The engine for one more stream of a voice. Raises WireError, and counts that, if none has room."""
+        try:
+            return self._pools[voice].require(now_ns)
+        except WireError:
+            self._streams.counts_of_all.voice(voice).refused += 1
+            raise
 
     def _require_share(self, client: ClientConnection) -> None:
         """Raises WireError if the peer of this client has as many streams as one may have."""

@@ -35,9 +35,9 @@ from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.gateway.visitors import Visitors
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
-from glowd.daemon.runtime.role import CannotStart, Role
+from glowd.daemon.runtime.role import CannotStart, Role, RoleNews
 from glowd.daemon.runtime.rundir import Addresses, addresses
-from glowd.daemon.runtime.status import NewSettings, RoleState
+from glowd.daemon.runtime.status import NewSettings, Nodes
 from glowd.daemon.runtime.system import allow_open_files, host_name, usable_cores
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Message
@@ -334,10 +334,12 @@ class Gateway:
             for text in sockets.renew_files(self._files):
                 log.warning("%s", text)
 
-    def _hear(self, news: RoleState | NewSettings) -> None:
-        """The supervisor says how a process is, or has new settings."""
+    def _hear(self, news: RoleNews) -> None:
+        """The supervisor says how a process is, has new settings, or knows nodes."""
         if isinstance(news, NewSettings):
             self.reloading.take(news)
+        elif isinstance(news, Nodes) or news.role == "cluster":
+            self.snapshots.hear_of_cluster(news)
         elif news.role == self.speaker.news.role:
             self.speaker.news = news
         elif engine := self.engines.get(news.role.removeprefix("engine:")):

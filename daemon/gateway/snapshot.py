@@ -13,11 +13,13 @@ from glowd.daemon.config import Config
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.runtime.status import READY, Nodes, RoleState
 from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.wire.telemetry import (
     EngineSnapshot,
     EngineWork,
     GatewayRole,
+    NodeSnapshot,
     Role,
     Snapshot,
     SpeakerRole,
@@ -66,6 +68,8 @@ class SnapshotTaker:
         """Why no audio moves although frames wait; "" if it does."""
         self.turn_ms: float | None = None
         """The longest pass of the gateway's loop since the last telemetry."""
+        self.nodes: dict[str, NodeSnapshot] = {}
+        """The nodes of the Ray cluster, as the cluster role has said."""
         self._config, self._clients, self._streams, self._pools = config, clients, streams, pools
         self._engines, self._speaker, self._stopping = engines, speaker, stopping
         self._now_ns, self._started_ns = now_ns, now_ns()
@@ -73,6 +77,13 @@ class SnapshotTaker:
     def use(self, config: Config) -> None:
         """Use other settings."""
         self._config = config
+
+    def hear_of_cluster(self, news: Nodes | RoleState) -> None:
+        """The cluster role has said which nodes there are, or is away: then nobody knows."""
+        if isinstance(news, Nodes):
+            self.nodes = {name: NodeSnapshot.from_map(node) for name, node in news.nodes.items()}
+        elif news.state != READY:
+            self.nodes = {}
 
     def take(self) -> Snapshot:
         """The daemon as it is now."""
@@ -87,6 +98,7 @@ class SnapshotTaker:
             roles=self._roles(now_ns),
             voices={name: self._voice(pool, counts, now_ns) for name, pool in self._pools.items()},
             streams={stream.name: _stream(stream) for stream in self._streams},
+            nodes=self.nodes,
             totals=self._streams.counts_of_all.record(),
         )
 

@@ -38,6 +38,7 @@ class VoiceCounts:
     def __init__(self) -> None:
         self.audio_s = 0.0
         self.utterances = dict.fromkeys(ENDINGS, 0)
+        self.refused = 0
         self.first_audio = Durations()
         self.starved_s, self.gaps = dict.fromkeys(CAUSES, 0.0), dict.fromkeys(CAUSES, 0)
         self._stages: dict[str, Durations] = {}
@@ -58,6 +59,7 @@ class VoiceCounts:
         return VoiceTotals(
             audio_s=self.audio_s,
             utterances=dict(self.utterances),
+            refused=self.refused,
             first_audio=self.first_audio.record(),
             stages={name: durations.record() for name, durations in self._stages.items()},
         )

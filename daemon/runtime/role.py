@@ -25,7 +25,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,6 +43,8 @@ NICENESS = {"speaker": -12, "gateway": -11, "engine": -8, "web": -5}
 """Live sound comes before the machine's other work, if the system allows it."""
 ORPHAN_GRACE_S, LOOK_EVERY_S = 5.0, 0.1
 EXIT_FAILED, EXIT_ORPHAN = 1, 70
+
+RoleNews = status.RoleState | status.NewSettings | status.Nodes
 
 log = logging.getLogger("glowd")
 
@@ -73,7 +75,7 @@ class Role:
         self.instance = secrets.randbits(48)
         """Identifies this process, so that the gateway notices that a role was restarted."""
         self.stopping = threading.Event()
-        self._news: queue.SimpleQueue[status.RoleState | status.NewSettings] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[RoleNews] = queue.SimpleQueue()
         self.started_s = time.monotonic()
         self._alive_at_s = 0.0
         self._status_fd = os.dup(sys.stdout.fileno())
@@ -139,7 +141,11 @@ class Role:
         """Report that no stream needs a role that the settings do not have any more."""
         self._report(status.Released(role))
 
-    def news(self) -> list[status.RoleState | status.NewSettings]:
+    def nodes(self, nodes: Mapping[str, Any]) -> None:
+        """Report the nodes of the Ray cluster, as maps of NodeSnapshot."""
+        self._report(status.Nodes(nodes))
+
+    def news(self) -> "list[RoleNews]":
         """What the supervisor has said of the roles and of new settings since the last call, in order."""
         taken = []
         while not self._news.empty():

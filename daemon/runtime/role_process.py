@@ -142,7 +142,7 @@ class RoleProcess:
                 self.is_ready = True
                 log.info("%s is ready after %.1f s", self._spec.name, self.age_s)
                 self._on_ready(info)
-            case status.Alive() | status.Applied() | status.Released() as report:
+            case status.Alive() | status.Applied() | status.Released() | status.Nodes() as report:
                 self._on_status(report)
             case None:
                 log.warning("%s wrote a line that is not a status: %.200r", self._spec.name, line)

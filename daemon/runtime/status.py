@@ -4,6 +4,7 @@
     {"alive": 1}                      every second, from the role's own main loop, so that a loop that hangs is noticed;
                                       with "stall": "text" from the gateway if frames wait and no audio moves
     {"applied": 3}                    from the gateway: the third reload is done
+    {"nodes": {...}}                  from the cluster role: the nodes of the Ray cluster (NodeSnapshot, wire/telemetry.py)
     {"released": "engine:glow"}       from the gateway: no stream needs this role, which the last settings do not have
     {"failed": "text"}                before the role gives up; with "settings": true if other settings are the only remedy
 
@@ -11,6 +12,7 @@ A role writes these to its standard output. The supervisor writes to the standar
 
     {"role": "engine:glow", "state": "away", "reason": "text"}    whenever the state of a role changes
     {"number": 3, "settings": "..."}                              the settings of the third reload (config_reader.as_text)
+    {"nodes": {...}}                                              what the cluster role has said
 
 and to that of every role:
 
@@ -63,7 +65,14 @@ class Released:
     role: str
 
 
-Status = Ready | Alive | Failed | Applied | Released
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The nodes of the Ray cluster, as maps of NodeSnapshot; also news."""
+
+    nodes: Mapping[str, Any] = field(default_factory=dict)
+
+
+Status = Ready | Alive | Failed | Applied | Released | Nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class NewLevel:
     level: str
 
 
-News = RoleState | NewSettings | NewLevel
+News = RoleState | NewSettings | NewLevel | Nodes
 
 
 def encode(status: Status) -> bytes:
@@ -104,6 +113,8 @@ def encode(status: Status) -> bytes:
             line = {"applied": number}
         case Released(role):
             line = {"released": role}
+        case Nodes(nodes):
+            line = {"nodes": dict(nodes)}
         case Failed(text, settings):
             line = {"failed": text, "settings": True} if settings else {"failed": text}
     return _line(line)
@@ -122,6 +133,8 @@ def parse(line: bytes) -> Status | None:
             return Applied(number)
         case {"released": str(role)}:
             return Released(role)
+        case {"nodes": dict(nodes)}:
+            return Nodes(nodes)
     return None
 
 
@@ -139,6 +152,8 @@ def parse_news(line: bytes) -> News | None:
             return NewSettings(number, text)
         case {"level": str(level)}:
             return NewLevel(level)
+        case {"nodes": dict(nodes)}:
+            return Nodes(nodes)
     return None
 
 

@@ -27,6 +27,7 @@ from glowd.daemon.runtime.status import (
     Applied,
     News,
     NewSettings,
+    Nodes,
     Released,
     RoleState,
     Status,
@@ -207,7 +208,7 @@ class Supervisor:
                 self._release(name)
 
     def _on_status(self, role: SupervisedRole, status: Status) -> None:
-        """A report of the role that wants news: it knows what the others do."""
+        """A report of the role that wants news, which knows what the others do; and one for it."""
         match status:
             case Alive(stall) if role.spec.wants_news:
                 self._manager.pulse(stall)
@@ -215,6 +216,9 @@ class Supervisor:
                 self._applied.set()
             case Released(name) if name in self._not_wanted:
                 self._release(name)
+            case Nodes():
+                for other in (found for stage in self.roles for found in stage if found.spec.wants_news):
+                    other.tell(status)
 
     # ---------------------------------------------------------------- a reload
 
@@ -247,6 +251,11 @@ class Supervisor:
     def tell_all(self, news: News) -> None:
         """Tell every role something."""
         for role in (role for stage in self.roles for role in stage):
+            role.tell(news)
+
+    def tell_role(self, name: str, news: News) -> None:
+        """Tell one role something; nothing if it is not supervised."""
+        for role in (role for stage in self.roles for role in stage if role.spec.name == name):
             role.tell(news)
 
     async def tell_settings(self, new: NewSettings) -> str:

@@ -11,8 +11,8 @@ from glowd.daemon.wire.records import INLINE, Record
 from glowd.daemon.wire.totals import Totals
 
 __all__ = [
-    "STAGES", "Capacity", "Degradation", "EngineSnapshot", "EngineWork", "GatewayRole", "Role", "Snapshot", "SpeakerRole",
-    "StageTimes", "Stages", "StreamSnapshot", "Underruns", "VoiceInfo", "VoiceSnapshot",
+    "STAGES", "Capacity", "Degradation", "EngineSnapshot", "EngineWork", "GatewayRole", "NodeSnapshot", "Role", "Snapshot",
+    "SpeakerRole", "StageTimes", "Stages", "StreamSnapshot", "Underruns", "VoiceInfo", "VoiceSnapshot",
 ]  # fmt: skip
 
 STAGES = {
@@ -227,6 +227,23 @@ class StreamSnapshot(Record):
     drift_ppm: float | None = None
 
 
+# ---- a snapshot: the cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSnapshot(Record):
+    """A node of the Ray cluster, as Ray says. `cpus`, `gpus`: what it has of them; `engines`: this daemon's, placed there.
+
+    `state`: alive, draining (it takes nothing new and will go), or gone.
+    """
+
+    state: str = ""
+    host: str = ""
+    cpus: float | None = None
+    gpus: float | None = None
+    engines: list[str] = field(default_factory=list)
+
+
 # ---- a snapshot
 
 
@@ -246,4 +263,5 @@ class Snapshot(Record):
     roles: dict[str, SpeakerRole | GatewayRole | Role] = field(default_factory=dict)
     voices: dict[str, VoiceSnapshot] = field(default_factory=dict)
     streams: dict[str, StreamSnapshot] = field(default_factory=dict)
+    nodes: dict[str, NodeSnapshot] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)

@@ -26,11 +26,13 @@ class Histogram(Record):
 class VoiceTotals(Record):
     """Of one voice. `first_audio`: from the first frames of an utterance to its first samples; `stages`: by STAGES.
 
-    `audio_s`: what was made; `utterances`: by their ending: played, flushed, failed, or closed with their stream.
+    `audio_s`: what was made; `utterances`: by their ending: played, flushed, failed, or closed with their stream; `refused`:
+    streams that were not opened, because no engine had room or none was there.
     """
 
     audio_s: float = 0.0
     utterances: dict[str, int] = field(default_factory=dict)
+    refused: int = 0
     first_audio: Histogram = Histogram()
     stages: dict[str, Histogram] = field(default_factory=dict)
 

@@ -82,6 +82,14 @@ def test_wyoming_process_is_optional_when_enabled() -> None:
     ]
 
 
+def test_cluster_process_is_optional_when_there_is_a_cluster() -> None:
+    settings = ["cluster.ray=auto", "server.engines=tcp://127.0.0.1:7800"]
+    *_, last = app.stages(load(None, settings), Path("/r"), [])
+    assert [(spec.name, spec.is_optional, spec.command[3]) for spec in last] == [
+        ("cluster", True, "glowd.daemon.cluster")
+    ]
+
+
 def test_role_gets_the_absolute_path_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_text("[server]\nmax_streams = 2\n")

@@ -57,6 +57,8 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
     ("override", "words"),
     [
         ("server.max_strems=3", ["server.max_strems", "did you mean server.max_streams?", "idle_timeout_s"]),
+        ("cluster.ray=auto", ["cluster.ray", "server.engines"]),
+        ("cluster.ray=head", ["cluster.ray", "HOST:PORT"]),
         ("sever.max_streams=3", ["unknown setting sever", "did you mean server?"]),
         ("server.max_streams=0", ["server.max_streams must be a whole number, from 1 to 1024; got 0"]),
         ("server.max_streams=1.5", ["server.max_streams must be a whole number, from 1 to 1024; got 1.5"]),

@@ -72,3 +72,9 @@ def test_settings_that_can_be_reloaded_exist() -> None:
     assert set(RELOADABLE) <= set(TABLES)
     for table, keys in RELOADABLE.items():
         assert set(keys or ()) <= {field.name for field in fields(getattr(config(), table))}
+
+
+def test_number_of_cluster_engines_changes_without_new_engines() -> None:
+    plan = plan_reload(load(), load(None, ["voices.glow.cluster_max=3", "voices.rtisi.cluster_gpus=0.5"]))
+    assert plan.settings == ("voices.glow.cluster_max", "voices.rtisi.cluster_gpus") and not plan.changed
+    assert plan.config.voices["glow"].cluster_max == 3 and plan.config.revisions == {}

@@ -36,6 +36,13 @@ def test_measured_figures_are_shown() -> None:
     }  # fmt: skip
 
 
+def test_nodes_are_shown_where_there_is_a_cluster() -> None:
+    assert tables.nodes_table(read(SNAPSHOT)).rows == []
+    nodes = {"3f": {"state": "draining", "host": "pi\n", "cpus": 4.0, "gpus": 0.5, "engines": ["glow/ray-0"]}, "40": {}}
+    table = tables.nodes_table(read(SNAPSHOT | {"nodes": nodes}))
+    assert table.rows == [["3f", "pi?", "draining", "4", "0.5", "glow/ray-0"], ["40", "-", "-", "-", "-", "-"]]
+
+
 def test_voice_with_two_engines_has_a_row_for_each() -> None:
     table = tables.voices_table(read(SNAPSHOT))
     shown = [(row[0], row[1], row[2], row[4]) for row in table.rows if "twins" in row[0]]

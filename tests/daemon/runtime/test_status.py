@@ -9,6 +9,7 @@ from glowd.daemon.runtime.status import (
     NewLevel,
     News,
     NewSettings,
+    Nodes,
     Ready,
     Released,
     RoleState,
@@ -28,6 +29,7 @@ from glowd.daemon.runtime.status import (
         (Alive("engine glow stands still"), b'{"alive": 1, "stall": "engine glow stands still"}\n'),
         (Applied(3), b'{"applied": 3}\n'),
         (Released("engine:glow"), b'{"released": "engine:glow"}\n'),
+        (Nodes({"3f": {"state": "alive"}}), b'{"nodes": {"3f": {"state": "alive"}}}\n'),
         (Failed("no\ndevice"), b'{"failed": "no\\ndevice"}\n'),
         (Failed("no rate", settings=True), b'{"failed": "no rate", "settings": true}\n'),
     ],
@@ -43,7 +45,12 @@ def test_other_lines_are_no_status(line: bytes) -> None:
 
 @pytest.mark.parametrize(
     "news",
-    [RoleState("engine:glow", "away", "out of\nmemory"), NewSettings(3, '{"a": "\n"}'), NewLevel("debug")],
+    [
+        RoleState("engine:glow", "away", "out of\nmemory"),
+        NewSettings(3, '{"a": "\n"}'),
+        NewLevel("debug"),
+        Nodes({"3f": {}}),
+    ],
 )
 def test_news_round_trip_is_one_json_line(news: News) -> None:
     assert encode_news(news).count(b"\n") == 1 and parse_news(encode_news(news)) == news
