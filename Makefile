@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EVAL := $(VENV)/.eval
 FRONTS := .fronts
+RAY := .ray
 TYPED := .typecheck/glowd
 TEST_PACKAGES := pulseaudio libasound2-plugins libportaudio2 espeak-ng sox speech-dispatcher systemd chromium chromium-driver
 
@@ -17,7 +18,7 @@ command -v apt-get >/dev/null && $$become true 2>/dev/null \
 >/dev/null </dev/null; } || { echo "$(2): missing. On Debian or Ubuntu: sudo apt-get install $(1)"; false; }
 endef
 
-.PHONY: help setup demo test test-fast test-fronts check bench clean
+.PHONY: help setup demo test test-fast test-fronts test-ray cluster-demo check bench clean
 
 help:            ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1  \t/p' $(MAKEFILE_LIST)
@@ -71,6 +72,19 @@ test-fronts: setup $(FRONTS)/.installed  ## the plug-ins with the real framework
 	@command -v espeak-ng >/dev/null || $(call install,espeak-ng,What speaks texts in the tests)
 	GLOWD=$(BIN)/glowd $(FRONTS)/bin/python -m pytest -c tests/fronts/pytest.ini --rootdir=. --confcutdir=tests/fronts tests/fronts
 
+# Ray brings 280 MB, so it gets an environment of its own, with torch, because engines run in it.
+$(RAY)/.installed: pyproject.toml constraints.txt tests/ray/constraints.txt
+	@test -x $(RAY)/bin/pip || $(PYTHON) -m venv $(RAY)
+	@$(RAY)/bin/pip install -qq --disable-pip-version-check -c constraints.txt -c tests/ray/constraints.txt -e '.[ray]' \
+	  pytest pytest-timeout </dev/null
+	@touch $@
+
+test-ray: $(RAY)/.installed  ## engines on a Ray cluster of this machine
+	$(RAY)/bin/python -m pytest -c tests/ray/pytest.ini --rootdir=. --confcutdir=tests/ray tests/ray
+
+cluster-demo: $(RAY)/.installed  ## speak on three engines of a Ray cluster on this machine, and lose one of its nodes
+	@$(RAY)/bin/python -m tests.ray.demo
+
 check: setup     ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -80,5 +94,5 @@ bench: setup     ## measure the figures of README.md on this machine; one part: 
 	$(BIN)/python -m tests.bench $(PARTS)
 
 clean:           ## remove everything that was built, .venv too
-	rm -rf $(VENV) $(FRONTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck demo.wav
+	rm -rf $(VENV) $(FRONTS) $(RAY) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck demo.wav
 	find flow daemon clients tests -name __pycache__ -prune -exec rm -rf {} +
