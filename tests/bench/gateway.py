@@ -67,13 +67,13 @@ def measured(load: Load, seconds: float) -> Iterator[Result]:
 
 
 def figures(load: Load, seconds: float, seen: dict[str, Any], used_s: dict[str, float]) -> Iterator[Result]:
-    """What a run says. A second of a stream is a second of its frames that were accepted."""
+    """What a run says. A second of a stream is a second of its audio that its sink has taken."""
     assert not seen["errors"], seen["errors"][:3]
     where, settings = cpu_name(), {"streams": load.streams, "chunk_frames": load.chunk_frames, "sink": load.sink}
     settings |= {"streams_per_client": load.streams_per_client, "seconds": seconds, "scheduling": scheduling()}
-    stream_s = seen["frames_sent"] * HOP / RATE
+    stream_s = seen["delivered_samples"] / RATE
     beside = {f"{name}_ms": 1000 * used / stream_s for name, used in used_s.items()}
-    beside["pace"] = seen["frames_sent"] / seen["frames_due"]
+    beside["pace"] = seen["delivered_samples"] / HOP / seen["frames_due"]
     ms = beside["process_ms"]
     yield Result("gateway: processor time for a second of a stream", ms, "ms", where, settings, "", beside)
     goal = f">= {GOAL_STREAMS}" if load.streams >= GOAL_STREAMS and load.chunk_frames == 4 else ""

@@ -87,13 +87,14 @@ class Plan:
 
 @dataclass(slots=True)
 class Speaking:
-    """One stream: what it has sent, and when the next frames are due."""
+    """One stream: what it has sent, and how many samples its sink has taken."""
 
     name: str
     socket: zmq.Socket[bytes]
     credit: int = 0
     frames: int = 0
     seq: int = 0
+    delivered_samples: int = 0
 
 
 @dataclass(slots=True)
@@ -101,9 +102,7 @@ class Seen:
     """What the clients have seen. Times in ns: from sending frames until the engine had them, and from the engine back."""
 
     frames_due: int = 0
-    frames_sent: int = 0
-    samples: int = 0
-    messages: int = 0
+    delivered_samples: int = 0
     errors: list[str] = field(default_factory=list)
     to_engine_ns: list[int] = field(default_factory=list)
     from_engine_ns: list[int] = field(default_factory=list)
@@ -172,7 +171,6 @@ class Clients:
         }  # fmt: skip
         stream.socket.send_multipart([msgpack.packb(header), self._mel[at : at + self._chunk_bytes]])
         stream.credit, stream.frames, stream.seq = stream.credit - frames, stream.frames + frames, stream.seq + 1
-        self.seen.frames_sent += frames
 
     def _read(self, timeout_ms: int) -> None:
         for socket, _ in self._poller.poll(timeout_ms):
@@ -182,13 +180,15 @@ class Clients:
 
     def _take(self, packed: bytes) -> None:
         header, seen = msgpack.unpackb(packed), self.seen
-        seen.messages += 1
         match header["type"]:
             case "audio":
                 stamps = header["stamps"]
-                seen.samples += header["samples"]
                 seen.to_engine_ns.append(stamps["engine_in"] - stamps["client"])
                 seen.from_engine_ns.append(time.monotonic_ns() - stamps["net_end"])
+            case "position":
+                stream = self._streams[header["stream"]]
+                seen.delivered_samples += header["samples"] - stream.delivered_samples
+                stream.delivered_samples = header["samples"]
             case "credit":
                 self._streams[header["stream"]].credit += header["frames"]
             case "opened":
