@@ -104,6 +104,8 @@ def test_page_over_plain_http_schedules_buffers_exactly(daemon: Daemon, recordin
     with browser("--host-resolver-rules=MAP glow.test 127.0.0.1") as page:
         page.open(url(daemon).replace("127.0.0.1", "glow.test"))
         expected = hear(page, daemon, recordings, "plain", 200)
+        kind, early, all_of_them, silence_s, count = page.driver.execute_async_script(SCHEDULED)
+        assert (kind, early, all_of_them, count) == ("scheduled", [0], [0, 1, 1], 0) and 0 <= silence_s < 1
         assert page.run("return [glowd.player.kind, isSecureContext]") == ["scheduled", False]
         assert page.run("return glowd.hearing.report.cushion_ms") >= 120
         np.testing.assert_array_equal(page.heard(), expected)
@@ -115,6 +117,54 @@ def test_page_over_plain_http_schedules_buffers_exactly(daemon: Daemon, recordin
         assert [
             fault for fault in page.faults() if "Cross-Origin-Opener-Policy" not in fault
         ] == []  # not for plain HTTP
+
+
+RING = """
+const done = arguments[0];
+const posted = [];
+globalThis.AudioWorkletProcessor = class { constructor() { this.port = { postMessage: (data) => posted.push(data) }; } };
+globalThis.registerProcessor = (_, found) => { globalThis.Ring = found; };
+globalThis.sampleRate = 22050;
+globalThis.currentFrame = 0;
+import("/static/worklet.js").then(() => {
+  const ring = new Ring();
+  const push = (generation, first, length, last) => ring.push({ generation, first, last, samples: new Int16Array(length) });
+  const run = () => { ring.process(null, [[new Float32Array(128)]]); globalThis.currentFrame += 128; return ring.heard; };
+  push(0, 0, 1280, true);
+  push(1, 0, 256, false);
+  for (let i = 0; i < 20; i++) run();
+  const early = { ...run() };
+  push(1, 256, 1536, false);
+  const later = { ...run() };
+  for (let i = 0; i < 13; i++) run();
+  done([early, later, run(), ring.underruns]);
+});
+"""
+"""The ring of the audio thread, by hand: an utterance of 1280 samples, and another one right behind it."""
+
+
+def test_next_utterance_waits_for_its_cushion(page: Browser) -> None:
+    """Also where the one before ends with a block of the audio thread, as utterances of whole frames do."""
+    early, later, end, underruns = page.driver.execute_async_script(RING)
+    assert (early["generation"], early["sample"]) == (0, 1279), "80 ms are 1764 samples; 256 have come"
+    assert (later["generation"], later["sample"]) == (1, 127)
+    assert (end["generation"], end["sample"], underruns) == (1, 1791, 0)
+
+
+SCHEDULED = """
+const done = arguments[0];
+import("/static/sound.js").then(async ({ openPlayer }) => {
+  const player = await openPlayer(22050, () => {});
+  const push = (generation, first, length, last) => player.push({ generation, first, last, samples: new Int16Array(length) });
+  push(0, 0, 1280, true);
+  push(1, 0, 128, false);
+  const early = player.scheduled.map(({ generation }) => generation);
+  push(1, 128, 4096, false);
+  const { scheduled } = player;
+  const ends = scheduled.map(({ at, length }) => at + length / player.rate);
+  done([player.kind, early, scheduled.map(({ generation }) => generation), scheduled[1].at - ends[0], player.underruns]);
+});
+"""
 
 
 def test_text_is_spoken_and_escape_stops_it_exactly(page: Browser) -> None:

@@ -132,9 +132,11 @@ class ScheduledPlayer {
   push(chunk) {
     if (chunk.gap) this.gaps += 1;
     this.waiting.push(chunk);
-    const late = this.time < this.context.currentTime;
+    const ahead = this.time - this.context.currentTime;
+    const late = ahead < 0;
+    const begins = late || this.last.ended; // an utterance, behind a cushion of its own
     const waits = this.waiting.reduce((sum, one) => sum + one.samples.length, 0) / this.rate;
-    if (late && waits < this.cushion && !chunk.last) return;
+    if (begins && waits + Math.max(0, ahead) < this.cushion && !chunk.last) return;
     if (late) this.begin();
     for (const one of this.waiting) this.schedule(one);
     this.waiting = [];

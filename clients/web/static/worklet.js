@@ -147,7 +147,7 @@ class Ring extends AudioWorkletProcessor {
     if (this.stopping) {
       this.fade -= n;
       if (!this.fade || n < out.length) this.end_fade();
-    } else if (n < out.length) this.run_dry();
+    } else if (n < out.length || this.at_next()) this.run_dry();
   }
 
   advance(n) {
@@ -156,6 +156,12 @@ class Ring extends AudioWorkletProcessor {
     const mark = this.mark();
     this.heard = { generation: mark.generation, sample: mark.first + this.read - mark.at, frame: currentFrame + n };
     this.read += 1;
+  }
+
+  /** Whether another utterance begins here; it waits for a cushion of its own. */
+  at_next() {
+    const { generation } = this.marks[0];
+    return this.marks.find((mark) => mark.generation !== generation)?.at === this.read;
   }
 
   /** The utterance ends here, or the next samples of it are not here in time. */
