@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 EVAL := $(VENV)/.eval
 FRONTS := .fronts
 RAY := .ray
+MINUTES := 60
 TYPED := .typecheck/glowd
 TEST_PACKAGES := pulseaudio libasound2-plugins libportaudio2 espeak-ng sox speech-dispatcher systemd chromium chromium-driver
 
@@ -18,7 +19,7 @@ command -v apt-get >/dev/null && $$become true 2>/dev/null \
 >/dev/null </dev/null; } || { echo "$(2): missing. On Debian or Ubuntu: sudo apt-get install $(1)"; false; }
 endef
 
-.PHONY: help setup demo test test-fast test-fronts test-ray cluster-demo check bench clean
+.PHONY: help setup demo test test-fast test-fronts test-ray cluster-demo check bench soak clean
 
 help:            ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1  \t/p' $(MAKEFILE_LIST)
@@ -92,6 +93,10 @@ check: setup     ## ruff and mypy
 
 bench: setup     ## measure the figures of README.md on this machine; one part: make bench PARTS=network
 	$(BIN)/python -m tests.bench $(PARTS)
+
+soak: setup      ## run for MINUTES with everything on and every process disturbed; status 1 if any criterion is missed
+	@command -v pulseaudio >/dev/null || $(call install,$(TEST_PACKAGES),Programs the soak uses)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(SOAK)
 
 clean:           ## remove everything that was built, .venv too
 	rm -rf $(VENV) $(FRONTS) $(RAY) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck demo.wav

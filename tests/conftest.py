@@ -21,13 +21,13 @@ MARKED = {
         "bench/", "clients/cli/test_glowctl.py", "clients/speechd/test_module.py", "clients/test_launch.py",
         "daemon/gateway/test_gateway", "daemon/runtime/test_hangup.py", "daemon/runtime/test_role.py",
         "daemon/runtime/test_supervisor.py", "daemon/speaker/test_speaker", "daemon/test_app.py", "daemon/web/test_web_role.py",
-        "daemon/wyoming/", "e2e/", "flow/test_cli.py", "flow/training/test_distributed.py",
+        "daemon/wyoming/", "e2e/", "flow/test_cli.py", "flow/training/test_distributed.py", "soak/test_soak.py",
     ),
     "slow": (
         "bench/", "daemon/engine/test_vocoders.py", "e2e/", "flow/evaluation/", "flow/importing/",
         "flow/inversion/test_triton_backend.py", "flow/network/test_wavenet", "flow/phase_recovery/test_griffin_lim.py",
         "flow/training/test_distributed.py", "flow/training/test_locked_phase.py", "flow/training/test_pitch_training.py",
-        "flow/training/test_spectral.py", "flow/training/test_train.py",
+        "flow/training/test_spectral.py", "flow/training/test_train.py", "soak/test_soak.py",
     ),
 }  # fmt: skip
 """For each mark how the paths of its test files begin. `device` is the mark of every test that uses a PulseAudio server."""

@@ -1,0 +1,1 @@
+"""Long runs with everything on: `make soak`."""
