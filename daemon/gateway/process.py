@@ -348,7 +348,7 @@ class Gateway:
     def _publish(self) -> None:
         # A snapshot takes time, which the streams should not pay for while nobody watches.
         with contextlib.suppress(zmq.Again):
-            while True:  # a subscription, its end, or whatever a peer may send
+            for _ in range(BURST):  # a subscription, its end, or whatever a peer may send
                 self._watchers += {b"\x01": 1, b"\x00": -1}.get(self._telemetry.recv(zmq.NOBLOCK)[:1], 0)
         if self._watchers > 0:
             with contextlib.suppress(zmq.Again):

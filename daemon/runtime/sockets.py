@@ -26,6 +26,8 @@ MAX_JOINED_BYTES = 64 << 20
 """In one message part of an engine: a voice that renders whole utterances sends one at once."""
 CLIENT_QUEUE = 256
 """Messages that ZeroMQ queues for each client; further ones wait in the gateway."""
+MAX_SUBSCRIPTION_BYTES = 4096
+"""A handshake has some hundreds; ZeroMQ keeps subscriptions, in many times their size."""
 HANDSHAKE_MS, BACKLOG = 2000, 512
 CURVE_FRAME_BYTES = 33
 """What encryption adds to a part: the name of the command, a nonce, a tag, and flags."""
@@ -112,6 +114,7 @@ def bind_telemetry(context: Context, endpoint: str, remote: Remote | None = None
     """The gateway's XPUB for telemetry. Raises OSError naming the endpoint if it is taken."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
     _doors(socket, watch)
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, so that they can be counted
     return _bind_remote(_bind(socket, endpoint), remote)
