@@ -48,7 +48,8 @@ HALF_OPEN = (
 """Handshakes that stop in the middle."""
 IDLE = (b"", NULL + READY, NULL + READY + b"\x00\x00", NULL + READY + HUGE, NULL + READY + ODD)
 """Connections that say nothing, or nothing sensible, or no more than a handshake."""
-PAUSE_S = 0.001
+PAUSE_S, QUIET_S = 0.01, 1.5
+"""When no answer has come for so long, none comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +158,14 @@ class Dealers:
             if number % 20 == 0:
                 self._read(greeted, greets=True)
                 self._read(stranger, greets=False)
-        for _ in range(100):
+        quiet_s, began_s = time.monotonic(), time.monotonic()
+        while time.monotonic() - quiet_s < QUIET_S and time.monotonic() - began_s < WAIT_S:
+            before = self._outcome.answers.total()
             time.sleep(PAUSE_S)
             self._read(greeted, greets=True)
             self._read(stranger, greets=False)
+            if self._outcome.answers.total() > before:
+                quiet_s = time.monotonic()
         for dealer in (greeted, stranger):
             dealer.close(0)
 
