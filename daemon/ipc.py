@@ -74,6 +74,7 @@ class Start(Message):
     """A stream starts; at `first_frame` > 0 it continues after an engine was lost. `sigma` -1: the default of the voice.
 
     To continue, the frames begin `lead_frames` earlier, and `phase` is that of the Pcm that ended there; -1: that of the seed.
+    `attempt`: counts the starts of a key, so that what an engine still sends of an earlier one is told apart.
     """
 
     key: int = integer()
@@ -82,6 +83,7 @@ class Start(Message):
     sigma: float = number(-1, 2, default=-1.0)
     lead_frames: int = integer(default=0)
     phase: float = number(-1, MAX_CYCLES, default=-1.0)
+    attempt: int = integer(default=0, added=True)
 
 
 @message
@@ -134,7 +136,7 @@ class Ready(Message):
     device: str = string(64, default="cpu")
     threads: int = integer(1, 256, default=1)
     start_s: float = number(0, 1e6, default=0.0)
-    digest: str = string(64, default="")
+    digest: str = string(64, default="", added=True)
 
 
 @message
@@ -145,7 +147,8 @@ class Pcm(Message):
     each stage: client, gateway, engine, start and end of the network's call. `frames_done`: frames of the generation
     rendered so far; `phase`: that of the voice's source there, in cycles (0 without a source), for the engine that
     continues. `last`: the generation is complete; there may be no samples. `peak`: the largest sample, if it is above full
-    scale, else 0. `silenced`: the voice diverged, and these samples are silence instead. For the speaker only: the newest
+    scale, else 0. `silenced`: the voice diverged, and these samples are silence instead. `attempt`: of Start; -1: not told.
+    For the speaker only: the newest
     message with frames reached the gateway at `arrived_ns`; it is for the samples from `arrived_first` to `arrived_end`;
     `arrived_freely`: its client had credit left.
     """
@@ -170,14 +173,16 @@ class Pcm(Message):
     arrived_first: int = integer(default=0)
     arrived_end: int = integer(default=0)
     arrived_freely: bool = flag(default=False)
+    attempt: int = integer(-1, default=-1, added=True)
 
 
 @message
 class Failed(Message):
-    """The stream cannot continue in this engine, or this speaker. Other streams are not affected."""
+    """The stream cannot continue in this engine, or this speaker. Other streams are not affected. `attempt`: as in Pcm."""
 
     key: int = integer()
     text: str = string(500)
+    attempt: int = integer(-1, default=-1, added=True)
 
 
 @message

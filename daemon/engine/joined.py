@@ -72,7 +72,7 @@ class JoinedEngine:
         return self._voice.ready
 
     def leave(self) -> None:
-        """Take no more streams, and end once those that are here have moved to another engine."""
+        """Take no more streams, and end once those that are here have moved to another engine; at once without a gateway."""
         self._leaving.set()
 
     def stop(self) -> None:
@@ -84,7 +84,7 @@ class JoinedEngine:
         assert self._voice, "call load first"
         gc.collect()
         gc.freeze()  # as in process.py
-        while not self._ending.is_set():
+        while not (self._ending.is_set() or self._leaving.is_set()):
             with zmq.Context() as context, Connection(context, self._address) as connection:
                 self._serve(connection, self._voice)
             self.joined_as = ""
@@ -94,7 +94,7 @@ class JoinedEngine:
         renderer = build_renderer(voice.vocoder, self._settings, connection.send)
         asked_s = told_s = 0.0
         try:
-            while not (self._ending.is_set() or connection.is_lost):
+            while not (self._ending.is_set() or connection.is_lost or (self._leaving.is_set() and not self.joined_as)):
                 now_s = time.monotonic()
                 if not self.joined_as and connection.is_open and now_s - asked_s >= JOIN_EVERY_S:
                     asked_s = now_s

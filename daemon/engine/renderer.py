@@ -75,7 +75,7 @@ class Renderer:
                     phase = None if message.phase < 0 else message.phase
                     origin = Origin(message.first_frame, message.lead_frames, phase)
                     stream = self.vocoder.open(message.seed, origin, sigma)
-                    self.streams[message.key] = EngineStream(message.key, stream)
+                    self.streams[message.key] = EngineStream(message.key, stream, message.attempt)
                 case ipc.Frames() if found := self.streams.get(message.key):
                     self._push(found, message)
                 case ipc.Finish() if found := self.streams.get(message.key):
@@ -87,7 +87,7 @@ class Renderer:
                     for key in list(self.streams):
                         self._drop(key)
         except Exception as error:  # the edge between streams
-            self._fail(getattr(message, "key", 0), error)
+            self._fail(getattr(message, "key", 0), error, getattr(message, "attempt", -1))
 
     def _push(self, stream: EngineStream, message: ipc.Frames) -> None:
         if message.first_frame != stream.inner.frames_in:
@@ -100,10 +100,12 @@ class Renderer:
         if found := self.streams.pop(key, None):
             self.vocoder.close(found.inner)
 
-    def _fail(self, key: int, error: Exception) -> None:
+    def _fail(self, key: int, error: Exception, attempt: int = -1) -> None:
         log.error("stream %d failed: %s", key, error, exc_info=error)
+        if found := self.streams.get(key):
+            attempt = found.attempt
         self._drop(key)
-        self._send(ipc.Failed(key=key, text=f"{type(error).__name__}: {error}"[:500]))
+        self._send(ipc.Failed(key=key, text=f"{type(error).__name__}: {error}"[:500], attempt=attempt))
 
     # --------------------------------------------------------------- network
 
@@ -173,6 +175,7 @@ class Renderer:
                 phase=inner.phase,
                 peak=peak if peak > 1 else 0.0,
                 silenced=silenced,
+                attempt=stream.attempt,
             )
         )
 

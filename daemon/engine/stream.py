@@ -25,6 +25,8 @@ class EngineStream:
 
     key: int
     inner: Stream
+    attempt: int = -1
+    """Of the Start that opened it."""
     arrivals: deque[Arrival] = field(default_factory=deque)
     served_ns: int = 0
     """When it was last rendered."""

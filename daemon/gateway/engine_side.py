@@ -33,6 +33,7 @@ class EngineSide:
         """Start the utterance in the engine, at its beginning or where another engine must continue."""
         asked, utterance = self._state.asked, self._state.utterance
         mark = utterance.resume_at
+        utterance.attempt += 1
         self._state.ports.to_engine(
             ipc.Start(
                 key=utterance.key,
@@ -41,6 +42,7 @@ class EngineSide:
                 sigma=max(-1.0, asked.sigma),
                 lead_frames=mark.frame - utterance.replay_from,
                 phase=-1.0 if mark.phase is None else mark.phase,
+                attempt=utterance.attempt,
             )
         )
 
@@ -71,7 +73,7 @@ class EngineSide:
     def pcm(self, message: ipc.Pcm, now_ns: int) -> None:
         """Deliver samples of the running utterance."""
         state = self._state
-        if not state.phase.needs_engine:
+        if not state.phase.needs_engine or state.utterance.is_of_earlier_attempt(message):
             return
         first_sample = state.utterance.samples_made
         if state.utterance.goes_on and message.first_sample > first_sample:
@@ -81,7 +83,9 @@ class EngineSide:
             if message.last:
                 state.advance(Event.RENDER_LAST)
         except ValueError as error:
-            state.fail(Code.INTERNAL, f"the engine broke the timeline: {error}")
+            text = f"the engine broke the timeline: {error}"
+            if not state.ports.blame_engine(text):
+                state.fail(Code.INTERNAL, text)
             return
         state.meter.rendered(message, len(audio), now_ns)
         self._warn_of(message)
@@ -97,8 +101,13 @@ class EngineSide:
         elif message.peak > LOUD:
             self._state.warn(notices.loud_voice(message.peak, frame))
 
+    def gave_up(self, message: ipc.Failed) -> None:
+        """The engine has given up the stream."""
+        if not self._state.utterance.is_of_earlier_attempt(message):
+            self.failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
+
     def failed(self, code: Code, text: str) -> None:
-        """The engine has given up the stream, or is lost. It does not matter once all samples are rendered."""
+        """The stream can be rendered nowhere. It does not matter once all samples are rendered."""
         if self._state.phase.needs_engine:
             self._state.fail(code, text)
 

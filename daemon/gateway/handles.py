@@ -80,6 +80,11 @@ class EngineHandle:
         """An engine that has joined is used no more."""
         self._send, self._is_reachable, self._fault, self.is_leaving = lambda _: False, False, reason, True
 
+    @property
+    def fault(self) -> str:
+        """Why it is not used although it is there; "" if it is."""
+        return self._fault
+
     # ---------------------------------------------------------------- what it is
 
     @property
@@ -174,7 +179,7 @@ class EngineHandle:
 
     def seen(self, now_ns: int) -> None:
         """It has sent something."""
-        self.last_seen_ns, self._is_reachable = now_ns, True
+        self.last_seen_ns, self._is_reachable = now_ns, self.origin is None or not self._fault
 
     def handle(self, message: Message, sessions: Iterable[Session], now_ns: int) -> None:
         """A message of the engine about itself. If it was restarted, its `sessions` are given to it again."""

@@ -1,35 +1,36 @@
 """Engines of other machines: they join, are told apart by their connections, and leave.
 
-Rules: the socket is read here and nowhere else; what an engine sends about its streams goes on to `take`, as that of an engine of
-this machine does. An engine that sends what no engine would is turned away: its streams move on, and nobody else notices.
+Rules: no socket; time is passed in. What an engine sends about its streams goes on to `take`, as that of an engine of this
+machine does. An engine that sends what no engine would is turned away: its streams move on, and nobody else notices.
 
 ZeroMQ names a connection, not an engine. An engine whose connection was lost comes back by another one, under the same name; it
 has dropped its streams then, and is given them again.
 """
 
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
 
-import zmq
+import numpy as np
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.gateway.handles import EngineHandle, Origin, same_shape
 from glowd.daemon.gateway.roster import Roster
-from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.keys import ClientKey
 from glowd.daemon.wire import WireError
-from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.fields import Array, Message
 
 MAX_FAULTS = 8
 """Messages of an engine that cannot be read, before it is turned away."""
+MAX_SAMPLE = 4.5
+"""Times full scale; an engine sends none above 4 (renderer.py)."""
 FORGET_NS, KEYS_NS = 60_000_000_000, 1_000_000_000
 """How long an engine that is lost is known, and how often keys are looked at."""
 
 log = logging.getLogger("glowd.gateway")
 
 Take = Callable[[EngineHandle, Message, int], object]
+Send = Callable[[bytes, Message], bool]
 KeyNamed = Callable[[str], ClientKey | None]
 
 
@@ -46,11 +47,14 @@ class JoinedEngine:
 
 
 class Joining:
-    """The engines that have joined, and their socket. Owner: the gateway's only thread."""
+    """The engines that have joined. Owner: the gateway's only thread."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", roster: Roster, key_named: KeyNamed, take: Take) -> None:
-        """`key_named`: a key, if it still counts. `take` is given what an engine sends, and the time."""
-        self.socket, self._roster, self._key_named, self._take = socket, roster, key_named, take
+    def __init__(self, roster: Roster, send: Send, key_named: KeyNamed, take: Take) -> None:
+        """`send` sends to a connection, and returns whether it could. `key_named`: a key, if it still counts.
+
+        `take` is given what an engine sends, and the time.
+        """
+        self._roster, self._send, self._key_named, self._take = roster, send, key_named, take
         self._engines: dict[str, JoinedEngine] = {}
         self._by_route: dict[bytes, JoinedEngine] = {}
         self._unwanted: deque[tuple[str, int, str]] = deque(maxlen=64)
@@ -59,14 +63,8 @@ class Joining:
 
     # ---------------------------------------------------------------- messages
 
-    def receive(self, most: int, now_ns: int) -> None:
-        """Handle what engines have sent, at most so many messages."""
-        with contextlib.suppress(zmq.Again):
-            for _ in range(most):
-                self._handle(*sockets.receive_of_client(self.socket), now_ns)
-
-    def _handle(self, frame: zmq.Frame, parts: list[bytes], now_ns: int) -> None:
-        route = frame.bytes
+    def handle(self, route: bytes, key_of: Callable[[], str], parts: list[bytes], now_ns: int) -> None:
+        """Handle a message of a connection. `key_of`: the name of the key with which that was let in; slow."""
         engine = self._by_route.get(route)
         try:
             message = engine_link.decode(parts)
@@ -75,7 +73,7 @@ class Joining:
                 self._fault(engine, str(error))
             return
         if isinstance(message, engine_link.Join):
-            self._join(route, sockets.sender_of(frame).key, message, now_ns)
+            self._join(route, key_of(), message, now_ns)
         elif engine is not None:  # else it is not known yet, or any more: it will ask
             self._of_engine(engine, message, now_ns)
 
@@ -85,8 +83,12 @@ class Joining:
                 self._let_go(engine, "it leaves")
             case ipc.Ready() if text := self._misfit(engine.handle, message, now_ns):
                 self._turn_away(engine, text)
+            case ipc.Pcm() if not is_sound(message.audio):
+                self._turn_away(engine, "it has sent samples that are no sound")
             case ipc.Ready() | ipc.Pcm() | ipc.Failed() | ipc.Load():
                 self._take(engine.handle, message, now_ns)
+        if engine.handle.fault:  # it has broken a stream
+            self._turn_away(engine, engine.handle.fault)
 
     def _fault(self, engine: JoinedEngine, text: str) -> None:
         """An engine has sent what cannot be read."""
@@ -180,6 +182,8 @@ class Joining:
     def _turn_away(self, engine: JoinedEngine, reason: str) -> None:
         """Use an engine no more, and tell it why. Its streams move to another, or wait for one."""
         handle = engine.handle
+        if engine.route not in self._by_route:  # it was already
+            return
         log.warning("engine %s is turned away: %s", handle.name, reason)
         self._send(engine.route, engine_link.TurnedAway(reason[:1000]))
         if handle.origin:
@@ -207,8 +211,7 @@ class Joining:
                 if engine.handle.origin and not self._may(engine.handle.origin.key):
                     self._turn_away(engine, f"the key {engine.handle.origin.key} was revoked")
 
-    def _send(self, route: bytes, message: Message) -> bool:
-        with contextlib.suppress(zmq.Again, zmq.ZMQError):
-            self.socket.send_multipart([route, *engine_link.encode(message)], zmq.NOBLOCK)
-            return True
-        return False
+
+def is_sound(samples: Array) -> bool:
+    """Whether these are samples that an engine could have made: it silences what is not finite or far beyond full scale."""
+    return not samples.size or bool(np.abs(samples).max() <= MAX_SAMPLE)  # NaN is not

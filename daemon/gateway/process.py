@@ -24,6 +24,7 @@ from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.joined_socket import read_joined, send_joined
 from glowd.daemon.gateway.joining import Joining
 from glowd.daemon.gateway.progress import Progress
 from glowd.daemon.gateway.reloading import Reloading
@@ -39,7 +40,7 @@ from glowd.daemon.runtime.role import CannotStart, Role, RoleNews
 from glowd.daemon.runtime.rundir import Addresses, addresses
 from glowd.daemon.runtime.status import NewSettings, Nodes
 from glowd.daemon.runtime.system import allow_open_files, host_name, usable_cores
-from glowd.daemon.wire import Code, WireError
+from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
 
 TICK_MS = 20
@@ -153,7 +154,7 @@ class Gateway:
         if self._joined_socket is None or self._authentication is None:
             return None
         self._poller.register(self._joined_socket, zmq.POLLIN)
-        return Joining(self._joined_socket, self.roster, self._authentication.named, self._take)
+        return Joining(self.roster, partial(send_joined, self._joined_socket), self._authentication.named, self._take)
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
         return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
@@ -213,9 +214,8 @@ class Gateway:
         for socket, handle in ((self._engine_socket, self._from_engine), (self._speaker_socket, self._from_speaker)):
             if socket in ready:
                 _drain(socket, handle)
-        if self.joining and self.joining.socket in ready:
-            with contained("an engine of another machine", lambda _: None):
-                self.joining.receive(BURST, self._clock.now_ns())
+        if self.joining and self._joined_socket and self._joined_socket in ready:
+            read_joined(self._joined_socket, self.joining, BURST, self._clock.now_ns)
         is_read = self._client_socket not in ready or self._read_clients()
         if is_read and began_ns - self._absent_until_ns > SETTLE_NS:
             self._late_since_ns = None
@@ -269,7 +269,7 @@ class Gateway:
                 case ipc.Pcm() if stream:
                     stream.session.engine.pcm(message, now_ns)
                 case ipc.Failed() if stream:
-                    stream.session.engine.failed(Code.INTERNAL, f"the engine gave up the stream: {message.text}")
+                    stream.session.engine.gave_up(message)
                 case ipc.Ready() | ipc.Load():
                     engine.handle(message, [stream.session for stream in self.streams.placed_in(engine)], now_ns)
 

@@ -42,6 +42,9 @@ class SessionPorts(Protocol):
     def to_engine(self, message: Message) -> None:
         """Send to the engine in which the stream is placed."""
 
+    def blame_engine(self, text: str) -> bool:
+        """The engine has sent what it must not. Returns whether it is used no more, and the stream goes on in another one."""
+
     def to_speaker(self, message: Message) -> None:
         """Send to the speaker."""
 

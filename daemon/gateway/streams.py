@@ -70,6 +70,13 @@ class Stream:
         """Send to the engine in which the stream is placed now."""
         self.engine.send(message)
 
+    def blame_engine(self, text: str) -> bool:
+        """An engine of another machine that cannot be relied on is used no more; for one of ours it is a bug of ours."""
+        if self.engine.origin is None:
+            return False
+        self.engine.disconnect(text)
+        return True
+
     def to_speaker(self, message: Message) -> None:
         """Send to the speaker."""
         self._registry.speaker.send(message)

@@ -120,6 +120,8 @@ class Utterance:
         """`going_on`: how it could go on in another gateway, if its client wants to know."""
         self.number, self.key, self.limits, self.beginning = number, key, limits, beginning
         self.next_seq = self.refusals = 0
+        self.attempt = -1
+        """How often it was started again in an engine; -1: it was not started yet."""
         self.frames_in, self.samples_made = beginning.first_frame, beginning.first_sample
         self.granted_frames = min(beginning.heard_samples // limits.hop + limits.window_frames, limits.max_frames)
         self.arrived = NOTHING_ARRIVED
@@ -212,21 +214,29 @@ class Utterance:
 
     # ------------------------------------------------------------- samples out
 
+    def is_of_earlier_attempt(self, message: ipc.Pcm | ipc.Failed) -> bool:
+        """Whether an engine has sent this before the utterance was started again."""
+        return message.attempt not in (-1, self.attempt)
+
     def accept_pcm(self, pcm: ipc.Pcm) -> Array:
         """Accept samples of the engine; returns those that are new.
 
-        Raises ValueError if samples before them are missing, or if the last ones do not complete the utterance.
+        Raises ValueError, and accepts none, if samples before them are missing, or if there cannot be so many, or if the last
+        ones do not complete the utterance.
         """
         known = self.samples_made - pcm.first_sample
         if known < 0:
             raise ValueError(f"samples begin at {pcm.first_sample}, expected {self.samples_made}")
+        end = pcm.first_sample + len(pcm.audio)
+        expected = self.frames_in * self.limits.hop
+        if end > expected or (pcm.last and end != expected):
+            raise ValueError(f"samples end at {end}, expected {expected}")
+        if pcm.last and self.total_frames is None:
+            raise ValueError(f"samples end at {end}, and the client has not ended the utterance")
         fresh = pcm.audio[known:]
         self.samples_made += len(fresh)
         self._rendered.append((self.samples_made, pcm.t_due_ns))
         self._mark(Mark(pcm.frames_done, pcm.phase))
-        expected = self.frames_in * self.limits.hop
-        if pcm.last and self.samples_made != expected:
-            raise ValueError(f"samples end at {self.samples_made}, expected {expected}")
         return fresh
 
     # ---------------------------------------------------------------- replay

@@ -167,13 +167,13 @@ def identifier(*extra: str, default: Any = REQUIRED, added: bool = False) -> Any
     return field(Spec(f"1..64 characters of A-Z a-z 0-9 . _ -{also}", accepts), default=default, added=added)
 
 
-def string(max_chars: int, *, default: Any = REQUIRED) -> Any:
+def string(max_chars: int, *, default: Any = REQUIRED, added: bool = False) -> Any:
     """Text of at most `max_chars` characters."""
 
     def accepts(value: Any) -> bool:
         return type(value) is str and len(value) <= max_chars
 
-    return field(Spec(f"text of at most {max_chars} characters", accepts), default=default)
+    return field(Spec(f"text of at most {max_chars} characters", accepts), default=default, added=added)
 
 
 def string_list(low: int, high: int, pattern: str, code: Code, *, default: Any = REQUIRED) -> Any:

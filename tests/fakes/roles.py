@@ -56,9 +56,8 @@ class FakeRole:
     def _run(self) -> None:
         with zmq.Context() as context:
             self._socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-            self._socket.setsockopt(zmq.IDENTITY, self.identity)
             self._socket.setsockopt(zmq.LINGER, 0)
-            self._socket.connect(self._endpoint)
+            self.connect()
             sent_s = 0.0
             while not self._ended.is_set():
                 if self.hung.is_set():
@@ -68,9 +67,16 @@ class FakeRole:
                     sent_s = time.monotonic()
                     self._send(self.hello())
                 if self._socket.poll(5):
-                    self.take(ipc.decode(self._socket.recv_multipart()))
+                    self.take(self.decode(self._socket.recv_multipart()))
                 self.step()
             self._socket.close()
+
+    def connect(self) -> None:
+        self._socket.setsockopt(zmq.IDENTITY, self.identity)
+        self._socket.connect(self._endpoint)
+
+    def decode(self, parts: list[bytes]) -> Message:
+        return ipc.decode(parts)
 
     def _send(self, message: Message) -> None:
         self._socket.send_multipart(ipc.encode(message))
@@ -140,7 +146,7 @@ class FakeEngine(FakeRole):
             case ipc.Frames() if stream := self.streams.get(message.key):
                 assert message.first_frame == stream.first_frame + len(stream.mel)
                 stream.mel = np.concatenate([stream.mel, message.mel])
-                stream.stamps = (message.t_client_ns, message.t_gateway_ns, time.monotonic_ns())
+                stream.stamps = (message.t_client_ns, message.t_gateway_ns, self.now_ns())
             case ipc.Finish() if stream := self.streams.get(message.key):
                 stream.ended = True
             case ipc.Drop():
@@ -149,13 +155,16 @@ class FakeEngine(FakeRole):
                 self.streams.clear()
         self.step()
 
+    def now_ns(self) -> int:
+        return time.monotonic_ns()
+
     def step(self) -> None:
         if not self.hold.is_set():
             for key in list(self.streams):
                 self._render(key, self.streams[key])
 
     def _render(self, key: int, stream: Rendering) -> None:
-        start_ns = time.monotonic_ns()
+        start_ns = self.now_ns()
         end = len(stream.mel) - (0 if stream.ended else LOOK_AHEAD)
         last = stream.ended and end == len(stream.mel)
         if end <= stream.done and not last:
@@ -168,7 +177,7 @@ class FakeEngine(FakeRole):
         self._send(
             ipc.Pcm(
                 key, first, len(audio), last, stream.first_frame + end, client_ns, gateway_ns, engine_ns,
-                gateway_ns, max(start_ns, engine_ns), time.monotonic_ns(), 1, audio,
+                gateway_ns, max(start_ns, engine_ns), self.now_ns(), 1, audio,
             )
         )  # fmt: skip
         if last:

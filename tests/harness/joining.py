@@ -81,6 +81,7 @@ class Site:
 
     daemon: Daemon
     address: str
+    recordings: Path
     engines: dict[str, EngineProcess] = field(default_factory=dict)
 
     def start(self, name: str, *arguments: str) -> EngineProcess:
@@ -110,12 +111,13 @@ def engines(glow: Client) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running_site(keys: Path, *settings: str, devices: Sequence[str] = ()) -> Iterator[Site]:
+def running_site(folder: Path, *settings: str, devices: Sequence[str] = ()) -> Iterator[Site]:
     """A daemon whose voice glow has engines on these devices, and those that join."""
     voices = f"voices={{glow={{engine='waveglow',devices={list(devices)},max_streams=8}}}}"
     endpoint = f"server.engines=tcp://127.0.0.1:{free_port()}"
-    with running_daemon("speaker.enabled=false", endpoint, f"server.keys={keys}", voices, *settings) as daemon:
-        site = Site(daemon, new_key(daemon, "pool", "engine"))
+    own = (endpoint, voices, f"server.keys={folder}/keys", f"files.directory={folder}/recordings")
+    with running_daemon("speaker.enabled=false", *own, *settings) as daemon:
+        site = Site(daemon, new_key(daemon, "pool", "engine"), folder / "recordings")
         try:
             yield site
         finally:

@@ -78,6 +78,9 @@ class ListPorts:
     def to_engine(self, message: Message) -> None:
         self.engine.append(message)
 
+    def blame_engine(self, text: str) -> bool:
+        return False
+
     def to_speaker(self, message: Message) -> None:
         self.speaker.append(message)
 

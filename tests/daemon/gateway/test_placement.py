@@ -14,7 +14,7 @@ from glowd.daemon import ipc, wire
 from glowd.daemon.config import FileSettings
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.file_sink import Recordings
-from glowd.daemon.gateway.handles import SILENT_NS, EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.handles import SILENT_NS, EngineHandle, Origin, SpeakerHandle
 from glowd.daemon.gateway.placement import Machine, Pool, load_of
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
@@ -345,7 +345,7 @@ def test_streams_of_lost_engine_continue_in_another(harness: PlacementHarness) -
     pool.tick(NOW_NS)
     assert harness.placed(pool.engines[1]) == ["a", "b"] and harness.placed(pool.engines[0]) == []
     start, *frames = harness.sent["glow/1"]
-    assert start == ipc.Start(stream.key, 9, 1, lead_frames=1, phase=phase_at(1))
+    assert start == ipc.Start(stream.key, 9, 1, lead_frames=1, phase=phase_at(1), attempt=1)
     assert [message.first_frame for message in frames if isinstance(message, ipc.Frames)] == [0, 8]
     harness.send(stream, 2, 10, 2)
     assert isinstance(harness.sent["glow/1"][-1], ipc.Frames), "what comes next goes there too"
@@ -405,3 +405,55 @@ def test_hung_engine_is_told_to_drop_moved_streams(harness: PlacementHarness) ->
     harness.ready(pool.engines[1])
     pool.tick(harness.now_ns)
     assert harness.sent["glow/0"][-1] == ipc.Drop(stream.key) and harness.placed(pool.engines[1]) == ["a"]
+
+
+def joined(pool: Pool, harness: PlacementHarness, name: str, host: str, cores: int = 2, **ready: Any) -> EngineHandle:
+    """An engine that has joined from a machine."""
+    engine = harness._engine(name, pool.voice)
+    engine.connect(Origin(name, "pool", host, cores), lambda message: harness.sent[name].append(message) or True)  # type: ignore[func-returns-value]
+    harness.machine.engines = [*harness.machine.engines, engine]
+    pool.engines.append(engine)
+    harness.ready(engine, **ready)
+    return engine
+
+
+def test_engines_of_other_machines_bring_their_own_cores() -> None:
+    harness = PlacementHarness(cores=1)
+    pool = harness.add("glow/0", "glow/1", streams=4)
+    assert len(harness.open(pool, 4)) == 4
+    with pytest.raises(WireError, match="the rest of the 1 cores is taken"):
+        pool.require(NOW_NS)
+    joined(pool, harness, "glow/far", "far", streams=4)
+    assert harness.open(pool, 4) == ["glow/far"] * 4
+    with pytest.raises(WireError, match="glow/far is at capacity"):
+        pool.require(NOW_NS)
+
+
+def test_engines_of_one_other_machine_share_its_cores() -> None:
+    harness = PlacementHarness(cores=1)
+    pool = Pool("glow", [], harness.machine, harness.streams)
+    for name in ("a", "b"):
+        joined(pool, harness, name, "far", cores=1, streams=4)
+    assert len(harness.open(pool, 4)) == 4
+    with pytest.raises(WireError, match="the rest of the 1 cores is taken"):
+        pool.require(NOW_NS)
+
+
+def test_engine_that_joined_from_this_machine_shares_its_cores() -> None:
+    harness = PlacementHarness(cores=1)
+    harness.machine.host = "here"
+    pool = harness.add("glow/0", streams=4)
+    joined(pool, harness, "glow/near", "here", streams=4)
+    assert len(harness.open(pool, 4)) == 4
+    with pytest.raises(WireError, match="the rest of the 1 cores is taken"):
+        pool.require(NOW_NS)
+
+
+def test_voice_without_engines_says_how_one_joins() -> None:
+    harness = PlacementHarness()
+    pool = Pool("glow", [], harness.machine, harness.streams)
+    with pytest.raises(
+        WireError, match="no engine has joined; on another machine: glowd engine --voice glow"
+    ) as caught:
+        pool.require(NOW_NS)
+    assert caught.value.code == Code.ENGINE_LOST

@@ -338,7 +338,7 @@ def test_resume_replays_frames_and_repeats_no_sample() -> None:
     harness.session.engine.resume()
     start, *frames, finish = harness.ports.engine[before:]
     first = 3  # the newest end of a message that is history_frames old: 9 - 5 is in the middle of one
-    assert start == ipc.Start(harness.key, 9, first, -1.0, LIMITS.lead_frames, phase_at(first))
+    assert start == ipc.Start(harness.key, 9, first, -1.0, LIMITS.lead_frames, phase_at(first), attempt=1)
     assert finish == ipc.Finish(harness.key)
     chunks = [chunk for chunk in frames if isinstance(chunk, ipc.Frames)]
     assert [(chunk.first_frame, chunk.frames) for chunk in chunks] == [(first - LIMITS.lead_frames, 11), (12, 3)]
@@ -408,12 +408,27 @@ def test_samples_after_the_last_are_ignored() -> None:
     assert harness.phase is Phase.RENDERED and len(harness.sent(ipc.Pcm, harness.ports.speaker)) == 1
 
 
+def test_what_was_sent_before_a_new_start_is_ignored() -> None:
+    harness = SessionHarness("socket")
+    harness.send(12)
+    late = dataclasses.replace(harness.pcm(8 * HOP, 4 * HOP), attempt=0)
+    harness.session.engine.pcm(dataclasses.replace(harness.pcm(0, 4 * HOP), attempt=0), harness.now_ns)
+    harness.session.engine.resume()
+    harness.session.engine.pcm(late, harness.now_ns)
+    harness.session.engine.gave_up(ipc.Failed(harness.key, "too late", attempt=0))
+    assert not harness.sent(wire.Error)
+    harness.session.engine.pcm(dataclasses.replace(harness.pcm(4 * HOP, 4 * HOP), attempt=1), harness.now_ns)
+    np.testing.assert_array_equal(harness.audio, ramp(0, 8 * HOP))
+    harness.session.engine.gave_up(ipc.Failed(harness.key, "in time", attempt=1))
+    assert "in time" in harness.only(wire.Error).text
+
+
 def test_last_samples_before_the_end_fail_the_utterance() -> None:
     harness = SessionHarness("socket")
     harness.send(2)
     harness.render(2, last=True)
     error = harness.only(wire.Error)
-    assert error.fatal and error.code == Code.INTERNAL and "RENDER_LAST cannot happen while SENDING" in error.text
+    assert error.fatal and error.code == Code.INTERNAL and "the client has not ended" in error.text
 
 
 def test_gap_in_samples_fails_the_utterance() -> None:

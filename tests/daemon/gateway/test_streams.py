@@ -83,7 +83,7 @@ def test_move_drops_from_the_old_engine_and_resumes_in_the_new(harness: Registry
     harness.registry.move(stream, harness.engines["glow/1"])
     assert harness.to_engine["glow/0"] == [ipc.Drop(stream.key)]
     start, frames = harness.to_engine["glow/1"]
-    assert start == ipc.Start(stream.key, 0, 0, -1.0) and isinstance(frames, ipc.Frames)
+    assert start == ipc.Start(stream.key, 0, 0, -1.0, attempt=1) and isinstance(frames, ipc.Frames)
 
 
 def test_move_changes_the_engine_for_the_whole_session(harness: RegistryHarness) -> None:

@@ -1,0 +1,270 @@
+"""A gateway process and engines that join it by TCP: who may, under which name, and what a bad one costs: nobody anything."""
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glowd.daemon import engine_link, ipc, wire
+from glowd.daemon.runtime.keys import KeyFiles
+from glowd.daemon.wire.address import Address
+from glowd.daemon.wire.telemetry import EngineSnapshot, Snapshot
+from tests.fakes.joined import FakeJoined
+from tests.fakes.roles import HOP, frames
+from tests.harness.gateway import GatewayHarness, UtteranceClient, running_gateway
+from tests.harness.joining import free_port
+from tests.harness.waiting import repeated_after_stalls, until
+
+ALONE = "voices={glow={engine='waveglow',devices=[]}}"
+
+
+class Place(GatewayHarness):
+    """The gateway, its keys, and engines that join it."""
+
+    keys: KeyFiles
+    url: str
+    engines: list[FakeJoined]
+
+    def key(self, name: str, role: str = "engine") -> Address:
+        return Address(self.url, "", self.keys.new(name, [role]), self.keys.server()[0])
+
+    def start(self, called: str, key: Address | None = None, **about: Any) -> FakeJoined:
+        """An engine; nobody waits for it."""
+        self.engines.append(FakeJoined(key or self.pool, called, **about))
+        return self.engines[-1]
+
+    def join(self, called: str, key: Address | None = None, **about: Any) -> FakeJoined:
+        """An engine that serves."""
+        engine = self.start(called, key, **about)
+        until(lambda: engine.joined or engine.turned_away, "an answer")
+        assert engine.joined, engine.turned_away
+        self.wait_for("ready", lambda found: engine_of(found, engine).ready)
+        return engine
+
+    @property
+    def pool(self) -> Address:
+        return self._pool
+
+    def open_pool(self) -> None:
+        self._pool = self.key("pool")
+
+
+def engine_of(found: Snapshot, engine: FakeJoined) -> EngineSnapshot:
+    assert engine.joined
+    return found.voices["glow"].engines.get(engine.joined.name, EngineSnapshot())
+
+
+def names(found: Snapshot) -> set[str]:
+    return set(found.voices["glow"].engines)
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with tempfile.TemporaryDirectory() as directory:
+        keys = KeyFiles(Path(directory, "keys"))
+        settings = (ALONE, f"server.engines={url}", f"server.keys={keys.directory}", "server.role_wait_s=300")
+        with running_gateway(*settings, "server.max_streams=64") as gateway:
+            made = Place(gateway.process, gateway.run_dir)
+            made.keys, made.url, made.engines = keys, url, []
+            made.open_pool()
+            try:
+                yield made
+            finally:
+                for engine in made.engines:
+                    engine.crash()
+
+
+def speak(place: Place, count: int, go: threading.Event) -> list[UtteranceClient]:
+    """Streams in the middle of their utterances."""
+    spoken = [UtteranceClient(place.endpoint, f"s{n}", frames(300, n), 3, n, go=go) for n in range(count)]
+    place.wait_for("speaking", lambda found: sum(bool(one.made_samples) for one in found.streams.values()) == count)
+    return spoken
+
+
+@repeated_after_stalls
+def test_engines_share_a_key_and_get_names_of_their_own(place: Place) -> None:
+    two = [place.join("one"), place.join("one")]
+    assert [engine.joined and engine.joined.name for engine in two] == ["glow/one", "glow/one-2"]
+    two[0].crash()
+    place.wait_for("away", lambda found: not engine_of(found, two[0]).ready)
+    again = place.join("one")
+    assert again.joined and again.joined.name == "glow/one", "the place of one that is gone is taken"
+    assert names(place.client().status()) == {"glow/one", "glow/one-2"}
+
+
+TURNED_AWAY: dict[str, tuple[dict[str, Any], str]] = {
+    "voice": ({"voice": "other"}, "there is no voice 'other' here; add [voices.other] with devices = []; voices: glow"),
+    "version": ({"versions": (8, 9)}, "it speaks the versions 8 to 9 of the engine link"),
+    "steps": ({"chunk_frames": 12}, "its chunk_frames is 12, and voices.glow.chunk_frames is 4 here"),
+}
+
+
+@pytest.mark.parametrize("case", TURNED_AWAY)
+def test_engine_that_does_not_fit_is_told_why(place: Place, case: str) -> None:
+    about, reason = TURNED_AWAY[case]
+    engine = place.start("odd", **about)
+    until(lambda: engine.turned_away, "an answer")
+    assert reason in engine.turned_away
+    assert names(place.client().status()) == set()
+
+
+def test_only_keys_of_engines_are_let_in(place: Place) -> None:
+    strangers = [place.start("no", place.key(role, role)) for role in ("admin", "push")]
+    place.join("yes")
+    assert not any(engine.joined or engine.turned_away for engine in strangers), "no handshake, so no answer"
+    assert names(place.client().status()) == {"glow/yes"}
+
+
+@repeated_after_stalls
+def test_engine_of_revoked_key_is_turned_away(place: Place) -> None:
+    place.join("stays")
+    gone, go = place.join("gone", place.key("temporary")), threading.Event()
+    spoken = speak(place, 4, go)
+    place.keys.revoke("temporary")
+    until(lambda: gone.turned_away, "the end")
+    assert "the key temporary was revoked" in gone.turned_away
+    go.set()
+    for one in spoken:
+        one.check()
+    place.wait_for("gone", lambda found: names(found) == {"glow/stays"})
+
+
+def noise(engine: FakeJoined) -> None:
+    random = np.random.default_rng(0)
+    engine.outbox.extend([random.bytes(80), random.bytes(700)] for _ in range(20))
+
+
+def alien(engine: FakeJoined) -> None:
+    """Messages of other protocols, and of the gateway's own side."""
+    for message in (wire.Open("s0"), wire.Hello("engine")):
+        engine.outbox.extend([wire.encode(message)] * 10)
+    engine.outbox.append(engine_link.encode(engine_link.Dismissed()))
+
+
+def pcm_of(engine: FakeJoined, **changes: Any) -> list[bytes]:
+    """Samples of a stream of this engine, which are as told."""
+    key, stream = next(iter(engine.streams.items()))
+    first = (stream.first_frame + stream.done) * HOP
+    pcm = ipc.Pcm(key, first, 64, audio=np.zeros(64, np.float32))
+    return engine_link.encode(replace(pcm, **changes))
+
+
+def gap(engine: FakeJoined) -> None:
+    engine.outbox.append(pcm_of(engine, first_sample=10_000_000))
+
+
+def too_many(engine: FakeJoined) -> None:
+    samples = 400 * HOP
+    engine.outbox.append(pcm_of(engine, samples=samples, audio=np.zeros(samples, np.float32)))
+
+
+def early_end(engine: FakeJoined) -> None:
+    engine.outbox.append(pcm_of(engine, last=True))
+
+
+def not_finite(engine: FakeJoined) -> None:
+    engine.outbox.append(pcm_of(engine, audio=np.full(64, np.nan, np.float32)))
+
+
+def far_too_loud(engine: FakeJoined) -> None:
+    engine.outbox.append(pcm_of(engine, audio=np.full(64, 1e9, np.float32)))
+
+
+def failures(engine: FakeJoined) -> None:
+    """Of streams that it does not have."""
+    engine.outbox.extend(engine_link.encode(ipc.Failed(key, "no")) for key in range(20))
+
+
+BAD: list[Callable[[FakeJoined], None]] = [noise, alien, gap, too_many, early_end, not_finite, far_too_loud]
+
+
+@pytest.mark.parametrize("misbehave", BAD, ids=lambda one: one.__name__)
+@repeated_after_stalls
+def test_engine_that_sends_garbage_costs_nobody_a_sample(place: Place, misbehave: Callable[[FakeJoined], None]) -> None:
+    go, bad = threading.Event(), place.join("bad")
+    spoken = speak(place, 2, go)
+    place.join("good")
+    misbehave(bad)
+    place.wait_for("moved", lambda found: {one.engine for one in found.streams.values()} == {"glow/good"})
+    go.set()
+    for one in spoken:
+        one.check()
+    assert bad.turned_away
+    place.wait_for("forgotten", lambda found: names(found) == {"glow/good"})
+
+
+@repeated_after_stalls
+def test_failures_of_foreign_streams_are_ignored(place: Place) -> None:
+    go, bad = threading.Event(), place.join("bad")
+    spoken = speak(place, 2, go)
+    failures(bad)
+    go.set()
+    for one in spoken:
+        one.check()
+    assert not bad.turned_away
+
+
+@repeated_after_stalls
+def test_streams_of_an_engine_that_is_killed_go_on_in_another(place: Place) -> None:
+    go, lost = threading.Event(), place.join("lost")
+    spoken = speak(place, 3, go)
+    other = place.join("other")
+    lost.crash()
+    place.wait_for("moved", lambda found: {one.engine for one in found.streams.values()} == {"glow/other"})
+    go.set()
+    for one in spoken:
+        one.check()
+    assert all(start.first_frame > 0 and start.attempt == 1 for start in other.starts)
+
+
+@repeated_after_stalls
+def test_connection_that_is_lost_costs_no_sample(place: Place) -> None:
+    """The only engine comes back by another connection, as the same process; meanwhile its streams wait."""
+    go, engine = threading.Event(), place.join("one")
+    spoken = speak(place, 3, go)
+    engine.crash()
+    place.wait_for("away", lambda found: not found.voices["glow"].ready)
+    again = FakeJoined(place.pool, "one")
+    again.instance = engine.instance
+    place.engines.append(again)
+    place.wait_for("back", lambda found: found.voices["glow"].engines["glow/one"].ready)
+    go.set()
+    for one in spoken:
+        one.check()
+    assert len(again.starts) == 3
+
+
+@repeated_after_stalls
+def test_engine_with_other_weights_gets_no_stream_of_another(place: Place) -> None:
+    go, first = threading.Event(), place.join("first", digest="a")
+    spoken = speak(place, 2, go)
+    other = place.join("other", digest="b")
+    first.crash()
+    place.wait_for("away", lambda found: not engine_of(found, first).ready)
+    same = place.join("same", digest="a")
+    place.wait_for("moved", lambda found: {one.engine for one in found.streams.values()} == {"glow/same"})
+    go.set()
+    for one in spoken:
+        one.check()
+    assert not other.starts and len(same.starts) == 2
+
+
+@repeated_after_stalls
+def test_engine_that_leaves_is_dismissed_when_its_streams_have_moved(place: Place) -> None:
+    go, leaving = threading.Event(), place.join("leaving")
+    spoken = speak(place, 2, go)
+    place.join("stays")
+    leaving.leave()
+    found = place.wait_for("two engines", lambda found: len(names(found)) == 2)
+    assert {one.engine for one in found.streams.values()} == {"glow/leaving"}, "an utterance is not moved"
+    go.set()
+    for one in spoken:
+        one.check()
+    until(lambda: leaving.is_dismissed, "the end")
+    assert names(place.client().status()) == {"glow/stays"}

@@ -1,0 +1,94 @@
+"""A fake engine of another machine: FakeEngine, which joins a gateway by TCP, and may send anything."""
+
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from glowd.daemon import engine_link, ipc
+from glowd.daemon.wire.address import Address
+from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.telemetry import Capacity
+from tests.fakes.roles import FakeEngine
+
+CAPACITY = Capacity(streams=8, measured=True)
+
+
+class FakeJoined(FakeEngine):
+    """Joins as `name`, until it is turned away or dismissed."""
+
+    def __init__(
+        self,
+        address: Address,
+        called: str,
+        voice: str = "glow",
+        versions: tuple[int, int] = (1, engine_link.VERSION),
+        chunk_frames: int = 4,
+        host: str = "elsewhere",
+        capacity: Capacity = CAPACITY,
+        digest: str = "",
+    ) -> None:
+        self.address, self.called, self.voice, self.versions = address, called, voice, versions
+        self.chunk_frames, self.host, self.digest = chunk_frames, host, digest
+        self.joined: engine_link.Joined | None = None
+        self.turned_away = ""
+        self.is_dismissed = False
+        self.outbox = deque[list[bytes]]()
+        """What it sends next, whatever it is."""
+        super().__init__(Path("/nowhere"), called, capacity=capacity)
+
+    def connect(self) -> None:
+        for option in (zmq.CURVE_SERVERKEY, zmq.CURVE_SECRETKEY, zmq.CURVE_PUBLICKEY):
+            self._socket.setsockopt(option, self._keys[option])
+        self._socket.connect(self.address.url)
+
+    @property
+    def _keys(self) -> dict[int, bytes]:
+        public = z85.decode(zmq.curve_public(z85.encode(self.address.secret)))
+        return {
+            zmq.CURVE_SERVERKEY: self.address.server_key,
+            zmq.CURVE_SECRETKEY: self.address.secret,
+            zmq.CURVE_PUBLICKEY: public,
+        }
+
+    def decode(self, parts: list[bytes]) -> Message:
+        return engine_link.decode(parts)
+
+    def _send(self, message: Message) -> None:
+        self._socket.send_multipart(engine_link.encode(message))
+
+    def hello(self) -> Message:
+        if self.joined:
+            return self.ready()
+        oldest, newest = self.versions
+        return engine_link.Join(
+            version=newest, oldest_version=oldest, voice=self.voice, engine=self.called, instance=self.instance,
+            host=self.host, cores=4, chunk_frames=self.chunk_frames, max_chunk_frames=16,
+        )  # fmt: skip
+
+    def ready(self) -> Message:
+        found = super().hello()
+        assert isinstance(found, ipc.Ready)
+        return replace(found, digest=self.digest)
+
+    def take(self, message: Message) -> None:
+        match message:
+            case engine_link.Joined():
+                if self.joined is None:
+                    self.joined = message
+                    self._send(self.ready())
+            case engine_link.TurnedAway():
+                self.turned_away = message.text
+            case engine_link.Dismissed():
+                self.is_dismissed = True
+        super().take(message)
+
+    def step(self) -> None:
+        while self.outbox:
+            self._socket.send_multipart(self.outbox.popleft())
+        super().step()
+
+    def leave(self) -> None:
+        self.outbox.append(engine_link.encode(engine_link.Leaving()))
