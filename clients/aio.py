@@ -94,6 +94,18 @@ class AsyncClient:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
         return await self.run(self._connection.status(), self.timeout_s)
 
+    async def cordon(self, engine: str) -> wire.State:
+        """An engine, by its name in `status`, gets no new streams. Raises Refused. Over TCP it needs the role admin."""
+        return await self.run(self._connection.place(engine, "cordon"), self.timeout_s)
+
+    async def drain(self, engine: str) -> wire.State:
+        """As `cordon`, and its streams move on when their utterance ends; one that has joined is dismissed then."""
+        return await self.run(self._connection.place(engine, "drain"), self.timeout_s)
+
+    async def uncordon(self, engine: str) -> wire.State:
+        """Undo `cordon` or `drain`."""
+        return await self.run(self._connection.place(engine, "uncordon"), self.timeout_s)
+
     async def refresh(self) -> wire.Welcome:
         """Ask again which voices and sinks are ready; `welcome` has the answer."""
         return await self.run(self._connection.refresh(), self.timeout_s)

@@ -26,6 +26,8 @@ RECONNECT_S = 30.0
 """How long a client waits for a daemon that is lost, unless it was told otherwise."""
 
 log = logging.getLogger("glowd.client")
+REFUSALS = (wire.Code.NOT_ALLOWED, wire.Code.BAD_FIELD, wire.Code.WRONG_STATE)
+"""Of a question about the whole daemon."""
 ENDS_SESSION = {
     wire.Code.STOPPING: "is stopping",
     wire.Code.IDLE_TIMEOUT: "has disconnected this client, which was silent because it did not run",
@@ -268,7 +270,7 @@ class Connection:
             self._greet_again()
         elif error.fatal and not error.stream:
             self.failure = errors.from_message(error)
-        elif error.code == wire.Code.NOT_ALLOWED and not error.stream and self._asking:
+        elif error.code in REFUSALS and not error.stream and self._asking:
             self._refusal = errors.from_message(error)
         else:
             log.warning("the daemon rejected a message: %s", error.text)
@@ -366,6 +368,14 @@ class Connection:
         """The daemon's state and its figures."""
         self.daemon_states.clear()
         yield from self._ask(wire.Status, lambda: self.daemon_states, "the state of the daemon")
+        return self.daemon_states[-1]
+
+    def place(self, engine: str, action: str) -> Steps[wire.State]:
+        """Say whether an engine gets streams; the daemon's state then. Raises Refused."""
+        if self.welcome and self.welcome.version < wire.since(wire.Engine):
+            raise errors.Refused("this daemon cannot cordon engines; update glowd")
+        self.daemon_states.clear()
+        yield from self._ask(lambda: wire.Engine(engine, action), lambda: self.daemon_states, f"{action} of {engine}")
         return self.daemon_states[-1]
 
     def ping(self) -> Steps[int]:

@@ -307,6 +307,7 @@ COMMANDS = {
     "status": operating.status,
     "health": operating.health,
     "flush": flush,
+    **dict.fromkeys(operating.PLACING, operating.place),
 }
 
 

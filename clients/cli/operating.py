@@ -12,6 +12,12 @@ from glowd.clients.cli import tables
 from glowd.clients.client import Client
 from glowd.daemon import wire
 
+PLACING = {
+    "cordon": "give an engine no new streams",
+    "drain": "the same, and move its streams when their utterance ends; an engine that has joined ends then",
+    "uncordon": "give an engine streams again",
+}
+
 
 def add_parsers(commands: Any) -> None:
     """Their command lines."""
@@ -20,6 +26,9 @@ def add_parsers(commands: Any) -> None:
     commands.add_parser(
         "health", help="status 0 unless the daemon does not answer, or makes no audio though frames wait"
     )
+    for action, what in PLACING.items():
+        placing = commands.add_parser(action, help=what)
+        placing.add_argument("engine", help="its name in `glowctl status`, such as glow/0")
     commands.add_parser("reload", help="have the daemon of this user read its settings again")
 
 
@@ -35,6 +44,14 @@ def health(client: Client, args: argparse.Namespace) -> None:
     if found.stall:
         raise errors.DaemonError(found.stall)
     print(f"healthy: {found.state}; open streams: {len(found.streams)}")
+
+
+def place(client: Client, args: argparse.Namespace) -> None:
+    """`glowctl cordon`, `drain` and `uncordon`."""
+    act = {"cordon": client.cordon, "drain": client.drain, "uncordon": client.uncordon}[args.command]
+    found = wire.Snapshot.from_map(act(args.engine).info)
+    engine = next(voice.engines[args.engine] for voice in found.voices.values() if args.engine in voice.engines)
+    print(f"{args.engine} is {engine.placement}; open streams: {engine.open}")
 
 
 def reload(args: argparse.Namespace) -> None:

@@ -60,8 +60,8 @@ class EngineHandle:
         self.device, self.threads, self.digest = "", 1, ""
         self.origin: Origin | None = None
         """Where it is, if it has joined from elsewhere; None: the supervisor runs it."""
-        self.is_leaving = False
-        """Whether it gets no new streams, and those that it has move on when their utterance ends."""
+        self.is_cordoned = self.is_leaving = False
+        """Whether it gets no new streams; and whether those that it has move on when their utterance ends, too."""
         self.instance = -1
         self.last_seen_ns: int | None = None
         self._info: VoiceInfo | None = None
@@ -74,11 +74,23 @@ class EngineHandle:
     def connect(self, origin: "Origin", send: Callable[[Message], bool]) -> None:
         """An engine that has joined is reached by a new connection: it knows none of its streams."""
         self.origin, self._send, self.instance = origin, send, -1
-        self.news, self._fault, self.is_leaving = RoleState(self.news.role, READY), "", False
+        self.news, self._fault = RoleState(self.news.role, READY), ""
 
     def disconnect(self, reason: str) -> None:
         """An engine that has joined is used no more."""
         self._send, self._is_reachable, self._fault, self.is_leaving = lambda _: False, False, reason, True
+
+    def place(self, action: str) -> None:
+        """An operator says whether it gets streams: cordon, drain or uncordon (wire.Engine). Raises WireError."""
+        if action == "uncordon" and self._fault:
+            raise WireError(Code.WRONG_STATE, f"engine {self.name} gets no streams: {self._fault}; start it again")
+        self.is_cordoned, self.is_leaving = action == "cordon", action == "drain"
+        log.info("engine %s: %s", self.name, action)
+
+    @property
+    def placement(self) -> str:
+        """Whether it gets streams: open, cordoned or draining."""
+        return "draining" if self.is_leaving else "cordoned" if self.is_cordoned else "open"
 
     @property
     def fault(self) -> str:

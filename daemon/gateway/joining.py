@@ -120,6 +120,8 @@ class Joining:
         self._by_route.pop(engine.route, None)
         self._by_route[route] = engine
         engine.route, engine.version, engine.faults = route, engine_link.agreed_version(join) or 0, 0
+        if engine.handle.instance != join.instance:  # what was said of the process before does not hold
+            engine.handle.is_cordoned = engine.handle.is_leaving = False
         origin = Origin(join.engine, key, join.host, join.cores)
         engine.handle.connect(origin, lambda message: self._send(route, message))
         if engine.handle.name not in self._roster.engines:

@@ -219,6 +219,11 @@ class Pool:
             with self._streams.contained(stream, "moving to another engine"):
                 self._streams.move(stream, engine)
 
+    def relocate(self, stream: Stream, now_ns: int) -> None:
+        """An utterance has ended: a stream of an engine that is to leave goes on elsewhere, if there is room."""
+        if stream.engine.is_leaving:
+            self._move_streams(stream.engine, [stream], now_ns)
+
     # --------------------------------------------------------------- error texts
 
     def _not_ready(self, now_ns: int) -> str:
@@ -247,8 +252,11 @@ class Pool:
         """Why an engine that is alive takes no stream now; None if it does."""
         if engine.capacity and now.count(engine) >= engine.capacity.streams:
             return _full(engine, engine.capacity, now)
-        if engine.is_leaving:
-            return Refusal("about to leave, and takes no new streams", "try again when another engine has room")
+        if engine.placement != "open":
+            return Refusal(
+                f"{engine.placement}, and takes no new streams",
+                f"try again when another engine has room, or: glowctl uncordon {engine.name}",
+            )
         if reason := engine.overload:
             return Refusal(
                 f"overloaded and takes no new streams now ({now.count(engine)} are open): {reason}",

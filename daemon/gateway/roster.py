@@ -12,7 +12,7 @@ from glowd.daemon.config_voices import VoiceSettings
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles import EngineHandle
 from glowd.daemon.gateway.placement import Machine, Pool
-from glowd.daemon.gateway.streams import StreamRegistry
+from glowd.daemon.gateway.streams import Stream, StreamRegistry
 
 
 class Roster:
@@ -31,7 +31,8 @@ class Roster:
         self.pools: dict[str, Pool] = {}
         self._wanted: set[str] = set()
         """The engines that join or serve."""
-        self._config = config
+        self._config, self._now_ns = config, 0
+        streams.relocate = self._relocate
         self.join(config)
         self.serve(config)
 
@@ -81,6 +82,10 @@ class Roster:
         self._wanted.add(engine.name)
         self.pools[engine.voice].engines.append(engine)
 
+    def _relocate(self, stream: Stream) -> None:
+        if stream.engine.voice in self.pools:
+            self.pools[stream.engine.voice].relocate(stream, self._now_ns)
+
     def retire_if_idle(self, engine: EngineHandle) -> None:
         """Let an engine go, unless it has streams: they can move to another engine, or wait for this one."""
         if not self._streams.placed_in(engine):
@@ -90,6 +95,7 @@ class Roster:
 
     def tick(self, now_ns: int) -> list[str]:
         """Look after all engines; returns those that are released."""
+        self._now_ns = now_ns
         for pool in self.pools.values():
             with contained(f"voice {pool.voice}: looking after its streams", lambda _: None):
                 pool.tick(now_ns)

@@ -191,12 +191,24 @@ class ClientRouter:
             )
         )
 
+    def _place(self, message: wire.Engine) -> None:
+        """Whether an engine gets streams. Raises WireError."""
+        engines = {engine.name: engine for pool in self._pools.values() for engine in pool.engines}
+        if (engine := engines.get(message.engine)) is None:
+            known = ", ".join(engines) or "none"
+            raise WireError(Code.BAD_FIELD, f"there is no engine {message.engine!r:.80}; engines: {known}")
+        engine.place(message.action)
+
     def _route(self, client: ClientConnection, message: Message, now_ns: int, arrived_ns: int) -> None:
         match message:
             case wire.Hello():
                 self._welcome(client, message, now_ns)
             case wire.Ping():
                 client.send(wire.Pong(t_client_ns=message.t_client_ns, t_daemon_ns=now_ns))
+            case wire.Engine():
+                self._place(message)
+                snapshot = self._take_snapshot()
+                client.send(wire.State(stream="", state=snapshot.state, info=snapshot.to_map()))
             case wire.Status():
                 snapshot = self._take_snapshot()
                 client.send(wire.State(stream="", state=snapshot.state, info=snapshot.to_map()))

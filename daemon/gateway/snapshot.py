@@ -138,6 +138,8 @@ def _engine(engine: EngineHandle, open_streams: int, now_ns: int) -> EngineSnaps
         state=engine.state(now_ns),
         reason=engine.reason(now_ns),
         device=engine.device or None,
+        placement=engine.placement,
+        host="" if engine.origin is None else engine.origin.host,
         open=open_streams,
         max_streams=engine.max_streams,
         capacity=engine.capacity,

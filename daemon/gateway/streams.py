@@ -91,7 +91,9 @@ class Stream:
         self._registry.broadcast(self, message)
 
     def new_key(self, known: int = 0) -> int:
-        """The key of the next utterance."""
+        """The key of the next utterance, which may be rendered in another engine."""
+        if self.key >= 0:
+            self._registry.relocate(self)
         return self._registry.rekey(self, known)
 
 
@@ -104,6 +106,8 @@ class StreamRegistry:
         self.speaker, self.recordings, self.counts_of_all = speaker, recordings, Counts()
         self.accounts = Accounts()
         self._clients = clients
+        self.relocate: Callable[[Stream], object] = lambda _: None
+        """Called between two utterances of a stream: it may be moved."""
         self._listeners: dict[bytes, ClientConnection] = {}
         """The clients that listen to anything: each chunk of each stream is offered to them, and to no others."""
         self._by_name: dict[str, Stream] = {}

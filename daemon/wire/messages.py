@@ -1,4 +1,4 @@
-"""The wire protocol, versions 1 to 3: every message between a client and the daemon, as a typed and checked dataclass.
+"""The wire protocol, versions 1 to 4: every message between a client and the daemon, as a typed and checked dataclass.
 
 Rules of this file: no I/O and no session state, so that client libraries, the gateway and fuzzers can share it. It imports
 numpy and the other files of this package, nothing else. The range of each field is declared here and nowhere else.
@@ -39,10 +39,10 @@ __all__ = [  # noqa: RUF022 (by kind)
     "STATED_HIGH", "STATED_LOW", "VERSION", "Array", "Code", "Limits", "WarningCode", "since",
     "LocalError", "Message", "WireError", "decode", "encode", "error_for", "mel_message",
     "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
-    "Welcome", "Opened", "Credit", "Position", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",
+    "Engine", "Welcome", "Opened", "Credit", "Position", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",
 ]  # fmt: skip
 
-OLDEST_VERSION, VERSION = 1, 3
+OLDEST_VERSION, VERSION = 1, 4
 MAX_GENERATION = 2**31 - 1
 MAX_CYCLES = 1e12
 MEL_LOW, MEL_HIGH = -20.0, 20.0  # natural-log magnitudes; 1e-5 is -11.5
@@ -195,6 +195,18 @@ class Status(Message):
     """Ask for the `state` of the whole daemon."""
 
 
+@message
+class Engine(Message):
+    """Say whether an engine is given streams; answered by the `state` of the whole daemon. Since version 4.
+
+    cordon: it gets no new ones. drain: those that it has move on when their utterance ends, too, and an engine that has joined
+    from another machine is dismissed then. uncordon: it is given streams again.
+    """
+
+    engine: str = string(200)
+    action: str = choice("cordon", "drain", "uncordon")
+
+
 # ---- daemon -> client
 
 
@@ -339,12 +351,12 @@ class Pong(Message):
 
 
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
-    Hello, Open, Mel, End, Flush, Pause, Resume, Gain, Close, Bye, Ping, Listen, Unlisten, Status,
+    Hello, Open, Mel, End, Flush, Pause, Resume, Gain, Close, Bye, Ping, Listen, Unlisten, Status, Engine,
 )  # fmt: skip
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
     Welcome, Opened, Credit, Position, Audio, Flushed, Played, State, Error, Warning, Pong,
 )  # fmt: skip
-ADDED: dict[type[Message], int] = {Warning: 2, Position: 3}
+ADDED: dict[type[Message], int] = {Warning: 2, Position: 3, Engine: 4}
 CODEC = Codec(CLIENT_MESSAGES + DAEMON_MESSAGES)
 
 

@@ -129,13 +129,16 @@ class EngineWork(Record):
 class EngineSnapshot(Record):
     """One engine. `open` counts its streams, `max_streams` is the most that it takes (None: no limit).
 
-    `state` is ready, loading or away; `reason`: why it is not ready.
+    `state` is ready, loading or away; `reason`: why it is not ready. `placement`: whether it gets streams, open, cordoned or
+    draining. `host`: the machine from which it has joined; "": that of the daemon.
     """
 
     ready: bool = False
     state: str = ""
     reason: str = ""
     device: str | None = None
+    placement: str = ""
+    host: str = ""
     open: int | None = None
     max_streams: int | None = None
     capacity: Capacity | None = None

@@ -32,6 +32,7 @@ EXAMPLES: list[Message] = [
     wire.Listen("*"),
     wire.Unlisten("*"),
     wire.Status(),
+    wire.Engine("glow/0", "drain"),
     wire.Welcome(1, "glowd 0.1.0", [VOICE], ["device", "socket"], {"max_chunk_frames": 512}, 4, 5),
     wire.Opened("s1", "glow", 22050, 256, 172, 0),
     wire.Credit("s1", 0, 16),

@@ -16,7 +16,7 @@ from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.telemetry import EngineSnapshot, Snapshot
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, frames
-from tests.harness.gateway import GatewayHarness, UtteranceClient, running_gateway
+from tests.harness.gateway import GatewayHarness, UtteranceClient, mel_messages, running_gateway
 from tests.harness.joining import free_port
 from tests.harness.waiting import repeated_after_stalls, until
 
@@ -256,7 +256,7 @@ def test_engine_with_other_weights_gets_no_stream_of_another(place: Place) -> No
 
 
 @repeated_after_stalls
-def test_engine_that_leaves_is_dismissed_when_its_streams_have_moved(place: Place) -> None:
+def test_engine_that_leaves_is_dismissed_without_streams(place: Place) -> None:
     go, leaving = threading.Event(), place.join("leaving")
     spoken = speak(place, 2, go)
     place.join("stays")
@@ -268,3 +268,65 @@ def test_engine_that_leaves_is_dismissed_when_its_streams_have_moved(place: Plac
         one.check()
     until(lambda: leaving.is_dismissed, "the end")
     assert names(place.client().status()) == {"glow/stays"}
+
+
+def act(place: Place, engine: str, action: str) -> wire.State:
+    client = place.client(name="admin")
+    client.send(wire.Engine(engine, action))
+    found = client.expect(wire.State)
+    client.leave()
+    return found
+
+
+@repeated_after_stalls
+def test_cordoned_engine_keeps_its_streams_and_gets_no_new_ones(place: Place) -> None:
+    place.join("one")
+    client = place.client()
+    client.open("first", "null")
+    place.join("two")
+    found = Snapshot.from_map(act(place, "glow/one", "cordon").info)
+    assert found.voices["glow"].engines["glow/one"].placement == "cordoned"
+    for number in range(3):
+        client.open(f"s{number}", "null")
+    assert {name: one.engine for name, one in client.status().streams.items()} == {
+        "first": "glow/one", "s0": "glow/two", "s1": "glow/two", "s2": "glow/two",
+    }  # fmt: skip
+    act(place, "glow/one", "uncordon")
+    client.open("last", "null")
+    assert client.status().streams["last"].engine == "glow/one"
+
+
+@repeated_after_stalls
+def test_drained_engine_is_dismissed_after_the_utterance(place: Place) -> None:
+    go, old = threading.Event(), place.join("old")
+    spoken = speak(place, 2, go)
+    place.join("new")
+    act(place, "glow/old", "drain")
+    found = place.wait_for("two engines", lambda found: len(names(found)) == 2)
+    assert {one.engine for one in found.streams.values()} == {"glow/old"} and not old.is_dismissed
+    go.set()
+    for one in spoken:
+        one.check()
+    until(lambda: old.is_dismissed, "the end")
+
+
+@repeated_after_stalls
+def test_next_utterance_of_a_drained_engine_is_elsewhere(place: Place) -> None:
+    """Without a pause between two utterances: the second one's frames are sent as soon as there is credit for them."""
+    old, client = place.join("old"), place.client()
+    client.open("s", "socket", seed=3)
+    client.send(*mel_messages("s", frames(8, 1), 4))
+    client.expect(wire.Audio)
+    new = place.join("new")
+    act(place, "glow/old", "drain")
+    client.send(wire.End("s", 0, 8))
+    client.expect(wire.Played)
+    client.send(*mel_messages("s", frames(8, 2), 4, generation=1), wire.End("s", 1, 8))
+    client.expect(wire.Played)
+    assert [len(engine.starts) for engine in (old, new)] == [1, 1]
+
+
+def test_engine_that_is_not_there_cannot_be_drained(place: Place) -> None:
+    client = place.client()
+    client.send(wire.Engine("glow/none", "drain"))
+    assert "there is no engine 'glow/none'; engines: none" in client.expect_error(wire.Code.BAD_FIELD).text

@@ -23,6 +23,7 @@ MESSAGES: dict[str, tuple[wire.Message, bool]] = {
     "close": (wire.Close("news-1"), True), "listen to news-2": (wire.Listen("news-2"), False),
     "listen to other": (wire.Listen("other"), False), "listen to all": (wire.Listen("*"), False),
     "unlisten": (wire.Unlisten("*"), False), "status": (wire.Status(), False),
+    "engine": (wire.Engine("glow/0", "drain"), False),
 }  # fmt: skip
 FREE = {"hello", "ping", "bye", "unlisten"}
 ALLOWED: dict[str, set[str]] = {
