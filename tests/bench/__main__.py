@@ -26,6 +26,7 @@ from tests.bench import (
     soak,
 )
 from tests.bench.report import Result
+from tests.bench.simulation import figures
 from tests.harness.pulse import sound_device
 
 CROWD = 10
@@ -109,6 +110,8 @@ PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
         lambda env, sizes: overload.overload(env, min(sizes.seconds, 12), (2,) if sizes.quick else overload.OFFERED)
     ),
     "soak": with_sound(lambda env, sizes: soak.soak(env, sizes.minutes)),
+    "simulated-chunks": lambda device, sizes: figures.chunks(sizes.quick),
+    "simulated-days": lambda device, sizes: figures.whole_days(sizes.quick),
     "crowd": with_sound(lambda env, sizes: soak.soak(env, sizes.minutes / 2, CROWD)),
 }
 

@@ -20,7 +20,10 @@ Curves = dict[str, list[tuple[float, float]]]
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Curves of the figures of some names: x is one setting, the label is made of others."""
+    """Curves of the figures of some names: x is one setting, the label is made of others.
+
+    With `series`, each figure is a curve of its own: its series of that name over its series named x.
+    """
 
     name: str
     title: str
@@ -31,6 +34,7 @@ class Plot:
     x_title: str
     y_title: str
     logarithmic: bool = False
+    series: str = ""
 
     def file(self, device: str) -> str:
         """Name of the picture of a device, relative to RESULTS.md."""
@@ -39,6 +43,12 @@ class Plot:
     def curves(self, found: Iterable[tuple["Result", dict[str, Any]]]) -> Curves:
         """The points that there are, by label, in order of x."""
         curves: Curves = {}
+        if self.series:
+            return {
+                label: list(zip(result.series[self.x], result.series[self.series]))
+                for result, _ in found
+                if result.name in self.figures and (label := self.labels(result))
+            }
         for result, _ in found:
             shown = result.name in self.figures and self.x in result.settings and math.isfinite(result.value)
             if shown and (label := self.labels(result)):
@@ -106,6 +116,39 @@ PLOTS = [
         "look-ahead in frames of 11.6 ms",
         "dB",
     ),
+    Plot(
+        "day",
+        "streams, and engines' capacity, over a simulated day",
+        "Streams that are open, and streams for which the engines that are ready have capacity, by the rule of scaling.",
+        ("simulated day: streams", "simulated day: capacity"),
+        "hour",
+        lambda result: str(result.settings["rule"]),
+        "hour",
+        "streams",
+        series="streams",
+    ),
+    Plot(
+        "rules",
+        "refusals against cost, by rule of scaling",
+        "Of a simulated day, with one parameter of each rule varied. Left is cheap, below is good.",
+        ("simulated rule: refusals by cost",),
+        "cost",
+        lambda result: f"{result.settings['rule']}, {result.settings['start_s']:g} s to start",
+        "engine-hours for a stream-hour",
+        "streams refused, %",
+        series="refused",
+    ),
+    Plot(
+        "gateway",
+        "latency against live streams in one simulated gateway",
+        "From a chunk's arrival at the gateway to its samples' leaving it, with as many engines as the streams need.",
+        ("simulated gateway: chunk p99",),
+        "streams",
+        lambda result: "p99",
+        "live streams",
+        "ms",
+        True,
+    ),
 ]  # fmt: skip
 
 
@@ -129,9 +172,10 @@ def _draw(plot: Plot, curves: Curves, device: str, path: Path) -> None:
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.add_subplot()
         for label, points in curves.items():
-            axes.plot(*zip(*points), marker="o", markersize=4, label=label)
+            axes.plot(*zip(*points), marker="o", markersize=4 if len(points) < 24 else 0, label=label)
         axes.set(title=f"{plot.title}\n{device}", xlabel=plot.x_title, ylabel=plot.y_title)
-        axes.set_xticks(sorted({x for points in curves.values() for x, _ in points}))
+        if not plot.series:
+            axes.set_xticks(sorted({x for points in curves.values() for x, _ in points}))
         if plot.logarithmic:
             axes.set_yscale("log")
         else:

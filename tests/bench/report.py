@@ -24,7 +24,10 @@ JSON, PAGE = "results.json", "RESULTS.md"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure. `goal` is a bound on the value, e.g. "<= 0.25", or empty; `beside`: what was measured together with it."""
+    """One figure. `goal` is a bound on the value, e.g. "<= 0.25", or empty; `beside`: what was measured together with it.
+
+    `series`: curves for a plot, equally long; they are not in the table.
+    """
 
     name: str
     value: float
@@ -33,6 +36,7 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     goal: str = ""
     beside: dict[str, float] = field(default_factory=dict)
+    series: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def met(self) -> bool | None:
@@ -106,11 +110,15 @@ def write(results: Sequence[Result], before: dict[str, Any], directory: Path = H
     """
     runs = load_runs(directory)
     for device in dict.fromkeys(result.device for result in results):
-        rows = [asdict(result) for result in results if result.device == device]
+        rows = [_row(result) for result in results if result.device == device]
         _append(runs, {"commit": commit(), "device": device} | before, rows)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / JSON).write_text(json.dumps(runs, indent=1) + "\n")
     draw(directory)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return {name: value for name, value in asdict(result).items() if name != "series" or value}
 
 
 def draw(directory: Path = HERE) -> None:

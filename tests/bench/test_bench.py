@@ -25,15 +25,19 @@ from tests.bench.report import Result
         ("gateway", "gateway: streams that one core serves", []),
         ("fronts", "HTTP: added to the first audio, p50", []),
         ("overload", "offered streams: chunk p99", ["overload-latency", "overload-underruns"]),
+        ("simulated-chunks", "simulated gateway: chunk p99", ["gateway"]),
+        ("simulated-days", "simulated day: refused", ["day", "rules"]),
     ],
 )
 def test_a_part_runs_and_leaves_figures_and_pictures(
     tmp_path: Path, part: str, figure: str, pictures: list[str]
 ) -> None:
     main([part, "--quick", "--out", str(tmp_path)])
-    (run,) = json.loads((tmp_path / "results.json").read_text())
+    run, *others = json.loads((tmp_path / "results.json").read_text())
     assert {"commit", "device", "date", "torch", "cores", "load"} <= run.keys()
-    assert all(row["value"] == row["value"] for row in run["results"]), "a figure is not a number"
+    assert len(others) == (2 if part == "simulated-chunks" else 0), "it is of three kinds of engines"
+    rows = [row for one in (run, *others) for row in one["results"]]
+    assert all(row["value"] == row["value"] for row in rows), "a figure is not a number"
     page = (tmp_path / "RESULTS.md").read_text()
     assert f"\n| {figure} | " in page and f"commit {run['commit']}, date {run['date']}, torch " in page
     found = sorted(path.name for path in tmp_path.glob("plots/*.svg"))
@@ -123,6 +127,17 @@ def test_a_plot_has_the_points_that_were_measured_in_order() -> None:
     assert rtf.curves([(one, {}) for one in [*rows, row(name="other")]]) == {
         "v, 1 threads": [(4, 0.4), (8, 0.2)], "v, 2 threads": [(4, 0.3)]
     }  # fmt: skip
+
+
+def test_a_series_is_a_curve_and_not_in_the_table(tmp_path: Path) -> None:
+    series = {"hour": [0.0, 1.0], "streams": [3.0, 4.0]}
+    day = Result("simulated day: capacity", 4.0, "streams", "CPU", {"rule": "fixed"}, "", {}, series)
+    report.write([day, row()], BEFORE, tmp_path)
+    kept = [one for run in report.load_runs(tmp_path) for one in run["results"]]
+    assert [one.get("series") for one in kept] == [series, None]
+    (plot,) = [plot for plot in plots.PLOTS if plot.name == "day"]
+    assert plot.curves([(Result(**one), {}) for one in kept]) == {"fixed": [(0.0, 3.0), (1.0, 4.0)]}
+    assert (tmp_path / "plots/cpu-day.svg").exists() and "[3.0, 4.0]" not in (tmp_path / "RESULTS.md").read_text()
 
 
 def test_percentiles_and_their_spread() -> None:

@@ -98,3 +98,17 @@ GATEWAY = GatewayFigures(
     open_files=1024,  # the usual soft limit of a process
 )
 """Where RESULTS.md has newer figures of the gateway (`make bench PARTS=gateway`), those are used."""
+
+RECORDED = EngineFigures(
+    # RESULTS.md, AMD EPYC x 2, e149e87: the machine and the voice of the overload run there, to compare with it.
+    name="CPU core of the overload run",
+    alone_ms={1: 1.19, 2: 1.79, 4: 2.39, 8: 4.03, 16: 6.93},
+    batch_ms={1: 2.39, 3: 5.44, 10: 15.81},
+    host_us=45.0,
+    max_batch=16,
+    spread=0.08,
+    start_s=6.6,
+    price=0.05,
+)
+SAME_MACHINE = LinkFigures(base_ms=0.1, jitter_ms=0.05)
+"""Between processes."""
