@@ -72,6 +72,7 @@ MAY_IMPORT = {
     "daemon/engine/scheduler.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/stream.py": (*ENGINE, "flow.vocoder"),
     "daemon/engine/capacity.py": (*ENGINE, "flow.vocoder", "flow.timing"),
+    "daemon/engine/overhead.py": (*ENGINE, "flow.vocoder", "flow.mel"),
     "clients": (
         "clients", "daemon.wire", "flow.mel", "flow.mel_formats", "flow.missing_package", "flow.new_file", "flow.options",
         "flow.recordings", "flow.recognition", "flow.torchfile",

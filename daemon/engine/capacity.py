@@ -4,6 +4,8 @@ Rules: no socket, no torch. A call for n streams takes T(n). At real-time pace e
 of a chunk, so a round over all streams, in calls of at most `max_batch`, may take no longer than that. The capacity is the
 largest number of streams whose round takes at most SHARE of it; the rest is for the machine's other work.
 
+T(n) has two parts: the call to the network, and what the process does around it for each stream (overhead.py).
+
 If one thread does all the work, T(n) is processor time, not wall-clock time: the load of other programs while the daemon
 starts says nothing about later. If they load the machine later, overload.py reacts.
 """
@@ -40,12 +42,18 @@ def is_single_threaded(vocoder: AnyVocoder, threads: int) -> bool:
 
 
 def find_capacity(
-    vocoder: AnyVocoder, max_streams: int, chunk_frames: int, max_batch: int, clock_s: Clock = time.perf_counter
+    vocoder: AnyVocoder,
+    max_streams: int,
+    chunk_frames: int,
+    max_batch: int,
+    clock_s: Clock = time.perf_counter,
+    overhead_s: float = 0.0,
 ) -> Capacity | None:
     """The configured capacity (`max_streams` above 0), else the measured one; None for a voice without live streams.
 
     A voice that is heard only when its utterance has ended has no pace to keep. A voice too slow for a single stream still
-    serves one, which is enough for a file. `clock_s`: time.thread_time for a single-threaded voice.
+    serves one, which is enough for a file. `clock_s`: time.thread_time for a single-threaded voice; `overhead_s`: of the
+    process for each chunk, beside the network.
     """
     if max_streams:
         return Capacity(streams=max_streams, measured=False)
@@ -55,7 +63,7 @@ def find_capacity(
     vocoder.warm_up(1, frames)  # it may compile for half a minute, where no code was kept from last time
     until_s = time.monotonic() + LIMIT_S
     chunk_s = frames * vocoder.hop / vocoder.rate_hz
-    step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s))
+    step_s = cache(lambda batch: fastest_s(vocoder, frames, batch, until_s, clock_s) + batch * overhead_s)
     streams = max(1, streams_within(step_s, SHARE * chunk_s, max_batch))
     return Capacity(
         streams=streams,

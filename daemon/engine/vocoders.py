@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from glowd.daemon.config import EngineSpec
 from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, VoiceSettings, WaveGlowSettings, rendered
 from glowd.daemon.engine.capacity import find_capacity, is_single_threaded
+from glowd.daemon.engine.overhead import seconds_per_chunk
 from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
 from glowd.daemon.wire.voices import check_voice
@@ -132,7 +133,8 @@ def prepare(vocoder: AnyVocoder, settings: VoiceSettings, max_streams: int) -> C
     """Find the capacity (find_capacity), then warm the vocoder up for the batches that can come within it."""
     batch = min(settings.max_batch, max_streams)
     clock_s = time.thread_time if is_single_threaded(vocoder, settings.threads) else time.perf_counter
-    found = find_capacity(vocoder, settings.max_streams, settings.chunk_frames, batch, clock_s)
+    overhead_s = seconds_per_chunk(vocoder, settings.chunk_frames)
+    found = find_capacity(vocoder, settings.max_streams, settings.chunk_frames, batch, clock_s, overhead_s)
     if found:
         log.info("capacity: %d streams (%s)", found.streams, "measured" if found.measured else "configured")
         batch = min(batch, found.streams)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowd.daemon.engine import capacity
+from glowd.daemon.engine import capacity, overhead
 from glowd.daemon.wire.telemetry import Capacity
 from glowd.flow.mel import Floats
 from glowd.flow.phase_recovery.griffin_lim import GriffinLimVocoder
@@ -107,6 +107,24 @@ def test_processor_time_leaves_out_other_programs() -> None:
     assert not capacity.is_single_threaded(stolen, threads=1)
     found = capacity.find_capacity(stolen, 0, 4, 1)
     assert found is not None and found.streams == 1 and found.alone_ms is not None and found.alone_ms >= 50
+
+
+def test_work_beside_the_network_takes_capacity() -> None:
+    """A GPU whose calls take 1.5 ms and 8 us for each stream is not what a process runs out of that needs 45 us for each."""
+    gpu = Slow(0.0015, 8e-6)
+    without = capacity.find_capacity(gpu, 0, 4, 32, lambda: gpu.now_s)
+    found = capacity.find_capacity(gpu, 0, 4, 32, lambda: gpu.now_s, overhead_s=45e-6)
+    assert without is not None and found is not None
+    assert without.streams > 400 and 200 < found.streams < 240
+    assert found.round_ms is not None and 22 < found.round_ms < 23.22
+
+
+def test_overhead_is_that_of_messages_and_scheduler() -> None:
+    """Of the processor's time; on any machine some microseconds at least, and less than a chunk at most."""
+    found = overhead.seconds_per_chunk(FakeVocoder(), 4)
+    assert 2e-6 < found < 5e-3
+    ticks = iter(range(100))
+    assert overhead.seconds_per_chunk(FakeVocoder(), 4, lambda: float(next(ticks)), streams=4) == 0.25
 
 
 def test_configured_capacity_is_not_measured() -> None:
