@@ -33,7 +33,7 @@ def environment(directory: Path) -> dict[str, str]:
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_gcs_storage": "rocksdb",
         "RAY_gcs_storage_path": str(directory / secrets.token_hex(4)),
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
         "RAY_worker_niceness": "0",
     }
 
@@ -52,14 +52,9 @@ class LocalCluster:
             shutdown_at_exit=True,
             head_node_args=head | {"object_store_memory": OBJECT_STORE_BYTES},
         )
-        self._gpus = gpus
+        self.address, self._gpus = str(self._cluster.address), gpus
         for _ in range(nodes):
             self.add_node()
-
-    @property
-    def address(self) -> str:
-        """Of its head."""
-        return str(self._cluster.address)
 
     def add_node(self) -> None:
         """One more node."""

@@ -142,9 +142,10 @@ def test_lost_head_stops_no_audio_and_comes_back(serve: Serve, cluster: LocalClu
         engines = set(served.wait_engines(2))
         voices = speaking(served, 4, sentences=2)
         cluster.kill_head()
+        until(lambda: all(voice.ended for voice in voices), "the end of the first sentences")
+        cluster.restart_head()  # before its nodes give it up
         gap_s = finish(voices)
         assert gap_s <= LONGEST_GAP_S and set(served.engines()) == engines
-        cluster.restart_head()
         until(lambda: len(served.nodes()) == 2, "the nodes, from the head that is back", START_S, every_s=0.5)
         assert set(served.engines()) == engines
         assert finish(speaking(served, 2)) <= LONGEST_GAP_S

@@ -59,6 +59,11 @@ class Voice:
         ] * self._sentences, self.name
 
     @property
+    def ended(self) -> int:
+        """How many sentences have come to their end."""
+        return len(self._ends)
+
+    @property
     def samples(self) -> Floats:
         """The audio of all sentences."""
         return np.concatenate([part for sentence in self._audio for part in sentence])
