@@ -203,7 +203,9 @@ class Client:
 
     @property
     def _is_over(self) -> bool:
-        return self._connection.failure is not None or (self._stopping and not self._connection.outbox)
+        if self._stopping:  # what nobody reads is not waited for
+            return not (self._connection.outbox and self._connection.usable)
+        return self._connection.failure is not None
 
     def _fail(self, reason: str) -> None:
         log.debug("the client's thread ends", exc_info=True)

@@ -358,11 +358,13 @@ class Connection:
             self._end_loss()
 
     def leave(self) -> None:
-        """Close all streams and say `bye`."""
+        """Close all streams and say `bye`. Without a daemon that would read it, nothing is left to send."""
         for stream in list(self.streams.values()):
             self.close(stream)
         if self.usable:
             self.send(wire.Bye())
+        else:
+            self.outbox.clear()
 
     def status(self) -> Steps[wire.State]:
         """The daemon's state and its figures."""

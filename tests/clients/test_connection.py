@@ -36,6 +36,14 @@ class Rig:
         return self.sent()
 
 
+def test_nothing_is_left_to_send_without_a_daemon() -> None:
+    connection = Connection("test", "ipc://x", lambda: 0)
+    next(connection.greet())
+    assert connection.outbox, "hello"
+    connection.leave()
+    assert not connection.outbox
+
+
 def test_tick_sends_a_ping_every_five_seconds() -> None:
     rig = Rig()
     assert [len(rig.after(1)) for _ in range(12)] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0]

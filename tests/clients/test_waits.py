@@ -1,7 +1,10 @@
 """Every wait of a client ends: with its result, or with an error that names what was waited for."""
 
 import asyncio
+import contextlib
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -218,3 +221,29 @@ def test_dead_daemon_says_how_far_the_listener_got(fake: FakeDaemon, whole: bool
         fake.stop()
         with pytest.raises(errors.DaemonGone, match=f"at least {said} had been delivered"):
             stream.wait_played(WAIT_S)
+
+
+@pytest.mark.parametrize("answers", [b"", b"\xff" + 8 * b"\0" + b"\x01\x7f"])
+def test_peer_that_ends_no_handshake_holds_nobody(answers: bytes) -> None:
+    """Nothing can be sent to it, so closing must not wait until it is."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        accepted: list[socket.socket] = []
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    accepted.append(listening.accept()[0])
+                    accepted[-1].sendall(answers)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        begun_s = time.monotonic()
+        with pytest.raises(errors.NotRunning):
+            Client(f"tcp://127.0.0.1:{listening.getsockname()[1]}", timeout_s=0.5)
+        assert time.monotonic() - begun_s < WAIT_S
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in accepted:
+            connection.close()
