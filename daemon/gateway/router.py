@@ -66,6 +66,8 @@ class ClientRouter:
         """Use other settings, for clients and streams that come."""
         self._server = config.server
         self._keeper.use(config)
+        for client in self.clients.values():
+            client.quotas = client.quotas and client.quotas.under(self._keeper.quotas)
         self._admission.use(config)
 
     # ------------------------------------------------------------------ messages

@@ -130,7 +130,7 @@ import("/static/worklet.js").then(() => {
   const ring = new Ring();
   const push = (generation, first, length, last) => ring.push({ generation, first, last, samples: new Int16Array(length) });
   const run = () => { ring.process(null, [[new Float32Array(128)]]); globalThis.currentFrame += 128; return ring.heard; };
-  push(0, 0, 1280, true);
+  push(0, 0, 640, true);
   push(1, 0, 256, false);
   for (let i = 0; i < 20; i++) run();
   const early = { ...run() };
@@ -156,7 +156,7 @@ const done = arguments[0];
 import("/static/sound.js").then(async ({ openPlayer }) => {
   const player = await openPlayer(22050, () => {});
   const push = (generation, first, length, last) => player.push({ generation, first, last, samples: new Int16Array(length) });
-  push(0, 0, 1280, true);
+  push(0, 0, 640, true);
   push(1, 0, 128, false);
   const early = player.scheduled.map(({ generation }) => generation);
   push(1, 128, 4096, false);

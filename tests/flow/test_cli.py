@@ -204,7 +204,8 @@ def test_import_of_no_voice_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 TRAIN_FLAGS = """
     --out --data --test --minutes --steps --batch --segment --max-silence --colour --pace --favour
     --lr --warm-up --decay --clip-norm --skip-norm --average
-    --nll-weight --spectral-weight --spectral-samples --phase-weight --mel-weight --spectral-sigma --every --samples-every
+    --nll-weight --spectral-weight --spectral-samples --phase-weight --mel-weight --comb-weight --spectral-sigma --every
+    --samples-every
     --validation-segments --seed --device --precision --compile --threads --name --licence --config --init --pitch --resume
 """
 

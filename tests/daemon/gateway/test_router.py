@@ -48,7 +48,7 @@ def test_message_before_hello_is_refused(message: Message) -> None:
 def test_unsupported_version_is_refused(low: int, high: int) -> None:
     error = RouterHarness().refused(b"x", wire.Hello("x", low, high), fatal=True)
     assert error.code == Code.BAD_VERSION
-    assert error.text == f"the client supports versions {low}..{high}, glowd supports 1..3"
+    assert error.text == f"the client supports versions {low}..{high}, glowd supports 1..{wire.VERSION}"
 
 
 def test_client_limit_refuses_then_frees() -> None:
