@@ -143,6 +143,6 @@ def test_health_fails_only_without_audio_or_answer() -> None:
         finally:
             os.kill(pid, signal.SIGCONT)
         stream.wait_played()
-        assert health(daemon.endpoint) == (0, "healthy: ready; open streams: 1\n")
+        until(lambda: health(daemon.endpoint) == (0, "healthy: ready; open streams: 1\n"), "health", every_s=0.5)
         endpoint = daemon.endpoint
     assert health(endpoint)[0] == 1
