@@ -130,7 +130,7 @@ import("/static/worklet.js").then(() => {
   const ring = new Ring();
   const push = (generation, first, length, last) => ring.push({ generation, first, last, samples: new Int16Array(length) });
   const run = () => { ring.process(null, [[new Float32Array(128)]]); globalThis.currentFrame += 128; return ring.heard; };
-  push(0, 0, 640, true);
+  push(0, 0, 1280, true);
   push(1, 0, 256, false);
   for (let i = 0; i < 20; i++) run();
   const early = { ...run() };
