@@ -1,1 +1,1 @@
-"""Engines that come and go with the load: how many there should be, and which of them end. No process, no socket."""
+"""Engines that come and go with the load: how many there should be, which of them end, and a role that has Ray run them."""
