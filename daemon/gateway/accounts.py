@@ -18,7 +18,7 @@ class Account:
     def __init__(self, name: str) -> None:
         self._name = name
         self._bytes: dict[Path, int] = {}
-        self._looked_at = 0
+        self._total, self._looked_at = 0, 0
 
     def open(self, path: Path, quotas: Quotas) -> None:
         """The peer makes a file. Raises WireError if it has as many as it may."""
@@ -32,12 +32,13 @@ class Account:
     def add(self, path: Path, count: int, quotas: Quotas) -> None:
         """The peer writes so many bytes into one of its files. Raises WireError if that is more than it may have."""
         most = quotas.file_mb * MB
-        if sum(self._bytes.values()) + count > most:
+        if self._total + count > most:
             self._look(path.parent)
-        if sum(self._bytes.values()) + count > most:
+        if self._total + count > most:
             text = f"the recordings of {self._name} have {quotas.file_mb} MB, the most for one peer"
             raise WireError(Code.OVER_QUOTA, f"{text} ({quotas.source('file_mb')}); delete some, or raise it")
         self._bytes[path] = self._bytes.get(path, 0) + count
+        self._total += count
 
     def _look(self, directory: Path) -> None:
         """Find what is there still, if the directory has changed."""
@@ -48,6 +49,7 @@ class Account:
         if changed_at != self._looked_at:
             self._looked_at = changed_at
             self._bytes = {path: size for path in self._bytes if (size := _size(path)) is not None}
+            self._total = sum(self._bytes.values())
 
 
 def _size(path: Path) -> int | None:

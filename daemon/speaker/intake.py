@@ -31,9 +31,8 @@ class Intake:
         self._compressor = TimeCompressor(rate_hz)
         self._resampler, self._in_step = Resampler(rate_hz, device_hz, low_latency=True), VariableResampler(device_hz)
         self._first, self._kept = first_sample, 0  # samples that were not left out
-        self._skips: deque[tuple[int, int]] = (
-            deque()
-        )  # (sample that was kept, samples left out before it), not played yet
+        self._skips: deque[tuple[int, int]] = deque()
+        """A sample that was kept, and how many were left out before it; those not played yet."""
         self._skipped = 0  # of those that were played
 
     def push(self, samples: Samples, last: bool, waiting: int, t_ns: int = 0) -> Samples:
