@@ -323,9 +323,8 @@ class Gateway:
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
             own = [engine for engine in self.engines.values() if engine.origin is None]
-            self.snapshots.stall = self.progress.stall(
-                own, now_ns
-            )  # a restart of this daemon would not mend the others
+            # Only of our own engines: a restart of this daemon would not mend the others.
+            self.snapshots.stall = self.progress.stall(own, now_ns)
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0
             with contained("telemetry", lambda _: None):
                 self._publish()

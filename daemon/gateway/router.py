@@ -66,9 +66,8 @@ class ClientRouter:
         """Use other settings, for clients and streams that come."""
         self._server = config.server
         self._keeper.use(config)
-        for client in self.clients.values():
-            client.quotas = client.quotas and client.quotas.under(self._keeper.quotas)
         self._admission.use(config)
+        self._use_keys()
 
     # ------------------------------------------------------------------ messages
 
@@ -286,7 +285,7 @@ class ClientRouter:
         if now_ns - self._keys_read_ns >= KEYS_EVERY_NS:
             self._keys_read_ns = now_ns
             with contained("looking at the keys", lambda _: None):
-                self._end_revoked()
+                self._use_keys()
             self._keeper.tick(now_ns)
         for client in list(self.clients.values()):
             if client.needs_care(now_ns):
@@ -297,8 +296,8 @@ class ClientRouter:
                 with self.streams.contained(stream, "settling"):
                     stream.session.sinks.settle()
 
-    def _end_revoked(self) -> None:
-        """Give every client the rights that its key has now; one whose key was revoked is lost."""
+    def _use_keys(self) -> None:
+        """Give every client the rights and quotas that count now; one whose key was revoked is lost."""
         for client in self.clients.values():
             try:
                 self._use_key(client)

@@ -59,10 +59,6 @@ class Quotas:
         """With what a key says."""
         return replace(self, **given, of_key=frozenset(given))
 
-    def under(self, settings: "Quotas") -> "Quotas":
-        """The same, what its key says included, by other settings."""
-        return settings.changed({name: getattr(self, name) for name in self.of_key})
-
     def source(self, name: str) -> str:
         """Where a quota is set, for people."""
         return f"{name} of its key" if name in self.of_key else SETTINGS[name]

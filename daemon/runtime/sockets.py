@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zmq
-from zmq.utils import z85
 
+from glowd.daemon.runtime.keys import public_of
 from glowd.daemon.runtime.rundir import is_busy
 from glowd.daemon.wire.address import Address
 
@@ -97,7 +97,7 @@ def joining_socket(context: Context, address: Address) -> Socket:
     if address.server_key:
         socket.setsockopt(zmq.CURVE_SERVERKEY, address.server_key)
         socket.setsockopt(zmq.CURVE_SECRETKEY, address.secret)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, z85.decode(zmq.curve_public(z85.encode(address.secret))))
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, public_of(address.secret))
     return socket
 
 
