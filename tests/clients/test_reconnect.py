@@ -96,6 +96,7 @@ def test_daemon_that_is_lost_again_and_again_costs_no_sample(fake: FakeDaemon) -
         reader = in_thread(lambda: chunks.extend(stream.audio(WAIT_S)))
         for round_ in range(4):
             stream.send(mel(30), WAIT_S)
+            newest.wait_for(lambda: "s" in newest.streams)  # noqa: B023 (called at once): it is opened again
             newest.wait_for(lambda: newest.streams["s"].frames == 30 * (round_ + 1))  # noqa: B023 (called at once)
             newest = daemons.enter_context(restarted(newest))
         stream.wait_played(WAIT_S)

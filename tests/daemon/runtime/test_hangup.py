@@ -50,6 +50,7 @@ def test_closed_terminal_stops_and_a_signal_before_reloads(tmp_path: Path, how: 
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(ROOT)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
         os.execv(sys.executable, [sys.executable, "-c", SCRIPT, str(tmp_path / "out"), how])
     try:
         assert b"begun" in os.read(terminal, 1000)

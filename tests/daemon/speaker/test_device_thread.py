@@ -15,7 +15,6 @@ from glowd.daemon.speaker import device_thread, process
 from glowd.daemon.speaker.clock import DeviceClock
 from glowd.daemon.speaker.device_thread import DeviceThread, Lost, Opened, Report, Wrote
 from tests.fakes.output import FakeOutput
-from tests.harness import waiting
 from tests.harness.signals import RATE, noise
 from tests.harness.speaker import BLOCK, BLOCK_MS, PlaybackHarness, pcm
 from tests.harness.waiting import WAIT_S, Stalls
@@ -170,7 +169,7 @@ def test_loop_that_did_not_run_blames_no_device(loop: PlaybackHarness) -> None:
     """As a process that was stopped in the middle of a write: afterwards the write looks as if it had hung."""
     loop.until(lambda: loop.all(ipc.DeviceReady))
     loop.output.hang = True
-    waiting.until(lambda: loop.thread._calls % 2 == 1, "a write that hangs")
+    loop.until(lambda: loop.thread._calls % 2 == 1)  # a write that hangs; the loop must run, or there is none
     loop.playback.step()
     time.sleep(1.5)  # nobody looks
     assert loop.thread.stalled_s == 0
