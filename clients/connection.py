@@ -269,7 +269,7 @@ class Connection:
             self._loss.reason = errors.from_message(error).args[0]
             self._greet_again()
         elif error.fatal and not error.stream:
-            self.failure = errors.from_message(error)
+            self.failure = self.failure or errors.from_message(error)
         elif error.code in REFUSALS and not error.stream and self._asking:
             self._refusal = errors.from_message(error)
         else:

@@ -36,6 +36,15 @@ class Rig:
         return self.sent()
 
 
+def test_first_reason_of_an_end_counts() -> None:
+    """The daemon ends a client, which has sent a message more: the answer to that is not the reason."""
+    rig = Rig()
+    rig.receive(wire.Error(int(wire.Code.NOT_ALLOWED), "NOT_ALLOWED", "the key desk was revoked", fatal=True))
+    rig.receive(wire.Error(int(wire.Code.NO_HELLO), "NO_HELLO", "the first message must be hello, not end", fatal=True))
+    with pytest.raises(errors.GlowdError, match="the key desk was revoked"):
+        rig.connection.check()
+
+
 def test_nothing_is_left_to_send_without_a_daemon() -> None:
     connection = Connection("test", "ipc://x", lambda: 0)
     next(connection.greet())
