@@ -109,7 +109,9 @@ class Visitors:
             connection.read_bytes += count
 
     def greeted(self, descriptor: int, identity: bytes) -> None:
-        """A client has said hello on this connection."""
+        """A client has said hello on this connection, which may have come after the monitor was last read."""
+        if descriptor not in self.strangers:
+            self.take(self._now_ns)
         if connection := self.strangers.pop(descriptor, None):
             self.clients[descriptor] = identity, connection
 

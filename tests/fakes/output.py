@@ -10,8 +10,8 @@ class FakeOutput:
     """A device made of a list and a clock: it takes samples at `speed` times real time and keeps them.
 
     `fail` makes the next `open` or `write` raise; `hang` holds `write` until it is cleared; `underflow` makes one `write`
-    report an underflow. With `notices` a device that has run dry plays on from the next block, and reports the underflow
-    with the one after it, as ALSA does.
+    report an underflow. With `notices` a device that has run dry plays on from the next block, half a buffer of silence ahead,
+    and reports the underflow with the one after it, as ALSA does.
     """
 
     def __init__(self, latency_ms: float = 60.0, speed: float = 1.0) -> None:
@@ -37,7 +37,7 @@ class FakeOutput:
             raise DeviceError(self.fail)
         self.blocks.append(block.copy())
         is_dry = self.notices and self._full_at_s < time.monotonic()
-        self._full_at_s = time.monotonic() if is_dry else self._full_at_s
+        self._full_at_s = time.monotonic() + self.latency_ms / 2000 if is_dry else self._full_at_s
         self._full_at_s += len(block) / self.rate_hz / self._speed
         time.sleep(max(0.0, self._full_at_s - self.latency_ms / 1000 / self._speed - time.monotonic()))
         underflowed, self.underflow = self.underflow, is_dry

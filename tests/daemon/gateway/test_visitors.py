@@ -43,13 +43,15 @@ def wait(gateway: OwnGateway, time_ns: int) -> None:
             client.send(wire.Ping(1))
         gateway.time.ahead_ns += STEP_NS
         gateway.gateway.step()
+        for client in gateway.clients:
+            client.read()
 
 
 def ping(gateway: OwnGateway, client: OwnClient) -> None:
     """The client is one still."""
     before = len(client.all(wire.Pong))
     client.send(wire.Ping(5))
-    gateway.until(lambda: len(client.all(wire.Pong)) > before, "a pong")
+    gateway.until(lambda: len(client.all(wire.Pong)) > before or client.all(wire.Error), "a pong")
     assert client.all(wire.Error) == []
 
 
@@ -67,6 +69,16 @@ def test_connection_without_hello_is_ended(gateway: OwnGateway, endpoint: str, f
         gateway.until(lambda: len(gateway.gateway.visitors) == known, "nothing is left of it")
     for client in gateway.clients:
         ping(gateway, client)
+
+
+def test_client_that_comes_during_a_pass_is_no_stranger(gateway: OwnGateway, endpoint: str) -> None:
+    """Its hello is read before the monitor tells of its connection."""
+    newcomer = OwnClient(endpoint, "newcomer")
+    assert gateway.gateway._client_socket.poll(60_000)
+    assert gateway.gateway._read_clients()
+    gateway.clients.append(newcomer)
+    wait(gateway, HELLO_NS + 2 * SECOND_NS)
+    ping(gateway, newcomer)
 
 
 def test_too_many_strangers_end_the_oldest_of_them(gateway: OwnGateway, endpoint: str) -> None:
