@@ -41,10 +41,15 @@ def marks_of(path: str, fixtures: Sequence[str]) -> set[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Called by pytest: mark every collected test."""
+    """Called by pytest: mark every collected test, and put the files with long ones first.
+
+    A process that begins a long file last would be alone at the end.
+    """
     for item in items:
         for mark in marks_of(item.path.relative_to(TESTS).as_posix(), getattr(item, "fixturenames", ())):
             item.add_marker(mark)
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("process")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

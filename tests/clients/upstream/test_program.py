@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glowd.clients.upstream import Manner, Upstream, UpstreamError, open_upstream, program
+from glowd.clients.upstream import Manner, Upstream, UpstreamError, open_upstream, processes, program
 from tests.clients.upstream.speaking import WANTED, frames_of
-from tests.harness.waiting import until
+from tests.harness.waiting import WAIT_S, until
 
 HEAD = "import sys, time, numpy as np\ntext = sys.stdin.read()\nout = sys.stdout.buffer\n"
 
@@ -49,7 +49,10 @@ def test_frames_come_before_the_program_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_speech_that_is_given_up_ends_the_program(tmp_path: Path, started: bool) -> None:
+def test_speech_that_is_given_up_ends_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    monkeypatch.setattr(processes, "END_S", WAIT_S)  # a busy disk may hold up for seconds what leaves the mark
     mark = tmp_path / "ended"
     body = (
         f"import signal, pathlib\nsignal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(mark)!r}).touch(), sys.exit()))\n"
