@@ -9,13 +9,14 @@ number. A LocalError is our own fault: a message breaks its own declaration.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from glowd.daemon.wire.compiled import builder, packer
 from glowd.daemon.wire.fields import NAME, Array, Code, Message, Payload
 
 DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "s16": np.dtype("<i2")}
@@ -56,18 +57,22 @@ class Codec:
 
     def __init__(self, messages: Iterable[type[Message]]) -> None:
         self.types: Mapping[str, type[Message]] = {cls.TYPE: cls for cls in messages}
+        self._pack: dict[type[Message], Pack] = {}
+        self._build: dict[str, Build] = {}  # both are made when they are needed first
 
     def encode(self, msg: Message) -> list[bytes]:
         """The parts of a multipart message. Raises LocalError if `msg` breaks its own declaration."""
-        header = msg.header()
         try:
-            if self.types.get(msg.TYPE) is not type(msg):
-                raise WireError(Code.UNKNOWN_TYPE, f"{msg.TYPE} does not belong to this protocol")
-            check_fields(type(msg), header)
-            head = msgpack.packb({"type": msg.TYPE, **header})
-            return [head] if msg.PAYLOAD is None else [head, pack_payload(msg, header)]
+            pack = self._pack.get(type(msg)) or self._make_pack(type(msg))
+            return pack(msg)
         except (WireError, ValueError, OverflowError) as fault:
             raise LocalError(f"cannot send {msg.TYPE}: {fault}") from fault
+
+    def _make_pack(self, cls: type[Message]) -> "Pack":
+        if self.types.get(cls.TYPE) is not cls:
+            raise WireError(Code.UNKNOWN_TYPE, f"{cls.TYPE} does not belong to this protocol")
+        made: Pack = packer(cls, fault_of, PACKER.pack, pack_array)
+        return self._pack.setdefault(cls, made)
 
     def decode(self, parts: Sequence[Any], limits: Limits = DEFAULT_LIMITS) -> Message:
         """The message in `parts` (bytes-like). Raises WireError, and nothing else, whatever the bytes are.
@@ -76,40 +81,43 @@ class Codec:
         """
         header = read_header(parts, limits)
         try:
-            return self._build(header, parts[1:], limits)
+            kind = header.get("type")
+            build = self._build.get(kind) if type(kind) is str else None
+            return (build or self._make_build(kind))(header, parts[1:], limits)
         except WireError as fault:
             stream = header.get("stream")
             stream = stream if type(stream) is str and NAME.fullmatch(stream) else ""
             raise WireError(fault.code, fault.text, stream) from None
 
-    def _build(self, header: dict[str, Any], payloads: Sequence[Any], limits: Limits) -> Message:
-        kind = header.get("type")
+    def _make_build(self, kind: Any) -> "Build":
         cls = self.types.get(kind) if type(kind) is str else None
         if cls is None:
             raise WireError(Code.UNKNOWN_TYPE, f"type {show(kind)} is unknown; expected one of {', '.join(self.types)}")
-        values = {key: header[key] for key in cls.FIELDS if key in header}
-        check_fields(cls, values)
-        expected = int(cls.PAYLOAD is not None)
-        if len(payloads) != expected:
-            raise WireError(Code.MALFORMED, f"{kind} has {len(payloads)} payload parts; expected {expected}")
-        for key, read in cls.READERS.items():
-            if key in values:
-                values[key] = read(values[key])
-        if cls.PAYLOAD is not None:
-            values[cls.PAYLOAD.name] = unpack_payload(cls, values, payloads[0], limits)
-        return cls(**values)
+        made: Build = builder(cls, fault_of, only_part, unpack_array)
+        return self._build.setdefault(kind, made)
 
 
-def check_fields(cls: type[Message], header: Mapping[str, Any]) -> None:
-    """Raises WireError if a required field is missing, or a value is not allowed."""
+Pack = Callable[[Message], list[bytes]]
+Build = Callable[[Mapping[str, Any], Sequence[Any], Limits], Message]
+PACKER = msgpack.Packer()
+"""Making one for each message takes longer than packing it."""
+
+
+def fault_of(cls: type[Message], header: Mapping[str, Any]) -> WireError:
+    """What is wrong with a header whose fields do not pass their tests."""
     if not header.keys() >= cls.REQUIRED:
         missing = sorted(cls.REQUIRED - header.keys())
-        raise WireError(Code.BAD_FIELD, f"{cls.TYPE} lacks {', '.join(missing)}")
-    fields = cls.FIELDS
-    for key, value in header.items():
-        if not fields[key].accepts(value):
-            spec = fields[key]
-            raise WireError(spec.code, f"{cls.TYPE}.{key} is {show(value)}; allowed: {spec.allowed}")
+        return WireError(Code.BAD_FIELD, f"{cls.TYPE} lacks {', '.join(missing)}")
+    key, spec = next((key, spec) for key, spec in cls.FIELDS.items() if key in header and not spec.accepts(header[key]))
+    return WireError(spec.code, f"{cls.TYPE}.{key} is {show(header[key])}; allowed: {spec.allowed}")
+
+
+def only_part(cls: type[Message], parts: Sequence[Any]) -> Any:
+    """The part behind the header. Raises WireError if there is none, or should not be any."""
+    expected = int(cls.PAYLOAD is not None)
+    if len(parts) != expected:
+        raise WireError(Code.MALFORMED, f"{cls.TYPE} has {len(parts)} payload parts; expected {expected}")
+    return parts[0]
 
 
 def show(value: Any) -> str:
@@ -122,9 +130,9 @@ def show(value: Any) -> str:
 
 def read_header(parts: Sequence[Any], limits: Limits) -> dict[str, Any]:
     """The header map. Raises WireError if the parts exceed the limits or the header is not a map."""
-    sizes = [memoryview(part).nbytes for part in parts]
-    if not sizes:
+    if not parts:
         raise WireError(Code.MALFORMED, "a message without parts; expected a header, then the payload if there is one")
+    sizes = [_size(part) for part in parts]
     for size, limit, what in (
         (len(sizes), limits.max_parts, "parts"),
         (sizes[0], limits.max_header_bytes, "header bytes"),
@@ -133,6 +141,10 @@ def read_header(parts: Sequence[Any], limits: Limits) -> dict[str, Any]:
         if size > limit:
             raise WireError(Code.TOO_LARGE, f"a message of {size} {what}; at most {limit}")
     return unpack_map(parts[0], limits)
+
+
+def _size(part: Any) -> int:
+    return len(part) if type(part) is bytes else memoryview(part).nbytes
 
 
 def unpack_map(data: Any, limits: Limits) -> dict[str, Any]:
@@ -157,25 +169,15 @@ def unique_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return found
 
 
-def payload_form(cls: type[Message], header: Mapping[str, Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """The shape and the type of the numbers that a header gives its payload; what it leaves out has its default."""
-    defaults, payload = cls.DEFAULTS, cls.PAYLOAD
-    assert payload is not None
-    shape = tuple([axis if isinstance(axis, int) else header.get(axis, defaults.get(axis)) for axis in payload.shape])
-    name = payload.dtype
-    return shape, DTYPES[name if name in DTYPES else header.get(name, defaults.get(name))]
-
-
-def pack_payload(msg: Message, header: Mapping[str, Any]) -> bytes:
+def pack_array(values: Any, payload: Payload, cls: type[Message], shape: tuple[int, ...], dtype_name: str) -> bytes:
     """The bytes of a message's payload. Raises WireError if it is not what the header says."""
-    payload = msg.PAYLOAD
-    assert payload is not None
-    values = np.asarray(getattr(msg, payload.name), np.float32)
-    shape, dtype = payload_form(type(msg), header)
+    values, dtype = np.asarray(values, np.float32), DTYPES[dtype_name]
     if values.shape != shape:
-        raise WireError(Code.BAD_SHAPE, f"{msg.TYPE}.{payload.name} has shape {values.shape}; the header says {shape}")
-    check_values(values, payload, msg.TYPE)
-    return (to_s16(values) if dtype.kind == "i" else values.astype(dtype, copy=False)).tobytes()
+        raise WireError(Code.BAD_SHAPE, f"{cls.TYPE}.{payload.name} has shape {values.shape}; the header says {shape}")
+    check_values(values, payload, cls.TYPE)
+    if dtype.kind == "i":
+        return to_s16(values).tobytes()
+    return (values if dtype == values.dtype else values.astype(dtype)).tobytes()
 
 
 def to_s16(samples: Array) -> NDArray[np.int16]:
@@ -183,20 +185,21 @@ def to_s16(samples: Array) -> NDArray[np.int16]:
     return np.rint(np.clip(np.nan_to_num(samples, posinf=1.0, neginf=-1.0), -1, 1) * S16_SCALE).astype("<i2")
 
 
-def unpack_payload(cls: type[Message], header: Mapping[str, Any], data: Any, limits: Limits) -> Array:
+def unpack_array(
+    data: Any, payload: Payload, cls: type[Message], shape: tuple[int, ...], dtype_name: str, limits: Limits
+) -> Array:
     """The payload as float32. Raises WireError unless `data` has the shape, type and size that the header says."""
-    payload = cls.PAYLOAD
-    assert payload is not None
-    shape, dtype = payload_form(cls, header)
+    dtype = DTYPES[dtype_name]
     if payload.chunked and shape[0] > limits.max_chunk_frames:
         raise WireError(Code.TOO_LARGE, f"{shape[0]} frames in one message; at most {limits.max_chunk_frames}")
-    expected, nbytes = math.prod(shape) * dtype.itemsize, memoryview(data).nbytes
+    expected, nbytes = math.prod(shape) * dtype.itemsize, _size(data)
     if nbytes != expected:
         raise WireError(Code.BAD_SHAPE, f"{cls.TYPE} payload of {nbytes} bytes; {list(shape)} {dtype} needs {expected}")
-    raw = np.frombuffer(data, dtype) if nbytes else np.empty(0, dtype)
-    values: Array = raw.reshape(shape).astype(np.float32, copy=False)
+    values: Array = np.frombuffer(data, dtype).reshape(shape) if nbytes else np.empty(shape, dtype)
     if dtype.kind == "i":
         values = values / S16_SCALE
+    elif dtype != np.float32:
+        values = values.astype(np.float32)
     check_values(values, payload, cls.TYPE)
     return values
 
