@@ -147,6 +147,8 @@ class ClientConnection:
         if wire.since(type(message)) > self.version:
             return
         parts = wire.encode(message)
+        if not self._outbox and not self.queues and not self.lost and self._put(parts):
+            return
         self._outbox.append(parts)
         self._outbox_bytes += sum(map(len, parts))
         self.pump()

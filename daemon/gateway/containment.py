@@ -17,13 +17,16 @@ log = logging.getLogger("glowd.gateway")
 
 
 class contained(AbstractContextManager[None]):
-    """Run the block; if it raises, call `give_up` with the reason. `what` is done, for the log. A WireError passes.
+    """Run the block; if it raises, call `give_up` with the reason. A WireError passes.
 
-    A class, because each message passes two such blocks, and a generator takes twice as long.
+    `what` is done, for the log; `about` is put into its `{}`. A class, because each message passes such a block, and a generator
+    takes twice as long.
     """
 
-    def __init__(self, what: str, give_up: Callable[[str], object]) -> None:
-        self._what, self._give_up = what, give_up
+    __slots__ = "_about", "_give_up", "_what"
+
+    def __init__(self, what: str, give_up: Callable[[str], object], *about: str) -> None:
+        self._what, self._give_up, self._about = what, give_up, about
 
     def __enter__(self) -> None:
         pass
@@ -33,12 +36,17 @@ class contained(AbstractContextManager[None]):
     ) -> bool:
         if not isinstance(error, Exception) or isinstance(error, WireError):
             return False
-        log.error("%s failed; only that is given up", self._what, exc_info=error)
-        try:
-            self._give_up(reason(error))
-        except Exception:  # the edge between peers
-            log.exception("%s could not be given up in order", self._what)
+        give_up(error, self._what.format(*self._about) if self._about else self._what, self._give_up)
         return True
+
+
+def give_up(error: Exception, what: str, give_up_one: Callable[[str], object]) -> None:
+    """`what` was done and has met a mistake of ours: log it, and call `give_up_one` with the reason."""
+    log.error("%s failed; only that is given up", what, exc_info=error)
+    try:
+        give_up_one(reason(error))
+    except Exception:  # the edge between peers
+        log.exception("%s could not be given up in order", what)
 
 
 def reason(error: Exception) -> str:

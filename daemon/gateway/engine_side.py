@@ -114,8 +114,11 @@ class EngineSide:
 
 def _chunks(whole: AudioChunk) -> Iterator[AudioChunk]:
     """It in chunks of at most MAX_CHUNK_SAMPLES; an empty one only where it is the last."""
-    for begin in range(0, max(1, len(whole.audio)), MAX_CHUNK_SAMPLES):
+    if len(whole.audio) <= MAX_CHUNK_SAMPLES:
+        if len(whole.audio) or whole.last:
+            yield whole
+        return
+    for begin in range(0, len(whole.audio), MAX_CHUNK_SAMPLES):
         part = whole.audio[begin : begin + MAX_CHUNK_SAMPLES]
         is_last = whole.last and begin + len(part) == len(whole.audio)
-        if len(part) or is_last:
-            yield replace(whole, first_sample=whole.first_sample + begin, audio=part, last=is_last)
+        yield replace(whole, first_sample=whole.first_sample + begin, audio=part, last=is_last)

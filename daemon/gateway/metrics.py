@@ -3,6 +3,7 @@
 Rules: no socket, no clock. A figure that was not measured is None, never 0. PROTOCOL.md explains the figures.
 """
 
+from array import array
 from collections import deque
 
 import numpy as np
@@ -34,7 +35,7 @@ class Window:
     """The newest WINDOW durations, in an array: a snapshot must be quick, because the gateway's loop waits for it."""
 
     def __init__(self) -> None:
-        self._ring, self._count = np.zeros(WINDOW, np.int64), 0
+        self._ring, self._count = array("q", bytes(8 * WINDOW)), 0
 
     def append(self, duration_ns: int) -> None:
         """Add one; the oldest is dropped."""
@@ -46,7 +47,7 @@ class Window:
         held = min(self._count, WINDOW)
         if not held:
             return None
-        ordered = np.sort(self._ring[:held])
+        ordered = np.sort(np.frombuffer(self._ring, np.int64)[:held])
         rank = {q: float(ordered[min(held - 1, held * q // 100)]) / 1e6 for q in (50, 99)}
         return StageTimes(p50_ms=rank[50], p99_ms=rank[99], mean_ms=float(ordered.mean()) / 1e6, count=held)
 

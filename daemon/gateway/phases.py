@@ -10,6 +10,7 @@ utterance after the other: CONCLUDE, the ending of an utterance, leads back to I
 """
 
 from enum import Enum, auto
+from functools import cached_property
 
 
 class Phase(Enum):
@@ -30,17 +31,19 @@ class Phase(Enum):
     CLOSED = auto()
     """The stream is closed."""
 
-    @property
+    __hash__ = object.__hash__  # an enumeration's own hashes its name, in Python; these are looked up for each chunk
+
+    @cached_property
     def has_begun(self) -> bool:
         """Whether there is an utterance that needs an ending."""
         return self not in (Phase.IDLE, Phase.CLOSED)
 
-    @property
+    @cached_property
     def needs_engine(self) -> bool:
         """Whether the engine still has work to do for the utterance."""
         return self in (Phase.SENDING, Phase.ENDING)
 
-    @property
+    @cached_property
     def is_flushing(self) -> bool:
         """Whether the device fades out."""
         return self in (Phase.FLUSHING, Phase.SILENCED)
@@ -63,6 +66,8 @@ class Event(Enum):
     """The ending of the utterance was sent: `played`, `flushed` or a fatal `error`."""
     CLOSE = auto()
     """The stream is closed."""
+
+    __hash__ = object.__hash__
 
 
 _ALWAYS = {Event.CONCLUDE: Phase.IDLE, Event.CLOSE: Phase.CLOSED}

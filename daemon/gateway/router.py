@@ -14,7 +14,7 @@ from glowd.daemon.config import Config
 from glowd.daemon.gateway.admission import Admission
 from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection, TrySend
-from glowd.daemon.gateway.containment import contained
+from glowd.daemon.gateway.containment import contained, give_up
 from glowd.daemon.gateway.handles import SpeakerHandle
 from glowd.daemon.gateway.peers import peer_of
 from glowd.daemon.gateway.placement import Pool
@@ -99,8 +99,12 @@ class ClientRouter:
                 return
             self._check_rights(client, message)
             client.last_seen_ns = now_ns
-            with contained(f"{message.TYPE} of client {client.name}", partial(self._give_up, client, message)):
+            try:
                 self._route(client, message, now_ns, waits_since_ns or now_ns)
+            except WireError:
+                raise
+            except Exception as error:  # the edge between peers
+                give_up(error, f"{message.TYPE} of client {client.name}", partial(self._give_up, client, message))
         except WireError as fault:
             self._refuse(identity, client, fault)
 
@@ -202,6 +206,8 @@ class ClientRouter:
 
     def _route(self, client: ClientConnection, message: Message, now_ns: int, arrived_ns: int) -> None:
         match message:
+            case wire.Mel():  # nearly always
+                self._to_session(client, message, arrived_ns)
             case wire.Hello():
                 self._welcome(client, message, now_ns)
             case wire.Ping():

@@ -224,7 +224,7 @@ class StreamRegistry:
 
     def contained(self, stream: Stream, what: str) -> AbstractContextManager[None]:
         """A block that is about one stream: what goes wrong in it ends the utterance, or if that fails the stream."""
-        return contained(f"stream {stream.name}: {what}", lambda text: self.give_up(stream, text))
+        return contained("stream {}: {}", partial(self.give_up, stream), stream.name, what)
 
     def give_up(self, stream: Stream, text: str) -> None:
         """End the utterance of a stream, because of a mistake of ours. A stream that cannot go on is closed."""

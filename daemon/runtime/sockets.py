@@ -170,7 +170,11 @@ def sender_of(identity: zmq.Frame) -> Sender:
 def wire_bytes(parts: Sequence[bytes], has_key: bool) -> int:
     """What a message takes on a connection: each part has a byte of flags, and a length of one byte or eight."""
     more = CURVE_FRAME_BYTES if has_key else 0
-    return sum(size + (2 if size < 256 else 9) for part in parts for size in (len(part) + more,))
+    count = 0
+    for part in parts:
+        size = len(part) + more
+        count += size + (2 if size < 256 else 9)
+    return count
 
 
 def _property(frame: zmq.Frame, name: str) -> str:
