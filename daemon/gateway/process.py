@@ -3,14 +3,13 @@
     python -m glowd.daemon.gateway --run-dir D [--config F]
 
 Rules: one thread, one poll loop, nothing blocks; no torch. What a message means is decided elsewhere: router.py for clients,
-session.py for streams, handles.py for processes. The options of the sockets are in runtime/sockets.py.
+role_messages.py for processes. The options of the sockets are in runtime/sockets.py.
 """
 
 import contextlib
 import gc
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 
 import msgpack
@@ -28,11 +27,11 @@ from glowd.daemon.gateway.joined_socket import read_joined, send_joined
 from glowd.daemon.gateway.joining import Joining
 from glowd.daemon.gateway.progress import Progress
 from glowd.daemon.gateway.reloading import Reloading
+from glowd.daemon.gateway.role_messages import RoleMessages
 from glowd.daemon.gateway.roster import Roster
 from glowd.daemon.gateway.router import ClientRouter
-from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
-from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.gateway.streams import StreamRegistry
 from glowd.daemon.gateway.visitors import Visitors
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
@@ -40,7 +39,6 @@ from glowd.daemon.runtime.role import CannotStart, Role, RoleNews
 from glowd.daemon.runtime.rundir import Addresses, addresses
 from glowd.daemon.runtime.status import NewSettings, Nodes
 from glowd.daemon.runtime.system import allow_open_files, host_name, usable_cores
-from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
 
 TICK_MS = 20
@@ -144,6 +142,7 @@ class Gateway:
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
             self.visitors, self._authentication.named if self._authentication else None,
         )  # fmt: skip
+        self._inbox = RoleMessages(self.engines, self.speaker, self.streams, self.progress, self._clock.now_ns)
         self.joining = self._joining()
         self._use_waits(config)
         self.visitors.use(config)
@@ -154,7 +153,9 @@ class Gateway:
         if self._joined_socket is None or self._authentication is None:
             return None
         self._poller.register(self._joined_socket, zmq.POLLIN)
-        return Joining(self.roster, partial(send_joined, self._joined_socket), self._authentication.named, self._take)
+        return Joining(
+            self.roster, partial(send_joined, self._joined_socket), self._authentication.named, self._inbox.take
+        )
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
         return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
@@ -211,7 +212,10 @@ class Gateway:
         for visitors in (self.visitors, self.subscribers):
             if visitors.monitor in ready:
                 visitors.take(began_ns)
-        for socket, handle in ((self._engine_socket, self._from_engine), (self._speaker_socket, self._from_speaker)):
+        for socket, handle in (
+            (self._engine_socket, self._inbox.from_engine),
+            (self._speaker_socket, self._inbox.from_speaker),
+        ):
             if socket in ready:
                 _drain(socket, handle)
         if self.joining and self._joined_socket and self._joined_socket in ready:
@@ -250,61 +254,6 @@ class Gateway:
             return False
         return True
 
-    def _from_engine(self, identity: bytes, parts: list[bytes]) -> None:
-        message, now_ns = _of_role(identity, parts), self._clock.now_ns()
-        engine = self.engines.get(identity.decode(errors="replace").removeprefix("engine:"))
-        if engine is not None and engine.origin is None and message is not None:
-            self._take(engine, message, now_ns)
-
-    def _take(self, engine: EngineHandle, message: Message, now_ns: int) -> None:
-        """A message of an engine, wherever it is."""
-        engine.seen(now_ns)
-        if isinstance(message, ipc.Pcm):
-            self.progress.moved(engine)
-        stream = self.streams.find_key(getattr(message, "key", -1))
-        if stream is not None and stream.engine is not engine:
-            return  # the stream has moved to another engine
-        with self._contained(message, stream):
-            match message:
-                case ipc.Pcm() if stream:
-                    stream.session.engine.pcm(message, now_ns)
-                case ipc.Failed() if stream:
-                    stream.session.engine.gave_up(message)
-                case ipc.Ready() | ipc.Load():
-                    engine.handle(message, [stream.session for stream in self.streams.placed_in(engine)], now_ns)
-
-    def _from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
-        message, now_ns = _of_role(identity, parts), self._clock.now_ns()
-        if message is None:
-            return
-        self.speaker.last_seen_ns = now_ns
-        stream = self.streams.find_key(getattr(message, "key", -1))
-        with self._contained(message, stream):
-            match message:
-                case ipc.Position() if stream:
-                    stream.session.sinks.position(message)
-                case ipc.Underrun() if stream:
-                    stream.session.sinks.underrun(message)
-                case ipc.Limited() if stream:
-                    stream.session.sinks.limited(message)
-                case ipc.Played() if stream:
-                    stream.session.sinks.played(message)
-                case ipc.Flushed() if stream:
-                    stream.session.sinks.flushed(message)
-                case ipc.Failed() if stream:
-                    stream.session.sinks.failed(message.text)
-                case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
-                    self.speaker.handle(message, self._sessions(), now_ns)
-
-    def _contained(self, message: Message, stream: Stream | None) -> AbstractContextManager[None]:
-        """A block that handles a message of an engine or the speaker, about a stream or itself."""
-        if stream is not None:
-            return self.streams.contained(stream, message.TYPE)
-        return contained(message.TYPE, lambda _: None)
-
-    def _sessions(self) -> list[Session]:
-        return [stream.session for stream in self.streams]
-
     def _tick(self, now_ns: int) -> None:
         for news in self.role.news():
             self._hear(news)
@@ -319,7 +268,7 @@ class Gateway:
             if not (self.joining and self.joining.dismiss(released)):
                 self.role.released(f"engine:{released}")
         with contained("looking after the streams of the speaker", lambda _: None):
-            self.speaker.tick(self._sessions(), now_ns)
+            self.speaker.tick(self._inbox.sessions(), now_ns)
         if now_ns - self._published_ns >= TELEMETRY_NS:
             self._published_ns = now_ns
             own = [engine for engine in self.engines.values() if engine.origin is None]
@@ -372,15 +321,6 @@ def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], Non
         for _ in range(BURST):
             identity, *parts = socket.recv_multipart(zmq.NOBLOCK)
             handle(identity, parts)
-
-
-def _of_role(identity: bytes, parts: list[bytes]) -> Message | None:
-    """A message of an engine or the speaker; None if it cannot be decoded, which is a bug of ours but ends no stream."""
-    try:
-        return ipc.decode(parts)
-    except WireError as error:
-        log.error("refused a message of %s: %s", identity.decode(errors="replace"), error)
-        return None
 
 
 def main() -> None:
