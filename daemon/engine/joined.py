@@ -68,8 +68,13 @@ class JoinedEngine:
 
     def load(self) -> ipc.Ready:
         """Load the voice and measure what it can serve. Raises CannotStart."""
-        self._voice = LoadedVoice(*load_voice(self._config, self._spec, self._instance, self._started_s))
+        self.use(LoadedVoice(*load_voice(self._config, self._spec, self._instance, self._started_s)))
+        assert self._voice
         return self._voice.ready
+
+    def use(self, voice: LoadedVoice) -> None:
+        """Serve a voice that is loaded."""
+        self._voice = voice
 
     def leave(self) -> None:
         """Take no more streams, and end once those that are here have moved to another engine; at once without a gateway."""

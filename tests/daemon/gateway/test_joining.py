@@ -1,83 +1,26 @@
 """A gateway process and engines that join it by TCP: who may, under which name, and what a bad one costs: nobody anything."""
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from glowd.daemon import engine_link, ipc, wire
-from glowd.daemon.runtime.keys import KeyFiles
-from glowd.daemon.wire.address import Address
-from glowd.daemon.wire.telemetry import EngineSnapshot, Snapshot
+from glowd.daemon.wire.telemetry import Snapshot
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, frames
-from tests.harness.gateway import GatewayHarness, UtteranceClient, mel_messages, running_gateway
-from tests.harness.joining import free_port
+from tests.harness.gateway import UtteranceClient, mel_messages
+from tests.harness.joined_gateway import Place, engine_of, names, running_place
 from tests.harness.waiting import repeated_after_stalls, until
-
-ALONE = "voices={glow={engine='waveglow',devices=[]}}"
-
-
-class Place(GatewayHarness):
-    """The gateway, its keys, and engines that join it."""
-
-    keys: KeyFiles
-    url: str
-    engines: list[FakeJoined]
-
-    def key(self, name: str, role: str = "engine") -> Address:
-        return Address(self.url, "", self.keys.new(name, [role]), self.keys.server()[0])
-
-    def start(self, called: str, key: Address | None = None, **about: Any) -> FakeJoined:
-        """An engine; nobody waits for it."""
-        self.engines.append(FakeJoined(key or self.pool, called, **about))
-        return self.engines[-1]
-
-    def join(self, called: str, key: Address | None = None, **about: Any) -> FakeJoined:
-        """An engine that serves."""
-        engine = self.start(called, key, **about)
-        until(lambda: engine.joined or engine.turned_away, "an answer")
-        assert engine.joined, engine.turned_away
-        self.wait_for("ready", lambda found: engine_of(found, engine).ready)
-        return engine
-
-    @property
-    def pool(self) -> Address:
-        return self._pool
-
-    def open_pool(self) -> None:
-        self._pool = self.key("pool")
-
-
-def engine_of(found: Snapshot, engine: FakeJoined) -> EngineSnapshot:
-    assert engine.joined
-    return found.voices["glow"].engines.get(engine.joined.name, EngineSnapshot())
-
-
-def names(found: Snapshot) -> set[str]:
-    return set(found.voices["glow"].engines)
 
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    url = f"tcp://127.0.0.1:{free_port()}"
-    with tempfile.TemporaryDirectory() as directory:
-        keys = KeyFiles(Path(directory, "keys"))
-        settings = (ALONE, f"server.engines={url}", f"server.keys={keys.directory}", "server.role_wait_s=300")
-        with running_gateway(*settings, "server.max_streams=64") as gateway:
-            made = Place(gateway.process, gateway.run_dir)
-            made.keys, made.url, made.engines = keys, url, []
-            made.open_pool()
-            try:
-                yield made
-            finally:
-                for engine in made.engines:
-                    engine.crash()
+    with running_place() as found:
+        yield found
 
 
 def speak(place: Place, count: int, go: threading.Event) -> list[UtteranceClient]:
