@@ -8,8 +8,12 @@ logged, and a message that came with a later version of the link is sent only wh
     gateway  Joined     the version that both speak, and the engine's name; or TurnedAway, which ends the engine
     engine   Ready      at once, and then every second, as an engine on this machine does
     ...                 Start, Frames, Pcm, Load ... as on this machine
+    gateway  Probe      now and then; it is answered at once by Echo. Both since version 2
     engine   Leaving    it wants to end: no more new streams, and those it has move on when their utterance ends
     gateway  Dismissed  it has no stream any more and may end
+
+Times are those of the sender's clock; the times of client and gateway that came with frames go back as they are. link.py of the
+gateway moves those of an engine into the gateway's clock.
 
 A connection that is lost is a new beginning: the engine drops every stream and sends Join, and is given again what is still
 to be rendered.
@@ -20,10 +24,12 @@ from typing import Any
 
 from glowd.daemon import ipc
 from glowd.daemon.wire.codec import Codec
-from glowd.daemon.wire.fields import Message, identifier, integer, message, string
+from glowd.daemon.wire.fields import Message, identifier, integer, message, nanoseconds, string
 
-VERSION, OLDEST_VERSION = 1, 1
+VERSION, OLDEST_VERSION = 2, 1
 """Of this link."""
+PROBES_SINCE = 2
+"""The first version with Probe and Echo."""
 
 
 @message
@@ -69,9 +75,29 @@ class Dismissed(Message):
     """No stream needs the engine any more."""
 
 
+@message
+class Probe(Message):
+    """The gateway measures the link: it has sent this at `t_sent_ns` of its clock."""
+
+    t_sent_ns: int = nanoseconds()
+
+
+@message
+class Echo(Message):
+    """The answer to a Probe: it was read at `t_read_ns` and answered at `t_echo_ns` of the engine's clock.
+
+    `unread_ns`: how long it may have lain unread before, because the engine was computing.
+    """
+
+    t_sent_ns: int = nanoseconds()
+    t_read_ns: int = nanoseconds()
+    t_echo_ns: int = nanoseconds()
+    unread_ns: int = nanoseconds(default=0)
+
+
 CODEC = Codec(
     [
-        *(Join, Joined, TurnedAway, Leaving, Dismissed),
+        *(Join, Joined, TurnedAway, Leaving, Dismissed, Probe, Echo),
         *(ipc.Start, ipc.Frames, ipc.Finish, ipc.Drop, ipc.DropAll),
         *(ipc.Ready, ipc.Pcm, ipc.Failed, ipc.Load),
     ]

@@ -101,9 +101,13 @@ class Frames(Message):
 
 @message
 class Finish(Message):
-    """No more frames follow: render what the look-ahead held back. The final Pcm has `last`."""
+    """No more frames follow: render what the look-ahead held back. The final Pcm has `last`.
+
+    `t_gateway_ns`: when the gateway received the end; 0: not told.
+    """
 
     key: int = integer()
+    t_gateway_ns: int = nanoseconds(default=0, added=True)
 
 
 @message
@@ -143,7 +147,8 @@ class Ready(Message):
 class Pcm(Message):
     """Samples [samples], from the engine to the gateway and from there to the speaker.
 
-    `t_due_ns`: when the engine could have begun with the first of them. The other times are when the newest frames passed
+    `t_due_ns`: when the engine could have begun with the first of them, by the gateway's receipt of what it needed. The other
+    times are when the newest frames passed
     each stage: client, gateway, engine, start and end of the network's call. `frames_done`: frames of the generation
     rendered so far; `phase`: that of the voice's source there, in cycles (0 without a source), for the engine that
     continues. `last`: the generation is complete; there may be no samples. `peak`: the largest sample, if it is above full

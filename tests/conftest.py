@@ -19,9 +19,10 @@ TESTS = Path(__file__).parent
 MARKED = {
     "process": (
         "bench/", "clients/cli/test_glowctl.py", "clients/speechd/test_module.py", "clients/test_launch.py",
-        "daemon/gateway/test_gateway", "daemon/runtime/test_hangup.py", "daemon/runtime/test_role.py",
-        "daemon/runtime/test_supervisor.py", "daemon/speaker/test_speaker", "daemon/test_app.py", "daemon/web/test_web_role.py",
-        "daemon/wyoming/", "e2e/", "flow/test_cli.py", "flow/training/test_distributed.py", "soak/test_soak.py",
+        "daemon/gateway/test_gateway", "daemon/gateway/test_joining", "daemon/runtime/test_hangup.py",
+        "daemon/runtime/test_role.py", "daemon/runtime/test_supervisor.py", "daemon/speaker/test_speaker",
+        "daemon/test_app.py", "daemon/web/test_web_role.py", "daemon/wyoming/", "e2e/", "flow/test_cli.py",
+        "flow/training/test_distributed.py", "soak/test_soak.py",
     ),
     "slow": (
         "bench/", "daemon/engine/test_vocoders.py", "e2e/", "flow/evaluation/", "flow/importing/",

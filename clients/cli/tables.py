@@ -12,6 +12,7 @@ from glowd.daemon.wire.telemetry import (
     STAGES,
     Degradation,
     EngineSnapshot,
+    LinkSnapshot,
     Role,
     Snapshot,
     SpeakerRole,
@@ -118,12 +119,19 @@ def voices_table(snapshot: Snapshot, narrow: bool = False) -> Table:
         found = engines(voice)
         places = [cell(engine.device) for _, engine in found]
         where = places[0] if len(places) == 1 else f"{len(places)} engines" if places else ABSENT
-        rows.append(_voice_row(name + (" *" if voice.default else ""), voice, where))
+        links = [way(engine.link) for _, engine in found]
+        link = links[0] if len(links) == 1 else ABSENT
+        rows.append(_voice_row(name + (" *" if voice.default else ""), voice, where, link))
         if len(found) > 1:
-            rows += [_voice_row(f"  {label}", engine, cell(engine.device)) for label, engine in found]
+            rows += [
+                _voice_row(f"  {label}", engine, cell(engine.device), one) for (label, engine), one in zip(found, links)
+            ]
     columns = ["<VOICE", "<STATE", "<DEVICE", "SPEAKING", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL", "CALLS/s",
-               "AUDIO s/s"]  # fmt: skip
-    title = "voices (OPEN: streams/most; STOLEN: by other programs; LEVEL: of overload, 0 is none)"
+               "AUDIO s/s", "LINK"]  # fmt: skip
+    title = (
+        "voices (OPEN: streams/most; STOLEN: by other programs; LEVEL: of overload, 0 is none; LINK: ms there and "
+        "back/jitter)"
+    )
     return without(Table(title, columns, rows), ("<DEVICE", "STOLEN %", "CALLS/s") if narrow else ())
 
 
@@ -132,7 +140,14 @@ def engines(voice: VoiceSnapshot) -> list[tuple[str, EngineSnapshot]]:
     return [(clean(name), engine) for name, engine in voice.engines.items()]
 
 
-def _voice_row(name: str, voice: VoiceSnapshot | EngineSnapshot, where: str) -> list[str]:
+def way(link: LinkSnapshot | None) -> str:
+    """What the link to an engine of another machine costs, in milliseconds, and how much that varies."""
+    if link is None or link.trip_ms is None:
+        return ABSENT
+    return "/".join(cell(value, ".1f" if value and value < 100 else ".0f") for value in (link.trip_ms, link.jitter_ms))
+
+
+def _voice_row(name: str, voice: VoiceSnapshot | EngineSnapshot, where: str, link: str) -> list[str]:
     work = voice.work
     return [
         name,
@@ -146,6 +161,7 @@ def _voice_row(name: str, voice: VoiceSnapshot | EngineSnapshot, where: str) -> 
         cell(work.level),
         cell(work.batches_per_s, ".1f"),
         cell(work.audio_per_s, ".2f"),
+        link,
     ]
 
 

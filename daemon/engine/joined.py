@@ -155,6 +155,7 @@ class Connection:
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: Address) -> None:
         self._address, self.is_open, self.is_lost = address, False, False
+        self._looked_ns, self._unread_ns = time.monotonic_ns(), 0
         self._socket = joining_socket(context, address)
         self._monitor = self._socket.get_monitor_socket(EVENTS)
         self._poller = zmq.Poller()
@@ -172,6 +173,8 @@ class Connection:
 
     def wait(self, timeout_ms: int) -> None:
         """Wait for a message, or for news of the connection."""
+        waits = self._socket in dict(self._poller.poll(0))
+        self._unread_ns = time.monotonic_ns() - self._looked_ns if waits else 0
         ready = dict(self._poller.poll(timeout_ms))
         if self._monitor in ready:
             self._take_event(parse_monitor_message(self._monitor.recv_multipart())["event"])
@@ -188,16 +191,26 @@ class Connection:
             )
 
     def received(self) -> list[Message]:
-        """The messages that have arrived. One that cannot be read, of a later version, is left out."""
+        """The messages that have arrived. Probes are answered; one that cannot be read, of a later version, is left out."""
         found = []
         with contextlib.suppress(zmq.Again):
             while True:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                read_ns = time.monotonic_ns()
                 try:
-                    found.append(engine_link.decode(parts))
+                    message = engine_link.decode(parts)
                 except WireError as error:
                     log.warning("ignored a message of the gateway: %s", error)
+                    continue
+                if isinstance(message, engine_link.Probe):
+                    self._answer(message, read_ns)
+                else:
+                    found.append(message)
+        self._looked_ns = time.monotonic_ns()
         return found
+
+    def _answer(self, probe: engine_link.Probe, read_ns: int) -> None:
+        self.send(engine_link.Echo(probe.t_sent_ns, read_ns, time.monotonic_ns(), self._unread_ns))
 
     def send(self, message: Message) -> None:
         """Send; nothing, once the connection is lost."""

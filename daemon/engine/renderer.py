@@ -80,7 +80,7 @@ class Renderer:
                     self._push(found, message)
                 case ipc.Finish() if found := self.streams.get(message.key):
                     found.inner.end()
-                    found.ended_ns = self._clock_ns()
+                    found.ended_ns, found.ended_gateway_ns = self._clock_ns(), message.t_gateway_ns
                 case ipc.Drop():
                     self._drop(message.key)
                 case ipc.DropAll():

@@ -72,6 +72,8 @@ class Scheduler:
     def due_ns(self, stream: EngineStream, frames: int) -> int:
         """When the call that has just rendered `frames` could have been made, by the gateway's receipt of what it needed.
 
+        It is a time of the gateway's clock, which on another machine is not that of the deadlines.
+
         A chunk that waits to be complete could not: that is configured. One that is larger than configured could have been
         made before. To be called once after each step.
         """
@@ -80,7 +82,7 @@ class Scheduler:
         arrival = stream.arrival(stream.inner.frames_done - frames + first_frames + self.vocoder.look_ahead_frames)
         received_ns = arrival.gateway_ns if arrival else 0
         if stream.inner.ended:
-            return max(received_ns, stream.ended_ns) if frames < configured_frames else received_ns
+            return max(received_ns, stream.ended_gateway_ns) if frames < configured_frames else received_ns
         return received_ns + (configured_wait_ns if frames < configured_frames else 0)
 
     def advance_deadline(self, stream: EngineStream, frames: int, end_ns: int) -> int:

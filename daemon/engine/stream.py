@@ -32,6 +32,8 @@ class EngineStream:
     """When it was last rendered."""
     ended_ns: int = 0
     """When its end arrived."""
+    ended_gateway_ns: int = 0
+    """When its end reached the gateway, by the gateway's clock, as of an Arrival; 0: not told."""
     deadline_ns: int = 0
     """When its last chunk was to be done (see scheduler.py)."""
     end_sent: bool = False

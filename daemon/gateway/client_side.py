@@ -60,12 +60,12 @@ class ClientSide:
         else:
             state.replies.fault(state.utterance.number, fault, state.utterance.frames_in)
 
-    def end(self, message: wire.End) -> None:
+    def end(self, message: wire.End, now_ns: int) -> None:
         """The client has no more frames."""
         state = self._state
         try:
             state.check(Event.END, message.generation)
-            state.utterance.end(message)
+            state.utterance.end(message, now_ns)
         except WireError as fault:
             self._report(fault)
             return

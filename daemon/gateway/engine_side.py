@@ -52,7 +52,8 @@ class EngineSide:
 
     def finish(self) -> None:
         """Tell the engine that no more frames follow."""
-        self._state.ports.to_engine(ipc.Finish(key=self._state.utterance.key))
+        utterance = self._state.utterance
+        self._state.ports.to_engine(ipc.Finish(utterance.key, utterance.ended_ns))
 
     def drop(self) -> None:
         """Tell the engine that another one renders the stream: it may be dead, or hang and come back."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from glowd.daemon import ipc
 from glowd.daemon.gateway.containment import for_each
+from glowd.daemon.gateway.link import Link
 from glowd.daemon.gateway.session import Session
 from glowd.daemon.runtime.status import AWAY, LOADING, READY, RoleState
 from glowd.daemon.wire import Code, WireError
@@ -60,6 +61,8 @@ class EngineHandle:
         self.device, self.threads, self.digest = "", 1, ""
         self.origin: Origin | None = None
         """Where it is, if it has joined from elsewhere; None: the supervisor runs it."""
+        self.link: Link | None = None
+        """What is measured of the way there; None: it is a process of this machine."""
         self.is_cordoned = self.is_leaving = False
         """Whether it gets no new streams; and whether those that it has move on when their utterance ends, too."""
         self.instance = -1
@@ -71,9 +74,9 @@ class EngineHandle:
         """The settings have other times. Nobody here restarts an engine that has joined."""
         self._wait_s, self._hang_s = wait_s, hang_s if self.origin is None else 0.0
 
-    def connect(self, origin: "Origin", send: Callable[[Message], bool]) -> None:
+    def connect(self, origin: "Origin", send: Callable[[Message], bool], link: Link | None = None) -> None:
         """An engine that has joined is reached by a new connection: it knows none of its streams."""
-        self.origin, self._send, self.instance = origin, send, -1
+        self.origin, self._send, self.link, self.instance = origin, send, link, -1
         self.news, self._fault = RoleState(self.news.role, READY), ""
 
     def disconnect(self, reason: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.gateway.handles import EngineHandle, Origin, same_shape
+from glowd.daemon.gateway.link import Link
 from glowd.daemon.gateway.roster import Roster
 from glowd.daemon.runtime.keys import ClientKey
 from glowd.daemon.wire import WireError
@@ -38,8 +39,8 @@ class JoinedEngine:
     """An engine that has joined: its handle, and the connection by which it is reached now. b"": by none."""
 
     def __init__(self, handle: EngineHandle, now_ns: int) -> None:
-        self.handle, self.route, self.version, self.faults = handle, b"", engine_link.VERSION, 0
-        self.joined_ns = now_ns
+        self.handle, self.route, self.faults, self.joined_ns = handle, b"", 0, now_ns
+        self.link = Link(engine_link.VERSION)
 
     def silent_ns(self, now_ns: int) -> int:
         """How long nothing was heard of it."""
@@ -79,6 +80,8 @@ class Joining:
 
     def _of_engine(self, engine: JoinedEngine, message: Message, now_ns: int) -> None:
         match message:
+            case engine_link.Echo():
+                engine.link.echo(message, now_ns)
             case engine_link.Leaving():
                 self._let_go(engine, "it leaves")
             case ipc.Ready() if text := self._misfit(engine.handle, message, now_ns):
@@ -86,7 +89,7 @@ class Joining:
             case ipc.Pcm() if not is_sound(message.audio):
                 self._turn_away(engine, "it has sent samples that are no sound")
             case ipc.Ready() | ipc.Pcm() | ipc.Failed() | ipc.Load():
-                self._take(engine.handle, message, now_ns)
+                self._take(engine.handle, engine.link.in_our_clock(message, now_ns), now_ns)
         if engine.handle.fault:  # it has broken a stream
             self._turn_away(engine, engine.handle.fault)
 
@@ -110,7 +113,7 @@ class Joining:
 
     def _join(self, route: bytes, key: str, join: engine_link.Join, now_ns: int) -> None:
         if (known := self._by_route.get(route)) is not None:  # the answer is on its way
-            self._send(route, engine_link.Joined(known.version, known.handle.name))
+            self._send(route, engine_link.Joined(known.link.version, known.handle.name))
             return
         if reason := self._refusal(key, join):
             log.warning("engine %s, with the key %s, is turned away: %s", join.engine, key, reason)
@@ -119,15 +122,15 @@ class Joining:
         engine = self._returning(key, join, now_ns) or self._new(join, now_ns)
         self._by_route.pop(engine.route, None)
         self._by_route[route] = engine
-        engine.route, engine.version, engine.faults = route, engine_link.agreed_version(join) or 0, 0
+        engine.route, engine.link, engine.faults = route, Link(engine_link.agreed_version(join) or 0), 0
         if engine.handle.instance != join.instance:  # what was said of the process before does not hold
             engine.handle.is_cordoned = engine.handle.is_leaving = False
         origin = Origin(join.engine, key, join.host, join.cores)
-        engine.handle.connect(origin, lambda message: self._send(route, message))
+        engine.handle.connect(origin, lambda message: self._send(route, message), engine.link)
         if engine.handle.name not in self._roster.engines:
             self._roster.admit(engine.handle)
         log.info("engine %s has joined from %s, with the key %s", engine.handle.name, join.host, key)
-        self._send(route, engine_link.Joined(engine.version, engine.handle.name))
+        self._send(route, engine_link.Joined(engine.link.version, engine.handle.name))
 
     def _refusal(self, key: str, join: engine_link.Join) -> str:
         """Why an engine may not join; "" if it may."""
@@ -166,7 +169,7 @@ class Joining:
 
     def _reaches(self, engine: JoinedEngine) -> bool:
         """Whether its connection is there. To ask is to send, and this message changes nothing."""
-        return self._send(engine.route, engine_link.Joined(engine.version, engine.handle.name))
+        return self._send(engine.route, engine_link.Joined(engine.link.version, engine.handle.name))
 
     def _new(self, join: engine_link.Join, now_ns: int) -> JoinedEngine:
         """An engine that was not here: under the name that it has given itself, and a number if another one has that."""
@@ -203,7 +206,10 @@ class Joining:
         return True
 
     def tick(self, now_ns: int) -> None:
-        """Let go of engines that leave or do not come back, and of those whose key was revoked."""
+        """Measure links; let go of engines that leave or do not come back, and of those whose key was revoked."""
+        for route, engine in self._by_route.items():
+            if probe := engine.link.probe(now_ns):
+                self._send(route, probe)
         for engine in list(self._engines.values()):
             if engine.handle.is_leaving or engine.silent_ns(now_ns) > FORGET_NS:
                 self._roster.retire_if_idle(engine.handle)

@@ -263,7 +263,7 @@ class Gateway:
         self.visitors.tick(now_ns)
         if self.joining:
             with contained("looking after engines of other machines", lambda _: None):
-                self.joining.tick(now_ns)
+                self.joining.tick(self._clock.now_ns())  # as exactly as links are measured
         for released in self.roster.tick(now_ns):
             if not (self.joining and self.joining.dismiss(released)):
                 self.role.released(f"engine:{released}")

@@ -244,7 +244,7 @@ class ClientRouter:
             case wire.Mel():
                 side.mel(message, arrived_ns)
             case wire.End():
-                side.end(message)
+                side.end(message, arrived_ns)
             case wire.Flush():
                 side.flush(message)
             case wire.Pause() | wire.Resume():

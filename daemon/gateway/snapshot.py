@@ -140,6 +140,7 @@ def _engine(engine: EngineHandle, open_streams: int, now_ns: int) -> EngineSnaps
         device=engine.device or None,
         placement=engine.placement,
         host="" if engine.origin is None else engine.origin.host,
+        link=engine.link.snapshot() if engine.link and is_alive else None,
         open=open_streams,
         max_streams=engine.max_streams,
         capacity=engine.capacity,

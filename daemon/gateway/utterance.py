@@ -127,6 +127,8 @@ class Utterance:
         self.arrived = NOTHING_ARRIVED
         self.total_frames: int | None = None
         """All frames of the utterance; None until the client has ended it."""
+        self.ended_ns = 0
+        """When its client ended it."""
         self._kept: deque[MelChunk] = deque()
         self._sent: deque[Sent] = deque(maxlen=REMEMBERED)
         self._rendered: deque[tuple[int, int]] = deque()  # (sample after the last, when it fell due), not delivered yet
@@ -183,12 +185,12 @@ class Utterance:
         self.arrived = Arrived(now_ns, chunk.first_frame * self.limits.hop, end * self.limits.hop, may_follow)
         return chunk
 
-    def end(self, message: wire.End) -> None:
+    def end(self, message: wire.End, now_ns: int) -> None:
         """The client has no more frames. Raises WireError unless all have arrived."""
         if message.total_frames != self.frames_in:
             text = f"end has total_frames {message.total_frames}; {self.frames_in} frames arrived"
             raise WireError(Code.GAP, text, message.stream)
-        self.total_frames = self.frames_in
+        self.total_frames, self.ended_ns = self.frames_in, now_ns
         if self._sent:
             self._sent[-1] = self._sent[-1]._replace(may_follow=False)
 

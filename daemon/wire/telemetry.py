@@ -11,8 +11,8 @@ from glowd.daemon.wire.records import INLINE, Record
 from glowd.daemon.wire.totals import Totals
 
 __all__ = [
-    "STAGES", "Capacity", "Degradation", "EngineSnapshot", "EngineWork", "GatewayRole", "NodeSnapshot", "Role", "Snapshot",
-    "SpeakerRole", "StageTimes", "Stages", "StreamSnapshot", "Underruns", "VoiceInfo", "VoiceSnapshot",
+    "STAGES", "Capacity", "Degradation", "EngineSnapshot", "EngineWork", "GatewayRole", "LinkSnapshot", "NodeSnapshot",
+    "Role", "Snapshot", "SpeakerRole", "StageTimes", "Stages", "StreamSnapshot", "Underruns", "VoiceInfo", "VoiceSnapshot",
 ]  # fmt: skip
 
 STAGES = {
@@ -126,11 +126,25 @@ class EngineWork(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSnapshot(Record):
+    """The link to an engine on another machine. `version`: of the engine link.
+
+    `trip_ms`: the quickest way there and back; `jitter_ms`: by how much longer nearly all take at most; `ahead_ms`: by how much
+    the engine's clock is ahead of the gateway's.
+    """
+
+    version: int | None = None
+    trip_ms: float | None = None
+    jitter_ms: float | None = None
+    ahead_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSnapshot(Record):
     """One engine. `open` counts its streams, `max_streams` is the most that it takes (None: no limit).
 
     `state` is ready, loading or away; `reason`: why it is not ready. `placement`: whether it gets streams, open, cordoned or
-    draining. `host`: the machine from which it has joined; "": that of the daemon.
+    draining. `host`: the machine from which it has joined; "": that of the daemon. `link`: the way there.
     """
 
     ready: bool = False
@@ -139,6 +153,7 @@ class EngineSnapshot(Record):
     device: str | None = None
     placement: str = ""
     host: str = ""
+    link: LinkSnapshot | None = None
     open: int | None = None
     max_streams: int | None = None
     capacity: Capacity | None = None

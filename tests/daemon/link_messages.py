@@ -45,3 +45,9 @@ VERSION_1: dict[str, Message] = {
     "load_idle": ipc.Load(ipc.EngineLoad(streams=0, busy=0.0)),
 }  # fmt: skip
 """Those that version 1 had, by the names of their files."""
+VERSION_2: dict[str, Message] = {
+    "probe": engine_link.Probe(NS),
+    "echo": engine_link.Echo(NS, NS + 1, NS + 2, 3),
+    "finish_at": ipc.Finish(KEY, NS),
+}
+"""Those that came with version 2."""

@@ -1,4 +1,4 @@
-"""The engine link and its older version: bytes that never change, an old engine at our gateway, our engine at an old gateway."""
+"""The engine link and its first version: bytes that never change, and an engine of today at a gateway of the release before."""
 
 import threading
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from glowd.daemon import engine_link, ipc
 from glowd.daemon.config_reader import load
 from glowd.daemon.engine.joined import JoinedEngine, LoadedVoice
 from glowd.daemon.wire.address import Address
-from tests.daemon.link_messages import INFO, VERSION_1
+from tests.daemon.link_messages import INFO, VERSION_1, VERSION_2
 from tests.fakes import link_v1
-from tests.fakes.old_link import OldEngine, OldGateway
-from tests.fakes.roles import frames
+from tests.fakes.old_link import OldGateway
 from tests.fakes.vocoder import FakeVocoder
-from tests.harness.gateway import UtteranceClient
-from tests.harness.joined_gateway import Place, running_place
 from tests.harness.joining import free_port
 from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
 
 GOLDEN = Path(__file__).parent / "golden_engine_link"
 
 
+ALL = VERSION_1 | VERSION_2
+
+
 def golden(name: str) -> list[bytes]:
-    """The bytes that version 1 sent."""
+    """The bytes that a message had when it was new."""
     return [bytes.fromhex(line) for line in (GOLDEN / f"{name}.hex").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", VERSION_1)
-def test_bytes_of_version_1_never_change(name: str) -> None:
-    message = VERSION_1[name]
+@pytest.mark.parametrize("name", ALL)
+def test_golden_bytes_never_change(name: str) -> None:
+    message = ALL[name]
     assert engine_link.encode(message) == golden(name)
     assert engine_link.decode(golden(name)) == message
 
@@ -42,8 +42,14 @@ def test_frozen_version_1_reads_and_writes_its_bytes(name: str) -> None:
     assert link_v1.encode(kind, fields, payload) == golden(name)
 
 
-def test_every_message_of_version_1_is_kept() -> None:
+def test_every_message_is_kept() -> None:
     assert {message.TYPE for message in VERSION_1.values()} == set(link_v1.FIELDS)
+    assert {message.TYPE for message in ALL.values()} == set(engine_link.CODEC.types)
+
+
+def test_version_1_ignores_the_time_of_an_end() -> None:
+    kind, fields, _ = link_v1.decode(golden("finish_at"))
+    assert (kind, fields) == link_v1.decode(golden("finish"))[:2]
 
 
 def test_frozen_version_1_refuses_what_it_does_not_know() -> None:
@@ -51,31 +57,6 @@ def test_frozen_version_1_refuses_what_it_does_not_know() -> None:
         link_v1.decode([b"\x81\xa4type\xa5probe"])
     with pytest.raises(link_v1.RefusedError, match=r"joined\.name is None, not str"):
         link_v1.decode([b"\x82\xa4type\xa6joined\xa7version\x01"])
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with running_place() as found:
-        yield found
-
-
-@repeated_after_stalls
-def test_old_engine_serves_beside_one_of_today(place: Place) -> None:
-    old = OldEngine(place.pool, "old")
-    place.engines.append(old)
-    until(lambda: old.joined, "an answer")
-    assert old.joined and old.joined.version == 1
-    place.wait_for("ready", lambda found: found.voices["glow"].engines["glow/old"].ready)
-    go = threading.Event()
-    spoken = [UtteranceClient(place.endpoint, f"s{n}", frames(300, n), 3, n, go=go) for n in range(2)]
-    place.wait_for("speaking", lambda found: sum(bool(one.made_samples) for one in found.streams.values()) == 2)
-    place.join("today")
-    old.leave()
-    go.set()
-    for one in spoken:
-        one.check()
-    until(lambda: old.is_dismissed, "the end")
-    assert old.refused == [], "the gateway has sent what version 1 does not know"
 
 
 @pytest.fixture
@@ -119,4 +100,4 @@ def test_versions_agree_on_the_lower_one() -> None:
 
 
 def test_golden_files_are_of_messages_that_are_tried() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.hex")} == set(VERSION_1)
+    assert {path.stem for path in GOLDEN.glob("*.hex")} == set(ALL)

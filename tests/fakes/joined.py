@@ -29,9 +29,11 @@ class FakeJoined(FakeEngine):
         host: str = "elsewhere",
         capacity: Capacity = CAPACITY,
         digest: str = "",
+        ahead_ns: int = 0,
     ) -> None:
+        """`ahead_ns`: by how much its clock is ahead of this machine's."""
         self.address, self.called, self.voice, self.versions = address, called, voice, versions
-        self.chunk_frames, self.host, self.digest = chunk_frames, host, digest
+        self.chunk_frames, self.host, self.digest, self.ahead_ns = chunk_frames, host, digest, ahead_ns
         self.joined: engine_link.Joined | None = None
         self.turned_away = ""
         self.is_dismissed = False
@@ -52,6 +54,9 @@ class FakeJoined(FakeEngine):
             zmq.CURVE_SECRETKEY: self.address.secret,
             zmq.CURVE_PUBLICKEY: public,
         }
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.ahead_ns
 
     def decode(self, parts: list[bytes]) -> Message:
         return engine_link.decode(parts)
@@ -83,6 +88,8 @@ class FakeJoined(FakeEngine):
                 self.turned_away = message.text
             case engine_link.Dismissed():
                 self.is_dismissed = True
+            case engine_link.Probe():
+                self._send(engine_link.Echo(message.t_sent_ns, self.now_ns(), self.now_ns()))
         super().take(message)
 
     def step(self) -> None:

@@ -28,11 +28,7 @@ class OldEngine(FakeJoined):
 
     def __init__(self, address: Address, called: str, ahead_ns: int = 0) -> None:
         self.refused: list[str] = []
-        self.ahead_ns = ahead_ns
-        super().__init__(address, called, versions=(1, 1))
-
-    def now_ns(self) -> int:
-        return super().now_ns() + self.ahead_ns
+        super().__init__(address, called, versions=(1, 1), ahead_ns=ahead_ns)
 
     def decode(self, parts: list[bytes]) -> Message:
         try:

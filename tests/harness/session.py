@@ -113,7 +113,7 @@ class SessionHarness:
         self._seq, self._sent = self._seq + 1, self._sent + frames
 
     def end(self) -> None:
-        self.session.client.end(wire.End("s", self.generation, self._sent))
+        self.session.client.end(wire.End("s", self.generation, self._sent), self.now_ns)
 
     def flush(self, fade_ms: int = 4) -> None:
         self.session.client.flush(wire.Flush("s", self.generation, fade_ms))

@@ -183,7 +183,7 @@ class Window:
             if isinstance(message, wire.Mel):
                 session.client.mel(message, now_ns)
             elif isinstance(message, wire.End):
-                session.client.end(message)
+                session.client.end(message, now_ns)
 
         self._serve(now_s, handle)
 

@@ -61,6 +61,18 @@ def test_voice_with_two_engines_has_a_row_for_each() -> None:
     assert tables.notices(read(snapshot))[1].startswith("twins/0 degraded for - s: level 1 of -")
 
 
+def test_link_to_an_engine_elsewhere_is_shown() -> None:
+    snapshot = copy.deepcopy(SNAPSHOT)
+    engines = snapshot["voices"]["twins"]["engines"]
+    engines["twins/0"] |= {"link": {"trip_ms": 12.31, "jitter_ms": 103.25}}
+    for narrow in (False, True):
+        table = tables.voices_table(read(snapshot), narrow)
+        assert [row_of(table, name)["LINK"] for name in ("twins", "  twins/0", "  twins/1")] == ["-", "12.3/103", "-"]
+    assert max(map(len, tables.layout(table)[2:])) <= 80
+    del engines["twins/1"]
+    assert row_of(tables.voices_table(read(snapshot)), "twins")["LINK"] == "12.3/103", "its only engine"
+
+
 def test_voice_that_is_not_ready_is_shown_with_the_reason() -> None:
     assert tables.notices(read(SNAPSHOT)) == ["engine twins/1 is away"]
     snapshot = copy.deepcopy(SNAPSHOT)

@@ -113,6 +113,22 @@ def test_client_far_ahead_or_stalled_makes_no_chunk_late() -> None:
     assert all(load.late in (None, 0.0) for load in harness.loads) and not harness.renderer.streams
 
 
+def test_last_chunk_is_due_by_the_gateways_clock_alone() -> None:
+    """The gateway may be on another machine, whose clock shows something else."""
+    vocoder = TimedVocoder(call_ms=4, frame_ms=1)
+    harness = RendererHarness(vocoder, streams=1)
+    behind_ns = 3600 * S
+    mel = np.zeros((2, 80), np.float32)
+    harness.renderer.handle(ipc.Frames(0, 0, 2, 80, t_gateway_ns=behind_ns, mel=mel))
+    harness.renderer.step()
+    harness.renderer.handle(ipc.Finish(0, behind_ns + 7 * MS))
+    while harness.renderer.step():
+        pass
+    pcms = [message for message in harness.sent if isinstance(message, ipc.Pcm)]
+    assert pcms[-1].last and pcms[-1].t_due_ns == behind_ns + 7 * MS
+    assert pcms[-1].t_engine_ns < pcms[-1].t_end_ns < behind_ns, "these are of the engine's own clock"
+
+
 def test_voice_with_fixed_chunks_refuses_at_the_first_level() -> None:
     class Fixed(TimedVocoder):
         def ready_frames(self, stream: Stream, limit: int) -> int | None:

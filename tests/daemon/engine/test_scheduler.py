@@ -140,6 +140,6 @@ def test_call_could_be_made_when_its_first_chunk_had_arrived() -> None:
     e.inner.rendered(2, 512)
     assert s.due_ns(e, 2) == 460 * MS, "less than a chunk waits for 60 ms"
     e.inner.end()
-    e.ended_ns = 410 * MS
+    e.ended_gateway_ns = 410 * MS
     e.inner.rendered(1, 256)
     assert s.due_ns(e, 1) == 410 * MS, "or for the end"

@@ -27,7 +27,7 @@ def after_a_gap(arrivals_ms: list[int], ended: bool = False, frames: int = 1, cl
         received_ms = GAP_MS if clock == "client" else at_ms
         harness.session.client.mel(sent, gap_ns + received_ms * MS)
     if ended:
-        harness.session.client.end(wire.End("s", 0, 10 + frames * len(arrivals_ms)))
+        harness.session.client.end(wire.End("s", 0, 10 + frames * len(arrivals_ms)), gap_ns)
     gap = ipc.Underrun(key=harness.key, sample=4 * HOP, missing_samples=GAP_MS * RATE // 1000, t_ns=gap_ns)
     harness.session.sinks.underrun(gap)
     counts = harness.session.state.meter.underruns

@@ -54,7 +54,7 @@ def finish(harness: SessionHarness, position: wire.Position) -> None:
             made += 1
         if harness.session.state.sinks.device:
             harness.play(max(position.samples, frame * HOP))
-    harness.session.client.end(wire.End("s", harness.generation, TOTAL))
+    harness.session.client.end(wire.End("s", harness.generation, TOTAL), harness.now_ns)
     harness.session.engine.pcm(harness.pcm(made * HOP, 0, last=True), harness.now_ns)
 
 

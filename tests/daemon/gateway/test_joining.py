@@ -1,6 +1,7 @@
 """A gateway process and engines that join it by TCP: who may, under which name, and what a bad one costs: nobody anything."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 
 from glowd.daemon import engine_link, ipc, wire
-from glowd.daemon.wire.telemetry import Snapshot
+from glowd.daemon.wire.telemetry import STAGES, Snapshot
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, frames
 from tests.harness.gateway import UtteranceClient, mel_messages
 from tests.harness.joined_gateway import Place, engine_of, names, running_place
 from tests.harness.waiting import repeated_after_stalls, until
+
+HOUR_NS = 3_600_000_000_000
 
 
 @pytest.fixture
@@ -39,6 +42,31 @@ def test_engines_share_a_key_and_get_names_of_their_own(place: Place) -> None:
     again = place.join("one")
     assert again.joined and again.joined.name == "glow/one", "the place of one that is gone is taken"
     assert names(place.client().status()) == {"glow/one", "glow/one-2"}
+
+
+@repeated_after_stalls
+def test_engine_whose_clock_is_hours_ahead_has_true_stages(place: Place) -> None:
+    engine = place.join("far", ahead_ns=5 * HOUR_NS)
+    found = place.wait_for("a link", lambda found: (one := engine_of(found, engine).link) and one.trip_ms is not None)
+    link = engine_of(found, engine).link
+    assert link and link.version == engine_link.VERSION and link.jitter_ms is not None
+    assert link.ahead_ms == pytest.approx(5 * HOUR_NS / 1e6, abs=1000)
+    check_stages(place)
+
+
+def check_stages(place: Place) -> None:
+    """Speak; the stages must add up to what has passed at most."""
+    go = threading.Event()
+    began_s = time.monotonic()
+    (spoken,) = speak(place, 1, go)
+    (stream,) = place.client().status().streams.values()
+    passed_ms = 1000 * (time.monotonic() - began_s)
+    times = stream.stages.times
+    assert set(times) == set(STAGES) - {"device"}
+    assert all(0 <= (one.mean_ms or 0.0) <= passed_ms for one in times.values()), times
+    assert (stream.stages.mean_sum_ms or 0.0) <= passed_ms
+    go.set()
+    spoken.check()
 
 
 TURNED_AWAY: dict[str, tuple[dict[str, Any], str]] = {

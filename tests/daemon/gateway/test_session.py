@@ -48,7 +48,7 @@ def test_frames_reach_the_engine_as_they_arrive() -> None:
     assert isinstance(first, ipc.Frames) and isinstance(second, ipc.Frames)
     assert (first.first_frame, first.frames, second.first_frame, second.frames) == (0, 3, 3, 2)
     assert (first.t_client_ns, first.t_gateway_ns) == (7, harness.now_ns)
-    assert finish == ipc.Finish(harness.key)
+    assert finish == ipc.Finish(harness.key, harness.now_ns)
 
 
 def test_credit_follows_the_slowest_sink() -> None:
@@ -166,10 +166,10 @@ def test_mels_of_a_future_generation_are_refused() -> None:
 def test_wrong_end_is_refused_and_right_one_accepted() -> None:
     harness = SessionHarness("socket")
     harness.send(4)
-    harness.session.client.end(wire.End("s", 0, 5))
+    harness.session.client.end(wire.End("s", 0, 5), harness.now_ns)
     assert harness.only(wire.Error).code == Code.GAP
     harness.end()
-    harness.session.client.end(wire.End("s", 0, 4))
+    harness.session.client.end(wire.End("s", 0, 4), harness.now_ns)
     assert harness.sent(wire.Error)[-1].code == Code.WRONG_STATE
     harness.render(4, last=True)
     assert harness.only(wire.Played).total_samples == 4 * HOP
@@ -339,7 +339,7 @@ def test_resume_replays_frames_and_repeats_no_sample() -> None:
     start, *frames, finish = harness.ports.engine[before:]
     first = 3  # the newest end of a message that is history_frames old: 9 - 5 is in the middle of one
     assert start == ipc.Start(harness.key, 9, first, -1.0, LIMITS.lead_frames, phase_at(first), attempt=1)
-    assert finish == ipc.Finish(harness.key)
+    assert finish == ipc.Finish(harness.key, harness.now_ns)
     chunks = [chunk for chunk in frames if isinstance(chunk, ipc.Frames)]
     assert [(chunk.first_frame, chunk.frames) for chunk in chunks] == [(first - LIMITS.lead_frames, 11), (12, 3)]
     harness.session.engine.pcm(harness.pcm(first * HOP, 12 * HOP, last=True), harness.now_ns)

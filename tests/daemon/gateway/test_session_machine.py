@@ -242,7 +242,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule()
     def end(self) -> None:
         refusal, silenced = self._refusal(Event.END), self.flushing is Phase.SILENCED
-        self.session.client.end(wire.End("s", self.number, self.sent))
+        self.session.client.end(wire.End("s", self.number, self.sent), self.harness.now_ns)
         if not refusal:
             self.ended, self.rendered = True, not self.sent
         assert self._new_errors() == ([] if silenced else refusal)

@@ -91,7 +91,7 @@ def test_move_changes_the_engine_for_the_whole_session(harness: RegistryHarness)
     stream = harness.place("s")
     harness.registry.move(stream, harness.engines["glow/1"])
     stream.session.client.mel(mel_message(0, 0, 4), 1)
-    stream.session.client.end(wire.End("s", 0, 4))
+    stream.session.client.end(wire.End("s", 0, 4), 2)
     stream.session.client.flush(wire.Flush("s", 0))
     assert [type(message) for message in harness.to_engine["glow/1"]] == [ipc.Start, ipc.Frames, ipc.Finish, ipc.Drop]
     assert harness.to_engine["glow/0"] == []

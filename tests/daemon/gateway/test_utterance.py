@@ -52,9 +52,9 @@ def test_end_must_count_all_frames() -> None:
     one = utterance()
     one.take(mel_message(0, 0, 5), 1)
     with pytest.raises(WireError, match="end has total_frames 6; 5 frames arrived"):
-        one.end(wire.End("s", 0, 6))
+        one.end(wire.End("s", 0, 6), 5)
     assert one.total_frames is None
-    one.end(wire.End("s", 0, 5))
+    one.end(wire.End("s", 0, 5), 5)
     assert one.total_frames == 5
 
 
@@ -113,7 +113,7 @@ def test_samples_are_accepted_once_without_gaps() -> None:
 def test_last_samples_must_complete_the_frames(samples: int) -> None:
     one = utterance()
     one.take(mel_message(0, 0, 10), 1)
-    one.end(wire.End("s", 0, 10))
+    one.end(wire.End("s", 0, 10), 5)
     with pytest.raises(ValueError, match=f"samples end at {samples}, expected {10 * HOP}"):
         one.accept_pcm(pcm(0, samples, last=True))
 
@@ -161,7 +161,7 @@ def test_sample_not_rendered_is_due_with_a_whole_chunk() -> None:
     assert one.due_ns(0) is None, "the engine holds it back for a whole chunk"
     one.take(mel_message(1, 2, 1), 200)
     assert one.due_ns(0) == 200 and one.due_ns(HOP) is None
-    one.end(wire.End("s", 0, 3))
+    one.end(wire.End("s", 0, 3), 5)
     assert one.due_ns(2 * HOP) == 200, "after the end no look-ahead is needed"
 
 
