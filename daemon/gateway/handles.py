@@ -130,6 +130,13 @@ class EngineHandle:
         return None if self.capacity is None else self.capacity.streams
 
     @property
+    def distance_ms(self) -> float | None:
+        """What the way to it adds to the latency of a chunk; None: it is here."""
+        if self.origin is None:
+            return None
+        return self.link.distance_ms if self.link else 0.0
+
+    @property
     def overload(self) -> str:
         """Why it refuses new streams until it has caught up; "" if it does not."""
         degraded = None if self.load is None else self.load.degraded

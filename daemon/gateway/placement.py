@@ -1,4 +1,4 @@
-"""Which engine a new stream gets: the one of its voice with the most free capacity, or none, and then why.
+"""Which engine a new stream gets: the one of its voice with the most free capacity that is not far away; or none, and then why.
 
 Rules: no socket, no clock. A stream stays where it was placed, because its state is there, until its engine is lost. Then
 it moves to another engine of the voice that has capacity, or waits for its own to come back.
@@ -8,6 +8,10 @@ alone; engines that share a device must not be given more than the device can do
 
     engines on one CUDA device    sum of load            <= 1
     engines on the CPU            sum of load x threads  <= cores that this process may use
+
+The way to an engine of another machine delays each chunk. A chunk that takes FAR_MS longer there and back (link.py: nearly all
+do not take longer) counts as much as a whole capacity that is taken. So an engine 20 ms away gets streams once the near ones
+have a fifth more of theirs taken, and one beyond FAR_MS once they are full.
 
 A configured capacity is the operator's decision: it counts, and is not reduced. A voice that needs whole utterances has no
 pace to keep: it neither counts nor is reduced. Every open stream counts, also a paused or idle one: it may speak at any
@@ -25,6 +29,8 @@ from glowd.daemon.gateway.streams import Stream, StreamRegistry
 from glowd.daemon.runtime.status import AWAY, LOADING, READY
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo
+
+FAR_MS = 100
 
 
 class Place(NamedTuple):
@@ -67,6 +73,26 @@ def load_of(engine: EngineHandle, open_streams: int) -> Fraction:
     if engine.max_streams is None or engine.whole_utterance:
         return Fraction(0)
     return Fraction(open_streams, engine.max_streams)
+
+
+class Rank(NamedTuple):
+    """How well an engine suits one more stream: the first that differs counts, and more is better."""
+
+    room: Fraction
+    """Of engine and device together, less the distance."""
+    own_room: Fraction
+    """Of the engine alone, less the distance."""
+    is_here: bool
+    fewer_streams: int
+
+
+def rank(own: Fraction, device: Fraction, distance_ms: float | None, open_streams: int) -> Rank:
+    """`own`, `device`: the free share of the engine, and that of its device, in loads of this engine.
+
+    `distance_ms`: of an engine of another machine; None: it is here.
+    """
+    far = Fraction(round(distance_ms or 0), FAR_MS)
+    return Rank(min(own, device) - far, own - far, distance_ms is None, -open_streams)
 
 
 class Machine:
@@ -184,20 +210,20 @@ class Pool:
         return engine
 
     def _best(self, now: Occupancy, now_ns: int, like: EngineHandle | None = None) -> EngineHandle | None:
-        """The engine with the most free capacity; None if no engine that is alive has any.
+        """The engine with the most free capacity, less its distance; None if no engine that is alive has any.
 
         `like`: only one that makes the same samples, as far as the two have said.
         """
         able = [engine for engine in self.alive_engines(now_ns) if self._refusal(engine, now) is None]
         able = [engine for engine in able if like is None or engine.makes_the_same(like)]
 
-        def room(engine: EngineHandle) -> tuple[Fraction, Fraction, int]:
-            """Of engine and device together, then of the engine alone; without a capacity, the fewest streams."""
-            own = 1 - now.load(engine)
+        def suits(engine: EngineHandle) -> Rank:
             free = now.free[self._machine.place(engine)] / self._machine.weight(engine)
-            return min(own, free), own, -now.count(engine)
+            # Without a pace to keep, streams are shared out by their number, wherever the engines are.
+            distance_ms = 0.0 if engine.max_streams is None or engine.whole_utterance else engine.distance_ms
+            return rank(1 - now.load(engine), free, distance_ms, now.count(engine))
 
-        return max(able, key=room, default=None)
+        return max(able, key=suits, default=None)
 
     def tick(self, now_ns: int) -> None:
         """Move streams away from engines that are lost; fail those that have waited too long."""

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowd.daemon import ipc, wire
+from glowd.daemon import engine_link, ipc, wire
 from glowd.daemon.config import FileSettings
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import SILENT_NS, EngineHandle, Origin, SpeakerHandle
+from glowd.daemon.gateway.link import Link
 from glowd.daemon.gateway.placement import Machine, Pool, load_of
 from glowd.daemon.gateway.replies import SessionPorts
 from glowd.daemon.gateway.session import Session
@@ -407,10 +408,20 @@ def test_hung_engine_is_told_to_drop_moved_streams(harness: PlacementHarness) ->
     assert harness.sent["glow/0"][-1] == ipc.Drop(stream.key) and harness.placed(pool.engines[1]) == ["a"]
 
 
-def joined(pool: Pool, harness: PlacementHarness, name: str, host: str, cores: int = 2, **ready: Any) -> EngineHandle:
+def joined(
+    pool: Pool,
+    harness: PlacementHarness,
+    name: str,
+    host: str,
+    cores: int = 2,
+    distance_ms: float = 0.3,
+    **ready: Any,
+) -> EngineHandle:
     """An engine that has joined from a machine."""
     engine = harness._engine(name, pool.voice)
-    engine.connect(Origin(name, "pool", host, cores), lambda message: harness.sent[name].append(message) or True)  # type: ignore[func-returns-value]
+    link = Link(engine_link.VERSION)
+    link.echo(engine_link.Echo(NOW_NS, NOW_NS, NOW_NS), NOW_NS + int(distance_ms * 1e6))
+    engine.connect(Origin(name, "pool", host, cores), lambda message: harness.sent[name].append(message) or True, link)  # type: ignore[func-returns-value]
     harness.machine.engines = [*harness.machine.engines, engine]
     pool.engines.append(engine)
     harness.ready(engine, **ready)
