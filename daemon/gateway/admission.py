@@ -10,6 +10,7 @@ from glowd.daemon import wire
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.link import MAX_CUSHION_MS
 from glowd.daemon.gateway.mel_intake import MelIntake
 from glowd.daemon.gateway.placement import Pool
 from glowd.daemon.gateway.replies import SessionPorts
@@ -80,7 +81,9 @@ class Admission:
 
     def _session(self, asked: wire.Open, engine: EngineHandle, ports: SessionPorts, intake: MelIntake) -> Session:
         prefill_ms = asked.prefill_ms if asked.prefill_ms >= 0 else self._default_prefill_ms
-        limits = self._limits(engine, intake.bins, prefill_ms if "device" in asked.sinks else 0)
+        # The stream may move to an engine with a longer way.
+        most_ms = prefill_ms + MAX_CUSHION_MS if "device" in asked.sinks else 0
+        limits = self._limits(engine, intake.bins, most_ms)
         rate_hz = engine.info.rate_hz
         return Session(asked, engine.voice, rate_hz, int(prefill_ms * rate_hz / 1000), limits, ports, intake)
 

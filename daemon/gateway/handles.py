@@ -137,6 +137,11 @@ class EngineHandle:
         return self.link.distance_ms if self.link else 0.0
 
     @property
+    def cushion_ms(self) -> float:
+        """How much more audio a device has to collect of its streams than of those of an engine here."""
+        return self.link.cushion_ms if self.link else 0.0
+
+    @property
     def overload(self) -> str:
         """Why it refuses new streams until it has caught up; "" if it does not."""
         degraded = None if self.load is None else self.load.degraded

@@ -42,6 +42,10 @@ class SessionPorts(Protocol):
     def to_engine(self, message: Message) -> None:
         """Send to the engine in which the stream is placed."""
 
+    @property
+    def cushion_ms(self) -> float:
+        """How much more audio the device has to collect, because of the way to that engine."""
+
     def blame_engine(self, text: str) -> bool:
         """The engine has sent what it must not. Returns whether it is used no more, and the stream goes on in another one."""
 

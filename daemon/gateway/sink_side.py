@@ -63,11 +63,12 @@ class SinkSide:
 
     def _attach_message(self) -> ipc.Attach:
         state, asked = self._state, self._state.asked
+        cushion_samples = int(state.ports.cushion_ms * state.rate_hz / 1000)
         return ipc.Attach(
             key=state.utterance.key,
             rate_hz=state.rate_hz,
             gain_db=state.gain_db,
-            prefill_samples=state.prefill_samples,
+            prefill_samples=state.prefill_samples + cushion_samples,
             catch_up=asked.catch_up,
             max_lead_samples=asked.max_lead_ms * state.rate_hz // 1000,
             t_dac_ns=state.utterance.beginning.heard_ns,

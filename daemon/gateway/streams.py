@@ -70,6 +70,11 @@ class Stream:
         """Send to the engine in which the stream is placed now."""
         self.engine.send(message)
 
+    @property
+    def cushion_ms(self) -> float:
+        """See SessionPorts."""
+        return self.engine.cushion_ms
+
     def blame_engine(self, text: str) -> bool:
         """An engine of another machine that cannot be relied on is used no more; for one of ours it is a bug of ours."""
         if self.engine.origin is None:

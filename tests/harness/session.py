@@ -61,6 +61,7 @@ class ListPorts:
         self.owner, self.engine = list[Message](), list[Message]()
         self.speaker, self.listeners = list[Message](), list[Message]()
         self.counts = Counts()
+        self.cushion_ms = 0.0
         self.has_listeners = True
         self._key = FIRST_KEY - 1
 

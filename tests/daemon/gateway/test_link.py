@@ -115,6 +115,25 @@ def test_only_frequent_loss_makes_a_cushion_and_a_bounded_one() -> None:
     assert rare.cushion_ms == 0 and often.cushion_ms == MAX_CUSHION_MS < (often.jitter_ms or 0)
 
 
+def late_share(way: Way, cushion_ms: float) -> float:
+    """Of a minute of chunks that come by this way, in order: those that a device has to wait for.
+
+    It begins `cushion_ms` after the first one has come.
+    """
+    came_ms, first_ms, late, chunk_ms = 0.0, 0.0, 0, 46.44
+    for number in range(1300):
+        came_ms = max(came_ms, number * chunk_ms + way.there() + way.back())
+        first_ms = first_ms or came_ms
+        late += came_ms > first_ms + cushion_ms + number * chunk_ms
+    return late / 1300
+
+
+def test_cushion_that_was_measured_covers_the_jitter() -> None:
+    way = Way(jittery(5, 20), jittery(5, 5, 2)).probes()
+    with_cushion, without = (late_share(way, cushion_ms) for cushion_ms in (way.link.cushion_ms, 0.0))
+    assert with_cushion < 0.05 < 0.2 < without
+
+
 def test_engine_that_computes_is_not_held_against_the_link() -> None:
     busy = random.Random(3)
     way = Way(steady(5), steady(5), HOUR, busy_ms=lambda: busy.choice([0.0, 4.0, 9.0])).probes()

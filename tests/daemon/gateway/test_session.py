@@ -324,6 +324,21 @@ def test_pause_and_gain_reach_the_device_of_later_utterances() -> None:
     assert harness.ports.speaker[2:] == [ipc.Gain(harness.key, -3), ipc.Resume(harness.key)]
 
 
+def test_device_collects_more_of_an_engine_whose_way_varies() -> None:
+    """Each utterance anew: the stream may have moved meanwhile."""
+    harness, asked = SessionHarness("device"), []
+    for cushion_ms in (0.0, 50.0):
+        harness.ports.cushion_ms = cushion_ms
+        harness.reset_counters()
+        harness.send(5)
+        harness.end()
+        harness.render(5, last=True)
+        harness.play_all(5 * HOP)
+        attach = [message for message in harness.ports.speaker if isinstance(message, ipc.Attach)][-1]
+        asked.append(attach.prefill_samples)
+    assert asked == [8, 8 + 50 * RATE // 1000]
+
+
 # --------------------------------------------------------- lost engine or speaker
 
 
