@@ -73,19 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="with service: a unit of the system, run as this user; with doctor: check as it",
     )
-    joins = parser.add_argument_group("engine")
-    joins.add_argument("--voice", default="", metavar="NAME", help="the voice that the engine renders")
-    joins.add_argument(
-        "--join", default="", metavar="ADDRESS", help="as `glowctl key new NAME --role engine` printed it"
-    )
-    joins.add_argument("--name", default="", help="what the engine is called there; default: the name of this machine")
-    joins.add_argument(
-        "--checkpoint", default="", metavar="FILE", help="of the voice, instead of what the settings say"
-    )
-    joins.add_argument("--device", default="", help="cpu or cuda:N, instead of the first one of the settings")
-    joins.add_argument(
-        "--leave-s", type=float, default=300.0, metavar="S", help="how long it waits for its streams when it is to end"
-    )
+    add_engine_arguments(parser)
     parser.add_argument("--version", action="version", version=f"glowd {importlib.metadata.version('glowd')}")
     arguments = parser.parse_args(argv)
     try:
@@ -111,10 +99,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of `glowd engine`."""
+    joins = parser.add_argument_group("engine")
+    joins.add_argument("--voice", default="", metavar="NAME", help="the voice that the engine renders")
+    joins.add_argument(
+        "--join",
+        default="",
+        metavar="@FILE",
+        help="the address that `glowctl key new NAME --role engine` printed: a private file that has it, or the address "
+        "itself, which other users of this machine can then read; default: $GLOWD_JOIN",
+    )
+    joins.add_argument("--name", default="", help="what the engine is called there; default: the name of this machine")
+    joins.add_argument(
+        "--checkpoint", default="", metavar="FILE", help="of the voice, instead of what the settings say"
+    )
+    joins.add_argument("--device", default="", help="cpu or cuda:N, instead of the first one of the settings")
+    joins.add_argument(
+        "--leave-s", type=float, default=300.0, metavar="S", help="how long it waits for its streams when it is to end"
+    )
+
+
 def run_engine(config: Config, arguments: argparse.Namespace) -> int:
     """`glowd engine`: an engine that joins another daemon; returns the exit status. Raises ConfigError."""
-    if not (arguments.voice and arguments.join):
-        raise ConfigError("glowd engine needs --voice NAME and --join ADDRESS")
+    if not arguments.voice:
+        raise ConfigError("glowd engine needs --voice NAME, and the address to join in GLOWD_JOIN or --join @FILE")
     from glowd.daemon.engine import command
 
     return command.run(config, arguments)

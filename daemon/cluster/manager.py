@@ -23,7 +23,7 @@ from glowd.daemon.config_voices import VoiceSettings
 from glowd.daemon.runtime.role_process import SETTINGS
 from glowd.daemon.wire.telemetry import Snapshot
 
-JOIN = "GLOWD_JOIN"
+JOIN = "GLOWD_PLACED_ENGINE"
 """The environment variable in which an engine is told what it is and where it joins: {"voice", "name", "address"}."""
 
 log = logging.getLogger("glowd.cluster")

@@ -1,7 +1,7 @@
 """`python -m glowd.daemon.cluster.node_engine PARENT`: the engine process of an actor, which ends when the process PARENT ends.
 
-    GLOWD_SETTINGS   the daemon's settings (config_reader.as_text)
-    GLOWD_JOIN       {"voice", "name", "address"}: the engine, and where it joins
+    GLOWD_SETTINGS        the daemon's settings (config_reader.as_text)
+    GLOWD_PLACED_ENGINE   {"voice", "name", "address"}: the engine, and where it joins
 
 Rules: nothing is left running on a node whose actor is gone: it would hold the memory of a GPU, and nobody would know. The system
 ends this process with its parent, however that ends. The address is a secret, so it is not an argument: those are for all to see.

@@ -6,6 +6,7 @@ their utterances end. A second one ends it at once. Exit status as of glowd; 1, 
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -22,14 +23,18 @@ from glowd.daemon.runtime.role import NICENESS, CannotStart
 from glowd.daemon.runtime.system import set_niceness
 from glowd.daemon.wire.address import Address, address_of
 
+JOIN = "GLOWD_JOIN"
+"""The variable with the address, which is kept as a password is: every user of the machine can read arguments."""
+MAX_ADDRESS = 4096
+
 log = logging.getLogger("glowd.engine")
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
     """Join, serve and leave; returns the exit status. Raises ConfigError."""
-    setup_logging("engine", config.log.level)
-    address = join_address(arguments.join)
+    address = join_address(arguments.join, os.environ.pop(JOIN, ""))
     config = with_voice(config, arguments.voice, arguments.checkpoint)
+    setup_logging("engine", config.log.level)
     set_niceness(NICENESS["engine"])
     place_caches(Path(tempfile.gettempdir(), "glowd-engine"))
     engine = JoinedEngine(config, arguments.voice, address, arguments.name, arguments.device)
@@ -45,18 +50,37 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def join_address(text: str) -> Address:
-    """The address of --join. Raises ConfigError."""
+def join_address(argument: str, variable: str) -> Address:
+    """The address that --join gives, or the file that it names (@FILE), or else the variable. Raises ConfigError.
+
+    No text of an address is in an error: it may be a secret.
+    """
+    if argument.startswith("@"):
+        source, text = argument[1:], read_secret(Path(argument[1:]))
+    else:
+        source, text = ("--join", argument) if argument else (JOIN, variable)
     try:
         address = address_of(text)
     except ValueError as error:
-        raise ConfigError(f"--join: {error}") from None
+        raise ConfigError(f"{source}: {error}") from None
     if not address.server_key:
         raise ConfigError(
-            "--join needs the address that `glowctl key new NAME --role engine` printed on the daemon's machine: "
-            f"glowd://NAME:SECRET@HOST:PORT#SERVERKEY; got {text!r:.80}"
+            f"{source} must be the address that `glowctl key new NAME --role engine` printed on the daemon's machine, "
+            "glowd://NAME:SECRET@HOST:PORT#SERVERKEY; it is " + ("not such an address" if text else "empty")
         )
     return address
+
+
+def read_secret(path: Path) -> str:
+    """What is in a file that nobody else can read. Raises ConfigError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found = os.fstat(file.fileno())
+            if found.st_uid not in (os.getuid(), 0) or found.st_mode & 0o077:
+                raise ConfigError(f"--join: {path} must belong to this user, and to nobody else: chmod 600 {path}")
+            return file.read(MAX_ADDRESS).strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--join: cannot read {path}: {error}") from None
 
 
 def with_voice(config: Config, voice: str, checkpoint: str) -> Config:

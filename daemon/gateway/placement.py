@@ -188,7 +188,7 @@ class Pool:
         if self.state(now_ns) == READY:
             return ""
         if not self.engines:
-            return f"no engine has joined; on another machine: glowd engine --voice {self.voice} --join ADDRESS"
+            return f"no engine has joined; on another machine: GLOWD_JOIN=ADDRESS glowd engine --voice {self.voice}"
         if len(self.engines) == 1:
             return "".join(reasons.values())
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())

@@ -1,6 +1,7 @@
 """Engines of "other machines": processes that join a daemon by TCP, with a key, as they would from elsewhere."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -49,8 +50,11 @@ class EngineProcess:
     @classmethod
     def start(cls, address: str, name: str, *arguments: str, voice: str = "glow") -> Self:
         """Start one."""
-        command = [*GLOWD, "engine", "--voice", voice, "--join", address, "--name", name, *ENGINE, *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        command = [*GLOWD, "engine", "--voice", voice, "--name", name, *ENGINE, *arguments]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            env={**os.environ, "GLOWD_JOIN": address},
+        )  # fmt: skip
         started = cls(process)
         threading.Thread(target=started._read, daemon=True).start()
         return started

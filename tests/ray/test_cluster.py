@@ -172,7 +172,9 @@ def test_engines_come_back_on_a_cluster_made_anew(serve: Serve, secrets_director
 def test_key_of_an_engine_is_seen_by_nobody(serve: Serve, cluster: LocalCluster) -> None:
     with serve(cluster.address, "log.level=debug", cluster_min=1, cluster_max=1) as served:
         served.wait_engines(1)
-        environ = next(text for text in read_all(Path("/proc").glob("[0-9]*/environ")) if b"GLOWD_JOIN=" in text)
+        environ = next(
+            text for text in read_all(Path("/proc").glob("[0-9]*/environ")) if b"GLOWD_PLACED_ENGINE=" in text
+        )
         secret = environ.partition(b"glowd://")[2].partition(b":")[2][:64]
         assert len(secret) == 64 and secret.isalnum()
         logs = read_all(path for path in Path("/tmp/ray/session_latest/logs").rglob("*") if path.is_file())

@@ -464,7 +464,7 @@ def test_voice_without_engines_says_how_one_joins() -> None:
     harness = PlacementHarness()
     pool = Pool("glow", [], harness.machine, harness.streams)
     with pytest.raises(
-        WireError, match="no engine has joined; on another machine: glowd engine --voice glow"
+        WireError, match="no engine has joined; on another machine: GLOWD_JOIN=ADDRESS glowd engine --voice glow"
     ) as caught:
         pool.require(NOW_NS)
     assert caught.value.code == Code.ENGINE_LOST
