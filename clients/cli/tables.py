@@ -214,7 +214,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def notices(snapshot: Snapshot) -> list[str]:
-    """A line for each voice or engine that is not ready, and why; then one for each that is overloaded."""
+    """A line for each voice or engine that is not ready, or fails, and why; then one for each that is overloaded."""
     return _absences(snapshot) + [
         _notice(label, work.degraded, snapshot.t_ns)
         for name, voice in entries(snapshot.voices)
@@ -230,6 +230,11 @@ def _absences(snapshot: Snapshot) -> list[str]:
             lines.append(_absence(f"voice {name}", voice))
             continue
         lines += [_absence(f"engine {label}", engine) for label, engine in engines(voice) if not engine.ready]
+        lines += [
+            f"engine {label} has given up {engine.failures} of its streams in a row"
+            for label, engine in engines(voice)
+            if engine.ready and engine.failures
+        ]
     return lines
 
 

@@ -25,6 +25,9 @@ SILENT_NS = 3_000_000_000
 STARTS = 2
 """A restart may take so many times as long as the first start did: other programs may be busy, and it pauses before."""
 
+MAX_FAILURES = 3
+"""Streams that an engine gives up in a row, before it is the last choice."""
+
 log = logging.getLogger("glowd.gateway")
 
 
@@ -66,6 +69,8 @@ class EngineHandle:
         self.is_cordoned = self.is_leaving = False
         """Whether it gets no new streams; and whether those that it has move on when their utterance ends, too."""
         self.instance = -1
+        self.failures = 0
+        """Streams that it has given up since it last made samples."""
         self.last_seen_ns: int | None = None
         self._info: VoiceInfo | None = None
         self._is_reachable, self._start_s, self._fault = False, 0.0, ""
@@ -142,6 +147,11 @@ class EngineHandle:
         return self.link.cushion_ms if self.link else 0.0
 
     @property
+    def is_failing(self) -> bool:
+        """Whether it gives up one stream after the other. It would always be empty, and get all new ones."""
+        return self.failures >= MAX_FAILURES
+
+    @property
     def overload(self) -> str:
         """Why it refuses new streams until it has caught up; "" if it does not."""
         degraded = None if self.load is None else self.load.degraded
@@ -208,6 +218,17 @@ class EngineHandle:
         """It has sent something."""
         self.last_seen_ns, self._is_reachable = now_ns, self.origin is None or not self._fault
 
+    def gave_up(self, text: str) -> None:
+        """It has given up a stream."""
+        self.failures += 1
+        if self.failures == MAX_FAILURES:
+            log.warning("engine %s gets streams last: it has given up %d in a row: %s", self.name, MAX_FAILURES, text)
+
+    def made(self, samples: int) -> None:
+        """It has made samples."""
+        if samples:
+            self.failures = 0
+
     def handle(self, message: Message, sessions: Iterable[Session], now_ns: int) -> None:
         """A message of the engine about itself. If it was restarted, its `sessions` are given to it again."""
         self.seen(now_ns)
@@ -221,6 +242,7 @@ class EngineHandle:
     def _meet(self, ready: ipc.Ready) -> None:
         """A process that is new to us. Its voice is not served if clients could not be told of it."""
         self.instance, self._info, self.load, self._fault = ready.instance, ready.info, None, ""
+        self.failures = 0
         self.device, self.threads, self._start_s = ready.device, ready.threads, ready.start_s
         self.digest = ready.digest
         self.news = RoleState(self.news.role, READY)

@@ -212,16 +212,17 @@ class Pool:
     def _best(self, now: Occupancy, now_ns: int, like: EngineHandle | None = None) -> EngineHandle | None:
         """The engine with the most free capacity, less its distance; None if no engine that is alive has any.
 
-        `like`: only one that makes the same samples, as far as the two have said.
+        One that gives up all its streams is chosen only if no other has room; samples show that it has recovered. `like`: only
+        one that makes the same samples, as far as the two have said.
         """
         able = [engine for engine in self.alive_engines(now_ns) if self._refusal(engine, now) is None]
         able = [engine for engine in able if like is None or engine.makes_the_same(like)]
 
-        def suits(engine: EngineHandle) -> Rank:
+        def suits(engine: EngineHandle) -> tuple[bool, Rank]:
             free = now.free[self._machine.place(engine)] / self._machine.weight(engine)
             # Without a pace to keep, streams are shared out by their number, wherever the engines are.
             distance_ms = 0.0 if engine.max_streams is None or engine.whole_utterance else engine.distance_ms
-            return rank(1 - now.load(engine), free, distance_ms, now.count(engine))
+            return not engine.is_failing, rank(1 - now.load(engine), free, distance_ms, now.count(engine))
 
         return max(able, key=suits, default=None)
 
@@ -230,7 +231,7 @@ class Pool:
         for engine in self.engines:
             if not engine.is_alive(now_ns):
                 self._move_streams(engine, self._streams.placed_in(engine), now_ns)
-            elif engine.is_leaving:
+            elif engine.is_leaving or engine.is_failing:
                 placed = self._streams.placed_in(engine)
                 self._move_streams(engine, [one for one in placed if not one.session.state.phase.needs_engine], now_ns)
             engine.tick([stream.session for stream in self._streams.placed_in(engine)], now_ns)
@@ -240,14 +241,14 @@ class Pool:
             counts = self._streams.counts()
             counts[source.name] -= 1  # a stream that moves leaves its own share of the device free
             engine = self._best(self._machine.occupancy(counts), now_ns, source)
-            if engine is None:  # nor is there one for the streams after it
+            if engine is None or engine is source:  # nor is there one for the streams after it
                 return
             with self._streams.contained(stream, "moving to another engine"):
                 self._streams.move(stream, engine)
 
     def relocate(self, stream: Stream, now_ns: int) -> None:
-        """An utterance has ended: a stream of an engine that is to leave goes on elsewhere, if there is room."""
-        if stream.engine.is_leaving:
+        """An utterance has ended: a stream of an engine that is to leave, or fails, goes on elsewhere, if there is room."""
+        if stream.engine.is_leaving or stream.engine.is_failing:
             self._move_streams(stream.engine, [stream], now_ns)
 
     # --------------------------------------------------------------- error texts

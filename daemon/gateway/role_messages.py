@@ -46,6 +46,7 @@ class RoleMessages:
         engine.seen(now_ns)
         if isinstance(message, ipc.Pcm):
             self._progress.moved(engine)
+            engine.made(message.samples)
         stream = self._streams.find_key(getattr(message, "key", -1))
         if stream is not None and stream.engine is not engine:
             return  # the stream has moved to another engine
@@ -54,6 +55,7 @@ class RoleMessages:
                 case ipc.Pcm() if stream:
                     stream.session.engine.pcm(message, now_ns)
                 case ipc.Failed() if stream:
+                    engine.gave_up(message.text)
                     stream.session.engine.gave_up(message)
                 case ipc.Ready() | ipc.Load():
                     engine.handle(message, [stream.session for stream in self._streams.placed_in(engine)], now_ns)

@@ -141,6 +141,7 @@ def _engine(engine: EngineHandle, open_streams: int, now_ns: int) -> EngineSnaps
         placement=engine.placement,
         host="" if engine.origin is None else engine.origin.host,
         link=engine.link.snapshot() if engine.link and is_alive else None,
+        failures=engine.failures,
         open=open_streams,
         max_streams=engine.max_streams,
         capacity=engine.capacity,

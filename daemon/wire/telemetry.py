@@ -144,7 +144,8 @@ class EngineSnapshot(Record):
     """One engine. `open` counts its streams, `max_streams` is the most that it takes (None: no limit).
 
     `state` is ready, loading or away; `reason`: why it is not ready. `placement`: whether it gets streams, open, cordoned or
-    draining. `host`: the machine from which it has joined; "": that of the daemon. `link`: the way there.
+    draining. `host`: the machine from which it has joined; "": that of the daemon. `link`: the way there. `failures`:
+    streams that it has given up since it last made samples.
     """
 
     ready: bool = False
@@ -154,6 +155,7 @@ class EngineSnapshot(Record):
     placement: str = ""
     host: str = ""
     link: LinkSnapshot | None = None
+    failures: int | None = None
     open: int | None = None
     max_streams: int | None = None
     capacity: Capacity | None = None

@@ -36,7 +36,8 @@ class FakeJoined(FakeEngine):
         self.chunk_frames, self.host, self.digest, self.ahead_ns = chunk_frames, host, digest, ahead_ns
         self.joined: engine_link.Joined | None = None
         self.turned_away = ""
-        self.is_dismissed = False
+        self.is_dismissed, self.fails = False, ""
+        """`fails`: what it says of every stream that frames come for."""
         self.outbox = deque[list[bytes]]()
         """What it sends next, whatever it is."""
         super().__init__(Path("/nowhere"), called, capacity=capacity)
@@ -79,6 +80,8 @@ class FakeJoined(FakeEngine):
         return replace(found, digest=self.digest)
 
     def take(self, message: Message) -> None:
+        if self.fails and isinstance(message, ipc.Frames):
+            self.fail_next(self.fails)
         match message:
             case engine_link.Joined():
                 if self.joined is None:

@@ -61,14 +61,15 @@ def test_voice_with_two_engines_has_a_row_for_each() -> None:
     assert tables.notices(read(snapshot))[1].startswith("twins/0 degraded for - s: level 1 of -")
 
 
-def test_link_to_an_engine_elsewhere_is_shown() -> None:
+def test_link_and_failures_of_an_engine_elsewhere_are_shown() -> None:
     snapshot = copy.deepcopy(SNAPSHOT)
     engines = snapshot["voices"]["twins"]["engines"]
-    engines["twins/0"] |= {"link": {"trip_ms": 12.31, "jitter_ms": 103.25}}
+    engines["twins/0"] |= {"link": {"trip_ms": 12.31, "jitter_ms": 103.25}, "failures": 2}
     for narrow in (False, True):
         table = tables.voices_table(read(snapshot), narrow)
         assert [row_of(table, name)["LINK"] for name in ("twins", "  twins/0", "  twins/1")] == ["-", "12.3/103", "-"]
     assert max(map(len, tables.layout(table)[2:])) <= 80
+    assert "engine twins/0 has given up 2 of its streams in a row" in tables.notices(read(snapshot))
     del engines["twins/1"]
     assert row_of(tables.voices_table(read(snapshot)), "twins")["LINK"] == "12.3/103", "its only engine"
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from glowd.daemon import engine_link, ipc, wire
-from glowd.daemon.wire.telemetry import STAGES, Snapshot
+from glowd.daemon.gateway.handles import MAX_FAILURES
+from glowd.daemon.wire.telemetry import STAGES, Capacity, Snapshot
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, frames
 from tests.harness.gateway import UtteranceClient, mel_messages
 from tests.harness.joined_gateway import Place, engine_of, names, running_place
-from tests.harness.waiting import repeated_after_stalls, until
+from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
 
 HOUR_NS = 3_600_000_000_000
 
@@ -179,6 +180,39 @@ def test_failures_of_foreign_streams_are_ignored(place: Place) -> None:
     for one in spoken:
         one.check()
     assert not bad.turned_away
+
+
+@repeated_after_stalls
+def test_engine_that_fails_every_stream_does_not_attract_them(place: Place) -> None:
+    bad = place.join("bad")
+    bad.fails = "CUDA error"
+    client = place.client()
+    failed: list[str] = []
+    place.join("good", capacity=Capacity(streams=8, measured=True))
+
+    def utterance(stream: str) -> bool:
+        client.open(stream, "null")
+        engine = client.status().streams[stream].engine
+        client.send(wire.mel_message(stream, 0, 0, 0, frames(8)), wire.End(stream, 0, 8))
+        while not isinstance(ending := client.next(WAIT_S), wire.Played | wire.Error):
+            pass
+        if isinstance(ending, wire.Error):
+            assert engine == "glow/bad" and "CUDA error" in ending.text
+            failed.append(stream)
+        return not isinstance(ending, wire.Error)
+
+    done = [utterance(f"s{n}") for n in range(8)]
+    assert len(failed) == MAX_FAILURES and sum(done) == 8 - MAX_FAILURES
+    streams = place.wait_for("moved", lambda found: {s.engine for s in found.streams.values()} == {"glow/good"}).streams
+    assert len(streams) == 8, "those that failed go on where they can be heard"
+    assert engine_of(client.status(), bad).failures == MAX_FAILURES
+    assert not bad.turned_away, "when all others are full it is tried again"
+    client.open("last", "null")
+    assert client.status().streams["last"].engine == "glow/bad"
+    bad.fails = ""
+    client.send(wire.mel_message("last", 0, 0, 0, frames(8)), wire.End("last", 0, 8))
+    client.expect(wire.Played)
+    assert engine_of(client.status(), bad).failures == 0
 
 
 @repeated_after_stalls
