@@ -13,9 +13,9 @@ from glowd.clients.client import Client
 from glowd.daemon import wire
 
 PLACING = {
-    "cordon": "give an engine no new streams",
-    "drain": "the same, and move its streams when their utterance ends; an engine that has joined ends then",
-    "uncordon": "give an engine streams again",
+    "cordon": "give an engine, or the daemon, no new streams",
+    "drain": "the same, and have its streams go elsewhere when their utterance ends; an engine that has joined ends then",
+    "uncordon": "give an engine, or the daemon, streams again",
 }
 
 
@@ -28,7 +28,10 @@ def add_parsers(commands: Any) -> None:
     )
     for action, what in PLACING.items():
         placing = commands.add_parser(action, help=what)
-        placing.add_argument("engine", help="its name in `glowctl status`, such as glow/0")
+        placing.add_argument(
+            "engine", nargs="?", default=wire.WHOLE_DAEMON,
+            help="its name in `glowctl status`, such as glow/0; without one: the whole daemon, before it is stopped",
+        )  # fmt: skip
     commands.add_parser("reload", help="have the daemon of this user read its settings again")
 
 
@@ -50,6 +53,9 @@ def place(client: Client, args: argparse.Namespace) -> None:
     """`glowctl cordon`, `drain` and `uncordon`."""
     act = {"cordon": client.cordon, "drain": client.drain, "uncordon": client.uncordon}[args.command]
     found = wire.Snapshot.from_map(act(args.engine).info)
+    if args.engine == wire.WHOLE_DAEMON:
+        print(f"the daemon is {found.state}; open streams: {len(found.streams)}")
+        return
     engine = next(voice.engines[args.engine] for voice in found.voices.values() if args.engine in voice.engines)
     print(f"{args.engine} is {engine.placement}; open streams: {engine.open}")
 

@@ -45,7 +45,10 @@ async def health(request: Request) -> JSONResponse:
 
 
 async def ready(request: Request) -> JSONResponse:
-    """GET /ready: 200 while a text would be spoken: the daemon answers, and its default voice is ready. Else 503."""
+    """GET /ready: 200 while a text would be spoken: the daemon takes streams, and its default voice is ready. Else 503."""
+    figures = shared_of(request).figures
+    if figures.newest and (state := figures.newest.get("state")) in ("cordoned", "draining", "stopping"):
+        return JSONResponse({"ready": False, "reason": f"the daemon is {state}"}, 503)
     try:
         async with shared_of(request).pool.client() as client:
             voice = voice_named(client, "default")

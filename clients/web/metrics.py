@@ -19,7 +19,7 @@ from glowd.clients.web.shared import shared_of
 from glowd.daemon.wire.telemetry import Snapshot, VoiceSnapshot
 from glowd.daemon.wire.totals import BUCKETS_S, Histogram, Totals
 
-STATES = ("ready", "loading", "degraded", "stopping")
+STATES = ("ready", "loading", "degraded", "cordoned", "draining", "stopping")
 Number = float | int | bool | None
 
 

@@ -32,7 +32,7 @@ class Roster:
         self._wanted: set[str] = set()
         """The engines that join or serve."""
         self._config, self._now_ns = config, 0
-        streams.relocate = self._relocate
+        streams.between_utterances.append(self._relocate)
         self.join(config)
         self.serve(config)
 

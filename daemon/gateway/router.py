@@ -15,6 +15,7 @@ from glowd.daemon.gateway.admission import Admission
 from glowd.daemon.gateway.audio_format import AudioFormat
 from glowd.daemon.gateway.connections import ClientConnection, TrySend
 from glowd.daemon.gateway.containment import contained, give_up
+from glowd.daemon.gateway.draining import Draining
 from glowd.daemon.gateway.handles import SpeakerHandle
 from glowd.daemon.gateway.peers import peer_of
 from glowd.daemon.gateway.placement import Pool
@@ -57,6 +58,7 @@ class ClientRouter:
         self._server, self._pools, self._speaker = config.server, pools, speaker
         self._keeper = QuotaKeeper(config, clients, visitors, try_send)
         self._admission = Admission(config, pools, speaker, streams)
+        self._draining = Draining(streams)
         self._try_send, self._take_snapshot, self._visitors = try_send, take_snapshot, visitors
         self._limits = wire.Limits(
             max_message_bytes=config.server.max_message_bytes, max_chunk_frames=config.server.max_chunk_frames
@@ -197,7 +199,10 @@ class ClientRouter:
         )
 
     def _place(self, message: wire.Engine) -> None:
-        """Whether an engine gets streams. Raises WireError."""
+        """Whether an engine, or the daemon, gets streams. Raises WireError."""
+        if message.engine == wire.WHOLE_DAEMON:
+            self._draining.place(message.action)
+            return
         engines = {engine.name: engine for pool in self._pools.values() for engine in pool.engines}
         if (engine := engines.get(message.engine)) is None:
             known = ", ".join(engines) or "none"
@@ -269,6 +274,7 @@ class ClientRouter:
 
     def _open(self, client: ClientConnection, asked: wire.Open, now_ns: int) -> None:
         try:
+            self._draining.require_open()
             stream = self._admission.admit(client, asked, now_ns)
         except WireError as fault:
             self.streams.counts_of_all.refused[fault.code.name] += 1
@@ -293,6 +299,8 @@ class ClientRouter:
             with contained("looking at the keys", lambda _: None):
                 self._use_keys()
             self._keeper.tick(now_ns)
+            for client in self.clients.values():
+                self._draining.look(client)
         for client in list(self.clients.values()):
             if client.needs_care(now_ns):
                 with contained(f"client {client.name}: sending", partial(self.expel, client.identity)):

@@ -105,6 +105,8 @@ class SnapshotTaker:
     def _state(self, now_ns: int) -> str:
         if self._stopping.is_set():
             return "stopping"
+        if self._streams.placement != "open":
+            return self._streams.placement
         engines = [engine for pool in self._pools.values() for engine in pool.engines]
         if any(engine.is_first_load for engine in engines):
             return "loading"

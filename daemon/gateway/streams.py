@@ -98,7 +98,8 @@ class Stream:
     def new_key(self, known: int = 0) -> int:
         """The key of the next utterance, which may be rendered in another engine."""
         if self.key >= 0:
-            self._registry.relocate(self)
+            for look in self._registry.between_utterances:
+                look(self)
         return self._registry.rekey(self, known)
 
 
@@ -111,8 +112,10 @@ class StreamRegistry:
         self.speaker, self.recordings, self.counts_of_all = speaker, recordings, Counts()
         self.accounts = Accounts()
         self._clients = clients
-        self.relocate: Callable[[Stream], object] = lambda _: None
-        """Called between two utterances of a stream: it may be moved."""
+        self.placement = "open"
+        """Whether the daemon takes new streams: open, cordoned or draining (draining.py)."""
+        self.between_utterances: list[Callable[[Stream], object]] = []
+        """Called between two utterances of a stream: it may be moved, or its client sent elsewhere."""
         self._listeners: dict[bytes, ClientConnection] = {}
         """The clients that listen to anything: each chunk of each stream is offered to them, and to no others."""
         self._by_name: dict[str, Stream] = {}

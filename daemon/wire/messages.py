@@ -36,13 +36,15 @@ from glowd.daemon.wire.fields import (
 
 __all__ = [  # noqa: RUF022 (by kind)
     "CLIENT_LIMITS", "CLIENT_MESSAGES", "DAEMON_MESSAGES", "MAX_INDEX", "MEL_HIGH", "MEL_LOW", "NAME", "OLDEST_VERSION",
-    "STATED_HIGH", "STATED_LOW", "VERSION", "Array", "Code", "Limits", "WarningCode", "since",
+    "STATED_HIGH", "STATED_LOW", "VERSION", "WHOLE_DAEMON", "Array", "Code", "Limits", "WarningCode", "since",
     "LocalError", "Message", "WireError", "decode", "encode", "error_for", "mel_message",
     "Hello", "Open", "Mel", "End", "Flush", "Pause", "Resume", "Gain", "Close", "Bye", "Ping", "Listen", "Unlisten", "Status",
     "Engine", "Welcome", "Opened", "Credit", "Position", "Audio", "Flushed", "Played", "State", "Error", "Warning", "Pong",
 ]  # fmt: skip
 
 OLDEST_VERSION, VERSION = 1, 4
+WHOLE_DAEMON = "*"
+"""As the name of an engine."""
 MAX_GENERATION = 2**31 - 1
 MAX_CYCLES = 1e12
 MEL_LOW, MEL_HIGH = -20.0, 20.0  # natural-log magnitudes; 1e-5 is -11.5
@@ -197,10 +199,10 @@ class Status(Message):
 
 @message
 class Engine(Message):
-    """Say whether an engine is given streams; answered by the `state` of the whole daemon. Since version 4.
+    """Say whether an engine, or the daemon ("*"), is given streams; answered by the `state` of the daemon. Since version 4.
 
     cordon: it gets no new ones. drain: those that it has move on when their utterance ends, too, and an engine that has joined
-    from another machine is dismissed then. uncordon: it is given streams again.
+    from another machine is dismissed then; those of the daemon go to another daemon. uncordon: it is given streams again.
     """
 
     engine: str = string(200)

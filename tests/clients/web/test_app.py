@@ -66,6 +66,16 @@ def test_health_has_the_state_until_figures_are_old(
     assert web.get("/health").json() == {"daemon": "away"}
 
 
+def test_drained_daemon_is_healthy_and_not_ready(web: TestClient, publisher: Publisher) -> None:
+    def is_known() -> bool:
+        publisher.publish(msgpack.packb({"state": "draining", "streams": {}}))
+        return web.get("/health").status_code == 200
+
+    until(is_known)
+    answer = web.get("/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "reason": "the daemon is draining"})
+
+
 def test_get_changes_nothing_and_only_public_paths_are_open(web: TestClient) -> None:
     assert web.post("/health").status_code == 405
     assert [path for path in (*PUBLIC, "/health/x", "/v1/audio/speech", "/metrics", "/live") if not is_public(path)] == [
