@@ -10,6 +10,7 @@ from typing import Any
 
 from glowd.clients.errors import DaemonGone, NotRunning
 from glowd.daemon import wire
+from glowd.daemon.wire.address import addresses_of
 from glowd.daemon.wire.admin import ADMIN_SOCKET, RELOAD, Keys, Reloaded
 
 RELOAD_S = 900.0
@@ -19,12 +20,16 @@ KEYS_S = 10.0
 
 def run_dir_of(endpoint: str) -> Path:
     """The run directory of a daemon: where its socket is, or the usual one. Raises NotRunning for one elsewhere."""
-    scheme, _, place = (endpoint or wire.default_endpoint()).partition("://")
-    if scheme == "ipc":
-        return Path(place).parent
+    try:
+        found = addresses_of(endpoint or wire.default_endpoint())
+    except ValueError as fault:
+        raise NotRunning(str(fault)) from None
+    if len(found) == 1 and found[0].url.startswith("ipc://"):
+        return Path(found[0].url.removeprefix("ipc://")).parent
     if endpoint:
+        shown = ", ".join(one.shown for one in found)
         raise NotRunning(
-            f"{endpoint} is not in a run directory; run this on the daemon's machine as its user, with GLOWD_RUN_DIR"
+            f"{shown} is not in a run directory; run this on the daemon's machine as its user, with GLOWD_RUN_DIR"
         )
     return wire.default_run_dir()
 

@@ -36,9 +36,8 @@ class AsyncClient:
     def __init__(
         self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0, reconnect_s: float = RECONNECT_S
     ) -> None:
-        self._address, self.timeout_s = transport.address_to(endpoint), timeout_s
-        self.endpoint = self._address.shown
-        self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
+        self._gateways, self.timeout_s = transport.gateways_at(endpoint), timeout_s
+        self._connection = Connection(name or transport.program_name(), self._gateways, time.monotonic_ns, reconnect_s)
         self._own_only = not endpoint and transport.is_own_only(self.endpoint)
         self._tasks: list[asyncio.Task[None]] = []
         self._reading: list[asyncio.Task[None]] = []
@@ -53,10 +52,10 @@ class AsyncClient:
         try:
             self._open_socket()
             self._tasks = [self._begin(self._tick())]
-            await self.run(self._connection.greet(), self.timeout_s)
+            await self.run(self._connection.questions.greet(), self.timeout_s)
         except errors.WaitTimeout:
             await self.close()
-            raise errors.not_running(self.endpoint, self.timeout_s) from None
+            raise self._connection.not_running(self.timeout_s) from None
         except zmq.ZMQError as fault:
             await self.close()
             raise errors.NotRunning(f"cannot connect to {self.endpoint}: {fault}") from None
@@ -64,6 +63,11 @@ class AsyncClient:
             await self.close()
             raise
         return self
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is connected, or tries to connect, without the secret."""
+        return self._gateways.current.shown
 
     @property
     def welcome(self) -> wire.Welcome:
@@ -92,27 +96,27 @@ class AsyncClient:
 
     async def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
-        return await self.run(self._connection.status(), self.timeout_s)
+        return await self.run(self._connection.questions.status(), self.timeout_s)
 
     async def cordon(self, engine: str) -> wire.State:
-        """An engine, by its name in `status`, gets no new streams. Raises Refused. Over TCP it needs the role admin."""
-        return await self.run(self._connection.place(engine, "cordon"), self.timeout_s)
+        """An engine, by its name in `status`, or the daemon, "*", gets no new streams. Raises Refused. Over TCP for admins."""
+        return await self.run(self._connection.questions.place(engine, "cordon"), self.timeout_s)
 
     async def drain(self, engine: str) -> wire.State:
-        """As `cordon`, and its streams move on when their utterance ends; one that has joined is dismissed then."""
-        return await self.run(self._connection.place(engine, "drain"), self.timeout_s)
+        """As `cordon`, and its streams go elsewhere when their utterance ends; an engine that has joined is dismissed then."""
+        return await self.run(self._connection.questions.place(engine, "drain"), self.timeout_s)
 
     async def uncordon(self, engine: str) -> wire.State:
         """Undo `cordon` or `drain`."""
-        return await self.run(self._connection.place(engine, "uncordon"), self.timeout_s)
+        return await self.run(self._connection.questions.place(engine, "uncordon"), self.timeout_s)
 
     async def refresh(self) -> wire.Welcome:
         """Ask again which voices and sinks are ready; `welcome` has the answer."""
-        return await self.run(self._connection.refresh(), self.timeout_s)
+        return await self.run(self._connection.questions.greet(), self.timeout_s)
 
     async def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
-        return await self.run(self._connection.ping(), self.timeout_s)
+        return await self.run(self._connection.questions.ping(), self.timeout_s)
 
     @property
     def usable(self) -> bool:
@@ -216,7 +220,7 @@ class AsyncClient:
         monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         self._peer_is_known = asyncio.Event()
         self._reading = [self._begin(self._read()), self._begin(self._watch(monitor))]
-        transport.connect(self._dealer, self._address)
+        transport.connect(self._dealer, self._gateways.current)
 
     async def _replace_socket(self) -> None:
         for task in self._reading:
@@ -247,6 +251,8 @@ class AsyncClient:
         while self._socket_number == self._connection.sockets:
             message = await self._dealer.recv_multipart()
             await self._peer_is_known.wait()
+            if self._socket_number != self._connection.sockets:
+                return  # what comes from a socket that is given up is of a daemon that was left
             self._connection.receive(message)
             self._heard()
             await self._send()
@@ -254,6 +260,8 @@ class AsyncClient:
     async def _watch(self, monitor: Any) -> None:
         while self._socket_number == self._connection.sockets:
             event = await monitor.recv_multipart()
+            if self._socket_number != self._connection.sockets:
+                return
             transport.take_event(event, self._connection, self._own_only)
             self._peer_is_known.set()
             self._heard()

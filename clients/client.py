@@ -43,9 +43,8 @@ class Client:
     def __init__(
         self, endpoint: str = "", *, name: str = "", timeout_s: float = 3.0, reconnect_s: float = RECONNECT_S
     ) -> None:
-        self._address, self.timeout_s = transport.address_to(endpoint), timeout_s
-        self.endpoint = self._address.shown
-        self._connection = Connection(name or transport.program_name(), self.endpoint, time.monotonic_ns, reconnect_s)
+        self._gateways, self.timeout_s = transport.gateways_at(endpoint), timeout_s
+        self._connection = Connection(name or transport.program_name(), self._gateways, time.monotonic_ns, reconnect_s)
         self._own_only = not endpoint and transport.is_own_only(self.endpoint)
         self._changed = threading.Condition()
         self._wake, wakeup = socket.socketpair()
@@ -54,13 +53,18 @@ class Client:
         self._thread = threading.Thread(target=self._run_thread, args=(wakeup,), name="glowd-client", daemon=True)
         self._thread.start()
         try:
-            self.run(self._connection.greet(), timeout_s)
+            self.run(self._connection.questions.greet(), timeout_s)
         except errors.WaitTimeout:
             self.close()
-            raise errors.not_running(self.endpoint, timeout_s) from None
+            raise self._connection.not_running(timeout_s) from None
         except BaseException:
             self.close()
             raise
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is connected, or tries to connect, without the secret."""
+        return self._gateways.current.shown
 
     @property
     def welcome(self) -> wire.Welcome:
@@ -98,27 +102,27 @@ class Client:
 
     def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""
-        return self.run(self._connection.status(), self.timeout_s)
+        return self.run(self._connection.questions.status(), self.timeout_s)
 
     def cordon(self, engine: str) -> wire.State:
-        """An engine, by its name in `status`, gets no new streams. Raises Refused. Over TCP it needs the role admin."""
-        return self.run(self._connection.place(engine, "cordon"), self.timeout_s)
+        """An engine, by its name in `status`, or the daemon, "*", gets no new streams. Raises Refused. Over TCP for admins."""
+        return self.run(self._connection.questions.place(engine, "cordon"), self.timeout_s)
 
     def drain(self, engine: str) -> wire.State:
-        """As `cordon`, and its streams move on when their utterance ends; one that has joined is dismissed then."""
-        return self.run(self._connection.place(engine, "drain"), self.timeout_s)
+        """As `cordon`, and its streams go elsewhere when their utterance ends; an engine that has joined is dismissed then."""
+        return self.run(self._connection.questions.place(engine, "drain"), self.timeout_s)
 
     def uncordon(self, engine: str) -> wire.State:
         """Undo `cordon` or `drain`."""
-        return self.run(self._connection.place(engine, "uncordon"), self.timeout_s)
+        return self.run(self._connection.questions.place(engine, "uncordon"), self.timeout_s)
 
     def refresh(self) -> wire.Welcome:
         """Ask again which voices and sinks are ready; `welcome` has the answer."""
-        return self.run(self._connection.refresh(), self.timeout_s)
+        return self.run(self._connection.questions.greet(), self.timeout_s)
 
     def ping(self) -> int:
         """Round trip to the daemon in nanoseconds."""
-        return self.run(self._connection.ping(), self.timeout_s)
+        return self.run(self._connection.questions.ping(), self.timeout_s)
 
     def close(self) -> None:
         """Close all streams and the connection. In a forked child: nothing, for both are the parent's."""
@@ -220,7 +224,7 @@ class Client:
         monitor = dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         number = self._connection.sockets
         try:
-            transport.connect(dealer, self._address)
+            transport.connect(dealer, self._gateways.current)
             self._exchange(number, dealer, monitor, wakeup)
         finally:
             dealer.disable_monitor()

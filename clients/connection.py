@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from glowd.clients import errors
 from glowd.clients.errors import GlowdError
+from glowd.clients.gateways import Gateways
 from glowd.clients.listening import Listeners, StreamEvent
+from glowd.clients.questions import Questions
 from glowd.clients.steps import Steps
 from glowd.clients.stream_state import MAY_PASS, StreamState
 from glowd.daemon import wire
@@ -26,8 +28,6 @@ RECONNECT_S = 30.0
 """How long a client waits for a daemon that is lost, unless it was told otherwise."""
 
 log = logging.getLogger("glowd.client")
-REFUSALS = (wire.Code.NOT_ALLOWED, wire.Code.BAD_FIELD, wire.Code.WRONG_STATE)
-"""Of a question about the whole daemon."""
 ENDS_SESSION = {
     wire.Code.STOPPING: "is stopping",
     wire.Code.IDLE_TIMEOUT: "has disconnected this client, which was silent because it did not run",
@@ -40,11 +40,16 @@ loss_log = logging.getLogger("glowd.client.loss")
 
 @dataclass(slots=True)
 class Loss:
-    """The daemon is lost and may come back. `is_greeted`: it is back, and streams are being opened again."""
+    """The daemon at the address `lost_by` is lost, and it, or another one, may take over.
+
+    `is_greeted`: one has said welcome, and streams are being opened again.
+    """
 
     reason: str
     lasts: Silence
+    lost_by: str
     is_greeted: bool = False
+    greeted_at_s: float = 0.0
     asked_at_s: float = 0.0
 
 
@@ -58,11 +63,13 @@ class Connection:
     """A program that has not called `tick` for longer was not running: see AwakeClock."""
     TICK_EVERY_S = 0.5
     ASK_EVERY_S = 0.1
-    """How often a daemon that is back, and not ready yet, is asked again."""
+    """How often a daemon that is back, and not ready yet, is asked again; and the least time between two sockets."""
+    MOVE_ON_S = 5.0
+    """A daemon that refuses streams for so long is left for another one, if there is any."""
 
-    def __init__(self, client: str, endpoint: str, now_ns: Callable[[], int], reconnect_s: float = 0.0) -> None:
-        """`reconnect_s`: how long to wait for a daemon that is lost to come back."""
-        self.client, self.endpoint, self._clock, self._reconnect_s = client, endpoint, now_ns, reconnect_s
+    def __init__(self, client: str, gateways: Gateways, now_ns: Callable[[], int], reconnect_s: float = 0.0) -> None:
+        """`reconnect_s`: how long to wait for a daemon that is lost to come back, or for another one to take over."""
+        self.client, self.gateways, self._clock, self._reconnect_s = client, gateways, now_ns, reconnect_s
         self.sockets = 1
         """Counts the sockets: when it changes, the driver makes a new one, and nothing more comes from the old one."""
         self.greetings = 0
@@ -73,13 +80,13 @@ class Connection:
         self.failure: GlowdError | None = None
         self.streams: dict[str, StreamState] = {}
         self.listeners = Listeners(self)
-        self.daemon_states: deque[wire.State] = deque(maxlen=1)
-        self.pong: wire.Pong | None = None
-        self._asking = 0
-        self._refusal: GlowdError | None = None
-        """How many questions wait for their answers, and that the daemon does not allow one."""
+        self.questions = Questions(self)
         self.awake = AwakeClock(self.LONGEST_PASS_S, now_ns)
         self._silence, self._pinged_ns = Silence(self.awake), now_ns()
+        self._try, self._has_failed, self._moves_on = Silence(self.awake), False, True
+        """How long the socket has tried to reach the daemon, whether in vain, and whether another one is tried next."""
+        self.daemon_ahead_ns = 0
+        """By how much the daemon's clock is ahead of this one, about."""
         self._streams_named = 0
 
     def send(self, message: Message) -> None:
@@ -90,6 +97,11 @@ class Connection:
         parts = wire.encode(message)
         if self._loss is None or self._loss.is_greeted:
             self.outbox.append(parts)
+
+    @property
+    def endpoint(self) -> str:
+        """The daemon's address, for people."""
+        return self.gateways.current.shown
 
     def now_ns(self) -> int:
         """The time of the given clock."""
@@ -114,7 +126,13 @@ class Connection:
     @property
     def absence(self) -> str:
         """What to say of a daemon that is lost, in the error of a wait; "" if it is not."""
-        return f"; {self._loss.reason} {self._loss.lasts.seconds:.1f} s ago" if self._loss else ""
+        return f"; {self._loss.reason} {self._loss.lasts.seconds:.1f} s ago{self.gateways.aside}" if self._loss else ""
+
+    def not_running(self, waited_s: float) -> errors.NotRunning:
+        """The error when no daemon has answered from the beginning."""
+        if self.gateways.has_others:
+            self.gateways.note_silence()
+        return errors.not_running(self.gateways.shown, waited_s, self.gateways.reasons)
 
     def fail(self, reason: str) -> None:
         """The daemon cannot be reached: everything that waits raises DaemonGone. The first reason counts."""
@@ -126,14 +144,27 @@ class Connection:
         self.failure, self._loss = self.failure or failure, None
 
     def transport_lost(self, reason: str) -> None:
-        """The socket has lost the daemon. Before `welcome` that is no failure: the socket connects again by itself."""
-        if self.welcome:
-            self.lose(reason)
+        """The socket has lost the daemon, or was turned away. Before `welcome` that ends nothing: it is tried again."""
+        if self.usable:
+            self.lose(f"the daemon at {self.endpoint} {reason}")
+        else:
+            self._turned_away(reason)
+
+    def not_reached(self, reason: str) -> None:
+        """The socket has not reached the daemon, and goes on trying."""
+        if not self.usable:
+            self._turned_away(reason, is_over=self.gateways.has_others)
+
+    def _turned_away(self, reason: str, is_over: bool = True) -> None:
+        """A try to reach a daemon has failed. `is_over`: a new socket is needed, unless it is the very first one."""
+        self.gateways.note(reason)
+        self._has_failed = self._has_failed or (is_over and (self.gateways.has_others or self._loss is not None))
 
     @property
     def tick_every_s(self) -> float:
         """How often to call `tick`."""
-        return self.ASK_EVERY_S if self._loss else min(self.TICK_EVERY_S, self.PING_EVERY_S)
+        is_trying = self._loss or (self.welcome is None and self.gateways.has_others)
+        return self.ASK_EVERY_S if is_trying else min(self.TICK_EVERY_S, self.PING_EVERY_S)
 
     def tick(self) -> None:
         """Call this every `tick_every_s`, after the messages that have arrived were received.
@@ -141,6 +172,8 @@ class Connection:
         It pings the daemon, and fails when the daemon stays silent while this program runs, or stays away.
         """
         now_ns, silent_s = self.now_ns(), self._silence.seconds
+        if not self.usable and not self.failure:
+            self._try_again()
         if self.failure or self.welcome is None:
             return
         if self._loss:
@@ -153,28 +186,46 @@ class Connection:
 
     # ---- a daemon that is lost, and comes back
 
-    def lose(self, reason: str) -> None:
-        """The daemon is gone: wait for it to come back, on a new socket; or fail, if that is not wanted."""
+    def lose(self, reason: str, moves_on: bool = True) -> None:
+        """The daemon is gone: wait, on a new socket, for it to come back, or for another one; or fail, if that is not wanted.
+
+        `moves_on`: whether another one is tried first.
+        """
         if self.failure or not self._reconnect_s:
             self.fail(reason)
             return
         if self._loss is None:
-            loss_log.warning("%s; waiting %g s for it to come back", reason, self._reconnect_s)
-            self._loss = Loss(reason, Silence(self.awake))
+            others = f"; trying {self.gateways.shown}" if self.gateways.has_others else ""
+            loss_log.warning("%s; waiting %g s for it to come back%s", reason, self._reconnect_s, others)
+            self._loss = Loss(reason, Silence(self.awake), self.endpoint)
         self._loss.is_greeted = False
-        self.sockets += 1
+        self.outbox.clear()
         for stream in self.streams.values():
             stream.lose()
-        self._greet_again()
+        self.gateways.note(reason)
+        self._has_failed, self._moves_on = True, moves_on
+        self._try_again()
 
-    def _greet_again(self) -> None:
+    def _try_again(self) -> None:
+        """A new socket, to the next daemon of the list, if the one that is there is of no use."""
+        is_late = self.gateways.has_others and self._try.seconds >= self.gateways.patience_s
+        if not is_late and not (self._has_failed and self._try.seconds >= self.ASK_EVERY_S):
+            return
+        if self._moves_on:
+            self.gateways.go_on()
+        self._try, self._has_failed, self._moves_on = Silence(self.awake), False, True
+        self.sockets += 1
         self.outbox.clear()
-        self.outbox.append(wire.encode(self._hello()))
+        self.outbox.append(wire.encode(self.hello()))
 
     def _tick_loss(self, loss: Loss) -> None:
         seconds = loss.lasts.seconds
+        refusals = [one.lost.refusal for one in self.streams.values() if one.lost and one.lost.refusal]
+        is_left = loss.is_greeted and self.gateways.has_others and seconds - loss.greeted_at_s > self.MOVE_ON_S
         if seconds > self._reconnect_s:
             self._give_up(loss)
+        elif is_left and refusals:
+            self.lose(f"it refuses to go on: {refusals[0]}")
         elif seconds - loss.asked_at_s >= self.ASK_EVERY_S and loss.is_greeted:
             loss.asked_at_s = seconds
             for stream in [one for one in self.streams.values() if one.lost and not one.lost.is_asked]:
@@ -188,20 +239,21 @@ class Connection:
 
     def _give_up(self, loss: Loss) -> None:
         """The daemon has not come back in time, or does not accept some streams again."""
-        text = f"{loss.reason}, and it was not back within {self._reconnect_s:g} s"
         self._loss = None
         if not loss.is_greeted:
-            self.fail(text)
+            self.gateways.note_silence()
+            self.fail(f"{loss.reason}, and it was not back within {self._reconnect_s:g} s{self.gateways.aside}")
             return
         for stream in [one for one in self.streams.values() if one.lost]:
-            stream.give_up(str(stream.lost.refusal or "it does not answer") if stream.lost else text)
+            refusal = stream.lost.refusal if stream.lost else None
+            stream.give_up(f"{refusal or 'it does not answer'}{self.gateways.aside}")
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
-        self.welcome = welcome
-        loss = self._loss
+        self.welcome, loss = welcome, self._loss
+        self.daemon_ahead_ns = welcome.t_daemon_ns - (welcome.t_client_ns + self.now_ns()) // 2
         if loss is None or loss.is_greeted:
             return
-        loss.is_greeted = True
+        loss.is_greeted, loss.greeted_at_s = True, loss.lasts.seconds
         self.greetings += 1
         self.listeners.listen_again()
         for stream in list(self.streams.values()):
@@ -210,8 +262,10 @@ class Connection:
     def _end_loss(self) -> None:
         """Go on as usual, once every stream is open again."""
         if self._loss and self._loss.is_greeted and not any(stream.lost for stream in self.streams.values()):
-            loss_log.warning("the daemon at %s is back after %.1f s", self.endpoint, self._loss.lasts.seconds)
+            does = "is back" if self.endpoint == self._loss.lost_by else "goes on"
+            loss_log.warning("the daemon at %s %s after %.1f s", self.endpoint, does, self._loss.lasts.seconds)
             self._loss = None
+            self.gateways.settle()
 
     def forget(self, stream: StreamState) -> None:
         """The stream is closed."""
@@ -230,16 +284,13 @@ class Connection:
         match message:
             case wire.Welcome():
                 self._welcomed(message)
-            case wire.Pong():
-                if message.t_client_ns:  # 0: the daemon asks whether the client is alive; to receive it is enough
-                    self.pong = message
+            case wire.Pong() | wire.State(stream=""):
+                self.questions.receive(message)
             case wire.Error():
                 self._on_error(message)
             case wire.Warning() if message.stream not in self.streams:
                 log.warning("the daemon warns: %s (%d %s)", message.text, message.code, message.name)
                 self.listeners.warn(message)
-            case wire.State(stream=""):
-                self.daemon_states.append(message)
             case (
                 wire.Opened()
                 | wire.Credit()
@@ -259,60 +310,38 @@ class Connection:
         self._end_loss()
 
     def _on_error(self, error: wire.Error) -> None:
-        if error.code in ENDS_SESSION and self._reconnect_s and self.welcome:
-            self.lose(f"the daemon at {self.endpoint} {ENDS_SESSION[wire.Code(error.code)]}")
+        if error.code in ENDS_SESSION and self._reconnect_s and self.usable and self._may_go_on(error):
+            moves_on = error.code != wire.Code.IDLE_TIMEOUT
+            self.lose(f"the daemon at {self.endpoint} {ENDS_SESSION[wire.Code(error.code)]}", moves_on)
         elif stream := self.streams.get(error.stream):
             stream.receive_error(error)
             if stream.closed:
                 del self.streams[error.stream]
-        elif error.fatal and not error.stream and error.code in MAY_PASS and self._loss:
-            self._loss.reason = errors.from_message(error).args[0]
-            self._greet_again()
         elif error.fatal and not error.stream:
-            self.failure = self.failure or errors.from_message(error)
-        elif error.code in REFUSALS and not error.stream and self._asking:
-            self._refusal = errors.from_message(error)
-        else:
+            self._on_refused(error)
+        elif error.stream or not self.questions.refuse(error):
             log.warning("the daemon rejected a message: %s", error.text)
             is_of_all = error.code == wire.Code.NOT_ALLOWED and not error.stream
             self.listeners.fail("*" if is_of_all else error.stream, errors.from_message(error))
 
+    def _may_go_on(self, error: wire.Error) -> bool:
+        """Whether an error that ends the session may be overcome: a stream that was never open needs another daemon."""
+        stream = self.streams.get(error.stream)
+        return self.gateways.has_others or stream is None or stream.opened is not None
+
+    def _on_refused(self, error: wire.Error) -> None:
+        """The daemon ends the session, or does not let this client in."""
+        failure = errors.from_message(error)
+        if not self.usable and (self.gateways.has_others or (self._loss and error.code in {*MAY_PASS, *ENDS_SESSION})):
+            self._turned_away(str(failure))
+        else:
+            self.failure = self.failure or failure
+
     # ---- what the client wants
 
-    def _hello(self) -> wire.Hello:
+    def hello(self) -> wire.Hello:
+        """How this client greets a daemon."""
         return wire.Hello(self.client, max_version=wire.VERSION, t_client_ns=self.now_ns())
-
-    def _ask(self, message: Callable[[], Message], is_answered: Callable[[], object], what: str) -> Steps[None]:
-        """Send a message and wait for its answer `what`; ask again if the daemon is lost meanwhile and comes back."""
-        asked = None
-        self._refusal, self._asking = None, self._asking + 1
-        try:
-            while True:
-                self.check()
-                if self._refusal:
-                    raise self._refusal
-                if asked is not None and is_answered():
-                    return
-                if asked != self.greetings:
-                    asked = self.greetings
-                    self.send(message())
-                yield what
-        finally:
-            self._asking -= 1
-
-    def greet(self) -> Steps[wire.Welcome]:
-        """Send `hello` and wait for `welcome`."""
-        yield from self._ask(self._hello, lambda: self.welcome, f"`welcome` of the daemon at {self.endpoint}")
-        assert self.welcome
-        return self.welcome
-
-    def refresh(self) -> Steps[wire.Welcome]:
-        """Say `hello` again, for a `welcome` with what is ready now."""
-        before = self.welcome
-        what = f"`welcome` of the daemon at {self.endpoint}"
-        yield from self._ask(self._hello, lambda: self.welcome is not before, what)
-        assert self.welcome
-        return self.welcome
 
     def open(self, request: wire.Open) -> Steps[StreamState]:
         """Open a stream and wait for `opened`. A request without a name gets one that no other client uses."""
@@ -365,29 +394,3 @@ class Connection:
             self.send(wire.Bye())
         else:
             self.outbox.clear()
-
-    def status(self) -> Steps[wire.State]:
-        """The daemon's state and its figures."""
-        self.daemon_states.clear()
-        yield from self._ask(wire.Status, lambda: self.daemon_states, "the state of the daemon")
-        return self.daemon_states[-1]
-
-    def place(self, engine: str, action: str) -> Steps[wire.State]:
-        """Say whether an engine gets streams; the daemon's state then. Raises Refused."""
-        if self.welcome and self.welcome.version < wire.since(wire.Engine):
-            raise errors.Refused("this daemon cannot cordon engines; update glowd")
-        self.daemon_states.clear()
-        yield from self._ask(lambda: wire.Engine(engine, action), lambda: self.daemon_states, f"{action} of {engine}")
-        return self.daemon_states[-1]
-
-    def ping(self) -> Steps[int]:
-        """Round trip in nanoseconds."""
-        sent_ns = 0
-
-        def message() -> wire.Ping:
-            nonlocal sent_ns
-            sent_ns = self.now_ns()
-            return wire.Ping(sent_ns)
-
-        yield from self._ask(message, lambda: self.pong and self.pong.t_client_ns >= sent_ns, "`pong` of the daemon")
-        return self.now_ns() - sent_ns

@@ -9,6 +9,8 @@ from dataclasses import replace
 from glowd.daemon import wire
 from glowd.daemon.wire import Audio, Message
 
+SAME_CLOCK_NS = 200_000_000
+"""Two daemons whose clocks seem to differ by less have the same one: the time that messages took is in the difference."""
 POSITION_MS = 50
 """How often the daemon says where the listener is: so much of the device's sound may be heard twice after a loss."""
 
@@ -20,6 +22,7 @@ class Kept:
         self._request = replace(request, position_ms=POSITION_MS) if can_go_on else request
         self.position: wire.Position | None = None
         """The newest one of the running generation."""
+        self._ahead_ns = 0
         self._paused = self._is_complete = False
         self._next_sample = self._next_seq = 0
 
@@ -35,20 +38,29 @@ class Kept:
             case wire.Gain():
                 self._request = replace(self._request, gain_db=message.gain_db)
 
+    def hear(self, position: wire.Position, ahead_ns: int) -> None:
+        """Keep the newest position. `ahead_ns`: by how much the daemon's clock is ahead of the client's."""
+        self.position, self._ahead_ns = position, ahead_ns
+
     @property
     def request(self) -> wire.Open:
         """How the stream is opened."""
         return self._request
 
-    def request_again(self, generation: int) -> wire.Open:
-        """How it is opened again, to go on in a generation."""
+    def request_again(self, generation: int, ahead_ns: int) -> wire.Open:
+        """How it is opened again, to go on in a generation. `ahead_ns`: as in `hear`, of the daemon that is there now."""
         request, at = replace(self._request, generation=generation, paused=self._paused), self.position
         if at is None:
             return request
         return replace(
             request, key=at.key, samples=at.samples, first_frame=at.first_frame, start_frame=at.start_frame,
-            phase=at.phase, t_ns=at.t_ns, underruns=at.underruns,
+            phase=at.phase, t_ns=self._by_other_clock(at.t_ns, ahead_ns - self._ahead_ns), underruns=at.underruns,
         )  # fmt: skip
+
+    @staticmethod
+    def _by_other_clock(t_ns: int, ahead_ns: int) -> int:
+        """A time by the clock of a daemon on another machine, or of one that was started again; 0 stays 0."""
+        return t_ns if not t_ns or abs(ahead_ns) < SAME_CLOCK_NS else max(0, t_ns + ahead_ns)
 
     @property
     def first_frame(self) -> int:

@@ -18,6 +18,7 @@ class ConnectionPorts(Protocol):
     """What a stream or a listener needs of its connection."""
 
     welcome: wire.Welcome | None
+    daemon_ahead_ns: int
 
     @property
     def usable(self) -> bool: ...

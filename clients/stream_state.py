@@ -85,7 +85,7 @@ class StreamState:
             case wire.Credit() if queue and message.generation == queue.generation:
                 queue.grant(message.frames)
             case wire.Position() if queue and message.generation == queue.generation:
-                self.kept.position = message
+                self.kept.hear(message, self._connection.daemon_ahead_ns)
                 queue.keep_from(message.first_frame)
             case wire.Audio() if queue and message.generation == queue.generation and not self.flushing:
                 if audio := self.kept.fresh(message):
@@ -150,7 +150,7 @@ class StreamState:
         if self.queue is None:
             self._connection.send(self.kept.request)
         elif self._may_go_on:
-            self._connection.send(self.kept.request_again(self.generation))
+            self._connection.send(self.kept.request_again(self.generation, self._connection.daemon_ahead_ns))
         else:
             self.give_up("the daemon that is there now cannot go on with it: update glowd")
 

@@ -17,13 +17,15 @@ from zmq.utils.monitor import parse_monitor_message
 
 from glowd.clients import errors
 from glowd.clients.connection import Connection
+from glowd.clients.gateways import Gateways
 from glowd.daemon import wire
-from glowd.daemon.wire.address import Address, address_of
+from glowd.daemon.wire.address import Address, address_of, addresses_of
 
 LINGER_MS = 500
 MONITORED_EVENTS = (
-    zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-)
+    zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)  # fmt: skip
 
 
 def client_endpoint(given: str) -> str:
@@ -37,6 +39,14 @@ def address_to(given: str) -> Address:
     """Where to connect, and with which keys, for a named address or the default. Raises NotRunning, ForeignSocket."""
     try:
         return address_of(client_endpoint(given))
+    except ValueError as fault:
+        raise errors.NotRunning(f"cannot connect: {fault}") from None
+
+
+def gateways_at(given: str) -> Gateways:
+    """Where to connect: the named address, or addresses with commas between them, or the default. Raises as `address_to`."""
+    try:
+        return Gateways(addresses_of(client_endpoint(given)))
     except ValueError as fault:
         raise errors.NotRunning(f"cannot connect: {fault}") from None
 
@@ -115,17 +125,16 @@ def take_event(event: list[bytes], connection: Connection, own_only: bool) -> No
     `own_only`: the daemon must be the user's own. The socket may have appeared, or been replaced, since `check_owner`.
     """
     found, endpoint = parse_monitor_message(event), connection.endpoint
-    if found["event"] == zmq.EVENT_DISCONNECTED:
-        connection.transport_lost(f"the daemon at {endpoint} closed the connection")
+    if found["event"] == zmq.EVENT_CONNECT_RETRIED:
+        connection.not_reached("nobody listens there")
+    elif found["event"] == zmq.EVENT_DISCONNECTED:
+        connection.transport_lost("closed the connection")
     elif found["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
         connection.transport_lost(
-            f"the daemon at {endpoint} does not let this key in: it was revoked, or is unknown; ask for a new address "
-            "(glowctl key new)"
+            "does not let this key in: it was revoked, or is unknown; ask for a new address (glowctl key new)"
         )
     elif found["event"] != zmq.EVENT_CONNECTED:
-        connection.transport_lost(
-            f"the program that listens at {endpoint} does not speak this protocol, or rejects this client"
-        )
+        connection.transport_lost("does not speak this protocol, or rejects this client")
     elif own_only and (owner := _peer_user(found["value"])) not in (None, os.getuid()):
         connection.reject(_foreign(f"the program that listens at {endpoint}", int(owner or 0), endpoint))
 

@@ -47,7 +47,10 @@ def arguments() -> argparse.ArgumentParser:
         prog="glowctl", description="Speak through a running glowd, listen to its streams, and watch it.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--endpoint", default="", help=f"address of the daemon ({wire.default_endpoint()})")
+    parser.add_argument(
+        "--endpoint", default="",
+        help="address of the daemon, or several with commas between them ($GLOWD_ENDPOINT, or the socket in the run directory)",
+    )  # fmt: skip
     parser.add_argument("--timeout", type=seconds, default=3.0, metavar="S", help="how long to wait for answers (3)")
     parser.add_argument(
         "--reconnect", type=count(0), default=int(RECONNECT_S), metavar="S",

@@ -52,8 +52,10 @@ def quoted(value: str) -> str:
 
 
 def install(found: Installed, settings: dict[str, str]) -> None:
-    """Write both files; the folders are made. Raises OSError."""
-    for path, text in ((found.program, program_text()), (found.config, config_text(settings))):
+    """Write both files; the folders are made. The settings are private: an address may have a secret. Raises OSError."""
+    files = ((found.program, program_text(), 0o755), (found.config, config_text(settings), 0o600))
+    for path, text, mode in files:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode)
+        path.chmod(mode)
         path.write_text(text, "utf-8")
-    found.program.chmod(0o755)

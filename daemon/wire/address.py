@@ -12,11 +12,15 @@ Rules: text only. Keys are those of CURVE (RFC 26/CurveZMQ), 32 bytes each.
 import re
 from dataclasses import dataclass
 
-__all__ = ["Address", "address_of"]
+__all__ = ["Address", "address_of", "addresses_of"]
 
 PATTERN = re.compile(
     r"glowd://(?P<name>[A-Za-z0-9._-]{1,64}):(?P<secret>[0-9a-f]{64})@(?P<place>[^@#/]+:\d{1,5})#(?P<server>[0-9a-f]{64})"
 )
+
+BETWEEN = re.compile(r"\s*,\s*(?=[a-z]+://)")
+"""Two addresses of a list. The path of a local socket may have commas, too."""
+LISTED = re.compile(r"ipc://.+|tcp://[^,/]+:\d{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +49,14 @@ def address_of(text: str) -> Address:
         )
     shown = f"glowd://{match['name']}@{match['place']}"
     return Address(f"tcp://{match['place']}", shown, bytes.fromhex(match["secret"]), bytes.fromhex(match["server"]))
+
+
+def addresses_of(text: str) -> list[Address]:
+    """The addresses of a list with commas, which may be one. Raises ValueError, which shows no secret."""
+    found = [address_of(part) for part in BETWEEN.split(text.strip())]
+    for number, one in enumerate(found, start=1):
+        if len(found) > 1 and not LISTED.fullmatch(one.url):
+            raise ValueError(
+                f"address {number} of the list must be ipc://PATH, tcp://HOST:PORT, or a whole glowd:// address"
+            )
+    return found

@@ -124,7 +124,7 @@ async def test_silent_daemon_raises_gone(fake: FakeDaemon, monkeypatch: pytest.M
         await asyncio.to_thread(fake.wait_for, lambda: fake.pings > 2)
         monkeypatch.setattr(Connection, "SILENCE_S", 0.1)
         with pytest.raises(errors.DaemonGone, match="has sent nothing"):
-            await glow.run(glow._connection.status(), WAIT_S)
+            await glow.run(glow._connection.questions.status(), WAIT_S)
 
 
 async def test_close_that_is_cancelled_leaves_nothing_open(fake: FakeDaemon) -> None:

@@ -110,7 +110,7 @@ def test_silent_daemon_raises_gone(fake: FakeDaemon, monkeypatch: pytest.MonkeyP
         fake.wait_for(lambda: fake.pings > 2)
         monkeypatch.setattr(Connection, "SILENCE_S", 0.1)
         with pytest.raises(errors.DaemonGone, match="has sent nothing"):
-            glow.run(glow._connection.status(), WAIT_S)
+            glow.run(glow._connection.questions.status(), WAIT_S)
 
 
 def test_refused_stream_raises_the_reason(fake: FakeDaemon) -> None:

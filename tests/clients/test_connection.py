@@ -4,16 +4,18 @@ import pytest
 
 from glowd.clients import errors
 from glowd.clients.connection import Connection
+from glowd.clients.gateways import Gateways
 from glowd.daemon import wire
+from glowd.daemon.wire.address import addresses_of
 
 
 class Rig:
     """A greeted connection and its clock."""
 
-    def __init__(self) -> None:
-        self.now_s = 100.0
-        self.connection = Connection("test", "ipc://x", lambda: round(self.now_s * 1e9))
-        steps = self.connection.greet()
+    def __init__(self, reconnect_s: float = 0.0) -> None:
+        self.now_s, gateways = 100.0, Gateways(addresses_of("ipc://x"))
+        self.connection = Connection("test", gateways, lambda: round(self.now_s * 1e9), reconnect_s)
+        steps = self.connection.questions.greet()
         next(steps)
         self.receive(wire.Welcome(1, "fake 1", [], ["null"], {}))
         with pytest.raises(StopIteration):
@@ -46,8 +48,8 @@ def test_first_reason_of_an_end_counts() -> None:
 
 
 def test_nothing_is_left_to_send_without_a_daemon() -> None:
-    connection = Connection("test", "ipc://x", lambda: 0)
-    next(connection.greet())
+    connection = Connection("test", Gateways(addresses_of("ipc://x")), lambda: 0)
+    next(connection.questions.greet())
     assert connection.outbox, "hello"
     connection.leave()
     assert not connection.outbox
@@ -60,7 +62,7 @@ def test_tick_sends_a_ping_every_five_seconds() -> None:
 
 def test_tick_before_the_welcome_sends_nothing() -> None:
     now_s = 0.0
-    connection = Connection("test", "ipc://x", lambda: round(now_s * 1e9))
+    connection = Connection("test", Gateways(addresses_of("ipc://x")), lambda: round(now_s * 1e9))
     now_s = 60.0
     connection.tick()
     assert not connection.outbox and connection.failure is None
@@ -103,7 +105,7 @@ def test_failed_connection_sends_nothing_more() -> None:
 
 
 def test_lost_transport_before_the_welcome_is_no_failure() -> None:
-    connection = Connection("test", "ipc://x", lambda: 0)
+    connection = Connection("test", Gateways(addresses_of("ipc://x")), lambda: 0)
     connection.transport_lost("no daemon yet")
     assert connection.failure is None
     rig = Rig()
@@ -111,3 +113,19 @@ def test_lost_transport_before_the_welcome_is_no_failure() -> None:
     rig.connection.transport_lost("the second reason")
     with pytest.raises(errors.DaemonGone, match="the first reason"):
         rig.connection.check()
+
+
+@pytest.mark.parametrize("code", [wire.Code.TOO_MANY_CLIENTS, wire.Code.STOPPING, None])
+def test_client_that_is_turned_away_asks_at_a_pace(code: wire.Code | None) -> None:
+    """Each time at once, by a daemon that is back: a new socket takes it some work."""
+    rig = Rig(reconnect_s=30)
+    rig.after(1)
+    rig.connection.transport_lost("closed the connection")
+    before = rig.connection.sockets
+    for _ in range(100):
+        if code is None:
+            rig.connection.transport_lost("does not let this key in")
+        else:
+            rig.receive(wire.Error(int(code), code.name, "no", fatal=True))
+        rig.after(0.01)
+    assert rig.connection.failure is None and 5 <= rig.connection.sockets - before <= 10

@@ -12,7 +12,7 @@ import pytest
 from glowd.clients import AsyncClient, Client, errors
 from glowd.clients.client import Stream
 from glowd.daemon import wire
-from tests.clients.reading import in_thread
+from tests.clients.reading import in_thread, values_of
 from tests.fakes.daemon import HOP, FakeDaemon
 from tests.harness.mels import mel
 from tests.harness.waiting import WAIT_S, until
@@ -27,16 +27,6 @@ def restarted(first: FakeDaemon, **options: object) -> Iterator[FakeDaemon]:
     first.stop()
     with FakeDaemon(first.directory, **options) as second:  # type: ignore[arg-type]
         yield second
-
-
-def values_of(chunks: list[wire.Audio]) -> np.ndarray:
-    """All samples as integers; the chunks must be numbered and placed without a gap."""
-    assert [chunk.seq for chunk in chunks] == list(range(len(chunks)))
-    at = 0
-    for chunk in chunks:
-        assert chunk.first_sample == at and chunk.samples == len(chunk.payload)
-        at += chunk.samples
-    return np.concatenate([chunk.payload for chunk in chunks]) * 2**20
 
 
 def spoken_first(fake: FakeDaemon, stream: Stream) -> None:
@@ -131,7 +121,7 @@ def test_idle_stream_and_listener_are_opened_again(fake: FakeDaemon) -> None:
         stream.pause()
         glow.ping()
         with restarted(fake) as second:
-            assert glow.run(glow._connection.ping(), WAIT_S) > 0
+            assert glow.run(glow._connection.questions.ping(), WAIT_S) > 0
             (opened,) = second.of_type(wire.Open)
             assert (opened.generation, opened.key, opened.gain_db, opened.paused) == (1, 0, -3, True)
             assert second.of_type(wire.Listen) == [wire.Listen("other", 16_000)]
@@ -222,7 +212,7 @@ def test_wait_that_times_out_says_that_the_daemon_is_away(fake: FakeDaemon) -> N
         until(lambda: not glow._connection.usable, "the loss")
         said = r"waited 0\.05 s for the state of the daemon; the daemon at .* closed the connection \d+\.\d s ago"
         with pytest.raises(errors.WaitTimeout, match=said):
-            glow.run(glow._connection.status(), 0.05)
+            glow.run(glow._connection.questions.status(), 0.05)
 
 
 def test_close_while_the_daemon_is_away_returns(fake: FakeDaemon) -> None:

@@ -116,15 +116,15 @@ async def test_dead_task_ends_every_wait(fake: FakeDaemon, monkeypatch: pytest.M
         monkeypatch.setattr(Connection, "tick", broken)
         fake.answers = False
         with pytest.raises(errors.DaemonGone, match=r"the client's task failed .* out of memory"):
-            await glow.run(glow._connection.status(), WAIT_S)
+            await glow.run(glow._connection.questions.status(), WAIT_S)
 
 
 def test_timeouts_name_what_was_waited_for(fake: FakeDaemon) -> None:
     with Client(fake.endpoint) as glow, glow.open("s", sinks=["socket"]) as stream:
         fake.answers = False
         waits: dict[str, Callable[[], object]] = {
-            "the state of the daemon": lambda: glow.run(glow._connection.status(), 0.05),
-            "`pong` of the daemon": lambda: glow.run(glow._connection.ping(), 0.05),
+            "the state of the daemon": lambda: glow.run(glow._connection.questions.status(), 0.05),
+            "`pong` of the daemon": lambda: glow.run(glow._connection.questions.ping(), 0.05),
             "audio of utterance 0 of stream s": lambda: next(stream.audio(0.05)),
             "the ending of utterance 0 of stream s": lambda: stream.wait_played(0.05),
             "audio of stream x": lambda: next(glow.listen("x").events(0.05)),

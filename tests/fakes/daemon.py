@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ class FakeDaemon:
     """Whether it knows the field open.audio_rate_hz; a daemon of the first release does not."""
     refuse_open: int = 0
     """How many times it says that it is full."""
+    refuse_hello: Code | None = None
+    """Why it lets no client in."""
+    ahead_ns: int = 0
+    """By how much its clock is ahead of that of this machine."""
+    sounded_ns: list[int] = field(default_factory=list)
+    """The times in its positions."""
     refuse: Callable[[wire.Mel], wire.Error | None] = lambda mel: None
     voices: list[dict[str, Any]] = field(default_factory=lambda: [VOICE])
     limits: dict[str, int] = field(default_factory=dict)
@@ -159,18 +165,29 @@ class FakeDaemon:
         for message in messages:
             self._router.send_multipart([peer, *wire.encode(message)])
 
+    def _now_ns(self) -> int:
+        return time.monotonic_ns() + self.ahead_ns
+
     def _answer(self, peer: bytes, message: Message) -> None:
         match message:
+            case wire.Hello() if self.refuse_hello:
+                self._reply(peer, wire.Error(self.refuse_hello, self.refuse_hello.name, "no", fatal=True))
             case wire.Hello():
                 limits = {"max_chunk_frames": self.max_chunk_frames, **self.limits}
                 self._reply(
                     peer,
                     wire.Welcome(
-                        self.version, "fake 1", self.voices, ["device", "socket"], limits, message.t_client_ns, 7
+                        self.version,
+                        "fake 1",
+                        self.voices,
+                        ["device", "socket"],
+                        limits,
+                        message.t_client_ns,
+                        self._now_ns(),
                     ),
                 )
             case wire.Ping():
-                self._reply(peer, wire.Pong(message.t_client_ns, time.monotonic_ns()))
+                self._reply(peer, wire.Pong(message.t_client_ns, self._now_ns()))
             case wire.Status():
                 self._reply(peer, wire.State("", "ready", self.snapshot or {"streams": len(self.streams)}))
             case wire.Listen():
@@ -229,7 +246,8 @@ class FakeDaemon:
         if mel.frames * HOP > known:
             self._audio(peer, stream, first_sample + known, mel.frames * HOP - known)
         if self.version >= 3 and stream.request.position_ms and stream.frames * HOP >= stream.heard_samples:
-            self._reply(peer, position_after(stream))
+            self.sounded_ns.append(self._now_ns())
+            self._reply(peer, replace(position_after(stream), t_ns=self.sounded_ns[-1]))
         if self.auto:
             stream.credit_frames += mel.frames
             self._reply(peer, wire.Credit(mel.stream, mel.generation, mel.frames))

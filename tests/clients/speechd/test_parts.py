@@ -96,6 +96,7 @@ def test_files_are_where_speech_dispatcher_looks(tmp_path: Path) -> None:
     found = install.places({"XDG_DATA_HOME": f"{tmp_path}/share", "XDG_CONFIG_HOME": f"{tmp_path}/config"})
     install.install(found, {"tts": 'program:say "it" \\', "tts_voice": ""})
     assert found.program == tmp_path / "libexec/speech-dispatcher-modules/sd_glowd"
+    assert found.config.stat().st_mode & 0o077 == 0, "an address may have a secret"
     assert found.program.stat().st_mode & 0o111 and "glowd.clients.speechd" in found.program.read_text()
     assert tomllib.loads(found.config.read_text()) == {"tts": 'program:say "it" \\'}
     assert read_settings(found.config) == ModuleSettings(tts='program:say "it" \\')

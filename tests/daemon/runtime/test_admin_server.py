@@ -88,3 +88,10 @@ def test_outcome_is_told_in_lines() -> None:
         "needs a restart, and is as before: web.port",
     ]
     assert Reloaded(ok=True).lines() == ["nothing has changed"]
+
+
+def test_address_elsewhere_is_shown_without_its_secret() -> None:
+    secret = "5" * 64
+    with pytest.raises(NotRunning, match=r"glowd://desk@host:1, ipc:///x is not in a run directory") as caught:
+        admin.run_dir_of(f"glowd://desk:{secret}@host:1#{'0' * 64},ipc:///x")
+    assert secret not in str(caught.value)

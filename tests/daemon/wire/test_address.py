@@ -2,7 +2,7 @@
 
 import pytest
 
-from glowd.daemon.wire.address import Address, address_of
+from glowd.daemon.wire.address import Address, address_of, addresses_of
 
 SERVER, CLIENT = bytes(range(32)), bytes(range(32, 64))
 
@@ -32,3 +32,21 @@ def test_part_of_an_address_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be glowd://NAME:SECRET@HOST:PORT#SERVERKEY") as caught:
         address_of(text)
     assert "0" * 64 not in str(caught.value)
+
+
+def test_list_of_addresses_is_read_in_its_order() -> None:
+    desk = Address("tcp://host.example:7766", "", CLIENT, SERVER).text("desk")
+    found = addresses_of(f" {desk} ,tcp://b:2,ipc:///run/a,b/glowd.ipc ")
+    assert [one.shown for one in found] == ["glowd://desk@host.example:7766", "tcp://b:2", "ipc:///run/a,b/glowd.ipc"]
+    assert found[0] == address_of(desk)
+    assert addresses_of("ipc:///a,b") == [Address("ipc:///a,b", "ipc:///a,b")]
+
+
+@pytest.mark.parametrize(
+    "text", ["ipc:///a,tcp://b", "ipc:///a,tcp://b:1,", "ipc:///a,http://b:1", "tcp://a:1,b:1,tcp://c:1"]
+)
+def test_wrong_address_in_a_list_is_refused(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"address \d of the list must be ipc://PATH, tcp://HOST:PORT, or a whole glowd://"
+    ):
+        addresses_of(text)
