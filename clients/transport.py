@@ -60,6 +60,9 @@ def is_own_only(endpoint: str) -> bool:
     return not chosen and endpoint.startswith("ipc:///")
 
 
+WANTS_KEY = "; if it serves keys, use the address that `glowctl key new` prints there, glowd://..."
+
+
 def check_owner(endpoint: str) -> None:
     """Raises ForeignSocket if a socket that nobody has named is another user's, or could be replaced by one.
 
@@ -128,7 +131,8 @@ def take_event(event: list[bytes], connection: Connection, own_only: bool) -> No
     if found["event"] == zmq.EVENT_CONNECT_RETRIED:
         connection.not_reached("nobody listens there")
     elif found["event"] == zmq.EVENT_DISCONNECTED:
-        connection.transport_lost("closed the connection")
+        wants_key = endpoint.startswith("tcp://") and not connection.usable
+        connection.transport_lost("closed the connection" + WANTS_KEY * wants_key)
     elif found["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
         connection.transport_lost(
             "does not let this key in: it was revoked, or is unknown; ask for a new address (glowctl key new)"

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from glowd.clients import Client, errors
+from tests.e2e.test_remote import free_port
 from tests.e2e.test_wheel import Venv
 from tests.harness.daemon import ROOT, running_daemon
 from tests.harness.mels import speech
@@ -71,11 +73,25 @@ def glowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("image")
     if name := builder():
         subprocess.run(
-            [name, "build", "-q", "-f", str(FILE), "-t", "glowd-test", "."], cwd=ROOT, check=True, timeout=BUILD_S
+            [
+                name,
+                "build",
+                *(["--format", "docker"] if name == "podman" else []),
+                "-q",
+                "-f",
+                str(FILE),
+                "-t",
+                "glowd-test",
+                ".",
+            ],
+            cwd=ROOT,
+            check=True,
+            timeout=BUILD_S,
         )
         command = folder / "glowd"
+        shared = f"--user={os.getuid()} -e GLOWD_RUN_DIR -v ${{GLOWD_RUN_DIR%/*}}:${{GLOWD_RUN_DIR%/*}}"
         command.write_text(
-            f'#!/bin/sh\nexec {name} run --rm --network=host --name glowd-test-{os.getpid()} glowd-test "$@"\n'
+            f'#!/bin/sh\nexec {name} run --rm --network=host ${{GLOWD_RUN_DIR:+{shared}}} glowd-test "$@"\n'
         )
         command.chmod(0o755)
         yield command
@@ -101,23 +117,24 @@ def test_what_is_copied_is_what_is_installed(glowd: Path) -> None:
 
 def test_command_of_the_image_serves_and_is_healthy(glowd: Path, tmp_path: Path) -> None:
     env = {**os.environ, "GLOWD_RUN_DIR": str(tmp_path / "run")}
-    endpoint = f"tcp://127.0.0.1:{10_000 + os.getpid() % 50_000}"
-    command = [
-        glowd,
-        *json.loads(last("CMD")),
-        *LIGHT,
-        "--set",
-        f"server.endpoint={endpoint}",
-        "--set",
-        "server.plain_tcp=true",
-    ]
+    keys, port = tmp_path / "keys", free_port()
+    command = [glowd, *json.loads(last("CMD")), *LIGHT, *readme_options(port), "--set", f"server.keys={keys}"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout and process.stdout.readline().startswith("glowd ready ")
-            assert health(endpoint)[0] == 0
+            assert health(f"ipc://{env['GLOWD_RUN_DIR']}/glowd.ipc")[0] == 0
+            with pytest.raises(errors.NotRunning):
+                Client(f"tcp://127.0.0.1:{port}", timeout_s=1.5)
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT_S) == 0
+
+
+def readme_options(port: int) -> list[str]:
+    """What the README gives the image, but for the port."""
+    (options,) = re.findall(r"podman run -d .* glowd \\\n\s+(.*)", (ROOT / "daemon" / "README.md").read_text())
+    assert "7799" in options
+    return str(options).replace("7799", str(port)).split()
 
 
 def health(endpoint: str) -> tuple[int, str]:
