@@ -208,6 +208,9 @@ def check_values(values: Array, payload: Payload, kind: str) -> None:
     """Raises WireError if a value is not finite or out of the payload's range."""
     if payload.low is None or payload.high is None or not values.size:
         return
+    bound = max(0.0, min(-payload.low, payload.high))
+    if np.vdot(values, values) < 0.99 * bound * bound:  # so each value is; a sum with NaN or infinity is not less
+        return
     low, high = float(values.min()), float(values.max())
     if low >= payload.low and high <= payload.high:  # of an array with NaN both are NaN
         return

@@ -124,6 +124,10 @@ class Steps:
         self._over_bands += steps * _median_of_means(np.abs(whole[:, 1:] - whole[:, :-1]))
         self.frames += steps
 
+    def skip(self) -> None:
+        """Frames come that are not counted."""
+        self._last = None
+
     @property
     def ratio(self) -> float:
         """Steps over frames as a multiple of those over bands; 0 while there is nothing to compare."""

@@ -18,9 +18,14 @@ from glowd.flow.mel_formats.description import MelDescription
 from glowd.flow.mel_formats.levels import FRAMES_AT_LEAST, Levels, Seen, Steps, level_of
 
 FIRST_LOOK_S = 1.0
-"""The first judgement comes after a second of sound, or at the end of a shorter utterance (FRAMES_AT_LEAST)."""
+"""The first judgement comes after a second of sound, or at the end of a shorter utterance (FRAMES_AT_LEAST).
+
+The next ones come when twice as much was seen as at the one before, and at the end.
+"""
 BATCH_FRAMES = 32
 """A look costs nearly the same for few frames as for many, and the gateway has hundreds of streams to look at."""
+ALL_SECONDS, ONE_IN = 2.0, 4
+"""The levels of an utterance are taken of all frames at first, then of one batch in so many: they are all of one format."""
 SILENT = -9.0
 """A frame whose mean is below this may be the same as the last one: digital silence is."""
 CONSTANT_S, PADDING_FRAMES = 0.5, 2
@@ -61,6 +66,7 @@ class Plausibility:
         self._below_floor, self._lowest = 0, np.inf
         self._told: set[Kind] = set()
         self._waiting: list[Floats] = []
+        self._batches = 0
 
     def update(self, frames: Floats) -> list[Suspicion]:
         """What is suspicious now that these frames [n, bands] have come. They are looked at BATCH_FRAMES at a time."""
@@ -75,16 +81,23 @@ class Plausibility:
             return []
         spans = np.ptp(frames, axis=1)
         found = self._runs.add(frames, spans)
+        self._batches += 1
+        if self._seen.frames < self._per_second * ALL_SECONDS or self._batches % ONE_IN == 0:
+            self._take_levels(frames, spans)
+        else:
+            self._steps.skip()
+        if self._seen.frames >= self._next_look:
+            self._next_look = 2 * self._seen.frames
+            found += self._judge()
+        return self._not_told(found) if found else found
+
+    def _take_levels(self, frames: Floats, spans: Floats) -> None:
         sounding = frames if spans.min() > 0.01 else frames[spans > 0.01]
         if len(sounding):
             self._seen.add(sounding - np.float32(self._level))
             self._steps.add(sounding)
         self._below_floor += int((frames < self._floor - 1).sum())
         self._lowest = min(self._lowest, float(frames.min()))
-        if self._seen.frames >= self._next_look:
-            self._next_look = self._seen.frames + self._per_second
-            found += self._judge()
-        return self._not_told(found)
 
     def finish(self) -> list[Suspicion]:
         """What is suspicious of an utterance that is over."""

@@ -7,6 +7,7 @@ import pytest
 
 from glowd.flow.mel import log_mel
 from glowd.flow.mel_formats.description import MelDescription
+from glowd.flow.mel_formats.levels import Steps
 from glowd.flow.mel_formats.plausibility import Kind, Plausibility, Suspicion
 from tests.flow.mel_formats import toolkits
 
@@ -144,3 +145,28 @@ def test_each_kind_is_told_once(sound: Any) -> None:
 
 def test_no_frames_are_no_suspicion() -> None:
     assert judged(np.zeros((0, 80))) == []
+
+
+# ---- long utterances, of which not every frame is counted
+
+
+def test_padding_late_in_a_long_utterance_is_found(sentence: Any) -> None:
+    long = np.concatenate([sentence] * 6)
+    long[2500:2550] = 0.0
+    suspicion = only(long)
+    assert (suspicion.kind, suspicion.first_frame) == (Kind.PADDING, 2500)
+
+
+def test_a_wrong_scale_after_a_long_silence_is_found(sentence: Any) -> None:
+    suspicion = only(np.concatenate([np.full((1000, 80), FLOOR), sentence / np.float32(np.log(10))]))
+    assert suspicion.kind is Kind.SCALE and "log10" in suspicion.text
+
+
+def test_steps_do_not_reach_over_frames_that_were_skipped(sentence: Any) -> None:
+    steady, jumping = Steps(), Steps()
+    for at in range(0, 400, 40):
+        for steps, level in ((steady, 0), (jumping, at)):
+            steps.add(sentence[at : at + 20] + np.float32(level))
+            steps.skip()
+    assert steady.frames == jumping.frames == 10 * 19
+    assert jumping.ratio == pytest.approx(steady.ratio, rel=1e-3)
