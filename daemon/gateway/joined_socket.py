@@ -12,7 +12,7 @@ import zmq
 from glowd.daemon import engine_link
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.joining import Joining
-from glowd.daemon.runtime.sockets import Socket, receive_of_client, sender_of
+from glowd.daemon.runtime.sockets import Socket, receive_of_client, send, sender_of
 from glowd.daemon.wire.fields import Message
 
 
@@ -28,7 +28,7 @@ def read_joined(socket: Socket, joining: Joining, most: int, now_ns: Callable[[]
 def send_joined(socket: Socket, route: bytes, message: Message) -> bool:
     """Send by a connection; returns whether it is there."""
     with contextlib.suppress(zmq.Again, zmq.ZMQError):
-        socket.send_multipart([route, *engine_link.encode(message)], zmq.NOBLOCK)
+        send(socket, route, engine_link.encode(message))
         return True
     return False
 

@@ -20,7 +20,7 @@ from glowd.daemon.config import RESTART_S, Config, EngineSpec
 from glowd.daemon.gateway.authentication import CLIENT_DOMAIN, ENGINE_DOMAIN, TELEMETRY_DOMAIN, Authentication
 from glowd.daemon.gateway.clock import Excuse, GatewayClock
 from glowd.daemon.gateway.connections import ClientConnection
-from glowd.daemon.gateway.containment import contained
+from glowd.daemon.gateway.containment import contained, give_up
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.joined_socket import read_joined, send_joined
@@ -177,7 +177,7 @@ class Gateway:
         def send(message: Message) -> bool:
             # A process that is down gets everything when it is back: see handles.py.
             with contextlib.suppress(zmq.Again, zmq.ZMQError):
-                socket.send_multipart([name, *ipc.encode(message)], zmq.NOBLOCK)
+                sockets.send(socket, name, ipc.encode(message))
                 return True
             return False
 
@@ -185,7 +185,7 @@ class Gateway:
 
     def _try_client(self, identity: bytes, parts: list[bytes]) -> bool | None:
         try:
-            self._client_socket.send_multipart([identity, *parts], zmq.NOBLOCK)
+            sockets.send(self._client_socket, identity, parts)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -249,8 +249,10 @@ class Gateway:
             for _ in range(CLIENT_BURST):
                 frame, parts = sockets.receive_of_client(self._client_socket)
                 identity, sender = frame.bytes, partial(sockets.sender_of, frame)
-                with contained("a message of a client", partial(self.router.expel, identity)):
+                try:
                     self.router.handle(identity, parts, self._clock.now_ns(), self._late_since_ns, sender)
+                except Exception as error:  # the edge between peers
+                    give_up(error, "a message of a client", partial(self.router.expel, identity))
             return False
         return True
 
@@ -319,8 +321,7 @@ def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], Non
     """Handle what a role has sent, at most BURST messages."""
     with contextlib.suppress(zmq.Again):
         for _ in range(BURST):
-            identity, *parts = socket.recv_multipart(zmq.NOBLOCK)
-            handle(identity, parts)
+            handle(*sockets.receive_of_role(socket))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The ZeroMQ sockets between the daemon's processes, and those that clients connect to: how each is set up.
 
-Rules: options, binding and connecting only; no message is sent or read here. Every option of the daemon's sockets is here,
-with its reason. The gateway binds, because clients and roles come and go; engines and the speaker connect.
+Rules: options, binding and connecting, and how a message of several parts is sent and read. Every option of the daemon's sockets
+is here, with its reason. The gateway binds, because clients and roles come and go; engines and the speaker connect.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ from glowd.daemon.wire.address import Address
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 
+NOW, NOW_AND_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+"""As numbers: enumerations are joined in Python."""
 UNBOUNDED = 0
 MAX_JOINED_BYTES = 64 << 20
 """In one message part of an engine: a voice that renders whole utterances sends one at once."""
@@ -157,8 +159,33 @@ def receive_of_client(socket: Socket) -> tuple[zmq.Frame, list[bytes]]:
 
     Raises zmq.Again if no message has arrived.
     """
-    identity = socket.recv(zmq.NOBLOCK, copy=False)
-    return identity, socket.recv_multipart() if identity.more else []
+    identity = frame = socket.recv(NOW, copy=False)
+    parts = []
+    while frame.more:
+        frame = socket.recv(NOW, copy=False)
+        parts.append(frame.bytes)
+    return identity, parts
+
+
+def receive_of_role(socket: Socket) -> tuple[bytes, list[bytes]]:
+    """The next message of a ROUTER for roles: the identity, and the parts. Raises zmq.Again if no message has arrived."""
+    frame = socket.recv(NOW, copy=False)
+    identity, parts = frame.bytes, []
+    while frame.more:  # the frame knows it; recv_multipart asks the socket, which takes longer
+        frame = socket.recv(NOW, copy=False)
+        parts.append(frame.bytes)
+    return identity, parts
+
+
+def send(socket: Socket, identity: bytes, parts: Sequence[bytes]) -> None:
+    """Send to the peer of a ROUTER with this identity, without waiting.
+
+    Raises zmq.ZMQError, and has sent nothing, if there is no such peer or its queue is full.
+    """
+    socket.send(identity, NOW_AND_MORE)
+    for part in parts[:-1]:
+        socket.send(part, NOW_AND_MORE)
+    socket.send(parts[-1], NOW)
 
 
 def sender_of(identity: zmq.Frame) -> Sender:

@@ -103,3 +103,41 @@ def test_tcp_address_has_no_file(context: sockets.Context) -> None:
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     file = SocketFile(socket, f"tcp://127.0.0.1:{port}")
     assert not file.renew() and file.fault == ""
+
+
+def test_message_for_nobody_leaves_no_part_behind(bound: Socket, context: sockets.Context, directory: Path) -> None:
+    client = connect(context, directory)
+    name = identity(bound, client, b"here")
+    with pytest.raises(zmq.ZMQError) as caught:
+        sockets.send(bound, b"nobody", [b"head", b"payload"])
+    assert caught.value.errno == zmq.EHOSTUNREACH
+    sockets.send(bound, name, [b"one", b"two", b"three"])
+    assert client.poll(1000 * WAIT_S)
+    assert client.recv_multipart() == [b"one", b"two", b"three"]
+
+
+def test_message_for_a_full_queue_leaves_no_part_behind(context: sockets.Context, directory: Path) -> None:
+    bound = sockets.bind_clients(context, endpoint(directory), 1 << 20)
+    client: Socket = context.socket(zmq.DEALER)
+    client.setsockopt(zmq.RCVHWM, 1)
+    client.connect(endpoint(directory))
+    name, sent = identity(bound, client, b"here"), 0
+    with pytest.raises(zmq.Again):
+        for sent in range(100_000):
+            sockets.send(bound, name, [b"%d" % sent, bytes(10_000)])
+    for number in range(sent):
+        assert client.poll(1000 * WAIT_S)
+        assert [len(part) for part in client.recv_multipart()] == [len(b"%d" % number), 10_000]
+
+
+def test_parts_of_a_role_are_read_in_order(context: sockets.Context, directory: Path) -> None:
+    bound = sockets.bind_role(context, endpoint(directory))
+    role: Socket = context.socket(zmq.DEALER)
+    role.setsockopt(zmq.IDENTITY, b"engine:glow")
+    role.connect(endpoint(directory))
+    for parts in ([b"alone"], [b"head", b"payload"], [b"", b"", b"x"]):
+        role.send_multipart(parts)
+        assert bound.poll(1000 * WAIT_S)
+        assert sockets.receive_of_role(bound) == (b"engine:glow", parts)
+    with pytest.raises(zmq.Again):
+        sockets.receive_of_role(bound)
