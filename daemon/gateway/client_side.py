@@ -44,7 +44,8 @@ class ClientSide:
         state.meter.frames(now_ns)
         self._engine.send(chunk)
         if self._pass(self._intake.judge(chunk.mel)):  # while the engine works
-            self._sinks.grant(state.sinks.delivered_samples)
+            if state.limits.whole_utterance:  # of others, what is delivered decides
+                self._sinks.grant(state.sinks.delivered_samples)
             state.announce()
 
     def refuse_mel(self, fault: WireError, mel: wire.Mel | None = None) -> None:

@@ -28,7 +28,7 @@ def stamps_of(pcm: ipc.Pcm, now_ns: int) -> dict[str, int]:
         "net_end": pcm.t_end_ns,
         "gateway_out": now_ns,
     }
-    return {name: at for name, at in stamps.items() if at}
+    return stamps if all(stamps.values()) else {name: at for name, at in stamps.items() if at}
 
 
 class Window:
@@ -66,6 +66,7 @@ class Meter:
         self.drift_ppm: float | None = None
         """By how much the client's clock is faster than the device's; None: no clock paces the stream."""
         self._stages = {stage: Window() for stage in STAGES}
+        self._kept_of = {stage: (self._stages[stage], self._counts.stages[stage]) for stage in STAGES}
         self._network_ns = self._samples = self._calls = self._batch = 0
         self._first_frames_ns: int | None = None
         self._has_audio = False
@@ -124,8 +125,9 @@ class Meter:
         self._counts.utterances[how] += 1
 
     def _add(self, stage: str, duration_ns: int) -> None:
-        self._stages[stage].append(duration_ns)
-        self._counts.add_stage(stage, duration_ns)
+        window, counted = self._kept_of[stage]
+        window.append(duration_ns)
+        counted.add(duration_ns)
 
     @property
     def behind_ms(self) -> float:

@@ -6,10 +6,10 @@ goes wrong with one message stays with its stream.
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from functools import partial
 
 from glowd.daemon import ipc
-from glowd.daemon.gateway.containment import contained
+from glowd.daemon.gateway.containment import give_up
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
 from glowd.daemon.gateway.progress import Progress
 from glowd.daemon.gateway.session import Session
@@ -50,7 +50,7 @@ class RoleMessages:
         stream = self._streams.find_key(getattr(message, "key", -1))
         if stream is not None and stream.engine is not engine:
             return  # the stream has moved to another engine
-        with self._contained(message, stream):
+        try:
             match message:
                 case ipc.Pcm() if stream:
                     stream.session.engine.pcm(message, now_ns)
@@ -59,6 +59,8 @@ class RoleMessages:
                     stream.session.engine.gave_up(message)
                 case ipc.Ready() | ipc.Load():
                     engine.handle(message, [stream.session for stream in self._streams.placed_in(engine)], now_ns)
+        except Exception as error:  # the edge between peers
+            self._give_up(error, message, stream)
 
     def from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
         """A message of the speaker."""
@@ -67,7 +69,7 @@ class RoleMessages:
             return
         self._speaker.last_seen_ns = now_ns
         stream = self._streams.find_key(getattr(message, "key", -1))
-        with self._contained(message, stream):
+        try:
             match message:
                 case ipc.Position() if stream:
                     stream.session.sinks.position(message)
@@ -83,12 +85,15 @@ class RoleMessages:
                     stream.session.sinks.failed(message.text)
                 case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
                     self._speaker.handle(message, self.sessions(), now_ns)
+        except Exception as error:  # the edge between peers
+            self._give_up(error, message, stream)
 
-    def _contained(self, message: Message, stream: Stream | None) -> AbstractContextManager[None]:
-        """A block that handles a message of an engine or the speaker, about a stream or itself."""
-        if stream is not None:
-            return self._streams.contained(stream, message.TYPE)
-        return contained(message.TYPE, lambda _: None)
+    def _give_up(self, error: Exception, message: Message, stream: Stream | None) -> None:
+        """A message of an engine or the speaker, about a stream or itself, has met a mistake of ours."""
+        if stream is None:
+            give_up(error, message.TYPE, lambda _: None)
+        else:
+            give_up(error, f"stream {stream.name}: {message.TYPE}", partial(self._streams.give_up, stream))
 
     def sessions(self) -> list[Session]:
         """Those of all streams."""

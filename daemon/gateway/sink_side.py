@@ -17,6 +17,8 @@ CLIENT_PAUSE_NS = 300_000_000
 """A client that sends at the pace of speech sends more often than that."""
 ENGINE_SLACK_NS = 100_000_000
 """An engine that could have begun with a sample at least this long before the device needed it was late."""
+FORGET_FRAMES = 16
+"""What a stream does not need any more is freed whenever so much more audio was delivered: for each chunk takes longer."""
 SLOW_S = 1.0
 """A client for which more of its audio waits than this reads too slowly."""
 
@@ -27,7 +29,7 @@ class SinkSide:
     def __init__(self, state: SessionState) -> None:
         self._state = state
         self._report_samples = state.asked.position_ms * state.rate_hz // 1000
-        self._reported = -1
+        self._reported, self._forget_at = -1, 0
 
     # ------------------------------------------------------------------ audio out
 
@@ -41,6 +43,7 @@ class SinkSide:
             state.fail(fault.code, fault.text)
             return False
         state.underruns, self._reported = state.utterance.beginning.underruns, -1
+        self._forget_at = 0
         state.meter.begin()
         self._report()
         return True
@@ -96,7 +99,9 @@ class SinkSide:
             return
         delivered = state.sinks.delivered_samples
         if state.phase.has_begun and not state.phase.is_flushing:
-            state.utterance.forget(delivered, state.sinks.sounded_samples)
+            if delivered >= self._forget_at:
+                self._forget_at = delivered + FORGET_FRAMES * state.limits.hop
+                state.utterance.forget(delivered, state.sinks.sounded_samples)
             self._report()
         self.grant(delivered)
         state.announce()
@@ -117,6 +122,8 @@ class SinkSide:
 
     def _report(self) -> None:
         """Tell the client how far the listener is, if it wants to know and that has changed by enough."""
+        if not self._report_samples:
+            return
         sounded = self._state.sinks.sounded_samples
         if self._reported < 0 or sounded >= self._reported + self._report_samples:
             self.report_position()

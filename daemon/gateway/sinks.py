@@ -283,6 +283,8 @@ class SinkGroup:
     @property
     def delivered_samples(self) -> int:
         """Samples that every sink has delivered."""
+        if len(self._sinks) == 1:  # nearly always
+            return self._sinks[0].delivered_samples
         return min([sink.delivered_samples for sink in self._sinks], default=0)
 
     @property

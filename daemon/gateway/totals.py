@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 
 from glowd.daemon.wire import Code
+from glowd.daemon.wire.telemetry import STAGES
 from glowd.daemon.wire.totals import BUCKETS_S, Histogram, Totals, VoiceTotals
 
 ENDINGS, CAUSES = ("played", "flushed", "failed", "closed"), ("client", "engine", "device")
@@ -27,6 +28,11 @@ class Durations:
         self._counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
         self._sum_ns += duration_ns
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether there were any."""
+        return any(self._counts)
+
     def record(self) -> Histogram:
         """As it is now."""
         return Histogram(counts=list(self._counts), sum_s=self._sum_ns / 1e9)
@@ -41,13 +47,7 @@ class VoiceCounts:
         self.refused = 0
         self.first_audio = Durations()
         self.starved_s, self.gaps = dict.fromkeys(CAUSES, 0.0), dict.fromkeys(CAUSES, 0)
-        self._stages: dict[str, Durations] = {}
-
-    def add_stage(self, stage: str, duration_ns: int) -> None:
-        """One more chunk has passed a stage."""
-        if stage not in self._stages:
-            self._stages[stage] = Durations()
-        self._stages[stage].add(duration_ns)
+        self.stages = {stage: Durations() for stage in STAGES}
 
     def starve(self, cause: str, seconds: float) -> None:
         """A listener had to wait for audio."""
@@ -61,7 +61,7 @@ class VoiceCounts:
             utterances=dict(self.utterances),
             refused=self.refused,
             first_audio=self.first_audio.record(),
-            stages={name: durations.record() for name, durations in self._stages.items()},
+            stages={name: durations.record() for name, durations in self.stages.items() if durations.is_measured},
         )
 
 

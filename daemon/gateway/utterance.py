@@ -67,8 +67,7 @@ class Arrived(NamedTuple):
 NOTHING_ARRIVED = Arrived()
 
 
-@dataclass(frozen=True, slots=True)
-class MelChunk:
+class MelChunk(NamedTuple):
     """Frames as they arrived: mel [frames, bins]."""
 
     first_frame: int

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.beginning import GoingOn, run_in
 from glowd.daemon.gateway.file_sink import FileSink
+from glowd.daemon.gateway.sink_side import FORGET_FRAMES
 from glowd.daemon.wire import Code, WireError
 from tests.harness.session import HOP, LIMITS, SessionHarness, mel_message, phase_at, ramp
 
@@ -191,4 +192,4 @@ def test_resampled_audio_begins_early_and_aligned() -> None:
 def test_stream_that_nobody_asked_about_keeps_few_marks() -> None:
     harness = SessionHarness("null", position_ms=POSITION_MS)
     spoken(harness, 100)
-    assert len(harness.session.state.utterance._marks) <= LIMITS.history_frames + 2
+    assert len(harness.session.state.utterance._marks) <= LIMITS.history_frames + FORGET_FRAMES + 2

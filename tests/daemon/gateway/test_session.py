@@ -10,7 +10,7 @@ from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.engine_side import MAX_CHUNK_SAMPLES
 from glowd.daemon.gateway.file_sink import FileSink
 from glowd.daemon.gateway.phases import Phase
-from glowd.daemon.gateway.sink_side import ENGINE_SLACK_NS
+from glowd.daemon.gateway.sink_side import ENGINE_SLACK_NS, FORGET_FRAMES
 from glowd.daemon.gateway.sinks import AudioChunk
 from glowd.daemon.gateway.utterance import MAX_REFUSALS
 from glowd.daemon.wire import Code, WireError
@@ -571,7 +571,7 @@ def test_long_utterance_keeps_few_frames() -> None:
         harness.send(4)
         harness.render(4)
         most = max(most, harness.session.state.utterance.kept_frames)
-    assert most <= LIMITS.history_frames + LIMITS.lead_frames + 3 * 4
+    assert most <= LIMITS.history_frames + LIMITS.lead_frames + FORGET_FRAMES + 3 * 4
 
 
 def test_same_sink_twice_is_one_sink() -> None:

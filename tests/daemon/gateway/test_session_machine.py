@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.gateway.phases import TRANSITIONS, Event, Phase
+from glowd.daemon.gateway.sink_side import FORGET_FRAMES
 from glowd.daemon.wire import Code, WireError
 from glowd.daemon.wire.fields import Array, Message
 from tests.harness.session import FIRST_KEY, HOP, LIMITS, SessionHarness, mel_message, phase_at
@@ -370,7 +371,7 @@ class SessionMachine(RuleBasedStateMachine):
     def kept_frames_are_few(self) -> None:
         assert (
             self.session.state.utterance.kept_frames
-            <= LIMITS.window_frames + LIMITS.history_frames + LIMITS.lead_frames + 28
+            <= LIMITS.window_frames + LIMITS.history_frames + LIMITS.lead_frames + 28 + FORGET_FRAMES
         )
 
     def teardown(self) -> None:
