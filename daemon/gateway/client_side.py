@@ -39,6 +39,7 @@ class ClientSide:
         except WireError as fault:
             self.refuse_mel(fault, message)
             return
+        is_first = state.phase is Phase.IDLE
         if not self._begin(Event.FRAMES):
             return
         state.meter.frames(now_ns)
@@ -46,7 +47,8 @@ class ClientSide:
         if self._pass(self._intake.judge(chunk.mel)):  # while the engine works
             if state.limits.whole_utterance:  # of others, what is delivered decides
                 self._sinks.grant(state.sinks.delivered_samples)
-            state.announce()
+            if is_first:
+                state.announce()
 
     def refuse_mel(self, fault: WireError, mel: wire.Mel | None = None) -> None:
         """Reject a mel (None: it could not be decoded). It uses no credit; after MAX_REFUSALS the utterance fails.

@@ -7,9 +7,7 @@ in the middle of a pass would else find, with a time of its own, that all its pe
 import time
 from collections.abc import Callable
 
-from glowd.daemon.wire.liveness import AwakeClock
-
-LONGEST_PASS_S = 0.5
+LONGEST_PASS_NS = 500_000_000
 """A longer time between two readings is an absence, of which the peers are not guilty."""
 
 Excuse = Callable[[int, int], object]
@@ -20,14 +18,13 @@ class GatewayClock:
     """The monotonic clock. Owner: the gateway's only thread, which reads it several times in each pass of its loop."""
 
     def __init__(self, excuse: Excuse, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
-        self._awake, self._excuse = AwakeClock(LONGEST_PASS_S, monotonic_ns), excuse
-        self._read_ns = self._awake.read_ns()
+        self._excuse, self._monotonic_ns = excuse, monotonic_ns
+        self._read_ns = monotonic_ns()
 
     def now_ns(self) -> int:
         """The time now. If this process did not run since the last call, that is held against nobody."""
-        before_ns, began_ns = self._awake.absent_ns, self._read_ns
-        awake_ns = self._awake.read_ns()
-        if absent_ns := self._awake.absent_ns - before_ns:
-            self._excuse(began_ns, absent_ns)
-        self._read_ns = awake_ns + self._awake.absent_ns
-        return self._read_ns
+        began_ns, now_ns = self._read_ns, self._monotonic_ns()
+        if now_ns - began_ns > LONGEST_PASS_NS:
+            self._excuse(began_ns, now_ns - began_ns - LONGEST_PASS_NS)
+        self._read_ns = now_ns
+        return now_ns

@@ -3,7 +3,7 @@
 Rules: no socket and no clock. What an engine sends of an utterance that does not need it any more is ignored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 
 from glowd.daemon import ipc
@@ -91,16 +91,17 @@ class EngineSide:
         state.meter.rendered(message, len(audio), now_ns)
         self._warn_of(message)
         whole = AudioChunk(first_sample, audio, message.last, stamps_of(message, now_ns), state.utterance.arrived)
-        if all(self._sinks.deliver(chunk) for chunk in _chunks(whole)):
-            self._sinks.settle()
+        for chunk in _chunks(whole):
+            if not self._sinks.deliver(chunk):
+                return
+        self._sinks.settle()
 
     def _warn_of(self, message: ipc.Pcm) -> None:
         """Tell the client what was done to its sound, or what will be."""
+        if not message.silenced and message.peak <= LOUD:
+            return
         frame = message.first_sample // self._state.limits.hop
-        if message.silenced:
-            self._state.warn(notices.silenced(frame))
-        elif message.peak > LOUD:
-            self._state.warn(notices.loud_voice(message.peak, frame))
+        self._state.warn(notices.silenced(frame) if message.silenced else notices.loud_voice(message.peak, frame))
 
     def gave_up(self, message: ipc.Failed) -> None:
         """The engine has given up the stream."""
@@ -113,13 +114,13 @@ class EngineSide:
             self._state.fail(code, text)
 
 
-def _chunks(whole: AudioChunk) -> Iterator[AudioChunk]:
+def _chunks(whole: AudioChunk) -> Sequence[AudioChunk]:
     """It in chunks of at most MAX_CHUNK_SAMPLES; an empty one only where it is the last."""
     if len(whole.audio) <= MAX_CHUNK_SAMPLES:
-        if len(whole.audio) or whole.last:
-            yield whole
-        return
+        return [whole] if len(whole.audio) or whole.last else []
+    parts = []
     for begin in range(0, len(whole.audio), MAX_CHUNK_SAMPLES):
         part = whole.audio[begin : begin + MAX_CHUNK_SAMPLES]
         is_last = whole.last and begin + len(part) == len(whole.audio)
-        yield replace(whole, first_sample=whole.first_sample + begin, audio=part, last=is_last)
+        parts.append(replace(whole, first_sample=whole.first_sample + begin, audio=part, last=is_last))
+    return parts

@@ -79,6 +79,8 @@ class MelIntake:
         return self._notices(self._plausibility.finish())
 
     def _notices(self, suspicions: list[Suspicion]) -> list[Notice]:
+        if not suspicions:
+            return []
         fresh = [suspicion for suspicion in suspicions if self.strict or suspicion.kind not in self._told]
         self._told |= {suspicion.kind for suspicion in fresh}
         return [Notice(CODES[suspicion.kind], suspicion.text, suspicion.first_frame) for suspicion in fresh]

@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 
 from glowd.daemon import ipc
-from glowd.daemon.gateway.totals import VoiceCounts
+from glowd.daemon.gateway.totals import Durations, VoiceCounts
 from glowd.daemon.wire.telemetry import STAGES, Stages, StageTimes, Underruns
 
 WINDOW = 512
@@ -34,13 +34,16 @@ def stamps_of(pcm: ipc.Pcm, now_ns: int) -> dict[str, int]:
 class Window:
     """The newest WINDOW durations, in an array: a snapshot must be quick, because the gateway's loop waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: Durations | None = None) -> None:
+        """`counted`: those of all streams, to which each is added."""
         self._ring, self._count = array("q", bytes(8 * WINDOW)), 0
+        self._add = (counted or Durations()).add
 
     def append(self, duration_ns: int) -> None:
         """Add one; the oldest is dropped."""
         self._ring[self._count % WINDOW] = duration_ns
         self._count += 1
+        self._add(duration_ns)
 
     def spread(self) -> StageTimes | None:
         """Percentiles (nearest rank) and mean; None if nothing was measured."""
@@ -65,8 +68,7 @@ class Meter:
         """On the device, from the arrival of frames to their sound."""
         self.drift_ppm: float | None = None
         """By how much the client's clock is faster than the device's; None: no clock paces the stream."""
-        self._stages = {stage: Window() for stage in STAGES}
-        self._kept_of = {stage: (self._stages[stage], self._counts.stages[stage]) for stage in STAGES}
+        self._stages = {stage: Window(self._counts.stages[stage]) for stage in STAGES}
         self._network_ns = self._samples = self._calls = self._batch = 0
         self._first_frames_ns: int | None = None
         self._has_audio = False
@@ -97,11 +99,11 @@ class Meter:
         self._counts.audio_s += fresh_samples / self.rate_hz
         self._calls, self._batch = self._calls + 1, self._batch + pcm.batch
         if pcm.t_client_ns and 0 <= (travelled_ns := pcm.t_gateway_ns - pcm.t_client_ns) < FOREIGN_CLOCK_NS:
-            self._add("client", travelled_ns)
-        self._add("transport", pcm.t_engine_ns - pcm.t_gateway_ns)
-        self._add("wait", pcm.t_start_ns - pcm.t_engine_ns)
-        self._add("network", pcm.t_end_ns - pcm.t_start_ns)
-        self._add("return", now_ns - pcm.t_end_ns)
+            self._stages["client"].append(travelled_ns)
+        self._stages["transport"].append(pcm.t_engine_ns - pcm.t_gateway_ns)
+        self._stages["wait"].append(pcm.t_start_ns - pcm.t_engine_ns)
+        self._stages["network"].append(pcm.t_end_ns - pcm.t_start_ns)
+        self._stages["return"].append(now_ns - pcm.t_end_ns)
         self._offered.append((pcm.first_sample, now_ns))
 
     def position(self, position: ipc.Position) -> None:
@@ -109,7 +111,7 @@ class Meter:
         while self._offered and self._offered[0][0] <= position.samples:
             first_sample, offered_ns = self._offered.popleft()
             sounds_ns = position.t_dac_ns - (position.samples - first_sample) * 1_000_000_000 // self.rate_hz
-            self._add("device", sounds_ns - offered_ns)
+            self._stages["device"].append(sounds_ns - offered_ns)
         self._behind_samples, self._skipped_samples = position.behind_samples, position.skipped_samples
         self.latency_ms = position.latency_ns / 1e6 if position.latency_ns else None
         self.drift_ppm = position.drift_ppm if position.is_paced else None
@@ -123,11 +125,6 @@ class Meter:
     def ended(self, how: str) -> None:
         """An utterance has ended: played, flushed, failed, or closed with its stream."""
         self._counts.utterances[how] += 1
-
-    def _add(self, stage: str, duration_ns: int) -> None:
-        window, counted = self._kept_of[stage]
-        window.append(duration_ns)
-        counted.add(duration_ns)
 
     @property
     def behind_ms(self) -> float:

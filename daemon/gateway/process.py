@@ -48,6 +48,8 @@ SETTLE_NS = 600_000_000
 MAX_SUBSCRIBERS = 64
 """Connections to the telemetry."""
 OPEN_FILES = 16_384
+GARBAGE_AFTER = 20_000
+"""New objects until Python looks for cycles among them: streams that were closed leave some, messages none."""
 BURST, CLIENT_BURST = 64, 16
 """Messages read from one socket before the next. Clients may flood; engines and speaker send what they were asked for."""
 
@@ -333,6 +335,7 @@ def main() -> None:
             raise CannotStart(str(error)) from None
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GARBAGE_AFTER)
         role.ready(endpoint=addresses(role.config.server, role.run_dir).clients)
         try:
             gateway.run()

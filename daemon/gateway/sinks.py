@@ -115,6 +115,9 @@ class SocketSink:
         """See Sink."""
         audio = self._message_of(chunk, self._next_seq)
         self._next_seq += _is_sent(audio)
+        if not self._waiting and not self._paused and _is_sent(audio) and self._try_send(audio):  # nearly always
+            self.delivered_samples, self.finished = max(self.delivered_samples, chunk.end_sample), audio.last
+            return
         self._waiting.append((audio, chunk.end_sample))
         self.pump()
 
@@ -265,7 +268,7 @@ class SinkGroup:
 
     def pump(self) -> None:
         """Send what waits for a slow client."""
-        if self.socket is not None:
+        if self.socket is not None and self.socket.waits:
             self.socket.pump()
 
     @property

@@ -118,11 +118,14 @@ class Utterance:
     ) -> None:
         """`going_on`: how it could go on in another gateway, if its client wants to know."""
         self.number, self.key, self.limits, self.beginning = number, key, limits, beginning
+        self.goes_on = beginning != AT_FIRST_FRAME
+        """Whether it began in a gateway that is lost."""
         self.next_seq = self.refusals = 0
         self.attempt = -1
         """How often it was started again in an engine; -1: it was not started yet."""
         self.frames_in, self.samples_made = beginning.first_frame, beginning.first_sample
         self.granted_frames = min(beginning.heard_samples // limits.hop + limits.window_frames, limits.max_frames)
+        self._credit_step = limits.credit_step_frames
         self.arrived = NOTHING_ARRIVED
         self.total_frames: int | None = None
         """All frames of the utterance; None until the client has ended it."""
@@ -133,11 +136,6 @@ class Utterance:
         self._rendered: deque[tuple[int, int]] = deque()  # (sample after the last, when it fell due), not delivered yet
         self._marks, self._going_on = deque([beginning.mark]), going_on
         self._refused_seq: int | None = None  # the newest refused mel since the last accepted one
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it began in a gateway that is lost."""
-        return self.beginning != AT_FIRST_FRAME
 
     @property
     def kept_frames(self) -> int:
@@ -208,7 +206,7 @@ class Utterance:
         used = self.frames_in if self.limits.whole_utterance else delivered_samples // self.limits.hop
         due = min(used + self.limits.window_frames, self.limits.max_frames) - self.granted_frames
         rest = self.limits.max_frames - self.granted_frames  # may be less than a step
-        if due < min(self.limits.credit_step_frames, max(1, rest)):
+        if due < min(self._credit_step, max(1, rest)):
             return 0
         self.granted_frames += due
         return due

@@ -189,10 +189,10 @@ def unpack_array(
     data: Any, payload: Payload, cls: type[Message], shape: tuple[int, ...], dtype_name: str, limits: Limits
 ) -> Array:
     """The payload as float32. Raises WireError unless `data` has the shape, type and size that the header says."""
-    dtype = DTYPES[dtype_name]
+    dtype, nbytes = DTYPES[dtype_name], len(data) if type(data) is bytes else memoryview(data).nbytes
     if payload.chunked and shape[0] > limits.max_chunk_frames:
         raise WireError(Code.TOO_LARGE, f"{shape[0]} frames in one message; at most {limits.max_chunk_frames}")
-    expected, nbytes = math.prod(shape) * dtype.itemsize, memoryview(data).nbytes
+    expected = math.prod(shape) * dtype.itemsize
     if nbytes != expected:
         raise WireError(Code.BAD_SHAPE, f"{cls.TYPE} payload of {nbytes} bytes; {list(shape)} {dtype} needs {expected}")
     values: Array = np.frombuffer(data, dtype).reshape(shape) if nbytes else np.empty(shape, dtype)

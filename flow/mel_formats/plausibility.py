@@ -66,17 +66,19 @@ class Plausibility:
         self._below_floor, self._lowest = 0, np.inf
         self._told: set[Kind] = set()
         self._waiting: list[Floats] = []
-        self._batches = 0
+        self._batches = self._waiting_frames = 0
 
     def update(self, frames: Floats) -> list[Suspicion]:
         """What is suspicious now that these frames [n, bands] have come. They are looked at BATCH_FRAMES at a time."""
         self._waiting.append(frames)
-        return self._look() if sum(map(len, self._waiting)) >= BATCH_FRAMES else []
+        self._waiting_frames += len(frames)
+        return self._look() if self._waiting_frames >= BATCH_FRAMES else []
 
     def _look(self) -> list[Suspicion]:
         """Looks at the frames that wait."""
         frames = np.concatenate(self._waiting) if self._waiting else np.zeros((0, 1), np.float32)
         self._waiting.clear()
+        self._waiting_frames = 0
         if not len(frames):
             return []
         spans = np.ptp(frames, axis=1)
