@@ -9,6 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glowd.flow.network.bounds import bounded
+from glowd.flow.network.initial import initial
+
+
+def rotation(channels: int) -> Tensor:
+    """A random rotation [C, C]."""
+    found = torch.linalg.qr(torch.randn(channels, channels))[0]
+    if torch.det(found) < 0:  # a reflection
+        found[:, 0] *= -1
+    return found.contiguous()
 
 
 class Mixing(nn.Module):
@@ -16,9 +25,7 @@ class Mixing(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
-        rotation[:, 0] *= torch.det(rotation).sign()  # no branch: the shapes of a network are also found without values
-        self.weight = nn.Parameter(rotation.contiguous())
+        self.weight = nn.Parameter(initial((channels, channels), lambda: rotation(channels)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, S] -> the same shape, log-determinant [B]."""

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glowd.flow.network.initial import initial
 from glowd.flow.options import Options, option
 
 LOG_HZ, LOG_HZ_SPREAD = 5.3, 0.5
@@ -56,6 +57,11 @@ class PitchConfig(Options):
         self.require("low_hz", self.low_hz < self.high_hz, f"below high_hz, {self.high_hz:g}")
 
 
+def log_pitches(config: PitchConfig) -> Tensor:
+    """The logarithm of the pitch in Hz that each bin stands for [bins], in float64."""
+    return torch.linspace(math.log(config.low_hz), math.log(config.high_hz), config.bins, dtype=torch.float64)
+
+
 class PitchNetwork(nn.Module):
     """Windows of frames to log f0 [Hz] and the logit of voicing: one wide layer, then residual ones."""
 
@@ -68,8 +74,8 @@ class PitchNetwork(nn.Module):
         self.first = nn.Linear((config.past_frames + 1) * n_mels, config.channels)
         self.residual = nn.ModuleList(nn.Linear(config.channels, config.channels) for _ in range(config.layers))
         self.last = nn.Linear(config.channels, (config.bins or 1) + 1)
-        bins = torch.linspace(math.log(config.low_hz), math.log(config.high_hz), config.bins, dtype=torch.float64)
-        self.register_buffer("bins", bins if config.bins else None, persistent=False)
+        bins = initial((config.bins,), lambda: log_pitches(config)) if config.bins else None
+        self.register_buffer("bins", bins, persistent=False)
 
     def layers(self) -> list[Layer]:
         """From windows of normalised frames [N, (past + 1) * M], oldest first, to the input of `read_out`."""

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glowd.flow.network.initial import initial
+
 
 class Squeeze(Protocol):
     """What the network needs of a squeeze."""
@@ -71,7 +73,8 @@ class LappedSqueeze(nn.Module):
     def __init__(self, group: int) -> None:
         super().__init__()
         self.group = group
-        self.register_buffer("basis", mdct_basis(group)[:, None], persistent=False)
+        basis = initial((group, 1, 2 * group), lambda: mdct_basis(group)[:, None])
+        self.register_buffer("basis", basis, persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
         """[B, T] -> [B, G, T / G + 1]."""

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,12 @@ def test_weights_that_are_no_numbers_are_refused(saved: Path) -> None:
 def test_the_embedded_voice_tells_where_it_comes_from() -> None:
     _, card = read_header(EMBEDDED)
     assert card["data"] and card["licence"]
+
+
+@pytest.mark.parametrize("voice", [EMBEDDED, EMBEDDED.with_name("wavenet.safetensors")], ids=["waveglow", "wavenet"])
+def test_reading_a_voice_does_not_import_the_compiler(voice: Path) -> None:
+    """It takes more than a second, and 100 MB."""
+    read = f"import sys; from glowd.flow.checkpoint import load_any; load_any({str(voice)!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
+    assert "torch.nn" in done.stdout.split()
+    assert not {"torch._dynamo", "sympy"} & set(done.stdout.split())
