@@ -46,6 +46,11 @@ class ServerSettings(Options):
     engines: str = option(
         "", "where engines on other machines join: tcp://HOST:PORT, always encrypted and by keys; empty: nowhere"
     )
+    dial_engines: tuple[str, ...] = option(
+        (),
+        "engines on other machines that listen and are dialled: tcp://HOST:PORT for each",
+        max=256,
+    )
     keys: str = option(
         "", "private directory of the keys for tcp:// addresses; empty: $GLOWD_KEYS, else ~/.config/glowd/keys"
     )
@@ -91,9 +96,11 @@ class ServerSettings(Options):
             self._check_address(key, getattr(self, key))
         self.require(
             "engines",
-            not self.engines or _is_tcp(self.engines),
+            not self.engines or is_tcp(self.engines),
             "tcp://HOST:PORT with a port up to 65535, or empty: no engine of another machine may join",
         )
+        is_known = all(is_tcp(address) for address in self.dial_engines)
+        self.require("dial_engines", is_known, "a list whose entries are each tcp://HOST:PORT with a port up to 65535")
         if self.endpoint:
             self.require("telemetry", self.telemetry != self.endpoint, "another address than endpoint")
         self.require(
@@ -238,7 +245,8 @@ class FileSettings(Options):
         self.require("folder_mode", _is_mode(self.folder_mode, 0o700), "three octal digits, the first 7")
 
 
-def _is_tcp(address: str) -> bool:
+def is_tcp(address: str) -> bool:
+    """Whether it is tcp://HOST:PORT."""
     match = re.fullmatch(r"tcp://.+:(\d{1,5})", address)
     return match is not None and 0 < int(match[1]) < 65536
 
@@ -307,10 +315,10 @@ class Config:
                 'server.engines = "tcp://HOST:PORT"'
             )
         for name, voice in self.voices.items():
-            if not voice.devices and not self.server.engines:
+            if not voice.devices and not (self.server.engines or self.server.dial_engines):
                 raise ConfigError(
                     f"voices.{name}.devices is empty, so its engines are to join from other machines, and none may: set "
-                    'server.engines = "tcp://HOST:PORT", or give the voice a device'
+                    'server.engines = "tcp://HOST:PORT" or server.dial_engines, or give the voice a device'
                 )
         least, wait_s = self.supervisor.watchdog_s + RESTART_S, self.server.role_wait_s
         if wait_s < least:

@@ -14,7 +14,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError
+from glowd.daemon.config import Config, ConfigError, is_tcp
 from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.engine.joined import JoinedEngine
 from glowd.daemon.runtime.caches import place_caches
@@ -33,11 +33,13 @@ log = logging.getLogger("glowd.engine")
 def run(config: Config, arguments: argparse.Namespace) -> int:
     """Join, serve and leave; returns the exit status. Raises ConfigError."""
     address = join_address(arguments.join, os.environ.pop(JOIN, ""))
+    if arguments.listen and not is_tcp(arguments.listen):
+        raise ConfigError(f"--listen must be tcp://HOST:PORT with a port up to 65535; got {arguments.listen!r}")
     config = with_voice(config, arguments.voice, arguments.checkpoint)
     setup_logging("engine", config.log.level)
     set_niceness(NICENESS["engine"])
     place_caches(Path(tempfile.gettempdir(), "glowd-engine"))
-    engine = JoinedEngine(config, arguments.voice, address, arguments.name, arguments.device)
+    engine = JoinedEngine(config, arguments.voice, address, arguments.name, arguments.device, arguments.listen)
     catch_signals(engine, arguments.leave_s)
     try:
         ready = engine.load()

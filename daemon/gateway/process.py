@@ -9,7 +9,7 @@ role_messages.py for processes. The options of the sockets are in runtime/socket
 import contextlib
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgpack
@@ -89,7 +89,7 @@ class Gateway:
             remote(endpoints.remote_telemetry, TELEMETRY_DOMAIN),
             self.subscribers.watch,
         )
-        self._joined_socket = self._bind_joined(endpoints.remote_engines)
+        self._joined_socket = self._open_joined(endpoints.remote_engines, config.server.dial_engines)
         self._poller = zmq.Poller()
         if self._authentication:
             self._poller.register(self._authentication.zap_socket, zmq.POLLIN)
@@ -107,7 +107,8 @@ class Gateway:
     def _let_in(self, config: Config, endpoints: Addresses) -> Authentication | None:
         """Who is let in from other machines; None if nobody can come, or everybody may."""
         remote = endpoints.remote_clients or endpoints.remote_telemetry
-        if not endpoints.remote_engines and (config.server.plain_tcp or not remote):
+        engines = endpoints.remote_engines or config.server.dial_engines
+        if not engines and (config.server.plain_tcp or not remote):
             return None
         return Authentication(self._context, KeyFiles(keys_directory(config.server)))
 
@@ -119,12 +120,12 @@ class Gateway:
             return sockets.Remote(endpoint, None, domain)
         return sockets.Remote(endpoint, self._authentication.keys.server()[1], domain)
 
-    def _bind_joined(self, endpoint: str) -> "zmq.Socket[bytes] | None":
-        """The socket at which engines of other machines join; None if none may."""
-        if not endpoint or self._authentication is None:
+    def _open_joined(self, endpoint: str, dial: Sequence[str]) -> "zmq.Socket[bytes] | None":
+        """The socket of the engines of other machines: they come to `endpoint`, or are dialled; None if there may be none."""
+        if not (endpoint or dial) or self._authentication is None:
             return None
         secret = self._authentication.keys.server()[1]
-        return sockets.bind_joined(self._context, sockets.Remote(endpoint, secret, ENGINE_DOMAIN))
+        return sockets.joined_socket(self._context, sockets.Remote(endpoint, secret, ENGINE_DOMAIN), dial)
 
     def _build(self, config: Config) -> None:
         self._clients = dict[bytes, ClientConnection]()

@@ -1,0 +1,55 @@
+"""Engines that listen, and are dialled by the gateway: they serve as those that dial, and need the same keys."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.joined import FakeJoined
+from tests.fakes.roles import frames
+from tests.harness.gateway import UtteranceClient
+from tests.harness.joined_gateway import Place, engine_of, names, running_place
+from tests.harness.waiting import repeated_after_stalls, until
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with running_place(dial=True) as found:
+        yield found
+
+
+def listening(place: Place, called: str = "gpu") -> FakeJoined:
+    """An engine that serves where the gateway dials."""
+    return place.join(called, listen=place.url)
+
+
+@repeated_after_stalls
+def test_engine_that_is_dialled_serves_and_is_measured(place: Place) -> None:
+    engine = listening(place)
+    UtteranceClient(place.endpoint, "s", frames(100), 3, 1).check()
+    assert [start.first_frame for start in engine.starts] == [0]
+    place.wait_for("a link", lambda found: (one := engine_of(found, engine).link) and one.trip_ms is not None)
+
+
+@repeated_after_stalls
+def test_engine_that_was_killed_is_dialled_again(place: Place) -> None:
+    go, lost = threading.Event(), listening(place)
+    spoken = UtteranceClient(place.endpoint, "s", frames(300), 3, 1, go=go)
+    place.wait_for("speaking", lambda found: any(one.made_samples for one in found.streams.values()))
+    lost.crash()
+    place.wait_for("away", lambda found: not found.voices["glow"].ready)
+    again = listening(place)
+    go.set()
+    spoken.check()
+    assert names(place.client().status()) == {"glow/gpu"} and again.starts[0].first_frame > 0
+
+
+@repeated_after_stalls
+def test_engine_without_a_key_is_dialled_and_not_used(place: Place) -> None:
+    revoked = place.key("revoked")
+    place.keys.revoke("revoked")
+    stranger = place.start("stranger", revoked, listen=place.url)
+    stranger.hung.wait(1.5)  # the gateway dials once a second
+    assert not stranger.joined and names(place.client().status()) == set()
+    stranger.crash()
+    until(lambda: listening(place).joined, "one with a key")
