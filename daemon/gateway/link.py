@@ -102,8 +102,11 @@ class Link:
 
     @property
     def distance_ms(self) -> float:
-        """What the link adds to the latency of nearly all chunks; 0 if it was not measured."""
-        return (self.trip_ms or 0.0) + (self.jitter_ms or 0.0)
+        """What the link adds to the latency of every chunk; 0 if it was not measured.
+
+        Without the jitter, in which there is also how busy both machines are: a few slow probes must not outweigh the load.
+        """
+        return self.trip_ms or 0.0
 
     @property
     def cushion_ms(self) -> float:
