@@ -39,7 +39,7 @@ class FakeJoined(FakeEngine):
         self.chunk_frames, self.host, self.digest, self.ahead_ns = chunk_frames, host, digest, ahead_ns
         self.joined: engine_link.Joined | None = None
         self.turned_away = ""
-        self.is_dismissed, self.fails = False, ""
+        self.is_dismissed, self.fails, self.probes = False, "", 0
         """`fails`: what it says of every stream that frames come for."""
         self.outbox = deque[list[bytes]]()
         """What it sends next, whatever it is."""
@@ -96,6 +96,7 @@ class FakeJoined(FakeEngine):
             case engine_link.Dismissed():
                 self.is_dismissed = True
             case engine_link.Probe():
+                self.probes += 1
                 self._send(engine_link.Echo(message.t_sent_ns, self.now_ns(), self.now_ns()))
         super().take(message)
 
