@@ -9,7 +9,7 @@ from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import frames
 from tests.harness.gateway import UtteranceClient
 from tests.harness.joined_gateway import Place, engine_of, names, running_place
-from tests.harness.waiting import repeated_after_stalls, until
+from tests.harness.waiting import until
 
 
 @pytest.fixture
@@ -23,7 +23,6 @@ def listening(place: Place, called: str = "gpu") -> FakeJoined:
     return place.join(called, listen=place.url)
 
 
-@repeated_after_stalls
 def test_engine_that_is_dialled_serves_and_is_measured(place: Place) -> None:
     engine = listening(place)
     UtteranceClient(place.endpoint, "s", frames(100), 3, 1).check()
@@ -31,7 +30,6 @@ def test_engine_that_is_dialled_serves_and_is_measured(place: Place) -> None:
     place.wait_for("a link", lambda found: (one := engine_of(found, engine).link) and one.trip_ms is not None)
 
 
-@repeated_after_stalls
 def test_engine_that_was_killed_is_dialled_again(place: Place) -> None:
     go, lost = threading.Event(), listening(place)
     spoken = UtteranceClient(place.endpoint, "s", frames(300), 3, 1, go=go)
@@ -44,7 +42,6 @@ def test_engine_that_was_killed_is_dialled_again(place: Place) -> None:
     assert names(place.client().status()) == {"glow/gpu"} and again.starts[0].first_frame > 0
 
 
-@repeated_after_stalls
 def test_engine_without_a_key_is_dialled_and_not_used(place: Place) -> None:
     revoked = place.key("revoked")
     place.keys.revoke("revoked")

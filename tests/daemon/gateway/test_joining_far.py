@@ -14,7 +14,6 @@ from tests.fakes.roles import frames
 from tests.harness.gateway import UtteranceClient
 from tests.harness.joined_gateway import Place, engine_of, running_place
 from tests.harness.slow_way import Delay, slow_way
-from tests.harness.waiting import repeated_after_stalls
 
 HOURS_NS = 7 * 3_600_000_000_000
 
@@ -48,7 +47,6 @@ def port_of(place: Place) -> int:
     return int(place.url.rpartition(":")[2])
 
 
-@repeated_after_stalls
 def test_way_and_clock_of_a_far_engine_are_measured(place: Place) -> None:
     with slow_way(port_of(place), steady(0.05), steady(0.03)) as way:
         engine = join_by(place, way.port, "far", ahead_ns=HOURS_NS)
@@ -67,7 +65,6 @@ def test_way_and_clock_of_a_far_engine_are_measured(place: Place) -> None:
         spoken.check()
 
 
-@repeated_after_stalls
 def test_way_that_varies_has_jitter(place: Place) -> None:
     dice = random.Random(5)
     with slow_way(port_of(place), lambda: dice.choice((0.0, 0.06)), steady(0.0)) as way:
@@ -76,7 +73,6 @@ def test_way_that_varies_has_jitter(place: Place) -> None:
         assert link.jitter_ms is not None and 40 < link.jitter_ms < 120
 
 
-@repeated_after_stalls
 def test_near_engine_is_filled_before_one_that_is_too_far(place: Place) -> None:
     with slow_way(port_of(place), steady(0.08), steady(0.08)) as way:
         far, near = join_by(place, way.port, "far"), join_by(place, port_of(place), "near")
