@@ -99,8 +99,9 @@ class ServerSettings(Options):
             not self.engines or is_tcp(self.engines),
             "tcp://HOST:PORT with a port up to 65535, or empty: no engine of another machine may join",
         )
-        is_known = all(is_tcp(address) for address in self.dial_engines)
-        self.require("dial_engines", is_known, "a list whose entries are each tcp://HOST:PORT with a port up to 65535")
+        is_known = all(_can_be_dialled(address) for address in self.dial_engines)
+        allowed = "a list whose entries are each tcp://HOST:PORT, of a machine and with a port up to 65535"
+        self.require("dial_engines", is_known, allowed)
         if self.endpoint:
             self.require("telemetry", self.telemetry != self.endpoint, "another address than endpoint")
         self.require(
@@ -249,6 +250,12 @@ def is_tcp(address: str) -> bool:
     """Whether it is tcp://HOST:PORT."""
     match = re.fullmatch(r"tcp://.+:(\d{1,5})", address)
     return match is not None and 0 < int(match[1]) < 65536
+
+
+def _can_be_dialled(address: str) -> bool:
+    """Whether it is tcp://HOST:PORT of a machine: no wildcard."""
+    host = address.removeprefix("tcp://").rpartition(":")[0]
+    return is_tcp(address) and HOST.fullmatch(host) is not None and host not in ("0.0.0.0", "[::]")
 
 
 def _is_mode(text: str, least: int) -> bool:

@@ -86,6 +86,8 @@ def test_config_toml_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         ("voices.glow.devices=['cuda:01']", ["got ['cuda:01']"]),
         ("voices.glow.devices=[]", ["voices.glow.devices is empty", 'set server.engines = "tcp://HOST:PORT"']),
         ("server.dial_engines=['ipc:///x']", ["server.dial_engines must be a list", "tcp://HOST:PORT"]),
+        ("server.dial_engines=['tcp://*:7800']", ["server.dial_engines must be a list", "of a machine"]),
+        ("server.dial_engines=['tcp://gpu:70000']", ["server.dial_engines must be a list", "a port up to 65535"]),
         ("server.engines=ipc:///x", ["server.engines must be tcp://HOST:PORT", "got 'ipc:///x'"]),
         (f"voices.glow.devices={['cpu'] * 65}", ["a list of texts in quotes, from 0 to 64 of them; got ['cpu', "]),
         ("voices.glow.devices=cpu", ["a list of texts in quotes, from 0 to 64 of them; got 'cpu'"]),
