@@ -149,17 +149,19 @@ class Link:
         So the stages add up to the time that has passed here, and none is negative. Without probes, of an engine of
         version 1, what has passed and no stage took is shared equally between the two ways.
         """
+        sent_ns = min(pcm.t_gateway_ns, now_ns)
         first_ns = pcm.t_engine_ns or pcm.t_start_ns
-        most_ns, least_ns = first_ns - pcm.t_gateway_ns, pcm.t_end_ns - now_ns
+        most_ns, least_ns = first_ns - sent_ns, pcm.t_end_ns - now_ns
         self._passed_ns = (most_ns + least_ns) // 2 if pcm.t_gateway_ns else least_ns
         assert self.ahead_ns is not None
         ahead_ns = max(least_ns, min(most_ns, self.ahead_ns) if pcm.t_gateway_ns else self.ahead_ns)
-        read_ns = _within(pcm.t_gateway_ns, pcm.t_engine_ns - ahead_ns, now_ns) if pcm.t_engine_ns else 0
+        read_ns = _within(sent_ns, pcm.t_engine_ns - ahead_ns, now_ns) if pcm.t_engine_ns else 0
         start_ns = _within(read_ns, pcm.t_start_ns - ahead_ns, now_ns)
         # An engine of version 1 takes the time of an utterance's end from its own clock.
         due_ns = pcm.t_due_ns if pcm.t_due_ns <= now_ns else pcm.t_due_ns - ahead_ns
         return dataclasses.replace(
             pcm,
+            t_gateway_ns=sent_ns,
             t_engine_ns=read_ns,
             t_start_ns=start_ns,
             t_end_ns=_within(start_ns, pcm.t_end_ns - ahead_ns, now_ns),
