@@ -1,7 +1,8 @@
 """`glowd engine`: run one engine that joins the daemon of another machine, in this process.
 
 Rules: arguments, settings and signals; joined.py does the work. SIGTERM and SIGINT let the engine leave: its streams move on when
-their utterances end. A second one ends it at once. Exit status as of glowd; 1, too, if the gateway turned the engine away.
+their utterances end. A second one ends it at once. Exit status as of glowd; 1, too, if
+the gateway turned the engine away, or if its network fails.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from glowd.daemon.config import Config, ConfigError, is_tcp
 from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.engine.joined import JoinedEngine
+from glowd.daemon.engine.renderer import NetworkFailsError
 from glowd.daemon.runtime.caches import place_caches
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import NICENESS, CannotStart
@@ -46,6 +48,9 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         streams = "any number of" if ready.info.capacity is None else ready.info.capacity.streams
         print(f"glowd engine ready voice={ready.voice} device={ready.device} streams={streams}", flush=True)
         engine.run()
+    except NetworkFailsError as error:
+        print(f"glowd: {error}; start the engine again", file=sys.stderr)
+        return 1
     except CannotStart as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2 if error.settings else 1
