@@ -1,8 +1,8 @@
 """`glowd engine`: run one engine that joins the daemon of another machine, in this process.
 
 Rules: arguments, settings and signals; joined.py does the work. SIGTERM and SIGINT let the engine leave: its streams move on when
-their utterances end. A second one ends it at once. Exit status as of glowd; 1, too, if
-the gateway turned the engine away, or if its network fails.
+their utterances end. A second one ends it at once. Exit status as of glowd; 1, too, if the
+gateway turned the engine away, or if its network fails.
 """
 
 import argparse

@@ -62,6 +62,7 @@ class Link:
         self.version = version
         self._samples = deque[Sample](maxlen=PROBES)
         self._best: Sample | None = None
+        self._quickest_ns: int | None = None  # round trip
         self._passed_ns: int | None = None  # what the newest samples tell of the offset where there are no probes
         self._next_ns = self._probes = 0
 
@@ -85,19 +86,19 @@ class Link:
             self._samples.clear()
         self._samples.append(sample)
         self._best = min(self._samples, key=lambda one: one.bound_ns(now_ns))
+        self._quickest_ns = min(sample.trip_ns for sample in self._samples)
 
     @property
     def trip_ms(self) -> float | None:
         """The quickest round trip; None if none was measured."""
-        return min(sample.trip_ns for sample in self._samples) / 1e6 if self._samples else None
+        return None if self._quickest_ns is None else self._quickest_ns / 1e6
 
     @property
     def jitter_ms(self) -> float | None:
         """By how much longer nearly all round trips take at most; None if none was measured."""
-        if not self._samples:
+        if self._quickest_ns is None:
             return None
-        quickest_ns = min(sample.trip_ns for sample in self._samples)
-        excess = sorted(max(0, sample.trip_ns - sample.unread_ns - quickest_ns) for sample in self._samples)
+        excess = sorted(max(0, sample.trip_ns - sample.unread_ns - self._quickest_ns) for sample in self._samples)
         return excess[min(len(excess) - 1, len(excess) * SLOWEST // 100)] / 1e6
 
     @property
