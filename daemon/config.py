@@ -115,6 +115,11 @@ class ServerSettings(Options):
         )
         self.require("max_chunk_frames", self.max_chunk_frames <= most, allowed)
 
+    @property
+    def has_engines_elsewhere(self) -> bool:
+        """Whether there may be engines on other machines: they join, or are dialled."""
+        return bool(self.engines or self.dial_engines)
+
     def _check_address(self, key: str, address: str) -> None:
         """Refuse an address that ZeroMQ or we would not listen at; "" means the default."""
         match = re.fullmatch(r"|ipc://(?P<path>.+)|tcp://(?P<host>.+):(?P<port>\d+)", address)
@@ -322,7 +327,7 @@ class Config:
                 'server.engines = "tcp://HOST:PORT"'
             )
         for name, voice in self.voices.items():
-            if not voice.devices and not (self.server.engines or self.server.dial_engines):
+            if not voice.devices and not self.server.has_engines_elsewhere:
                 raise ConfigError(
                     f"voices.{name}.devices is empty, so its engines are to join from other machines, and none may: set "
                     'server.engines = "tcp://HOST:PORT" or server.dial_engines, or give the voice a device'

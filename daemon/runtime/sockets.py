@@ -74,11 +74,11 @@ def bind_clients(
     return _bind_remote(_bind(socket, endpoint), remote)
 
 
-def joined_socket(context: Context, remote: Remote, dial: Sequence[str] = ()) -> Socket:
+def joined_socket(context: Context, remote: Remote) -> Socket:
     """The gateway's ROUTER for engines of other machines. Raises OSError naming the endpoint if it is taken.
 
-    Those that dial come to `remote.endpoint`, "": none do; others are dialled, again and again while they are away. ZeroMQ names
-    each connection: one that is lost and made anew has another name, and nobody can take the place of another.
+    Those that dial come to `remote.endpoint`, "": none do; those that listen are yet to be dialled. ZeroMQ names each connection:
+    one that is lost and made anew has another name, and nobody can take the place of another.
     """
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -90,8 +90,6 @@ def joined_socket(context: Context, remote: Remote, dial: Sequence[str] = ()) ->
     _notice_dead_machines(socket)
     _queues(socket, UNBOUNDED, linger_ms=200)
     _protect(socket, remote)
-    for endpoint in dial:
-        socket.connect(endpoint)
     return _bind(socket, remote.endpoint) if remote.endpoint else socket
 
 

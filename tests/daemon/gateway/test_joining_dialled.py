@@ -1,15 +1,20 @@
 """Engines that listen, and are dialled by the gateway: they serve as those that dial, and need the same keys."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 
 import pytest
+import zmq
 
+from glowd.daemon.config_reader import load
+from glowd.daemon.gateway.joined_socket import JoinedSocket
+from glowd.daemon.runtime.sockets import Remote
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import frames
 from tests.harness.gateway import UtteranceClient
 from tests.harness.joined_gateway import Place, engine_of, names, running_place
-from tests.harness.waiting import until
+from tests.harness.waiting import WAIT_S, until
 
 
 @pytest.fixture
@@ -50,3 +55,28 @@ def test_engine_without_a_key_is_dialled_and_not_used(place: Place) -> None:
     assert not stranger.joined and names(place.client().status()) == set()
     stranger.crash()
     until(lambda: listening(place).joined, "one with a key")
+
+
+def test_engine_is_dialled_as_long_as_the_settings_say() -> None:
+    """The socket alone: what engines send to it, before and after a reload."""
+    with zmq.Context() as context, contextlib.ExitStack() as closing:
+        engines, ports = {}, {}
+        for name in ("stays", "goes", "comes"):
+            engines[name] = closing.enter_context(context.socket(zmq.DEALER))
+            ports[name] = engines[name].bind_to_random_port("tcp://127.0.0.1")
+        joined = JoinedSocket(context, Remote("", None, "engines"))
+        closing.enter_context(joined.socket)
+
+        def use(*names: str) -> None:
+            joined.use(load(None, [f"server.dial_engines={[f'tcp://127.0.0.1:{ports[name]}' for name in names]}"]))
+
+        def heard(name: str) -> bool:
+            engines[name].setsockopt(zmq.SNDTIMEO, 1000 * WAIT_S)
+            engines[name].send(name.encode())
+            return bool(joined.socket.poll(1000 * WAIT_S)) and joined.socket.recv_multipart()[1] == name.encode()
+
+        use("stays", "goes")
+        assert heard("stays") and heard("goes")
+        use("stays", "comes")
+        assert heard("comes") and heard("stays")
+        until(lambda: not engines["goes"].poll(0, zmq.POLLOUT), "that it has no gateway")
