@@ -33,6 +33,7 @@ class Stream:
     """
 
     session: Session
+    """Until it is closed."""
 
     def __init__(self, name: str, owner: ClientConnection, engine: EngineHandle, registry: "StreamRegistry") -> None:
         self.name, self.owner, self.engine, self._registry = name, owner, engine, registry
@@ -131,7 +132,7 @@ class StreamRegistry:
 
     def __iter__(self) -> Iterator[Stream]:
         """The streams that are open now; they may be closed meanwhile."""
-        return iter(list(self._by_name.values()))
+        return (stream for stream in list(self._by_name.values()) if self._by_name.get(stream.name) is stream)
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -211,6 +212,7 @@ class StreamRegistry:
             self._by_name.pop(stream.name, None)
             for client in self._clients.values():
                 client.stream_closed(stream.name)
+            del stream.session  # which knows the stream: what it keeps would stay until the garbage is collected
 
     def listen(self, client: ClientConnection, name: str, wanted: AudioFormat = AudioFormat()) -> None:
         """Have a client hear a stream, or all ("*"). Raises WireError if it has named too many."""

@@ -36,6 +36,8 @@ FRAME_BYTES_PER_MS = 64
 """More than frames of any voice take."""
 LOOK_NS, BYTES_PER_LOOK = 100_000_000, 8
 """Between two looks at what has come; and what of it may have been ZeroMQ's own, such as heartbeats."""
+GIVE_BACK_NS = 1_000_000_000
+"""Between two times that freed memory is given back: it takes about a millisecond."""
 EVENT = struct.Struct("=HI")
 TCP_INFO_BYTES, RECEIVED_AT = 136, 128
 """Of Linux's struct tcp_info: as far as tcpi_bytes_received, which is the last 8 of these bytes."""
@@ -69,7 +71,8 @@ class Visitors:
         """What a client may have sent that was not read yet."""
         self.strangers: dict[int, Connection] = {}
         self.clients: dict[int, tuple[bytes, Connection]] = {}
-        self._gives_back = False
+        self._gives_back, self._gave_back_ns = False, 0
+        """Whether somebody has left, whose memory the C library keeps, and when it was last told to give that back."""
 
     def use(self, config: Config) -> None:
         """Use other settings: a client may have sent what its credit allows, and two of the longest messages."""
@@ -98,6 +101,7 @@ class Visitors:
                 event, descriptor = EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
                 self.strangers.pop(descriptor, None)
                 self.clients.pop(descriptor, None)
+                self._gives_back = self._gives_back or event == zmq.EVENT_DISCONNECTED
                 if event == zmq.EVENT_ACCEPTED:
                     self.strangers[descriptor] = self._connection(descriptor)
         while len(self.strangers) > self._most:
@@ -117,6 +121,7 @@ class Visitors:
 
     def part(self, descriptor: int, identity: bytes) -> None:
         """The client of this connection is one no more. Its connection may be gone, and the descriptor another's."""
+        self._gives_back = True
         if self.clients.get(descriptor, (b"", None))[0] == identity:
             _, connection = self.clients.pop(descriptor)
             connection.until_ns = self._now_ns + PARTING_NS
@@ -141,15 +146,14 @@ class Visitors:
             self._look()
 
     def _look(self) -> None:
-        if self._gives_back:
-            self._gives_back = False
+        if self._gives_back and self._now_ns - self._gave_back_ns >= GIVE_BACK_NS:
+            self._gives_back, self._gave_back_ns = False, self._now_ns
             give_back_memory()
         for descriptor, connection, most in list(self._all()):
             if connection.address and (received := _with_socket(descriptor, _received_bytes)) is not None:
                 connection.read_bytes = min(connection.read_bytes + BYTES_PER_LOOK, received)
                 if received - connection.read_bytes > most:
                     self._shut_out(descriptor, f"{received - connection.read_bytes} bytes that are no message")
-                    self._gives_back = True
 
     def _all(self) -> Iterator[tuple[int, Connection, int]]:
         for descriptor, connection in self.strangers.items():

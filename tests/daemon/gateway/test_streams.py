@@ -1,5 +1,8 @@
 """The registry: one record for each open stream, found by name, by key, by owner and by engine."""
 
+import gc
+import weakref
+
 import pytest
 
 from glowd.daemon import ipc, wire
@@ -99,12 +102,27 @@ def test_move_changes_the_engine_for_the_whole_session(harness: RegistryHarness)
 
 def test_close_leaves_nothing_of_the_stream(harness: RegistryHarness) -> None:
     stream = harness.place("s")
-    stream.session.client.mel(mel_message(0, 0, 4), 1)
+    session = stream.session
+    session.client.mel(mel_message(0, 0, 4), 1)
     harness.registry.close(stream)
     registry = harness.registry
     assert len(registry) == 0 and registry.keys == set() and registry.counts() == {}
     assert harness.to_engine["glow/0"][-1] == ipc.Drop(stream.key)
-    assert stream.session.state.state == "closed"
+    assert session.state.state == "closed"
+
+
+def test_closed_stream_needs_no_garbage_collection(harness: RegistryHarness) -> None:
+    """The gateway collects garbage rarely, and a stream keeps frames and samples."""
+    gc.collect()
+    gc.disable()
+    try:
+        kept = weakref.ref(harness.place("t").session)
+        stream = harness.registry.find("t")
+        assert stream
+        harness.registry.close(stream)
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_streams_may_be_closed_while_iterating(harness: RegistryHarness) -> None:
