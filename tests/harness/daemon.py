@@ -71,6 +71,17 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def forget_peak(pid: int) -> None:
+    """Have `peak_bytes` begin anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most resident memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+
 @contextlib.contextmanager
 def running_daemon(*settings: str, env: dict[str, str] | None = None, ready_s: float = 5 * WAIT_S) -> Iterator[Daemon]:
     """glowd with config.toml and `--set` overrides, in a run directory of its own; it is stopped at the end."""

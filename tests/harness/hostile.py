@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import islice
 from typing import Any
 
 import zmq
@@ -48,8 +48,9 @@ HALF_OPEN = (
 """Handshakes that stop in the middle."""
 IDLE = (b"", NULL + READY, NULL + READY + b"\x00\x00", NULL + READY + HUGE, NULL + READY + ODD)
 """Connections that say nothing, or nothing sensible, or no more than a handshake."""
-PAUSE_S, QUIET_S = 0.01, 1.5
-"""When no answer has come for so long, none comes."""
+BYE_MS, SLOW_BYTES = 1000, 4096
+STRANGERS_BATCH, CLIENTS_BATCH, MOST_TRIES = 10, 40, 3
+"""Messages that wait for an answer at once; and how often as many are sent as are to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,11 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of it: messages sent, answers by name, connections that were made, and of these that the daemon ended."""
+    """What came of it: messages that were sent, and of these read, answers by name, connections that were made, and of these
+    that the daemon ended."""
 
     sent: int = 0
+    read: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     connected: int = 0
     ended: int = 0
@@ -141,61 +144,79 @@ class Dealers:
 
     def add_slow(self, name: str) -> None:
         """One that listens to everything, asks for more, and reads nothing."""
-        dealer = self._connected(queue=1, timeout_ms=1000)
+        dealer = self._connected(queue=1, timeout_ms=1000, buffer_bytes=SLOW_BYTES)
         self._slow.append(dealer)
         questions = [wire.Hello(name, 1, wire.VERSION), wire.Listen("*"), *[wire.Status(), wire.Ping(1)] * 100]
         for question in questions:
             _try(dealer, wire.encode(question))
 
     def send(self, parts: Iterator[Parts], count: int) -> None:
-        """So many messages, half of them without a hello before them."""
-        greeted, stranger = self._connected(), self._connected()
-        _try(greeted, wire.encode(wire.Hello("hostile", 1, wire.VERSION)))
-        for number, (dealer, message) in enumerate(zip(cycle((greeted, stranger)), parts)):
-            if number == count:
-                break
-            self._outcome.sent += _try(dealer, message)
-            if number % 20 == 0:
-                self._read(greeted, greets=True)
-                self._read(stranger, greets=False)
-        quiet_s, began_s = time.monotonic(), time.monotonic()
-        while time.monotonic() - quiet_s < QUIET_S and time.monotonic() - began_s < WAIT_S:
-            before = self._outcome.answers.total()
-            time.sleep(PAUSE_S)
-            self._read(greeted, greets=True)
-            self._read(stranger, greets=False)
-            if self._outcome.answers.total() > before:
-                quiet_s = time.monotonic()
-        for dealer in (greeted, stranger):
-            dealer.close(0)
+        """Messages without end, half of them before a hello, until the daemon has read so many.
 
-    def _connected(self, queue: int = 1000, timeout_ms: int = 10_000) -> "zmq.Socket[bytes]":
+        They are sent by batches. The answer to a ping behind each says that it was read; one that was cut off with its
+        connection does not count.
+        """
+        greeted, until_read = self._connected(), self._outcome.read + count
+        most = self._outcome.sent + MOST_TRIES * count
+        while self._outcome.read < until_read and self._outcome.sent < most:
+            stranger = self._connected()
+            self._batch(stranger, parts, STRANGERS_BATCH)
+            _try(stranger, wire.encode(wire.Bye()))  # else it would be a client until the daemon looks for it
+            stranger.disable_monitor()  # its address is made of a descriptor, which the next one may have
+            stranger.close(BYE_MS)
+            _try(greeted, _hello())
+            if not self._batch(greeted, parts, CLIENTS_BATCH):
+                greeted.disable_monitor()
+                greeted.close(0)
+                greeted = self._connected()
+        greeted.close(0)
+
+    def _batch(self, dealer: "zmq.Socket[bytes]", parts: Iterator[Parts], size: int) -> bool:
+        """Send some messages; returns whether all were read."""
+        sent = sum(_try(dealer, message) for message in islice(parts, size))
+        self._outcome.sent += sent
+        is_read = _try(dealer, _hello()) and _try(dealer, wire.encode(wire.Ping(self._outcome.sent)))
+        is_read = is_read and self._reads_until(dealer, self._outcome.sent)
+        self._outcome.read += sent if is_read else 0
+        return is_read
+
+    def _connected(self, queue: int = 1000, timeout_ms: int = 10_000, buffer_bytes: int = -1) -> "zmq.Socket[bytes]":
+        """`buffer_bytes`: of the system, for what has come and was not read; -1: as it is."""
         dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.RCVHWM, queue),
             (zmq.SNDTIMEO, timeout_ms),
             (zmq.RECONNECT_IVL, 10),
+            (zmq.RCVBUF, buffer_bytes),
         ):
             dealer.setsockopt(option, value)
+        dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         connect(dealer, self._address)
         return dealer
 
-    def _read(self, dealer: "zmq.Socket[bytes]", greets: bool) -> None:
-        """Take the answers; say hello again where the daemon has forgotten it."""
-        with contextlib.suppress(zmq.Again):
-            while True:
-                answer = wire.decode(dealer.recv_multipart(zmq.NOBLOCK), wire.CLIENT_LIMITS)
-                if not isinstance(answer, (wire.Error, wire.Warning)):
-                    self._outcome.answers[answer.TYPE] += 1
-                    continue
-                self._outcome.answers[answer.name] += 1
-                if greets and isinstance(answer, wire.Error) and answer.code == wire.Code.NO_HELLO:
-                    _try(dealer, wire.encode(wire.Hello("hostile", 1, wire.VERSION)))
+    def _reads_until(self, dealer: "zmq.Socket[bytes]", ping_ns: int) -> bool:
+        """Take the answers up to that to a ping; False if the connection was cut off before."""
+        poller = zmq.Poller()
+        for source in (dealer, dealer.get_monitor_socket()):
+            poller.register(source, zmq.POLLIN)
+        while dealer in dict(poller.poll(WAIT_S * 1000)):
+            answer = wire.decode(dealer.recv_multipart(), wire.CLIENT_LIMITS)
+            name = answer.name if isinstance(answer, (wire.Error, wire.Warning)) else answer.TYPE
+            self._outcome.answers[name] += 1
+            if isinstance(answer, wire.Pong) and answer.t_client_ns == ping_ns:
+                return True
+            if isinstance(answer, wire.Error) and answer.code == wire.Code.TOO_MANY_CLIENTS:
+                return False
+        return False
 
     def leave(self) -> None:
         """Close all."""
         self._context.destroy(0)
+
+
+def _hello() -> Parts:
+    return wire.encode(wire.Hello("hostile", 1, wire.VERSION))
 
 
 def _try(dealer: "zmq.Socket[bytes]", parts: Parts) -> bool:

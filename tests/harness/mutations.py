@@ -3,6 +3,7 @@
 Rules: bytes only, no socket.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -54,11 +55,21 @@ def _utterance(sink: str) -> Iterator[wire.Message]:
 
 
 def mutated(seed: int) -> Iterator[Parts]:
-    """Messages without end, of which hardly any is allowed."""
+    """Messages without end, of which hardly any is allowed; none by which an operator would drain the daemon."""
     random = Random(seed)
     while True:
         parts = list(random.choice(originals()))
-        yield random.choice(MUTATIONS)(random, parts)
+        made = random.choice(MUTATIONS)(random, parts)
+        if not drains(made):
+            yield made
+
+
+def drains(parts: Parts) -> bool:
+    """Whether a message is for operators, and has the daemon refuse streams."""
+    with contextlib.suppress(wire.WireError):
+        message = wire.decode(parts)
+        return isinstance(message, wire.Engine) and message.engine == wire.WHOLE_DAEMON
+    return False
 
 
 def damaged(random: Random, data: bytes) -> bytes:

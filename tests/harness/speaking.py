@@ -1,6 +1,7 @@
 """Speaking through a running daemon, and keeping the audio that comes back over the socket."""
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from itertools import cycle
 from types import TracebackType
@@ -24,11 +25,14 @@ class AudioReader:
     def __init__(self, stream: Stream) -> None:
         self.has_audio = threading.Event()
         self.chunks: list[wire.Audio] = []
+        self.arrived_s: list[float] = []
+        """When each of them came."""
         self._thread = threading.Thread(target=self._read, args=(stream,))
 
     def _read(self, stream: Stream) -> None:
         for chunk in stream.audio(WAIT_S):
             self.chunks.append(chunk)
+            self.arrived_s.append(time.monotonic())
             self.has_audio.set()
 
     @property
