@@ -19,7 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     new.add_argument("name", help="letters, digits, '.', '_' and '-'")
     new.add_argument(
         "--role", action="append", required=True, metavar="ROLE",
-        help='push, "listen GLOB", "control GLOB", metrics or admin; may be given several times',
+        help='push, "listen GLOB", "control GLOB", metrics, engine or admin; may be given several times',
     )  # fmt: skip
     for name, what in QUOTAS.items():
         new.add_argument(

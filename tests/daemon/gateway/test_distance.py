@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glowd.daemon import engine_link
 from glowd.daemon.gateway.placement import rank
-from tests.daemon.gateway.test_placement import PlacementHarness, joined
+from tests.daemon.gateway.test_placement import NOW_NS, PlacementHarness, joined
 
 
 @pytest.fixture
@@ -73,3 +74,15 @@ def test_engines_without_a_pace_share_streams_wherever_they_are(harness: Placeme
     pool = harness.add("slow/0", streams=None)
     joined(pool, harness, "slow/far", "far", streams=None, distance_ms=180.0)
     assert harness.open(pool, 4).count("slow/far") == 2
+
+
+def test_cushion_is_that_of_the_engine_where_the_stream_is(harness: PlacementHarness) -> None:
+    pool = harness.add("glow/0", streams=8)
+    engine = joined(pool, harness, "glow/far", "far", streams=8, distance_ms=1.0)
+    assert engine.link
+    for trip_ms in (1, 61, 61):
+        engine.link.echo(engine_link.Echo(NOW_NS, NOW_NS, NOW_NS), NOW_NS + trip_ms * 1_000_000)
+    stream = harness.begin("a", engine)
+    assert stream.cushion_ms == 60
+    harness.streams.move(stream, pool.engines[0])
+    assert stream.cushion_ms == 0
