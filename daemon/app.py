@@ -110,6 +110,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help="the address that `glowctl key new NAME --role engine` printed: a private file that has it, or the address "
         "itself, which other users of this machine can then read; default: $GLOWD_JOIN",
     )
+    joins.add_argument(
+        "--listen",
+        default="",
+        metavar="tcp://HOST:PORT",
+        help="wait there for the daemon to dial (its server.dial_engines), instead of dialling it",
+    )
     joins.add_argument("--name", default="", help="what the engine is called there; default: the name of this machine")
     joins.add_argument(
         "--checkpoint", default="", metavar="FILE", help="of the voice, instead of what the settings say"

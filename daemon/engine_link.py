@@ -1,8 +1,9 @@
 """The messages between the gateway and an engine on another machine: those of ipc.py, and how an engine joins and leaves.
 
-Rules of this file: as in ipc.py. The engine connects to `server.engines` with a key that has the role engine, and nobody else
-gets so far. The two may be of neighbouring versions: an unknown field is ignored, an unknown message is ignored once it is
-logged, and a message that came with a later version of the link is sent only where that version was agreed.
+Rules of this file: as in ipc.py. The engine connects to `server.engines`, or the gateway to an engine that listens
+(`server.dial_engines`); either way the engine has a key with the role engine, and nobody else gets so far. The two may be of
+neighbouring versions: an unknown field is ignored, an unknown message is ignored once it is logged, and a message that came with
+a later version of the link is sent only where that version was agreed.
 
     engine   Join       until it is answered
     gateway  Joined     the version that both speak, and the engine's name; or TurnedAway, which ends the engine

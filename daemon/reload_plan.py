@@ -48,7 +48,7 @@ class Plan:
 
 def plan_reload(old: Config, new: Config) -> Plan:
     """The plan that leads from `old` to `new`."""
-    kept = {name: _kept(name, getattr(old, name), getattr(new, name)) for name in TABLES}
+    kept = {name: _kept(reloadable(name, old), getattr(old, name), getattr(new, name)) for name in TABLES}
     added = tuple(name for name in new.voices if name not in old.voices)
     removed = tuple(name for name in old.voices if name not in new.voices)
     common = [name for name in new.voices if name in old.voices]
@@ -64,9 +64,16 @@ def plan_reload(old: Config, new: Config) -> Plan:
     )
 
 
-def _kept(table: str, old: Any, new: Any) -> Any:
-    """The old table with the new values of what takes effect."""
+def reloadable(table: str, old: Config) -> tuple[str, ...] | None:
+    """What takes effect of a table in a daemon that runs with `old`; None: all of it."""
     keys = RELOADABLE.get(table, ())
+    # Only where the gateway has the socket for it.
+    dialled = ("dial_engines",) if table == "server" and old.server.has_engines_elsewhere else ()
+    return None if keys is None else (*keys, *dialled)
+
+
+def _kept(keys: tuple[str, ...] | None, old: Any, new: Any) -> Any:
+    """The old table with the new values of what takes effect."""
     return new if keys is None else replace(old, **{key: getattr(new, key) for key in keys})
 
 

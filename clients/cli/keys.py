@@ -38,10 +38,8 @@ def run(args: argparse.Namespace) -> None:
             quotas = {name: value for name in QUOTAS if (value := getattr(args, name)) is not None}
             asked = {"name": args.name, "roles": args.role, "quotas": quotas}
             print(told(admin.ask_for_keys(directory, KEY_NEW, **asked)).address)
-            print(
-                "Whoever has this address may use it; it is shown once: GLOWD_ENDPOINT=ADDRESS glowctl ...",
-                file=sys.stderr,
-            )
+            use = "GLOWD_JOIN=ADDRESS glowd engine" if "engine" in args.role else "GLOWD_ENDPOINT=ADDRESS glowctl"
+            print(f"Whoever has this address may use it; it is shown once: {use} ...", file=sys.stderr)
         case "list":
             for key in told(admin.ask_for_keys(directory, KEY_LIST)).keys:
                 own = (f"{name} {value}" for name, value in key.get("quotas", {}).items())

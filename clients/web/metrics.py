@@ -37,6 +37,7 @@ class SnapshotCollector(Collector):
         if self._snapshot is not None:
             yield from of_daemon(self._snapshot)
             yield from of_voices(self._snapshot.voices)
+            yield from of_links(self._snapshot.voices)
             yield from of_totals(self._snapshot.totals)
 
 
@@ -87,7 +88,7 @@ def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     turn_ms = getattr(roles.get("gateway"), "turn_ms", None)
     yield gauge(
         "glowd_gateway_longest_pass_seconds", "The longest pass of the gateway's loop in the last half second.",
-        None if turn_ms is None else turn_ms / 1000,
+        seconds(turn_ms),
     )  # fmt: skip
 
 
@@ -117,6 +118,25 @@ def of_voices(voices: dict[str, VoiceSnapshot]) -> Iterator[Metric]:
     )  # fmt: skip
     yield by_voice("glowd_engine_late_ratio", "Late chunks.", {name: one.late for name, one in work.items()})
     yield by_voice("glowd_overload_level", "0 is normal.", {name: one.level for name, one in work.items()})
+
+
+def of_links(voices: dict[str, VoiceSnapshot]) -> Iterator[Metric]:
+    """The way to each engine on another machine."""
+    engines = {f"engine:{name}": one for voice in voices.values() for name, one in voice.engines.items()}
+    links = {name: engine.link for name, engine in engines.items() if engine.link}
+    yield labelled(
+        "glowd_engine_round_trip_seconds", "The quickest way to an engine on another machine and back.", "process",
+        {name: seconds(link.trip_ms) for name, link in links.items()},
+    )  # fmt: skip
+    yield labelled(
+        "glowd_engine_jitter_seconds", "By how much longer 95 in 100 ways there and back take at most.", "process",
+        {name: seconds(link.jitter_ms) for name, link in links.items()},
+    )  # fmt: skip
+
+
+def seconds(milliseconds: float | None) -> float | None:
+    """The same in seconds."""
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def of_totals(totals: Totals) -> Iterator[Metric]:

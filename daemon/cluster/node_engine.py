@@ -38,7 +38,7 @@ def main() -> int:
     end_with(int(sys.argv[1]))
     config, asked = from_text(os.environ.pop(SETTINGS)), json.loads(os.environ.pop(JOIN))
     arguments = argparse.Namespace(
-        voice=asked["voice"], name=asked["name"], join=asked["address"], checkpoint="",
+        voice=asked["voice"], name=asked["name"], join=asked["address"], checkpoint="", listen="",
         device="auto",  # Ray lets it see the GPUs that it was given, and no others
         leave_s=LEAVE_S,
     )  # fmt: skip

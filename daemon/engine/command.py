@@ -1,7 +1,8 @@
 """`glowd engine`: run one engine that joins the daemon of another machine, in this process.
 
 Rules: arguments, settings and signals; joined.py does the work. SIGTERM and SIGINT let the engine leave: its streams move on when
-their utterances end. A second one ends it at once. Exit status as of glowd; 1, too, if the gateway turned the engine away.
+their utterances end. A second one ends it at once. Exit status as of glowd; 1, too, if the
+gateway turned the engine away, or if its network fails.
 """
 
 import argparse
@@ -14,9 +15,10 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from glowd.daemon.config import Config, ConfigError
+from glowd.daemon.config import Config, ConfigError, is_tcp
 from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.engine.joined import JoinedEngine
+from glowd.daemon.engine.renderer import NetworkFailsError
 from glowd.daemon.runtime.caches import place_caches
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import NICENESS, CannotStart
@@ -33,17 +35,22 @@ log = logging.getLogger("glowd.engine")
 def run(config: Config, arguments: argparse.Namespace) -> int:
     """Join, serve and leave; returns the exit status. Raises ConfigError."""
     address = join_address(arguments.join, os.environ.pop(JOIN, ""))
+    if arguments.listen and not is_tcp(arguments.listen):
+        raise ConfigError(f"--listen must be tcp://HOST:PORT with a port up to 65535; got {arguments.listen!r}")
     config = with_voice(config, arguments.voice, arguments.checkpoint)
     setup_logging("engine", config.log.level)
     set_niceness(NICENESS["engine"])
     place_caches(Path(tempfile.gettempdir(), "glowd-engine"))
-    engine = JoinedEngine(config, arguments.voice, address, arguments.name, arguments.device)
+    engine = JoinedEngine(config, arguments.voice, address, arguments.name, arguments.device, arguments.listen)
     catch_signals(engine, arguments.leave_s)
     try:
         ready = engine.load()
         streams = "any number of" if ready.info.capacity is None else ready.info.capacity.streams
         print(f"glowd engine ready voice={ready.voice} device={ready.device} streams={streams}", flush=True)
         engine.run()
+    except NetworkFailsError as error:
+        print(f"glowd: {error}; start the engine again", file=sys.stderr)
+        return 1
     except CannotStart as error:
         print(f"glowd: {error}", file=sys.stderr)
         return 2 if error.settings else 1

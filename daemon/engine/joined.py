@@ -1,4 +1,4 @@
-"""An engine on another machine: it joins the gateway of a daemon by TCP, serves its streams, and leaves in order.
+"""An engine on another machine: it joins the gateway of a daemon, serves its streams, and leaves in order.
 
     engine = JoinedEngine(config, "glow", "glowd://pool:SECRET@HOST:PORT#SERVERKEY")
     engine.load()
@@ -9,7 +9,6 @@ no supervisor and no run directory. A gateway that is away is waited for. With a
 them again by the next one (engine_link.py).
 """
 
-import contextlib
 import gc
 import logging
 import secrets
@@ -19,28 +18,20 @@ import time
 from dataclasses import dataclass
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.config import Config, EngineSpec
+from glowd.daemon.engine.connection import Connection, TurnedAwayError
 from glowd.daemon.engine.process import STEP_MS, build_renderer, load_voice
 from glowd.daemon.engine.renderer import Renderer
-from glowd.daemon.runtime.role import CannotStart
-from glowd.daemon.runtime.sockets import joining_socket
 from glowd.daemon.runtime.system import host_name, usable_cores
-from glowd.daemon.wire import WireError
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.fields import Message
 from glowd.flow.vocoder import AnyVocoder
 
 JOIN_EVERY_S = 1.0
-EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
 log = logging.getLogger("glowd.engine")
-
-
-class TurnedAwayError(CannotStart):
-    """The gateway does not want this engine. The text is the gateway's reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +45,12 @@ class LoadedVoice:
 class JoinedEngine:
     """One engine, in this process. Owner: the thread that calls `run`."""
 
-    def __init__(self, config: Config, voice: str, address: Address, name: str = "", device: str = "") -> None:
-        """`name`: what it is called at the gateway, after the voice; "": that of this machine."""
+    def __init__(
+        self, config: Config, voice: str, address: Address, name: str = "", device: str = "", listen: str = ""
+    ) -> None:
+        """`name`: what it is called at the gateway, after the voice; "": that of this machine. `listen`: see Connection."""
         settings = config.voices[voice]
-        self._config, self._settings, self._address = config, settings, address
+        self._config, self._settings, self._address, self._listen = config, settings, address, listen
         self.name = name or socket.gethostname().split(".")[0]
         self._spec = EngineSpec(self.name, voice, device or next(iter(settings.devices), "auto"))
         self._instance, self._started_s = secrets.randbits(48), time.monotonic()
@@ -90,11 +83,11 @@ class JoinedEngine:
         gc.collect()
         gc.freeze()  # as in process.py
         while not (self._ending.is_set() or self._leaving.is_set()):
-            with zmq.Context() as context, Connection(context, self._address) as connection:
+            with zmq.Context() as context, Connection(context, self._address, self._listen) as connection:
                 self._serve(connection, self._voice)
             self.joined_as = ""
 
-    def _serve(self, connection: "Connection", voice: LoadedVoice) -> None:
+    def _serve(self, connection: Connection, voice: LoadedVoice) -> None:
         """Join, and render what the gateway asks for, until the connection or this engine ends."""
         renderer = build_renderer(voice.vocoder, self._settings, connection.send)
         asked_s = told_s = 0.0
@@ -134,7 +127,7 @@ class JoinedEngine:
             max_chunk_frames=self._settings.max_chunk_frames,
         )
 
-    def _handle(self, message: Message, renderer: Renderer, connection: "Connection", ready: ipc.Ready) -> None:
+    def _handle(self, message: Message, renderer: Renderer, connection: Connection, ready: ipc.Ready) -> None:
         match message:
             case engine_link.Joined():
                 if not self.joined_as:
@@ -148,71 +141,3 @@ class JoinedEngine:
                 self._ending.set()
             case _:
                 renderer.handle(message)
-
-
-class Connection:
-    """One connection to a gateway. `is_open` once it is made and both keys are right; `is_lost` when it has ended."""
-
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: Address) -> None:
-        self._address, self.is_open, self.is_lost = address, False, False
-        self._looked_ns, self._unread_ns = time.monotonic_ns(), 0
-        self._socket = joining_socket(context, address)
-        self._monitor = self._socket.get_monitor_socket(EVENTS)
-        self._poller = zmq.Poller()
-        for one in (self._socket, self._monitor):
-            self._poller.register(one, zmq.POLLIN)
-        self._socket.connect(address.url)
-
-    def __enter__(self) -> "Connection":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close()
-
-    def wait(self, timeout_ms: int) -> None:
-        """Wait for a message, or for news of the connection."""
-        waits = self._socket in dict(self._poller.poll(0))
-        self._unread_ns = time.monotonic_ns() - self._looked_ns if waits else 0
-        ready = dict(self._poller.poll(timeout_ms))
-        if self._monitor in ready:
-            self._take_event(parse_monitor_message(self._monitor.recv_multipart())["event"])
-
-    def _take_event(self, event: int) -> None:
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self.is_open = True
-        elif event == zmq.EVENT_DISCONNECTED:
-            self.is_lost = self.is_open
-        else:
-            raise TurnedAwayError(
-                f"{self._address.shown} does not let this key in: it was revoked, is unknown, or has not the role engine; "
-                "ask for a new address (glowctl key new NAME --role engine)"
-            )
-
-    def received(self) -> list[Message]:
-        """The messages that have arrived. Probes are answered; one that cannot be read, of a later version, is left out."""
-        found = []
-        with contextlib.suppress(zmq.Again):
-            while True:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
-                read_ns = time.monotonic_ns()
-                try:
-                    message = engine_link.decode(parts)
-                except WireError as error:
-                    log.warning("ignored a message of the gateway: %s", error)
-                    continue
-                if isinstance(message, engine_link.Probe):
-                    self._answer(message, read_ns)
-                else:
-                    found.append(message)
-        self._looked_ns = time.monotonic_ns()
-        return found
-
-    def _answer(self, probe: engine_link.Probe, read_ns: int) -> None:
-        self.send(engine_link.Echo(probe.t_sent_ns, read_ns, time.monotonic_ns(), self._unread_ns))
-
-    def send(self, message: Message) -> None:
-        """Send; nothing, once the connection is lost."""
-        with contextlib.suppress(zmq.Again):
-            self._socket.send_multipart(engine_link.encode(message), zmq.NOBLOCK)

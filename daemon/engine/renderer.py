@@ -25,7 +25,14 @@ LOAD_EVERY_NS = 1_000_000_000
 DIVERGED = 4.0
 """Times full scale. The mixer limits speech that is a little too loud; a block louder than this is no speech."""
 
+MAX_FAILED_CALLS = 3
+"""Calls to the network that fail in a row, before the engine gives up: a GPU that has failed once often fails for ever."""
+
 log = logging.getLogger("glowd.engine")
+
+
+class NetworkFailsError(Exception):
+    """No call to the network succeeds any more. Whoever runs the engine starts it again, and its streams go on."""
 
 
 @dataclass(slots=True)
@@ -55,7 +62,7 @@ class Renderer:
         self._clock_ns, self._cpu_ns = clock_ns, cpu_ns
         self.streams: dict[int, EngineStream] = {}
         self.overload = None if vocoder.whole_utterance else self._overload()
-        self._work, self._report_now = Work(clock_ns()), False
+        self._work, self._report_now, self._failed_calls = Work(clock_ns()), False, 0
 
     def _overload(self) -> Overload:
         # A voice with a fixed chunk has no larger one: its first level already refuses new streams.
@@ -110,7 +117,7 @@ class Renderer:
     # --------------------------------------------------------------- network
 
     def step(self) -> bool:
-        """Make the next due call to the network, if any; returns whether there was one."""
+        """Make the next due call to the network, if any; returns whether there was one. Raises NetworkFailsError."""
         start_ns = self._clock_ns()
         batch = self.scheduler.next_batch(self.streams.values(), start_ns)
         if batch is not None:
@@ -135,7 +142,9 @@ class Renderer:
         except Exception as error:  # the edge between streams
             for stream in batch.streams:
                 self._fail(stream.key, error)
+            self._count_failure(error)
             return
+        self._failed_calls = 0
         end_ns = self._clock_ns()
         self._work.busy_ns += end_ns - start_ns
         self._work.cpu_ns += self._cpu_ns() - cpu_ns if self._cpu_ns else 0
@@ -147,6 +156,14 @@ class Renderer:
             self._emit(stream, samples, due_ns, start_ns, end_ns, len(batch.streams))
             if self.overload:
                 self.overload.add_chunk(self.scheduler.advance_deadline(stream, batch.frames, end_ns))
+
+    def _count_failure(self, error: Exception) -> None:
+        self._failed_calls += 1
+        if self._failed_calls >= MAX_FAILED_CALLS:
+            raise NetworkFailsError(
+                f"{self._failed_calls} calls to the network have failed, one after the other; the last one with "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _emit(self, stream: EngineStream, samples: Floats, due_ns: int, start_ns: int, end_ns: int, batch: int) -> None:
         inner, trigger = stream.inner, stream.trigger(self.vocoder.look_ahead_frames)

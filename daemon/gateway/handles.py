@@ -136,7 +136,7 @@ class EngineHandle:
 
     @property
     def distance_ms(self) -> float | None:
-        """What the way to it adds to the latency of a chunk; None: it is here."""
+        """The ms that the way there and back takes; None: it is here."""
         if self.origin is None:
             return None
         return self.link.distance_ms if self.link else 0.0

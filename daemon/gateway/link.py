@@ -62,6 +62,7 @@ class Link:
         self.version = version
         self._samples = deque[Sample](maxlen=PROBES)
         self._best: Sample | None = None
+        self._quickest_ns: int | None = None  # round trip
         self._passed_ns: int | None = None  # what the newest samples tell of the offset where there are no probes
         self._next_ns = self._probes = 0
 
@@ -85,25 +86,28 @@ class Link:
             self._samples.clear()
         self._samples.append(sample)
         self._best = min(self._samples, key=lambda one: one.bound_ns(now_ns))
+        self._quickest_ns = min(sample.trip_ns for sample in self._samples)
 
     @property
     def trip_ms(self) -> float | None:
         """The quickest round trip; None if none was measured."""
-        return min(sample.trip_ns for sample in self._samples) / 1e6 if self._samples else None
+        return None if self._quickest_ns is None else self._quickest_ns / 1e6
 
     @property
     def jitter_ms(self) -> float | None:
         """By how much longer nearly all round trips take at most; None if none was measured."""
-        if not self._samples:
+        if self._quickest_ns is None:
             return None
-        quickest_ns = min(sample.trip_ns for sample in self._samples)
-        excess = sorted(max(0, sample.trip_ns - sample.unread_ns - quickest_ns) for sample in self._samples)
+        excess = sorted(max(0, sample.trip_ns - sample.unread_ns - self._quickest_ns) for sample in self._samples)
         return excess[min(len(excess) - 1, len(excess) * SLOWEST // 100)] / 1e6
 
     @property
     def distance_ms(self) -> float:
-        """What the link adds to the latency of nearly all chunks; 0 if it was not measured."""
-        return (self.trip_ms or 0.0) + (self.jitter_ms or 0.0)
+        """What the link adds to the latency of every chunk; 0 if it was not measured.
+
+        Without the jitter, in which there is also how busy both machines are: a few slow probes must not outweigh the load.
+        """
+        return self.trip_ms or 0.0
 
     @property
     def cushion_ms(self) -> float:
@@ -146,17 +150,19 @@ class Link:
         So the stages add up to the time that has passed here, and none is negative. Without probes, of an engine of
         version 1, what has passed and no stage took is shared equally between the two ways.
         """
+        sent_ns = min(pcm.t_gateway_ns, now_ns)
         first_ns = pcm.t_engine_ns or pcm.t_start_ns
-        most_ns, least_ns = first_ns - pcm.t_gateway_ns, pcm.t_end_ns - now_ns
+        most_ns, least_ns = first_ns - sent_ns, pcm.t_end_ns - now_ns
         self._passed_ns = (most_ns + least_ns) // 2 if pcm.t_gateway_ns else least_ns
         assert self.ahead_ns is not None
         ahead_ns = max(least_ns, min(most_ns, self.ahead_ns) if pcm.t_gateway_ns else self.ahead_ns)
-        read_ns = _within(pcm.t_gateway_ns, pcm.t_engine_ns - ahead_ns, now_ns) if pcm.t_engine_ns else 0
+        read_ns = _within(sent_ns, pcm.t_engine_ns - ahead_ns, now_ns) if pcm.t_engine_ns else 0
         start_ns = _within(read_ns, pcm.t_start_ns - ahead_ns, now_ns)
         # An engine of version 1 takes the time of an utterance's end from its own clock.
         due_ns = pcm.t_due_ns if pcm.t_due_ns <= now_ns else pcm.t_due_ns - ahead_ns
         return dataclasses.replace(
             pcm,
+            t_gateway_ns=sent_ns,
             t_engine_ns=read_ns,
             t_start_ns=start_ns,
             t_end_ns=_within(start_ns, pcm.t_end_ns - ahead_ns, now_ns),

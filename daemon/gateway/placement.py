@@ -9,9 +9,9 @@ alone; engines that share a device must not be given more than the device can do
     engines on one CUDA device    sum of load            <= 1
     engines on the CPU            sum of load x threads  <= cores that this process may use
 
-The way to an engine of another machine delays each chunk. A chunk that takes FAR_MS longer there and back (link.py: nearly all
-do not take longer) counts as much as a whole capacity that is taken. So an engine 20 ms away gets streams once the near ones
-have a fifth more of theirs taken, and one beyond FAR_MS once they are full.
+The way to an engine of another machine delays each chunk. A round trip of FAR_MS (link.py) counts as much as a whole capacity
+that is taken. So an engine 20 ms away gets streams once the near ones have a fifth more of theirs taken, and one beyond FAR_MS
+once they are full.
 
 A configured capacity is the operator's decision: it counts, and is not reduced. A voice that needs whole utterances has no
 pace to keep: it neither counts nor is reduced. Every open stream counts, also a paused or idle one: it may speak at any

@@ -23,7 +23,7 @@ from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained, give_up
 from glowd.daemon.gateway.file_sink import Recordings
 from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
-from glowd.daemon.gateway.joined_socket import read_joined, send_joined
+from glowd.daemon.gateway.joined_socket import JoinedSocket
 from glowd.daemon.gateway.joining import Joining
 from glowd.daemon.gateway.progress import Progress
 from glowd.daemon.gateway.reloading import Reloading
@@ -89,7 +89,7 @@ class Gateway:
             remote(endpoints.remote_telemetry, TELEMETRY_DOMAIN),
             self.subscribers.watch,
         )
-        self._joined_socket = self._bind_joined(endpoints.remote_engines)
+        self._joined_socket = self._open_joined(config)
         self._poller = zmq.Poller()
         if self._authentication:
             self._poller.register(self._authentication.zap_socket, zmq.POLLIN)
@@ -107,7 +107,7 @@ class Gateway:
     def _let_in(self, config: Config, endpoints: Addresses) -> Authentication | None:
         """Who is let in from other machines; None if nobody can come, or everybody may."""
         remote = endpoints.remote_clients or endpoints.remote_telemetry
-        if not endpoints.remote_engines and (config.server.plain_tcp or not remote):
+        if not config.server.has_engines_elsewhere and (config.server.plain_tcp or not remote):
             return None
         return Authentication(self._context, KeyFiles(keys_directory(config.server)))
 
@@ -119,12 +119,12 @@ class Gateway:
             return sockets.Remote(endpoint, None, domain)
         return sockets.Remote(endpoint, self._authentication.keys.server()[1], domain)
 
-    def _bind_joined(self, endpoint: str) -> "zmq.Socket[bytes] | None":
-        """The socket at which engines of other machines join; None if none may."""
-        if not endpoint or self._authentication is None:
+    def _open_joined(self, config: Config) -> JoinedSocket | None:
+        """The socket of the engines of other machines; None if there may be none."""
+        if not config.server.has_engines_elsewhere or self._authentication is None:
             return None
         secret = self._authentication.keys.server()[1]
-        return sockets.bind_joined(self._context, sockets.Remote(endpoint, secret, ENGINE_DOMAIN))
+        return JoinedSocket(self._context, sockets.Remote(config.server.engines, secret, ENGINE_DOMAIN))
 
     def _build(self, config: Config) -> None:
         self._clients = dict[bytes, ClientConnection]()
@@ -148,16 +148,17 @@ class Gateway:
         self.joining = self._joining()
         self._use_waits(config)
         self.visitors.use(config)
-        users = (self.router.use, self.snapshots.use, self.streams.use, self._use_waits, self.visitors.use)
+        users = [self.router.use, self.snapshots.use, self.streams.use, self._use_waits, self.visitors.use]
+        if self._joined_socket:
+            self._joined_socket.use(config)
+            users.append(self._joined_socket.use)
         self.reloading = Reloading(self.roster, users, self.role.applied)
 
     def _joining(self) -> Joining | None:
         if self._joined_socket is None or self._authentication is None:
             return None
-        self._poller.register(self._joined_socket, zmq.POLLIN)
-        return Joining(
-            self.roster, partial(send_joined, self._joined_socket), self._authentication.named, self._inbox.take
-        )
+        self._poller.register(self._joined_socket.socket, zmq.POLLIN)
+        return Joining(self.roster, self._joined_socket.send, self._authentication.named, self._inbox.take)
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
         return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
@@ -220,8 +221,8 @@ class Gateway:
         ):
             if socket in ready:
                 _drain(socket, handle)
-        if self.joining and self._joined_socket and self._joined_socket in ready:
-            read_joined(self._joined_socket, self.joining, BURST, self._clock.now_ns)
+        if self.joining and self._joined_socket and self._joined_socket.socket in ready:
+            self._joined_socket.read(self.joining, self._clock.now_ns)
         is_read = self._client_socket not in ready or self._read_clients()
         if is_read and began_ns - self._absent_until_ns > SETTLE_NS:
             self._late_since_ns = None
@@ -313,7 +314,7 @@ class Gateway:
         for socket in (self._client_socket, self._telemetry, self._engine_socket, self._speaker_socket):
             socket.close()
         if self._joined_socket:
-            self._joined_socket.close()
+            self._joined_socket.socket.close()
         if self._authentication:
             self._authentication.stop()
         self._context.term()

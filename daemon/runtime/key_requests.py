@@ -25,7 +25,7 @@ def key_requests(server: ServerSettings) -> dict[str, Answer]:
             return Keys(ok=False, text="a new key needs a name and roles")
         try:
             public, _ = files.server()
-            place = reachable("engines" if "engine" in roles else "endpoint", server)
+            place = place_of(roles, server)
             return Keys(ok=True, address=Address(place, "", files.new(name, roles, quotas), public).text(name))
         except KeyFileError as error:
             return Keys(ok=False, text=str(error))
@@ -43,6 +43,16 @@ def key_requests(server: ServerSettings) -> dict[str, Answer]:
         return await listed(asked)
 
     return {KEY_NEW: new, KEY_LIST: listed, KEY_REVOKE: revoke}
+
+
+def place_of(roles: list[Any], server: ServerSettings) -> str:
+    """Where a client with such a key connects. Raises KeyFileError if there is no such place.
+
+    An engine that listens does not: its place is its own, and only stands in its address.
+    """
+    if "engine" in roles and server.dial_engines and not server.engines:
+        return server.dial_engines[0]
+    return reachable("engines" if "engine" in roles else "endpoint", server)
 
 
 def reachable(setting: str, server: ServerSettings) -> str:

@@ -5,7 +5,7 @@
     listen GLOB     the audio of streams with such names, those of others too
     control GLOB    to flush streams of others with such names
     metrics         status, and the telemetry
-    engine          to join as an engine, at server.engines, and nothing else
+    engine          to join as an engine, and nothing else
     admin           everything that clients do
 
 Rules: no I/O. hello, ping and bye are for everyone that was let in. Clients on this machine, at the daemon's own socket, are of

@@ -74,25 +74,31 @@ def bind_clients(
     return _bind_remote(_bind(socket, endpoint), remote)
 
 
-def bind_joined(context: Context, remote: Remote) -> Socket:
+def joined_socket(context: Context, remote: Remote) -> Socket:
     """The gateway's ROUTER for engines of other machines. Raises OSError naming the endpoint if it is taken.
 
-    ZeroMQ names each connection: one that is lost and made anew has another name, and nobody can take the place of another.
+    Those that dial come to `remote.endpoint`, "": none do; those that listen are yet to be dialled. ZeroMQ names each connection:
+    one that is lost and made anew has another name, and nobody can take the place of another.
     """
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_JOINED_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # of those that are dialled: no connection, no name
+    socket.setsockopt(zmq.RECONNECT_IVL, 1000)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, 3000)
     _notice_dead_machines(socket)
     _queues(socket, UNBOUNDED, linger_ms=200)
-    return _bind_remote(socket, remote)
+    _protect(socket, remote)
+    return _bind(socket, remote.endpoint) if remote.endpoint else socket
 
 
 def joining_socket(context: Context, address: Address) -> Socket:
-    """The DEALER of an engine on another machine, not connected yet, so that its monitor misses nothing."""
+    """The DEALER of an engine on another machine, not connected or bound yet, so that its monitor misses nothing."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # what waits for a gateway that is away would be out of date
     _notice_dead_machines(socket)
     _queues(socket, UNBOUNDED, linger_ms=200)
@@ -297,11 +303,16 @@ def _bind_remote(socket: Socket, remote: Remote | None) -> Socket:
     """Bind to a tcp:// endpoint (too). A listener has the options that its socket had when it was bound."""
     if remote is None:
         return socket
+    _protect(socket, remote)
+    return _bind(socket, remote.endpoint)
+
+
+def _protect(socket: Socket, remote: Remote) -> None:
+    """Encrypt what comes from other machines, and ask who may connect."""
     if remote.secret is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, remote.secret)
         socket.setsockopt_string(zmq.ZAP_DOMAIN, remote.domain)
-    return _bind(socket, remote.endpoint)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """The gateway alone, between a fake engine and fake clients: how many streams one core serves, and how long messages stay.
 
 Clients send at the pace of speech, the engine answers at once, so every process but the gateway has little to do. What the
-gateway uses is its processor time, user and system, of all its threads, as the kernel counts it; a busy machine changes
-that little, and the times of messages much.
+gateway uses is its processor time, user and system, of all its threads, as the kernel counts it. Programs beside it on the same
+core and its caches make that up to twice as much, and the times of messages many times as long: compare commits side by side,
+one after the other and several times, or by what gateway_inside.py tells.
 """
 
 import contextlib
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench.gateway_inside import inside
 from tests.bench.gateway_peers import HOP, RATE
 from tests.bench.report import Result, cpu_name, scheduling
-from tests.harness.gateway import ROOT, running_gateway
+from tests.harness.gateway import ROOT, GatewayHarness, running_gateway
 from tests.harness.waiting import WAIT_S
 
 STREAMS = (16, 64, 128, 256, 400)
@@ -37,16 +39,20 @@ class Load:
     chunk_frames: int = 4
     sink: str = "socket"
     streams_per_client: int = 16
+    gateways: int = 1
+    """The clients are shared between so many."""
 
 
 def gateway(seconds: float, streams: tuple[int, ...] = STREAMS) -> Iterator[Result]:
     """By the number of streams; then one number by chunk size, by sink, and with a connection for each stream."""
+    yield from inside(seconds, streams[min(1, len(streams) - 1)])
     most, some = streams[-1], streams[min(1, len(streams) - 1)]
     for load in (
         *(Load(number) for number in streams),
         Load(most, sink="null"),
         *(Load(some, frames) for frames in (1, 16)),
         Load(some, streams_per_client=1),
+        Load(2 * some, streams_per_client=some, gateways=2),
     ):
         yield from measured(load, seconds)
 
@@ -57,14 +63,18 @@ def measured(load: Load, seconds: float) -> Iterator[Result]:
         f"server.{name}={MOST}" for name in ("max_clients", "max_streams", "max_peer_clients", "max_peer_streams")
     )
     rates = (f"server.{name}=1000000" for name in ("max_peer_messages_s", "max_peer_requests_s"))
-    with running_gateway(*limits, *rates) as served, peer("engine", served.run_dir):
-        served.wait_for("ready", lambda found: found.voices["glow"].ready)
+    settings = (*limits, *rates)
+    with contextlib.ExitStack() as stack:
+        served = [stack.enter_context(running_gateway(*settings)) for _ in range(load.gateways)]
+        for one in served:
+            stack.enter_context(peer("engine", one.run_dir))
+            one.wait_for("ready", lambda found: found.voices["glow"].ready)
         asked = (load.streams, load.streams_per_client, load.chunk_frames, load.sink, seconds)
-        with peer("clients", served.endpoint, *asked) as clients:
-            assert line(clients) == {"begun": True}
-            before_s = cpu_s(served.process.pid)
-            seen = line(clients)
-            used_s = {name: used - before_s[name] for name, used in cpu_s(served.process.pid).items()}
+        clients = stack.enter_context(peer("clients", ",".join(one.endpoint for one in served), *asked))
+        assert line(clients) == {"begun": True}
+        before_s = cpu_of(served)
+        seen = line(clients)
+        used_s = {name: used - before_s[name] for name, used in cpu_of(served).items()}
     yield from figures(load, seconds, seen, used_s)
 
 
@@ -73,6 +83,7 @@ def figures(load: Load, seconds: float, seen: dict[str, Any], used_s: dict[str, 
     assert not seen["errors"], seen["errors"][:3]
     where, settings = cpu_name(), {"streams": load.streams, "chunk_frames": load.chunk_frames, "sink": load.sink}
     settings |= {"streams_per_client": load.streams_per_client, "seconds": seconds, "scheduling": scheduling()}
+    settings |= {"gateways": load.gateways} if load.gateways > 1 else {}
     stream_s = seen["delivered_samples"] / RATE
     beside = {f"{name}_ms": 1000 * used / stream_s for name, used in used_s.items()}
     beside["pace"] = seen["delivered_samples"] / HOP / seen["frames_due"]
@@ -107,6 +118,12 @@ def line(process: "subprocess.Popen[str]") -> dict[str, Any]:
     assert text, "a peer has ended early; its error is above"
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def cpu_of(served: list[GatewayHarness]) -> dict[str, float]:
+    """Processor time of these gateways together."""
+    times = [cpu_s(one.process.pid) for one in served]
+    return {name: sum(one[name] for one in times) for name in times[0]}
 
 
 def cpu_s(pid: int) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """The fakes around a gateway that is measured alone: an engine, and clients that send at the pace of speech. No torch.
 
     python -m tests.bench.gateway_peers engine RUN_DIR
-    python -m tests.bench.gateway_peers clients ENDPOINT STREAMS STREAMS_PER_CLIENT CHUNK_FRAMES SINK SECONDS
+    python -m tests.bench.gateway_peers clients ENDPOINTS STREAMS STREAMS_PER_CLIENT CHUNK_FRAMES SINK SECONDS
+
+ENDPOINTS: those of one gateway or, with commas between them, of several, which the clients share.
 
 Rules: they write and read msgpack themselves, with as few checks as possible, so that the gateway is busy and they are not.
 The clients print lines of JSON: `{"begun": true}` when all streams run at their pace, and what they have seen SECONDS later.
@@ -40,13 +42,7 @@ HELLO_S = 0.5
 def engine(run_dir: Path) -> None:
     """Answer frames with their samples at once, whatever they are, until the process is ended."""
     socket = sockets.connect_engine(f"ipc://{run_dir}/engine.ipc", "glow")
-    info = VoiceInfo(
-        name="glow", rate_hz=RATE, hop=HOP, format=FORMAT, look_ahead_frames=0, latency_ms=0.0, whole_utterance=False,
-        default=True, history_frames=4, lead_frames=2,
-    )  # fmt: skip
-    ready = ipc.encode(ipc.Ready(voice="glow", info=info, instance=1))
-    samples = np.random.default_rng(0).normal(0, 0.1, 512 * HOP).astype(np.float32).tobytes()
-    hello_s = 0.0
+    ready, samples, hello_s = ipc.encode(engine_ready()), samples_of(512), 0.0
     while True:
         if time.monotonic() - hello_s > HELLO_S:
             hello_s = time.monotonic()
@@ -56,10 +52,25 @@ def engine(run_dir: Path) -> None:
             for _ in range(64):
                 header, *payload = socket.recv_multipart(zmq.NOBLOCK)
                 if payload:
-                    _answer(socket, msgpack.unpackb(header), samples)
+                    socket.send_multipart(answer_to(msgpack.unpackb(header), samples))
 
 
-def _answer(socket: zmq.Socket[bytes], frames: dict[str, Any], samples: bytes) -> None:
+def engine_ready() -> ipc.Ready:
+    """What an engine says of itself, without a limit to its streams."""
+    info = VoiceInfo(
+        name="glow", rate_hz=RATE, hop=HOP, format=FORMAT, look_ahead_frames=0, latency_ms=0.0, whole_utterance=False,
+        default=True, history_frames=4, lead_frames=2,
+    )  # fmt: skip
+    return ipc.Ready(voice="glow", info=info, instance=1)
+
+
+def samples_of(frames: int) -> bytes:
+    """Samples of so many frames, whatever the frames are."""
+    return np.random.default_rng(0).normal(0, 0.1, frames * HOP).astype(np.float32).tobytes()
+
+
+def answer_to(frames: dict[str, Any], samples: bytes) -> tuple[bytes, bytes]:
+    """The parts of the message with the samples of frames, of which this is the header."""
     now_ns, count = time.monotonic_ns(), frames["frames"] * HOP
     header = {
         "type": "pcm", "key": frames["key"], "first_sample": frames["first_frame"] * HOP, "samples": count, "last": False,
@@ -67,7 +78,7 @@ def _answer(socket: zmq.Socket[bytes], frames: dict[str, Any], samples: bytes) -
         "t_gateway_ns": frames["t_gateway_ns"], "t_engine_ns": now_ns, "t_due_ns": frames["t_gateway_ns"],
         "t_start_ns": now_ns, "t_end_ns": now_ns, "batch": 1, "phase": 0.0, "peak": 0.0, "silenced": False,
     }  # fmt: skip
-    socket.send_multipart([msgpack.packb(header), samples[: 4 * count]])
+    return msgpack.packb(header), samples[: 4 * count]
 
 
 # -------------------------------------------------------------------- the clients
@@ -77,7 +88,7 @@ def _answer(socket: zmq.Socket[bytes], frames: dict[str, Any], samples: bytes) -
 class Plan:
     """What the clients do."""
 
-    endpoint: str
+    endpoints: tuple[str, ...]
     streams: int
     streams_per_client: int
     chunk_frames: int
@@ -134,7 +145,7 @@ class Clients:
         for first in range(0, self.plan.streams, self.plan.streams_per_client):
             socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
             socket.linger, socket.rcvhwm, socket.sndhwm = 0, 0, 0
-            socket.connect(self.plan.endpoint)
+            socket.connect(self.plan.endpoints[first // self.plan.streams_per_client % len(self.plan.endpoints)])
             self._poller.register(socket, zmq.POLLIN)
             messages: list[Message] = [wire.Hello(f"bench-{first}", max_version=wire.VERSION)]
             for number in range(first, min(first + self.plan.streams_per_client, self.plan.streams)):
@@ -202,8 +213,10 @@ def main(argv: list[str]) -> None:
     if argv[0] == "engine":
         engine(Path(argv[1]))
     else:
-        endpoint, streams, streams_per_client, chunk_frames, sink, seconds = argv[1:]
-        plan = Plan(endpoint, int(streams), int(streams_per_client), int(chunk_frames), sink, float(seconds))
+        endpoints, streams, streams_per_client, chunk_frames, sink, seconds = argv[1:]
+        plan = Plan(
+            tuple(endpoints.split(",")), int(streams), int(streams_per_client), int(chunk_frames), sink, float(seconds)
+        )
         print(json.dumps(asdict(Clients(plan).run())), flush=True)
 
 

@@ -12,7 +12,7 @@ from tests.bench.simulation.day import Outcome, Setup, Simulation
 from tests.bench.simulation.inputs import CPU, H100, GatewayFigures, LinkFigures
 from tests.bench.simulation.link import Link
 from tests.bench.simulation.load import Day, Peak
-from tests.bench.simulation.scale import first_short, parts
+from tests.bench.simulation.scale import first_short, parts, to_buy
 from tests.bench.simulation.talker import Listener
 from tests.bench.simulation.window import Window, WindowOutcome, WindowSetup
 
@@ -147,6 +147,20 @@ def test_listener_counts_what_was_missing_once() -> None:
         message = wire.Audio("s", 0, number, number * samples, samples, rate_hz=22_050)
         taken.append(listener.take(message, at_s))
     assert taken == [0.0, 0.0, pytest.approx(0.1), 0.0], "it plays from 0.0 on; the third chunk was due at 0.2"
+
+
+def test_what_ten_thousand_streams_need_is_counted() -> None:
+    gateway = GatewayFigures(
+        stream_ms=5.0, snapshot_us=1.0, telemetry_period_ms=500.0, max_streams=1024, open_files=1024
+    )
+    cores = to_buy(10_000, parts(CPU, gateway), CPU, CPU.price)
+    assert (cores["CPU core"], cores["engine processes"], cores["gateways"]) == (1042, 1042, 100)
+    assert cores["price of an hour"] == pytest.approx(1142 * CPU.price)
+    gpus = to_buy(10_000, parts(H100, gateway), H100, CPU.price)
+    assert gpus["H100"] < gpus["engine processes"], "several engines share a GPU, each with a core of its own"
+    assert gpus["price of an hour"] == pytest.approx(
+        gpus["H100"] * H100.price + (gpus["engine processes"] + 100) * CPU.price
+    )
 
 
 def test_first_part_that_is_short_is_named() -> None:

@@ -16,7 +16,7 @@ from tests.fakes import link_v1
 from tests.fakes.old_link import OldGateway
 from tests.fakes.vocoder import FakeVocoder
 from tests.harness.joining import free_port
-from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
+from tests.harness.waiting import WAIT_S, until
 
 GOLDEN = Path(__file__).parent / "golden_engine_link"
 
@@ -68,7 +68,6 @@ def old_gateway() -> Iterator[OldGateway]:
         gateway.stop()
 
 
-@repeated_after_stalls
 def test_engine_serves_an_old_gateway(old_gateway: OldGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("glowd.daemon.engine.renderer.DIVERGED", np.inf)  # the fake's samples are numbers of frames
     engine = JoinedEngine(load(None, []), "glow", Address(old_gateway.url, ""), "today")

@@ -41,6 +41,14 @@ def test_setting_that_needs_a_restart_is_named_and_kept() -> None:
     assert found.config == config("server.max_clients=2")
 
 
+def test_dialled_engines_change_where_there_are_some_already() -> None:
+    none, one = config(), config("server.dial_engines=['tcp://a:1']")
+    two = config("server.dial_engines=['tcp://a:1','tcp://b:1']")
+    assert plan(none, one).needs_restart == ("server.dial_engines",)
+    assert plan(one, two).settings == ("server.dial_engines",) and not plan(one, two).needs_restart
+    assert plan(two, none).config.server.dial_engines == ()
+
+
 def test_voices_are_added_removed_and_changed() -> None:
     old = config(voices=f"{A},{B},c={{engine='rtisi-la'}}")
     new = config(voices=f"a={{engine='rtisi-la',iterations=8}},{B},d={{engine='rtisi-la'}}")

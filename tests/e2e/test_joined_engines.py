@@ -12,18 +12,20 @@ from glowd.daemon import wire
 from glowd.flow.checkpoint import load
 from glowd.flow.streaming import ExactVocoder, VocoderOptions
 from glowd.flow.vocoder import render
-from tests.harness.joining import Site, engines, running_site
+from tests.harness.joining import Site, engines, free_port, running_site
 from tests.harness.mels import speech
 from tests.harness.speaking import speak
 from tests.harness.waiting import WAIT_S, until
 
 MEL = speech()
 HALF = len(MEL) // 2
+DIALLED = f"tcp://127.0.0.1:{free_port()}"
+"""Where the daemon of these tests looks for an engine that listens."""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running_site(tmp_path_factory.mktemp("site")) as running:
+    with running_site(tmp_path_factory.mktemp("site"), f"server.dial_engines=['{DIALLED}']") as running:
         yield running
 
 
@@ -39,6 +41,18 @@ def test_engine_that_joins_speaks_and_leaves(site: Site) -> None:
         samples, _ = speak(glow, MEL, seed=4)
         np.testing.assert_allclose(samples, offline(4), atol=1e-5)
         assert engines(glow)["glow/one"]["max_streams"] == 4
+        engine.process.terminate()
+        assert engine.process.wait(WAIT_S) == 0, "".join(engine.output)
+        assert engines(glow) == {}
+
+
+def test_engine_that_is_dialled_speaks_and_leaves(site: Site) -> None:
+    engine = site.start("gpu", "--listen", DIALLED)
+    site.wait("gpu")
+    with site.daemon.client() as glow:
+        samples, _ = speak(glow, MEL, seed=4)
+        np.testing.assert_allclose(samples, offline(4), atol=1e-5)
+        until(lambda: (engines(glow)["glow/gpu"]["link"] or {}).get("trip_ms") is not None, "a measured link")
         engine.process.terminate()
         assert engine.process.wait(WAIT_S) == 0, "".join(engine.output)
         assert engines(glow) == {}

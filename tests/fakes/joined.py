@@ -1,5 +1,6 @@
 """A fake engine of another machine: FakeEngine, which joins a gateway by TCP, and may send anything."""
 
+import contextlib
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +31,15 @@ class FakeJoined(FakeEngine):
         capacity: Capacity = CAPACITY,
         digest: str = "",
         ahead_ns: int = 0,
+        listen: str = "",
     ) -> None:
-        """`ahead_ns`: by how much its clock is ahead of this machine's."""
+        """`ahead_ns`: by how much its clock is ahead of this machine's. `listen`: where the gateway dials; "": it is dialled."""
+        self._listen = listen
         self.address, self.called, self.voice, self.versions = address, called, voice, versions
         self.chunk_frames, self.host, self.digest, self.ahead_ns = chunk_frames, host, digest, ahead_ns
         self.joined: engine_link.Joined | None = None
         self.turned_away = ""
-        self.is_dismissed, self.fails = False, ""
+        self.is_dismissed, self.fails, self.probes = False, "", 0
         """`fails`: what it says of every stream that frames come for."""
         self.outbox = deque[list[bytes]]()
         """What it sends next, whatever it is."""
@@ -45,7 +48,7 @@ class FakeJoined(FakeEngine):
     def connect(self) -> None:
         for option in (zmq.CURVE_SERVERKEY, zmq.CURVE_SECRETKEY, zmq.CURVE_PUBLICKEY):
             self._socket.setsockopt(option, self._keys[option])
-        self._socket.connect(self.address.url)
+        self._socket.bind(self._listen) if self._listen else self._socket.connect(self.address.url)
 
     @property
     def _keys(self) -> dict[int, bytes]:
@@ -63,7 +66,8 @@ class FakeJoined(FakeEngine):
         return engine_link.decode(parts)
 
     def _send(self, message: Message) -> None:
-        self._socket.send_multipart(engine_link.encode(message))
+        with contextlib.suppress(zmq.Again):  # one that listens may have no gateway yet
+            self._socket.send_multipart(engine_link.encode(message), zmq.NOBLOCK)
 
     def hello(self) -> Message:
         if self.joined:
@@ -92,6 +96,7 @@ class FakeJoined(FakeEngine):
             case engine_link.Dismissed():
                 self.is_dismissed = True
             case engine_link.Probe():
+                self.probes += 1
                 self._send(engine_link.Echo(message.t_sent_ns, self.now_ns(), self.now_ns()))
         super().take(message)
 

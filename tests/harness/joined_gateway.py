@@ -58,12 +58,13 @@ def names(found: Snapshot) -> set[str]:
 
 
 @contextlib.contextmanager
-def running_place() -> Iterator[Place]:
-    """A gateway that engines may join. Those that did are ended with it."""
+def running_place(dial: bool = False) -> Iterator[Place]:
+    """A gateway that engines may join, or (`dial`) that dials one. Those that did are ended with it."""
     url = f"tcp://127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory() as directory:
         keys = KeyFiles(Path(directory, "keys"))
-        settings = (ALONE, f"server.engines={url}", f"server.keys={keys.directory}", "server.role_wait_s=300")
+        engines = f"server.dial_engines=['{url}']" if dial else f"server.engines={url}"
+        settings = (ALONE, engines, f"server.keys={keys.directory}", "server.role_wait_s=300")
         with running_gateway(*settings, "server.max_streams=64") as gateway:
             made = Place(gateway.process, gateway.run_dir)
             made.keys, made.url, made.engines = keys, url, []

@@ -22,7 +22,7 @@ from tests.bench.simulation.inputs import (
     LinkFigures,
 )
 from tests.bench.simulation.load import HOUR_S, Day, Peak
-from tests.bench.simulation.scale import first_short, parts
+from tests.bench.simulation.scale import TAKEN, first_short, parts, to_buy
 from tests.bench.simulation.window import Window, WindowOutcome, WindowSetup
 
 PEAK_S = 20 * HOUR_S
@@ -39,7 +39,7 @@ def chunks(quick: bool) -> Iterator[Result]:
     gateway = gateway_figures()
     yield from scale(gateway)
     yield from recorded(OFFERED[:1] if quick else OFFERED, 2.0 if quick else 6.0)
-    yield from one_gateway(gateway, (2,) if quick else (2, 6, 10, 12, 14), 1.0 if quick else 3.0)
+    yield from one_gateway(gateway, (0.1,) if quick else (0.1, 0.4, 0.7, 0.9, 1.0, 1.1), 1.0 if quick else 3.0)
     yield from lost_engine(gateway, 5.0 if quick else 8.0)
     yield from large_engine((8,) if quick else (256, 512, 768, 1024), 1.0 if quick else 2.0)
 
@@ -86,6 +86,11 @@ def scale(gateway: GatewayFigures) -> Iterator[Result]:
             settings = {"part": part.what, "first of the gateway's to be short": part is short, "remedy": part.remedy}
             needed = {f"for {streams}": part.needed(streams) for streams in SCALES}
             yield Result("scale: live streams for one", part.serves, "streams", _where(engine), settings, "", needed)
+        for streams in SCALES:
+            settings = {"live streams": streams, "taken": TAKEN, "price of it": engine.price, "of a core": CPU.price}
+            bought = to_buy(streams, found, engine, CPU.price)
+            count, unit = bought.pop(engine.name), f"{engine.name}s"
+            yield Result("scale: what live streams need", count, unit, _where(engine), settings, "", bought)
 
 
 # ------------------------------------------------------------------------ chunk by chunk
@@ -111,10 +116,10 @@ def recorded(offered: tuple[int, ...], seconds: float) -> Iterator[Result]:
         yield from _chunks("simulated overload", Window(setup).run(), RECORDED, settings)
 
 
-def one_gateway(gateway: GatewayFigures, engines: tuple[int, ...], seconds: float) -> Iterator[Result]:
-    """One gateway with more and more full engines, whose streams all speak."""
+def one_gateway(gateway: GatewayFigures, shares: tuple[float, ...], seconds: float) -> Iterator[Result]:
+    """One gateway with more and more full engines, whose streams all speak: they take these shares of its core."""
     each = CostCurve(CPU).capacity().streams
-    for number in engines:
+    for number in (max(1, round(share * 1000 / gateway.stream_ms / each)) for share in shares):
         setup = WindowSetup(
             streams=(each,) * number, seconds=seconds, pause_s=0.0, clients=LinkFigures(1.0, 0.2), prefill_s=0.1,
             gateway_us=gateway.message_us,

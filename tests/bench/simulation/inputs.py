@@ -90,8 +90,8 @@ class GatewayFigures:
 
 
 GATEWAY = GatewayFigures(
-    # `make bench PARTS=gateway`, 2026-11-26: 128 streams, one core of an Intel Xeon, just before the core is full.
-    stream_ms=6.2,
+    # `make bench PARTS=gateway`, 2026-11-26: 256 streams, one core of an Intel Xeon that other programs used as well.
+    stream_ms=3.6,
     snapshot_us=23.0,  # a snapshot of 1000 streams, packed
     telemetry_period_ms=500.0,
     max_streams=1024,  # daemon/config.py, server.max_streams

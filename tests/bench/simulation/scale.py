@@ -4,6 +4,7 @@ Rules: arithmetic on named figures; nothing is simulated here. A part is named w
 what there is of it, so that the first one to be short can be read off, and what removes it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from tests.bench.simulation.curve import CostCurve
 from tests.bench.simulation.inputs import CHUNK_FRAMES, HOP, RATE_HZ, EngineFigures, GatewayFigures
 
 CHUNKS_PER_S = RATE_HZ / HOP / CHUNK_FRAMES
+TAKEN = 0.8
+"""Of the places in all engines, how many live streams may take at the worst hour: the rest is for chance, and for losses."""
 MEL_BYTES, SAMPLE_BYTES = 80 * 4, 4
 
 
@@ -49,6 +52,23 @@ def parts(engine: EngineFigures, gateway: GatewayFigures) -> list[Part]:
         ),
         Part("gateway: 10 Gbit/s network, both ways", 10e9 / (2 * bits), "s16 audio and f16 mels halve it"),
     ]
+
+
+def to_buy(streams: int, found: Sequence[Part], engine: EngineFigures, core_price: float) -> dict[str, float]:
+    """Engines' devices, engine processes and gateways for so many live streams, and what an hour of them costs.
+
+    An engine process on a GPU takes a core besides, and so does each gateway.
+    """
+    serves = {part.what.partition(": messages")[0]: part.serves for part in found}
+    devices = math.ceil(streams / serves[f"{engine.name}: the network"] / TAKEN)
+    processes = max(devices, math.ceil(streams / serves[f"process of a {engine.name}"] / TAKEN))
+    gateways = math.ceil(streams / serves["core of a gateway"])
+    cores = gateways + (processes if engine.price != core_price else 0)
+    price = devices * engine.price + cores * core_price
+    return {
+        engine.name: devices, "engine processes": processes, "gateways": gateways, "price of an hour": price,
+        "of a stream-hour": price / streams,
+    }  # fmt: skip
 
 
 def first_short(found: Sequence[Part], engine: EngineFigures) -> Part:

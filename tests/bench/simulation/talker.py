@@ -154,9 +154,9 @@ class Talker(ClientConnection):
     def _slowest(self, stamps: dict[str, int], now_s: float) -> str:
         """The stage that took longest beyond what it usually takes."""
         if "net_end" not in stamps:
-            return "network"
+            return "link"
         took: dict[str, float] = {
-            "network": max(
+            "link": max(
                 stamps["gateway_in"] - stamps["client"] - 1e9 * self._usual_up_s,
                 as_ns(now_s) - stamps["gateway_out"] - 1e9 * self._usual_down_s,
             ),

@@ -102,6 +102,19 @@ def test_snapshot_is_told_in_metrics(web: TestClient, publisher: Publisher) -> N
     assert "glowd_committed_ratio{voice=old}" not in found, "what was not measured is absent"
 
 
+def test_way_to_an_engine_elsewhere_is_told(web: TestClient, publisher: Publisher) -> None:
+    far = {"link": {"version": 2, "trip_ms": 25.0, "jitter_ms": 4.0}}
+    old = {"link": {"version": 1, "trip_ms": None, "jitter_ms": None}}
+    found = scraped(
+        web, publisher, SNAPSHOT | {"voices": {"glow": {"engines": {"glow/far": far, "glow/old": old, "glow/0": {}}}}}
+    )
+    links = {name: value for name, value in found.items() if "trip" in name or "jitter" in name}
+    assert links == {
+        "glowd_engine_round_trip_seconds{process=engine:glow/far}": 0.025,
+        "glowd_engine_jitter_seconds{process=engine:glow/far}": 0.004,
+    }
+
+
 def test_histograms_are_cumulative(web: TestClient, publisher: Publisher) -> None:
     found = scraped(web, publisher, SNAPSHOT | {"totals": TOTALS})
     first = {

@@ -1,5 +1,6 @@
-"""An engine at a gateway that the test plays: it answers probes, and says how long they may have lain unread."""
+"""An engine at a gateway that the test plays: whoever dials, and what it says of probes that lay unread."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -8,16 +9,19 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import zmq
+from zmq.utils import z85
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.config_reader import load
 from glowd.daemon.engine.joined import JoinedEngine, LoadedVoice
+from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.fields import Message
 from glowd.flow.mel import Floats
 from glowd.flow.vocoder import Stream
 from tests.daemon.link_messages import INFO
 from tests.fakes.vocoder import FakeVocoder
+from tests.harness.joining import free_port
 from tests.harness.waiting import WAIT_S, until
 
 M = TypeVar("M", bound=Message)
@@ -39,16 +43,30 @@ class HeldVocoder(FakeVocoder):
 class Served:
     """A gateway's socket, and the engine that has joined it in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, listens: bool = False) -> None:
         self.context = zmq.Context()
-        self.router = self.context.socket(zmq.ROUTER)
-        port = self.router.bind_to_random_port("tcp://127.0.0.1")
-        self.vocoder = HeldVocoder()
-        self.engine = JoinedEngine(load(None, []), "glow", Address(f"tcp://127.0.0.1:{port}", ""), "one")
+        public, self._secret = zmq.curve_keypair()
+        _, mine = zmq.curve_keypair()
+        self.url = f"tcp://127.0.0.1:{free_port()}"
+        address = Address(self.url, "", z85.decode(mine), z85.decode(public))
+        self.vocoder, self._route = HeldVocoder(), b""
+        self.engine = JoinedEngine(load(None, []), "glow", address, "one", listen=self.url if listens else "")
         self.engine.use(LoadedVoice(self.vocoder, ipc.Ready("glow", INFO, 7)))
         self._thread = threading.Thread(target=self.engine.run)
         self._thread.start()
-        self._route = b""
+        self.router = self.gateway(listens)
+        self.join()
+
+    def gateway(self, dials: bool) -> "zmq.Socket[bytes]":
+        """A gateway's socket."""
+        router = self.context.socket(zmq.ROUTER)
+        for option, value in ((zmq.CURVE_SERVER, 1), (zmq.IMMEDIATE, 1), (zmq.LINGER, 0)):
+            router.setsockopt(option, value)
+        router.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
+        router.connect(self.url) if dials else router.bind(self.url)
+        return router
+
+    def join(self) -> None:
         join = self.expect(engine_link.Join)
         self.send(engine_link.Joined(engine_link.agreed_version(join) or 0, "glow/one"))
         self.expect(ipc.Ready)
@@ -83,6 +101,15 @@ def served() -> Iterator[Served]:
         found.stop()
 
 
+@pytest.fixture
+def listening() -> Iterator[Served]:
+    found = Served(listens=True)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
 def probe(served: Served) -> engine_link.Echo:
     served.send(engine_link.Probe(time.monotonic_ns()))
     return served.expect(engine_link.Echo)
@@ -102,3 +129,47 @@ def test_busy_engine_says_how_long_a_probe_may_have_waited(served: Served) -> No
     served.vocoder.go.set()
     echo = served.expect(engine_link.Echo)
     assert echo.unread_ns >= echo.t_read_ns - echo.t_sent_ns >= 50_000_000
+
+
+def test_engine_that_listens_is_dialled_and_served(listening: Served) -> None:
+    assert probe(listening).t_sent_ns
+
+
+def test_strangers_do_not_end_the_connection_of_a_gateway(listening: Served) -> None:
+    """Neither those that speak no ZMTP, nor those with another server key."""
+    port = int(listening.url.rpartition(":")[2])
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    other = listening.context.socket(zmq.ROUTER)
+    other.setsockopt(zmq.CURVE_SERVER, 1)
+    other.setsockopt(zmq.CURVE_SECRETKEY, zmq.curve_keypair()[1])
+    other.connect(listening.url)
+    assert not other.poll(300), "nothing of the engine is for it"
+    other.close(0)
+    for _ in range(3):
+        assert probe(listening).t_sent_ns
+    assert listening.engine.joined_as == "glow/one"
+
+
+def test_engine_joins_a_gateway_that_dials_again(listening: Served) -> None:
+    """The first gateway hangs: its connection is still there when the next one dials."""
+    hung = listening.router
+    listening.router = listening.gateway(dials=True)
+    listening.join()
+    assert probe(listening).t_sent_ns
+    hung.close(0)
+
+
+def test_gateway_that_dialled_and_is_silent_is_lost(listening: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glowd.daemon.engine.connection.SILENT_S", 0.3)
+    listening.join()  # by a new connection, as the same socket dials again
+    assert probe(listening).t_sent_ns
+
+
+def test_place_that_is_taken_is_named(served: Served) -> None:
+    address = Address(served.url, "", bytes(32), bytes(32))
+    engine = JoinedEngine(load(None, []), "glow", address, "two", listen=served.url)
+    engine.use(LoadedVoice(served.vocoder, ipc.Ready("glow", INFO, 7)))
+    with pytest.raises(CannotStart, match=f"--listen: cannot listen on {served.url}: Address already in use"):
+        engine.run()

@@ -8,7 +8,7 @@ import pytest
 from glowd.daemon import ipc
 from glowd.daemon.config_voices import WaveGlowSettings
 from glowd.daemon.engine.overload import HOLD_NS
-from glowd.daemon.engine.renderer import LOAD_EVERY_NS
+from glowd.daemon.engine.renderer import LOAD_EVERY_NS, NetworkFailsError
 from glowd.daemon.engine.vocoders import describe, prepare
 from glowd.flow.mel import Floats
 from glowd.flow.vocoder import Stream
@@ -182,6 +182,38 @@ def test_mistake_in_one_stream_of_engine_fails_only_that(monkeypatch: pytest.Mon
     failed = [message for message in harness.sent if isinstance(message, ipc.Failed)]
     assert [(message.key, message.text.split(":")[0]) for message in failed] == [(0, "ZeroDivisionError")]
     assert list(harness.renderer.streams) == [1]
+
+
+class Failing(TimedVocoder):
+    """Its calls fail while `broken`."""
+
+    broken = False
+
+    def step(self, streams: Sequence[Stream], frames: int) -> list[Floats]:
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access")
+        return super().step(streams, frames)
+
+
+def test_engine_ends_once_every_call_to_the_network_fails() -> None:
+    vocoder = Failing(call_ms=1, frame_ms=0)
+    harness = RendererHarness(vocoder, streams=0)
+    mel = np.zeros((8, 80), np.float32)
+
+    def call(key: int, broken: bool) -> None:
+        vocoder.broken = broken
+        harness.renderer.handle(ipc.Start(key=key, seed=1, first_frame=0))
+        harness.renderer.handle(ipc.Frames(key=key, first_frame=0, frames=8, bins=80, mel=mel))
+        harness.renderer.step()
+
+    for key, broken in enumerate((True, True, False, True, True)):
+        call(key, broken)
+    failed = [message.key for message in harness.sent if isinstance(message, ipc.Failed)]
+    assert failed == [0, 1, 3, 4] and list(harness.renderer.streams) == [2], (
+        "a stream that can be heard shows that it works"
+    )
+    with pytest.raises(NetworkFailsError, match=r"3 calls to the network have failed, .* RuntimeError: CUDA error"):
+        call(5, True)
 
 
 class Diverging(TimedVocoder):

@@ -16,7 +16,7 @@ from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, frames
 from tests.harness.gateway import UtteranceClient, mel_messages
 from tests.harness.joined_gateway import Place, engine_of, names, running_place
-from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
+from tests.harness.waiting import WAIT_S, until
 
 HOUR_NS = 3_600_000_000_000
 
@@ -34,7 +34,6 @@ def speak(place: Place, count: int, go: threading.Event) -> list[UtteranceClient
     return spoken
 
 
-@repeated_after_stalls
 def test_engines_share_a_key_and_get_names_of_their_own(place: Place) -> None:
     two = [place.join("one"), place.join("one")]
     assert [engine.joined and engine.joined.name for engine in two] == ["glow/one", "glow/one-2"]
@@ -45,7 +44,6 @@ def test_engines_share_a_key_and_get_names_of_their_own(place: Place) -> None:
     assert names(place.client().status()) == {"glow/one", "glow/one-2"}
 
 
-@repeated_after_stalls
 def test_engine_whose_clock_is_hours_ahead_has_true_stages(place: Place) -> None:
     engine = place.join("far", ahead_ns=5 * HOUR_NS)
     found = place.wait_for("a link", lambda found: (one := engine_of(found, engine).link) and one.trip_ms is not None)
@@ -93,7 +91,6 @@ def test_only_keys_of_engines_are_let_in(place: Place) -> None:
     assert names(place.client().status()) == {"glow/yes"}
 
 
-@repeated_after_stalls
 def test_engine_of_revoked_key_is_turned_away(place: Place) -> None:
     place.join("stays")
     gone, go = place.join("gone", place.key("temporary")), threading.Event()
@@ -157,7 +154,6 @@ BAD: list[Callable[[FakeJoined], None]] = [noise, alien, gap, too_many, early_en
 
 
 @pytest.mark.parametrize("misbehave", BAD, ids=lambda one: one.__name__)
-@repeated_after_stalls
 def test_engine_that_sends_garbage_costs_nobody_a_sample(place: Place, misbehave: Callable[[FakeJoined], None]) -> None:
     go, bad = threading.Event(), place.join("bad")
     spoken = speak(place, 2, go)
@@ -171,7 +167,6 @@ def test_engine_that_sends_garbage_costs_nobody_a_sample(place: Place, misbehave
     place.wait_for("forgotten", lambda found: names(found) == {"glow/good"})
 
 
-@repeated_after_stalls
 def test_failures_of_foreign_streams_are_ignored(place: Place) -> None:
     go, bad = threading.Event(), place.join("bad")
     spoken = speak(place, 2, go)
@@ -182,7 +177,6 @@ def test_failures_of_foreign_streams_are_ignored(place: Place) -> None:
     assert not bad.turned_away
 
 
-@repeated_after_stalls
 def test_engine_that_fails_every_stream_does_not_attract_them(place: Place) -> None:
     bad = place.join("bad")
     bad.fails = "CUDA error"
@@ -215,7 +209,6 @@ def test_engine_that_fails_every_stream_does_not_attract_them(place: Place) -> N
     assert engine_of(client.status(), bad).failures == 0
 
 
-@repeated_after_stalls
 def test_streams_of_an_engine_that_is_killed_go_on_in_another(place: Place) -> None:
     go, lost = threading.Event(), place.join("lost")
     spoken = speak(place, 3, go)
@@ -228,7 +221,6 @@ def test_streams_of_an_engine_that_is_killed_go_on_in_another(place: Place) -> N
     assert all(start.first_frame > 0 and start.attempt == 1 for start in other.starts)
 
 
-@repeated_after_stalls
 def test_connection_that_is_lost_costs_no_sample(place: Place) -> None:
     """The only engine comes back by another connection, as the same process; meanwhile its streams wait."""
     go, engine = threading.Event(), place.join("one")
@@ -245,7 +237,6 @@ def test_connection_that_is_lost_costs_no_sample(place: Place) -> None:
     assert len(again.starts) == 3
 
 
-@repeated_after_stalls
 def test_engine_with_other_weights_gets_no_stream_of_another(place: Place) -> None:
     go, first = threading.Event(), place.join("first", digest="a")
     spoken = speak(place, 2, go)
@@ -260,7 +251,6 @@ def test_engine_with_other_weights_gets_no_stream_of_another(place: Place) -> No
     assert not other.starts and len(same.starts) == 2
 
 
-@repeated_after_stalls
 def test_engine_that_leaves_is_dismissed_without_streams(place: Place) -> None:
     go, leaving = threading.Event(), place.join("leaving")
     spoken = speak(place, 2, go)
@@ -283,7 +273,6 @@ def act(place: Place, engine: str, action: str) -> wire.State:
     return found
 
 
-@repeated_after_stalls
 def test_cordoned_engine_keeps_its_streams_and_gets_no_new_ones(place: Place) -> None:
     place.join("one")
     client = place.client()
@@ -301,7 +290,6 @@ def test_cordoned_engine_keeps_its_streams_and_gets_no_new_ones(place: Place) ->
     assert client.status().streams["last"].engine == "glow/one"
 
 
-@repeated_after_stalls
 def test_drained_engine_is_dismissed_after_the_utterance(place: Place) -> None:
     go, old = threading.Event(), place.join("old")
     spoken = speak(place, 2, go)
@@ -315,7 +303,6 @@ def test_drained_engine_is_dismissed_after_the_utterance(place: Place) -> None:
     until(lambda: old.is_dismissed, "the end")
 
 
-@repeated_after_stalls
 def test_next_utterance_of_a_drained_engine_is_elsewhere(place: Place) -> None:
     """Without a pause between two utterances: the second one's frames are sent as soon as there is credit for them."""
     old, client = place.join("old"), place.client()

@@ -9,7 +9,7 @@ from tests.fakes.old_link import OldEngine
 from tests.fakes.roles import frames
 from tests.harness.gateway import UtteranceClient
 from tests.harness.joined_gateway import Place, running_place
-from tests.harness.waiting import repeated_after_stalls, until
+from tests.harness.waiting import until
 
 HOUR_NS = 3_600_000_000_000
 
@@ -20,7 +20,6 @@ def place() -> Iterator[Place]:
         yield found
 
 
-@repeated_after_stalls
 def test_old_engine_serves_beside_one_of_today(place: Place) -> None:
     old = OldEngine(place.pool, "old", ahead_ns=-HOUR_NS)
     place.engines.append(old)

@@ -1,15 +1,20 @@
 """The files of keys: private, whole, and read anew as soon as one changes."""
 
+import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 from zmq.utils import z85
 
+from glowd.daemon.config import ServerSettings
+from glowd.daemon.runtime.key_requests import key_requests
 from glowd.daemon.runtime.keys import KeyFileError, KeyFiles
 from glowd.daemon.runtime.permissions import Rights
+from glowd.daemon.wire.admin import KEY_NEW, Keys
 
 
 @pytest.fixture
@@ -83,3 +88,33 @@ def test_damaged_server_key_is_named(keys: KeyFiles) -> None:
     (keys.directory / "server.key").write_text(json.dumps({"secret": "00"}))
     with pytest.raises(KeyFileError, match=r"server\.key holds no key; delete it"):
         keys.server()
+
+
+def new_key(server: ServerSettings, *roles: str) -> Keys:
+    """The answer to a request for a new key."""
+
+    async def asked() -> Keys:
+        return await key_requests(server)[KEY_NEW]({"name": "one", "roles": list(roles)})
+
+    return asyncio.run(asked())
+
+
+PLACES: list[tuple[dict[str, Any], str, str]] = [
+    ({"engines": "tcp://10.0.0.5:7800", "dial_engines": ("tcp://gpu:7801",)}, "engine", "10.0.0.5:7800"),
+    ({"dial_engines": ("tcp://gpu:7801",)}, "engine", "gpu:7801"),
+    ({"endpoint": "tcp://10.0.0.5:7800", "dial_engines": ("tcp://gpu:7801",)}, "push", "10.0.0.5:7800"),
+]
+"""Settings, a role, and what an address says of the place."""
+
+
+@pytest.mark.parametrize(("settings", "role", "place"), PLACES)
+def test_address_of_a_new_key_says_where_its_owner_is(
+    tmp_path: Path, settings: dict[str, Any], role: str, place: str
+) -> None:
+    answer = new_key(ServerSettings(**settings, keys=str(tmp_path / "keys")), role)
+    assert answer.ok and f"@{place}#" in answer.address, answer.text
+
+
+def test_key_of_an_engine_needs_a_place_to_join(tmp_path: Path) -> None:
+    answer = new_key(ServerSettings(keys=str(tmp_path / "keys")), "engine")
+    assert not answer.ok and 'set server.engines = "tcp://HOST:PORT"' in answer.text
