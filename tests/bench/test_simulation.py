@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from glowd.daemon import engine_link
 from glowd.daemon.cluster.demand import Committed, Fixed, Predicted, Refusals, Rule
+from glowd.daemon.gateway.link import Link as MeasuredLink
 from tests.bench.simulation.curve import CostCurve, erlang_refused
 from tests.bench.simulation.day import Outcome, Setup, Simulation
 from tests.bench.simulation.inputs import CPU, H100, GatewayFigures, LinkFigures
@@ -100,6 +102,35 @@ def test_streams_of_a_lost_engine_go_on_elsewhere() -> None:
     assert found.moved == silent.moved == 3 and found.tally.failed == silent.tally.failed == 0
     gap_s, silent_gap_s = (sum(one.tally.missing_s.values()) for one in (found, silent))
     assert gap_s < 1.0 < 6.0 < silent_gap_s, "a machine that is gone is noticed after 3 s, an ended connection at once"
+
+
+def measured_cushion_s(figures: LinkFigures) -> float:
+    """What a gateway measures in a minute of probes on a way there and one back."""
+    there, back = (Link(figures, np.random.default_rng(seed)) for seed in (7, 8))
+    found = MeasuredLink(engine_link.VERSION)
+    for at_s in range(1, 65):
+        read_s = there.arrival_s(at_s)
+        sent_ns, read_ns, came_ns = (int(1e9 * one) for one in (at_s, read_s, back.arrival_s(read_s)))
+        found.echo(engine_link.Echo(sent_ns, read_ns, read_ns), came_ns)
+    return found.cushion_ms / 1000
+
+
+def test_measured_cushion_takes_most_gaps_of_a_way_that_varies() -> None:
+    uneasy = LinkFigures(base_ms=10.0, jitter_ms=20.0)
+
+    def gaps(prefill_s: float) -> float:
+        setup = WindowSetup(
+            streams=(4, 4),
+            seconds=40.0,
+            machines=uneasy,
+            clients=LinkFigures(1.0, 0.2),
+            pause_s=1.0,
+            prefill_s=prefill_s,
+        )
+        return Window(setup).run().underruns_per_minute
+
+    without, with_cushion = gaps(0.1), gaps(0.1 + measured_cushion_s(uneasy))
+    assert without > 5 and with_cushion < without / 5
 
 
 def test_equal_seeds_give_equal_windows() -> None:
