@@ -132,18 +132,18 @@ def read_header(parts: Sequence[Any], limits: Limits) -> dict[str, Any]:
     """The header map. Raises WireError if the parts exceed the limits or the header is not a map."""
     if not parts:
         raise WireError(Code.MALFORMED, "a message without parts; expected a header, then the payload if there is one")
-    size = 0
-    for part in parts:
-        size += len(part) if type(part) is bytes else memoryview(part).nbytes
-    head = parts[0]
-    for what, count, limit in (
-        ("parts", len(parts), limits.max_parts),
-        ("header bytes", len(head) if type(head) is bytes else memoryview(head).nbytes, limits.max_header_bytes),
-        ("bytes", size, limits.max_message_bytes),
-    ):
-        if count > limit:
-            raise WireError(Code.TOO_LARGE, f"a message of {count} {what}; at most {limit}")
-    return unpack_map(head, limits)
+    sizes = [len(part) if type(part) is bytes else memoryview(part).nbytes for part in parts]
+    if len(sizes) > limits.max_parts:
+        raise _too_large(len(sizes), "parts", limits.max_parts)
+    if sizes[0] > limits.max_header_bytes:
+        raise _too_large(sizes[0], "header bytes", limits.max_header_bytes)
+    if sum(sizes) > limits.max_message_bytes:
+        raise _too_large(sum(sizes), "bytes", limits.max_message_bytes)
+    return unpack_map(parts[0], limits)
+
+
+def _too_large(size: int, what: str, limit: int) -> WireError:
+    return WireError(Code.TOO_LARGE, f"a message of {size} {what}; at most {limit}")
 
 
 def unpack_map(data: Any, limits: Limits) -> dict[str, Any]:
