@@ -12,6 +12,7 @@ from glowd.clients.errors import DaemonGone, NotRunning
 from glowd.daemon import wire
 from glowd.daemon.wire.address import addresses_of
 from glowd.daemon.wire.admin import ADMIN_SOCKET, RELOAD, Keys, Reloaded
+from glowd.daemon.wire.json_text import read_json
 
 RELOAD_S = 900.0
 """New voices are loaded before a reload is done."""
@@ -58,7 +59,7 @@ def ask(run_dir: Path, request: dict[str, Any], timeout_s: float) -> Any:
         try:
             channel.sendall(json.dumps(request).encode() + b"\n")
             with channel.makefile("rb") as lines:
-                return json.loads(lines.readline())
+                return read_json(lines.readline())
         except (OSError, ValueError) as error:
             raise DaemonGone(
                 f"the daemon at {path} ended during the {request['request']}; its log says why ({error})"

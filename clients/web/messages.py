@@ -14,13 +14,13 @@ and audio, in binary: HEADER, then signed 16-bit samples, little-endian. 32767 i
 Rules: values and bytes only, no socket. A message that is not allowed is a PageError that says what is.
 """
 
-import json
 import re
 import struct
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from glowd.daemon.wire.fields import MAX_RATE_HZ, MIN_RATE_HZ
+from glowd.daemon.wire.json_text import read_json
 
 MAX_TEXT = 10_000
 """Characters of a text to speak."""
@@ -162,7 +162,7 @@ def check_rate(rate_hz: int) -> None:
 def parse(text: str) -> Request:
     """The message of a page. Raises PageError."""
     try:
-        table = json.loads(text)
+        table = read_json(text)
     except ValueError:
         raise PageError("a message must be a JSON map") from None
     if not isinstance(table, dict) or not isinstance(table.get("type"), str) or table["type"] not in KINDS:

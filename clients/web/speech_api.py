@@ -9,7 +9,6 @@ Rules: one stream of the daemon for each request. A client that hangs up stops i
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from glowd.clients.web.pool import Pool
 from glowd.clients.web.rendering import rendered
 from glowd.clients.web.shared import shared_of
 from glowd.clients.web.voices import voice_named
+from glowd.daemon.wire.json_text import read_json
 from glowd.flow.mel import MelFormat
 
 RATE_HZ = 24_000
@@ -112,8 +112,8 @@ async def json_body(request: Request) -> Any:
         if len(data) > MAX_BODY_BYTES:
             raise ApiError(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send the text in parts")
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return read_json(bytes(data))
+    except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}") from None
 
 

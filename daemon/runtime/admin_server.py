@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glowd.daemon.wire.admin import ADMIN_SOCKET
+from glowd.daemon.wire.json_text import read_json
 from glowd.daemon.wire.records import Record
 
 READ_S, MAX_LINE_BYTES = 10.0, 4096
@@ -53,7 +54,7 @@ class AdminServer:
 
     async def _answer_to(self, line: bytes) -> object:
         try:
-            asked = json.loads(line)
+            asked = read_json(line)
             request = self._requests[asked["request"]]
         except (ValueError, TypeError, KeyError):
             known = ", ".join(self._requests)

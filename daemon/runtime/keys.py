@@ -21,6 +21,7 @@ from typing import Any
 from glowd.daemon.config import ServerSettings
 from glowd.daemon.runtime.permissions import Rights, RoleError
 from glowd.daemon.runtime.quotas import QuotaError, checked
+from glowd.daemon.wire.json_text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -174,7 +175,7 @@ class KeyFiles:
                 found = os.fstat(file.fileno())
                 if found.st_uid != os.getuid() or found.st_mode & 0o077:
                     raise KeyFileError(f"{path} must belong to this user, and to nobody else: chmod 600 {path}")
-                table = json.load(file)
+                table = read_json(file.read())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

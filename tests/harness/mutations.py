@@ -4,7 +4,8 @@ Rules: bytes only, no socket.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -139,3 +140,30 @@ def _as_it_is(random: Random, parts: Parts) -> Parts:
 MUTATIONS: tuple[Callable[[Random, Parts], Parts], ...] = (
     _damage_part, _damage_part, _wrong_value, _wrong_value, _wrong_keys, _wrong_parts, _bomb, _as_it_is,
 )  # fmt: skip
+
+
+# ---- JSON, which the web process, Wyoming and the supervisor read
+
+JSON_VALUES: tuple[Any, ...] = (
+    None, True, -1, 2**31, 2**63, 10**400, 0.5, float("nan"), float("inf"), -0.0, "", "x" * 3000, "../x", "\0", "\ud800", "*",
+    "words that are spoken", [], ["a"] * 600, {}, {"id": "\ud800"}, [[[[[[[[]]]]]]]], {"type": "hello"},
+)  # fmt: skip
+JSON_BOMBS: tuple[bytes, ...] = (
+    b"[" * 4000, b'{"a":' * 800, b"[" * 100_000, b"1" * 5000, b'"\\ud800"', b"\xff\xfe{}", b"NaN", b"", b"null", b"{}", b"[]",
+    b"\0", b'"type"', b'{"type": "say", "type": []}',
+)  # fmt: skip
+
+
+def mutated_json(seed: int, maps: Sequence[dict[str, Any]]) -> Iterator[bytes]:
+    """Texts without end, each on one line, that are almost one of these maps."""
+    random = Random(seed)
+    while True:
+        made = dict(random.choice(maps))
+        for _ in range(random.choice((0, 1, 1, 2))):
+            made[random.choice((*made, "type", "x"))] = random.choice(JSON_VALUES)
+        if random.random() < 0.2:
+            del made[random.choice(list(made))]
+        data = json.dumps(made).encode()
+        kind = random.random()
+        data = random.choice(JSON_BOMBS) if kind < 0.1 else damaged(random, data) if kind < 0.3 else data
+        yield data.replace(b"\n", b" ")
