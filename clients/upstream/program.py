@@ -5,9 +5,10 @@ format; or a first line of JSON that says what follows (a preset as text, or key
 then float32 frames, little-endian, bands of a frame side by side.
 """
 
-import json
+import math
 import shlex
 from collections.abc import Generator, Iterator
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from glowd.clients.upstream.interface import Manner, Speech, UpstreamError
 from glowd.clients.upstream.pcm import at_rate
 from glowd.clients.upstream.processes import Output, output_of
 from glowd.clients.upstream.stated import bins_of
+from glowd.daemon.wire.json_text import read_json
 from glowd.flow.mel import Floats, MelFormat
 from glowd.flow.mel_formats.statement import statement_map
 
 PATIENCE_S = 60.0
 NUMPY = b"\x93NUMPY"
 LONGEST_LINE = 1 << 16
+BLOCK_BYTES, MOST_BYTES = 1 << 16, 1 << 28
 BLOCK_FRAMES = 16
 
 
@@ -72,7 +75,7 @@ def first_line(output: Output) -> dict[str, Any]:
     """The format that the first line states. Raises ValueError."""
     line = output.readline(LONGEST_LINE)
     try:
-        stated = json.loads(line)
+        stated = read_json(line)
     except ValueError:
         stated = None
     if not isinstance(stated, str | dict):
@@ -86,9 +89,30 @@ def first_line(output: Output) -> dict[str, Any]:
 def saved_arrays(output: Output, bins: int) -> Iterator[Floats]:
     """The arrays that numpy.save has written, one after the other. Raises ValueError."""
     while output.peek(1):
-        frames = as_frames(np.lib.format.read_array(output, allow_pickle=False), bins)
+        frames = as_frames(saved_array(output), bins)
         if len(frames):
             yield frames
+
+
+def saved_array(output: Output) -> Any:
+    """One of them, read by blocks: numpy would make room for what a header promises. Raises ValueError."""
+    try:
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, is_fortran, dtype = readers[np.lib.format.read_magic(output)](output)
+    except (KeyError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise ValueError(f"numpy's header cannot be read: {type(error).__name__}") from None
+    if dtype.kind not in "fiub" or any(length < 0 for length in shape):
+        raise ValueError(f"frames must be numbers; the header says {dtype} and {shape!r:.80}")
+    data, size = bytearray(), dtype.itemsize * math.prod(shape)
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"an array of {size} bytes, {shape!r:.80}, is too large; send at most {MOST_BYTES} in one, and several"
+        )
+    while len(data) < size and (block := output.read(min(BLOCK_BYTES, size - len(data)))):
+        data += block
+    if len(data) < size:
+        raise ValueError(f"its output ends within an array: {len(data)} bytes of {size} {shape!r:.80}")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def raw_frames(output: Output, bins: int) -> Iterator[Floats]:

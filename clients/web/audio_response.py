@@ -20,6 +20,9 @@ from glowd.clients.web.encoders import AudioFormat, Encoder, Samples
 
 log = logging.getLogger("glowd")
 
+FAULTS = (ApiError, UpstreamError, errors.GlowdError, ValueError)
+"""What a request, an upstream or the daemon can cause."""
+
 
 class Plain:
     """The encoder's bytes as the body."""
@@ -85,10 +88,13 @@ class AudioResponse:
         async with contextlib.aclosing(self._audio) as audio:
             try:
                 first = await anext(audio, None)
-            except (ApiError, UpstreamError, errors.GlowdError, ValueError) as fault:
+            except FAULTS as fault:
                 await as_api_error(fault).response()(scope, receive, send)
                 return
-            await self._send_all(first, audio, send)
+            try:
+                await self._send_all(first, audio, send)
+            except FAULTS as fault:  # to return now is to cut the answer off
+                log.warning("an answer was cut off: %s", fault)
 
     async def _send_all(self, first: Samples | None, audio: AsyncGenerator[Samples, None], send: Send) -> None:
         headers = [(b"content-type", self._packing.content_type.encode())]

@@ -202,7 +202,10 @@ class FakeDaemon:
                 self._end(peer, self.streams[message.stream], message)
             case wire.Flush():
                 stream = self.streams[message.stream]
-                assert message.generation == stream.generation
+                if message.generation != stream.generation:  # it had ended when the client flushed it
+                    code = Code.WRONG_GENERATION
+                    self._reply(peer, wire.Error(code, code.name, "ended", message.stream, message.generation))
+                    return
                 self._next(
                     self.owners[message.stream], stream, wire.Flushed(message.stream, message.generation, 99, 1000)
                 )

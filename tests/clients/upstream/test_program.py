@@ -1,5 +1,6 @@
 """Any program that writes mels as an upstream."""
 
+import io
 import sys
 import time
 from pathlib import Path
@@ -108,3 +109,14 @@ def test_program_that_hangs_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 def test_program_that_is_not_there_raises(name: str, said: str) -> None:
     with pytest.raises(UpstreamError, match=said):
         frames_of(open_upstream(name), "x")
+
+
+@pytest.mark.parametrize("shape", ["(99999999999, 80)", "(-3, 80)", "(1 << 40, 80)", "((((((80,"])
+def test_header_that_promises_too_much_is_refused(shape: str) -> None:
+    """numpy itself would ask the system for all that memory at once."""
+    saved = io.BytesIO()
+    np.save(saved, np.zeros((3, 80), np.float32))
+    data = saved.getvalue().replace(b"(3, 80), }".ljust(len(shape) + 4), f"{shape}, }}".encode())
+    assert data != saved.getvalue()
+    with io.BufferedReader(io.BytesIO(data)) as output, pytest.raises(ValueError):
+        list(program.saved_arrays(output, 80))

@@ -43,6 +43,7 @@ class Words:
         self.spoken: list[str] = []
 
     def speak(self, text: str, wanted: MelFormat, manner: Manner = Manner()) -> Speech:
+        text.encode()  # as a program is given it
         self.spoken.append(text)
         return Speech(wanted.to_dict(), self._frames(text, wanted.n_mels))
 
