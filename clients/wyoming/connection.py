@@ -65,10 +65,12 @@ class Connection(AsyncEventHandler):
             await self._say(Pong(text=Ping.from_event(event).text))
         elif SynthesizeStart.is_type(event.type):
             start = SynthesizeStart.from_event(event)
+            if self._arriving:  # else what comes after it would wait for its end
+                self._arriving.end()
             self._arriving = Request(voice_name(start.voice), streams=True)
             await self._requests.put(self._arriving)
         elif SynthesizeChunk.is_type(event.type) and self._arriving:
-            self._arriving.push(SynthesizeChunk.from_event(event).text)
+            self._arriving.push(text_of(SynthesizeChunk.from_event(event).text))
         elif SynthesizeStop.is_type(event.type) and self._arriving:
             self._arriving.end()
             self._arriving = None
@@ -109,10 +111,19 @@ class Connection(AsyncEventHandler):
 
 def voice_name(voice: SynthesizeVoice | None) -> str:
     """The daemon's voice that a client wants, "" for the default."""
-    return (voice.name if voice else None) or ""
+    return text_of((voice.name if voice else None) or "")
 
 
 def whole(event: Synthesize) -> Request:
     """The request of a text that is complete."""
     is_ssml = event.text_format == SynthesizeTextFormat.SSML
-    return Request.whole(plain_text(event.text) if is_ssml else event.text, voice_name(event.voice))
+    text = text_of(event.text)
+    return Request.whole(plain_text(text) if is_ssml else text, voice_name(event.voice))
+
+
+def text_of(value: object) -> str:
+    """A text that can be written down. Raises ValueError for anything else, which ends the connection."""
+    if not isinstance(value, str):
+        raise ValueError(f"a text or a name must be text; got {value!r:.80}")
+    value.encode()
+    return value

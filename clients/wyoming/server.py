@@ -73,6 +73,10 @@ class Service:
             await Connection(bounded, writer, self.speaker, self.describe).run()
         except Exception as error:  # the edge of a connection: what one client sends must not end the service
             log.warning("wyoming: a connection failed: %s: %s", type(error).__name__, error)
+        except (
+            asyncio.CancelledError
+        ):  # the service ends; asyncio of Python 3.11 logs a traceback for a task that was cancelled
+            pass
         finally:
             self.connections.discard(task)
 
