@@ -13,7 +13,7 @@ from glowd.flow.checkpoint import load
 from glowd.flow.phase_recovery.rtisi import RtisiVocoder
 from glowd.flow.streaming import ExactVocoder, VocoderOptions
 from glowd.flow.vocoder import render
-from tests.harness.waiting import WAIT_S, measured, until
+from tests.harness.waiting import WAIT_S, repeated_after_stalls, until
 from tests.ray.conftest import START_S, Serve, Served, free_port
 from tests.ray.local_cluster import LocalCluster, local_cluster
 from tests.ray.voices import MEL, Voice
@@ -41,28 +41,26 @@ def finish(voices: list[Voice]) -> float:
     return max(voice.gap_s for voice in voices)
 
 
+@repeated_after_stalls
 def test_killed_node_costs_no_sample_of_ten_streams(serve: Serve, cluster: LocalCluster) -> None:
-    with serve(cluster.address, engine="waveglow", cluster_min=3, cluster_max=3) as served:
-        measured(lambda: lose_a_node_of_ten_streams(served, cluster), tries=3)
-
-
-def lose_a_node_of_ten_streams(served: Served, cluster: LocalCluster) -> None:
     """In the middle of their sentences; then there are as many nodes and engines as before."""
-    served.wait_engines(3)
-    assert len({served.node_of(engine) for engine in served.engines()}) == 3
-    voices = speaking(served, 10)
-    lost, streams = placed(served).most_common(1)[0]
-    assert streams >= 3
-    cluster.kill_node(served.node_of(lost))
-    gap_s = finish(voices)
-    cluster.add_node()
-    vocoder = ExactVocoder(load("embedded"), VocoderOptions(slots=1))
-    for voice in voices:
-        np.testing.assert_allclose(voice.samples, render(vocoder, MEL, voice.seed), atol=1e-5)
-    served.wait_engines(3)  # Ray has restarted it on another node
-    assert gap_s <= LONGEST_GAP_S
+    with serve(cluster.address, engine="waveglow", cluster_min=3, cluster_max=3) as served:
+        served.wait_engines(3)
+        assert len({served.node_of(engine) for engine in served.engines()}) == 3
+        voices = speaking(served, 10)
+        lost, streams = placed(served).most_common(1)[0]
+        assert streams >= 3
+        cluster.kill_node(served.node_of(lost))
+        gap_s = finish(voices)
+        cluster.add_node()
+        vocoder = ExactVocoder(load("embedded"), VocoderOptions(slots=1))
+        for voice in voices:
+            np.testing.assert_allclose(voice.samples, render(vocoder, MEL, voice.seed), atol=1e-5)
+        served.wait_engines(3)  # Ray has restarted it on another node
+        assert gap_s <= LONGEST_GAP_S
 
 
+@repeated_after_stalls
 def test_drained_node_loses_no_stream_and_is_left(serve: Serve, cluster: LocalCluster) -> None:
     with serve(cluster.address, cluster_min=2, cluster_max=3) as served:
         before = served.wait_engines(2)
@@ -76,9 +74,9 @@ def test_drained_node_loses_no_stream_and_is_left(serve: Serve, cluster: LocalCl
         for voice in voices:
             sentence = render(RtisiVocoder(), MEL, voice.seed)
             np.testing.assert_allclose(voice.samples, np.concatenate([sentence] * 3), atol=1e-6)
-        assert gap_s <= LONGEST_GAP_S
         until(lambda: node not in served.nodes(), "the end of the actor", every_s=0.2)
-    cluster.add_node()
+        cluster.add_node()
+        assert gap_s <= LONGEST_GAP_S
 
 
 def drain_node(address: str, node: str) -> None:
@@ -93,6 +91,7 @@ def drain_node(address: str, node: str) -> None:
     subprocess.run([str(Path(sys.executable).parent / "ray"), *words], check=True, capture_output=True)
 
 
+@repeated_after_stalls
 def test_load_that_rises_and_falls_changes_the_engines(serve: Serve, cluster: LocalCluster) -> None:
     """From one engine to three and back. Who is admitted is heard without a gap; once engines are there, nobody is refused."""
     settings = {"cluster_min": 1, "cluster_max": 3, "max_streams": 2}
@@ -110,9 +109,9 @@ def test_load_that_rises_and_falls_changes_the_engines(serve: Serve, cluster: Lo
         voices += [open_or_wait(served, len(voices), refused, 6)]
         assert refused == after  # none after the scale-up
         gap_s = finish(voices)
-        assert gap_s <= PREFILL_S
         served.wait_engines(1, START_S)
         until(lambda: len(served.snapshot().nodes) and len(served.nodes()) == 1, "the ends of the actors", every_s=0.2)
+        assert gap_s <= PREFILL_S
 
 
 PREFILL_S = 0.3
@@ -136,6 +135,7 @@ def open_or_wait(served: Served, number: int, refused: Counter[int], level: int)
             time.sleep(0.5)
 
 
+@repeated_after_stalls
 def test_lost_head_stops_no_audio_and_comes_back(serve: Serve, cluster: LocalCluster) -> None:
     """The head has a store on a disk: what it starts again with."""
     with serve(cluster.address, cluster_min=2, cluster_max=2) as served:
@@ -151,6 +151,7 @@ def test_lost_head_stops_no_audio_and_comes_back(serve: Serve, cluster: LocalClu
         assert finish(speaking(served, 2)) <= LONGEST_GAP_S
 
 
+@repeated_after_stalls
 def test_engines_come_back_on_a_cluster_made_anew(serve: Serve, secrets_directory: Path) -> None:
     """A head without a store, lost for good, takes its cluster along; the next one at the same address is used."""
     port = free_port()
