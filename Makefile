@@ -77,11 +77,12 @@ test-fronts: setup $(FRONTS)/.installed  ## the plug-ins with the real framework
 $(RAY)/.installed: pyproject.toml constraints.txt tests/ray/constraints.txt
 	@test -x $(RAY)/bin/pip || $(PYTHON) -m venv $(RAY)
 	@$(RAY)/bin/pip install -qq --disable-pip-version-check -c constraints.txt -c tests/ray/constraints.txt -e '.[ray]' \
-	  pytest pytest-timeout </dev/null
+	  pytest pytest-rerunfailures pytest-timeout </dev/null
 	@touch $@
 
 test-ray: $(RAY)/.installed  ## engines on a Ray cluster of this machine
-	$(RAY)/bin/python -m pytest -c tests/ray/pytest.ini --rootdir=. --confcutdir=tests/ray tests/ray
+	$(RAY)/bin/python -m pytest -c tests/ray/pytest.ini --rootdir=. --confcutdir=tests/ray \
+	  --reruns 1 --rerun-show-tracebacks tests/ray
 
 cluster-demo: $(RAY)/.installed  ## speak on three engines of a Ray cluster on this machine, and lose one of its nodes
 	@$(RAY)/bin/python -m tests.ray.demo
