@@ -61,7 +61,8 @@ def as_frames(mel: object, bins: int, *, bins_first: bool = False) -> Array:
         raise ValueError(f"the mel has elements of type {values.dtype}; expected numbers")
     if is_turned(values.shape, bins, bins_first):
         values = values.T
-    return np.array(values, np.float32, order="C")
+    with np.errstate(over="ignore"):  # too large is infinite then, and refused
+        return np.array(values, np.float32, order="C")
 
 
 def is_turned(shape: tuple[int, ...], bins: int, bins_first: bool) -> bool:

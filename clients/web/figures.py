@@ -35,7 +35,7 @@ class Figures:
     async def next(self, seen: int) -> tuple[int, dict[str, Any]]:
         """The newest snapshot and its number; waits for one after number `seen`."""
         async with self._arrived:
-            await self._arrived.wait_for(lambda: self.count > seen)
+            await self._arrived.wait_for(lambda: self.newest is not None and self.count > seen)
         assert self.newest is not None, "it was counted"
         return self.count, self.newest
 

@@ -55,11 +55,14 @@ def _utterance(sink: str) -> Iterator[wire.Message]:
     yield wire.Close(name)
 
 
-def mutated(seed: int) -> Iterator[Parts]:
-    """Messages without end, of which hardly any is allowed; none by which an operator would drain the daemon."""
+def mutated(seed: int, right: Sequence[tuple[bytes, ...]] = ()) -> Iterator[Parts]:
+    """Messages without end, of which hardly any is allowed; none by which an operator would drain the daemon.
+
+    `right`: the parts of those that are changed; empty: those of clients.
+    """
     random = Random(seed)
     while True:
-        parts = list(random.choice(originals()))
+        parts = list(random.choice(right or originals()))
         made = random.choice(MUTATIONS)(random, parts)
         if not drains(made):
             yield made
