@@ -20,6 +20,7 @@ from glowd.clients.listening import Listeners, StreamEvent
 from glowd.clients.questions import Questions
 from glowd.clients.steps import Steps
 from glowd.clients.stream_state import MAY_PASS, StreamState
+from glowd.clients.voices import other_voices
 from glowd.daemon import wire
 from glowd.daemon.wire import Message
 from glowd.daemon.wire.liveness import AwakeClock, Silence
@@ -249,7 +250,10 @@ class Connection:
             stream.give_up(f"{refusal or 'it does not answer'}{self.gateways.aside}")
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
-        self.welcome, loss = welcome, self._loss
+        loss = self._loss
+        for voice in other_voices(self.welcome, welcome, self.streams.values()) if loss else ():
+            loss_log.warning("the daemon at %s has other weights or settings for voice %s", self.endpoint, voice)
+        self.welcome = welcome
         self.daemon_ahead_ns = welcome.t_daemon_ns - (welcome.t_client_ns + self.now_ns()) // 2
         if loss is None or loss.is_greeted:
             return

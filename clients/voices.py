@@ -4,8 +4,10 @@ Rules: no I/O.
 """
 
 import sys
+from collections.abc import Iterable
 
 from glowd.clients import errors
+from glowd.clients.stream_state import StreamState
 from glowd.daemon import wire
 from glowd.flow.mel import MelFormat
 
@@ -39,3 +41,10 @@ def max_frames(welcome: wire.Welcome, mel_format: MelFormat) -> int:
     """The most frames of an utterance (server.max_utterance_s of the daemon)."""
     most_s = welcome.limits.get("max_utterance_s")
     return int(most_s * mel_format.rate_hz) // mel_format.hop if isinstance(most_s, int | float) else sys.maxsize
+
+
+def other_voices(before: wire.Welcome | None, now: wire.Welcome, streams: Iterable[StreamState]) -> list[str]:
+    """Voices of streams that another daemon serves with other weights or settings, as far as both have said which."""
+    digests = [{one.get("name"): one.get("digest") for one in welcome.voices} for welcome in (before, now) if welcome]
+    used = {stream.opened.voice for stream in streams if stream.opened}
+    return [name for name in sorted(used) if len({one[name] for one in digests if one.get(name)}) > 1]

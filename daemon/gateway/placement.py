@@ -22,7 +22,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from glowd.daemon.gateway.handles import EngineHandle
 from glowd.daemon.gateway.streams import Stream, StreamRegistry
@@ -170,8 +170,14 @@ class Pool:
         slowest = max(found, key=lambda capacity: capacity.round_ms or 0)
         return dataclasses.replace(slowest, streams=sum(capacity.streams for capacity in found))
 
+    def described(self, now_ns: int) -> dict[str, Any] | None:
+        """The map of the voice in `welcome`; None while no engine is alive."""
+        digests = {engine.digest for engine in self.alive_engines(now_ns)}
+        found = self.info(now_ns)
+        return None if found is None else {**found.to_map(), "digest": digests.pop() if len(digests) == 1 else ""}
+
     def info(self, now_ns: int) -> VoiceInfo | None:
-        """The voice as `welcome` describes it; None while no engine is alive."""
+        """The voice as a record; None while no engine is alive."""
         alive = self.alive_engines(now_ns)
         if not alive:
             return None

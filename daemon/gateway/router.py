@@ -184,7 +184,7 @@ class ClientRouter:
             wire.Welcome(
                 version=client.version,
                 server=SERVER,
-                voices=[info.to_map() for pool in self._pools.values() if (info := pool.info(now_ns))],
+                voices=[voice for pool in self._pools.values() if (voice := pool.described(now_ns))],
                 sinks=[*sinks, "socket", "file", "null"],
                 limits={
                     "max_message_bytes": self._server.max_message_bytes,

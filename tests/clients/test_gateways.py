@@ -14,7 +14,7 @@ from glowd.clients.client import Stream
 from glowd.clients.connection import Connection
 from glowd.daemon import wire
 from tests.clients.reading import in_thread, joined, values_of
-from tests.fakes.daemon import HOP, FakeDaemon
+from tests.fakes.daemon import HOP, VOICE, FakeDaemon
 from tests.harness.mels import mel
 from tests.harness.waiting import WAIT_S, until
 
@@ -224,6 +224,21 @@ def test_clock_of_the_same_machine_is_taken_as_it_is(a: FakeDaemon, b: FakeDaemo
         stream.wait_played(WAIT_S)
         stream.close()
     assert b.of_type(wire.Open)[0].t_ns == a.sounded_ns[-1]
+
+
+@pytest.mark.parametrize("digest", ["one", "two", ""])
+def test_other_weights_of_a_voice_are_told(
+    a: FakeDaemon, b: FakeDaemon, caplog: pytest.LogCaptureFixture, digest: str
+) -> None:
+    caplog.set_level(logging.WARNING, "glowd.client.loss")
+    a.voices, b.voices = [{**VOICE, "digest": "one"}], [{**VOICE, "digest": digest}]
+    with Client(f"{a.endpoint},{b.endpoint}") as glow:
+        stream = glow.open("s", sinks=["null"])
+        speak_first(a, stream)
+        a.stop()
+        stream.wait_played(WAIT_S)
+        stream.close()
+    assert ("has other weights or settings for voice glow" in caplog.text) is (digest == "two")
 
 
 def test_part_of_a_list_is_refused_without_showing_a_secret() -> None:

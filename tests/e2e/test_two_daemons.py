@@ -165,11 +165,12 @@ def test_utterances_go_on_when_a_daemon_is_killed(places: tuple[Place, Place], r
     """On a socket, resampled and in a file: all of one client, at once."""
     a, b = places
     with client_of(b) as glow:
+        digest = glow.welcome.voices[0]["digest"]
         expected, resampled = (undisturbed(glow, seed=7, audio_rate_hz=rate_hz) for rate_hz in RATES_HZ)
         with opened(glow, sinks=["file:calm"], seed=7) as calm:
             send_all(calm, MEL)
     with client_of(a, b) as glow, contextlib.ExitStack() as stack:
-        assert glow.endpoint == a.shown
+        assert glow.endpoint == a.shown and glow.welcome.voices[0]["digest"] == digest != ""
         asked: list[dict[str, Any]] = [dict(sinks=["socket"], audio_rate_hz=rate_hz) for rate_hz in RATES_HZ]
         asked += [dict(sinks=["file:moved"])]
         streams = [stack.enter_context(opened(glow, seed=7, **one)) for one in asked]
