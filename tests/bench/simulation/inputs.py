@@ -90,8 +90,8 @@ class GatewayFigures:
 
 
 GATEWAY = GatewayFigures(
-    # `make bench PARTS=gateway`, 2026-11-26: 256 streams, one core of an Intel Xeon that other programs used as well.
-    stream_ms=3.6,
+    # `make bench PARTS=gateway`, 2026-11-26: a full core of an Intel Xeon that other programs used as well (3.6 to 6.0).
+    stream_ms=5.9,
     snapshot_us=23.0,  # a snapshot of 1000 streams, packed
     telemetry_period_ms=500.0,
     max_streams=1024,  # daemon/config.py, server.max_streams
