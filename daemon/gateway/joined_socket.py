@@ -14,7 +14,7 @@ from glowd.daemon import engine_link
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.joining import Joining
-from glowd.daemon.runtime.sockets import Context, Remote, joined_socket, receive_of_client, sender_of
+from glowd.daemon.runtime.sockets import Context, Remote, joined_socket, receive_of_client, send, sender_of
 from glowd.daemon.wire.fields import Message
 
 MOST = 64
@@ -51,7 +51,7 @@ class JoinedSocket:
     def send(self, route: bytes, message: Message) -> bool:
         """Send by a connection; returns whether it is there."""
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
-            self.socket.send_multipart([route, *engine_link.encode(message)], zmq.NOBLOCK)
+            send(self.socket, route, engine_link.encode(message))
             return True
         return False
 
