@@ -32,6 +32,7 @@ log = logging.getLogger("glowd.client")
 ENDS_SESSION = {
     wire.Code.STOPPING: "is stopping",
     wire.Code.IDLE_TIMEOUT: "has disconnected this client, which was silent because it did not run",
+    wire.Code.NO_HELLO: "was started again, and ZeroMQ has connected to it before this program knew",
 }
 """Errors after which the client connects again: the daemon may be started again, and this program runs again."""
 
@@ -188,10 +189,7 @@ class Connection:
     # ---- a daemon that is lost, and comes back
 
     def lose(self, reason: str, moves_on: bool = True) -> None:
-        """The daemon is gone: wait, on a new socket, for it to come back, or for another one; or fail, if that is not wanted.
-
-        `moves_on`: whether another one is tried first.
-        """
+        """The daemon is gone: wait on a new socket for it, or first for another one (`moves_on`); fail if that is not wanted."""
         if self.failure or not self._reconnect_s:
             self.fail(reason)
             return
@@ -315,8 +313,8 @@ class Connection:
 
     def _on_error(self, error: wire.Error) -> None:
         if error.code in ENDS_SESSION and self._reconnect_s and self.usable and self._may_go_on(error):
-            moves_on = error.code != wire.Code.IDLE_TIMEOUT
-            self.lose(f"the daemon at {self.endpoint} {ENDS_SESSION[wire.Code(error.code)]}", moves_on)
+            why = f"the daemon at {self.endpoint} {ENDS_SESSION[wire.Code(error.code)]}"
+            self.lose(why, error.code == wire.Code.STOPPING)
         elif stream := self.streams.get(error.stream):
             stream.receive_error(error)
             if stream.closed:

@@ -253,12 +253,13 @@ def test_stopping_daemon_is_waited_for(fake: FakeDaemon, socket_dir: Path) -> No
             stream.close()
 
 
-def test_client_that_did_not_run_connects_again(fake: FakeDaemon) -> None:
-    """The daemon has disconnected it meanwhile, and closed its streams."""
+@pytest.mark.parametrize("code", [wire.Code.IDLE_TIMEOUT, wire.Code.NO_HELLO])
+def test_client_that_is_not_known_any_more_connects_again(fake: FakeDaemon, code: wire.Code) -> None:
+    """The daemon has disconnected it while it did not run, or is another one, which ZeroMQ has connected to unasked."""
     with Client(fake.endpoint) as glow:
         stream = glow.open("s", sinks=["null"])
         spoken_first(fake, stream)
-        fake.send("s", wire.Error(504, "IDLE_TIMEOUT", "nothing was received for 60 s", fatal=True))
+        fake.send("s", wire.Error(int(code), code.name, "not known any more", fatal=True))
         fake.wait_for(lambda: len(fake.of_type(wire.Open)) == 2)
         stream.send(mel(5), WAIT_S)
         assert stream.wait_played(WAIT_S) == wire.Played("s", 0, (FIRST + 5) * HOP, 0)

@@ -91,6 +91,7 @@ class FakeDaemon:
         self.endpoint = f"ipc://{self.directory}/fake.ipc"
         self._orders: queue.SimpleQueue[tuple[bytes, list[bytes]]] = queue.SimpleQueue()
         self.owners: dict[str, bytes] = {}
+        self._known: set[bytes] = set()
         self._stop = threading.Event()
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -151,6 +152,11 @@ class FakeDaemon:
     def _receive(self) -> None:
         peer, *parts = self._router.recv_multipart()
         message = wire.decode(parts)
+        if isinstance(message, wire.Hello):
+            self._known.add(peer)
+        elif peer not in self._known:  # ZeroMQ has connected a client of the daemon before
+            self._reply(peer, wire.Error(Code.NO_HELLO, "NO_HELLO", "say hello first", fatal=True))
+            return
         if isinstance(message, wire.Ping):
             self.pings += 1
         else:
