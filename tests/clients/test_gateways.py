@@ -202,9 +202,8 @@ def test_refused_stream_is_given_up_with_both_reasons(a: FakeDaemon, b: FakeDaem
             stream.wait_played(WAIT_S)
 
 
-def test_time_of_the_next_sample_is_told_by_the_other_clock(a: FakeDaemon, b: FakeDaemon) -> None:
-    """Of daemons on two machines, whose clocks began at different times; those of one machine are one clock."""
-    b.ahead_ns = 10**12
+def opened_after_loss(a: FakeDaemon, b: FakeDaemon) -> wire.Open:
+    """How a stream is opened at `b`, after `a` was lost in the middle of it."""
     with Client(f"{a.endpoint},{b.endpoint}") as glow:
         stream = glow.open("s", sinks=["null"])
         speak_first(a, stream)
@@ -212,18 +211,19 @@ def test_time_of_the_next_sample_is_told_by_the_other_clock(a: FakeDaemon, b: Fa
         stream.wait_played(WAIT_S)
         stream.close()
     (opened,) = b.of_type(wire.Open)
+    return opened
+
+
+def test_time_of_the_next_sample_is_told_by_the_other_clock(a: FakeDaemon, b: FakeDaemon) -> None:
+    """Of daemons on two machines, whose clocks began at different times; those of one machine are one clock."""
+    b.ahead_ns = 10**12
+    opened = opened_after_loss(a, b)
     sounded_ns = a.sounded_ns[-1]
     assert abs(opened.t_ns - sounded_ns - b.ahead_ns) < 1e9
 
 
 def test_clock_of_the_same_machine_is_taken_as_it_is(a: FakeDaemon, b: FakeDaemon) -> None:
-    with Client(f"{a.endpoint},{b.endpoint}") as glow:
-        stream = glow.open("s", sinks=["null"])
-        speak_first(a, stream)
-        a.stop()
-        stream.wait_played(WAIT_S)
-        stream.close()
-    assert b.of_type(wire.Open)[0].t_ns == a.sounded_ns[-1]
+    assert opened_after_loss(a, b).t_ns == a.sounded_ns[-1]
 
 
 @pytest.mark.parametrize("digest", ["one", "two", ""])
