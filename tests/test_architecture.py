@@ -30,6 +30,8 @@ SHARED = (
 )
 """What the processes of the daemon share."""
 ENGINE = (*SHARED, "daemon.engine")
+STREAMS = (*SHARED, "daemon.gateway.containment", "daemon.gateway.streams")
+"""What every room of the gateway may import: one stream, which knows no other room."""
 PLAIN = ("flow.mel", "flow.new_file", "flow.options", "flow.recognition", "flow.recordings")
 """Files of flow that need no torch."""
 
@@ -60,7 +62,14 @@ MAY_IMPORT = {
     "daemon/cluster/serving.py": (*SHARED, "daemon.cluster", "clients.errors"),
     "daemon/engine_link.py": ("daemon.wire", "daemon.ipc"),
     "daemon/runtime": (*SHARED, "flow.recognition"),
-    "daemon/gateway": (*SHARED, "daemon.gateway", "flow.mel_formats", "flow.new_file"),
+    "daemon/gateway": (*SHARED, "daemon.gateway"),
+    "daemon/gateway/containment.py": ("daemon.wire",),
+    "daemon/gateway/streams": (*STREAMS, "flow.mel_formats", "flow.new_file"),
+    "daemon/gateway/clients": (*STREAMS, "daemon.gateway.clients"),
+    "daemon/gateway/handles": (*STREAMS, "daemon.gateway.handles"),
+    "daemon/gateway/placement": (
+        *STREAMS, "daemon.gateway.clients", "daemon.gateway.handles", "daemon.gateway.placement",
+    ),
     "daemon/speaker": (*SHARED, "daemon.speaker"),
     "daemon/web": (*SHARED, "daemon.web", "clients.web"),
     "daemon/wyoming": (*SHARED, "daemon.wyoming", "clients.wyoming", "clients.upstream"),
@@ -80,7 +89,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 """Modules of ours, without the glowd in front, that a room, a part of it or a file may import; the most particular entry
 holds. So gateway, engine and speaker never import one another, and clients know of the daemon nothing but the protocol. The
-web process and the Wyoming process are clients; the daemon only starts them. The cluster process is one, too."""
+web process and the Wyoming process are clients; the daemon only starts them. The cluster process is one, too. In the gateway,
+the loop and the readers of messages import the rooms, placement/ the other three, and clients/ and handles/ only streams/."""
 
 HEAVY = ("torch", "librosa", "numba", "scipy")
 WEB = ("starlette", "uvicorn", "websockets", "prometheus_client")
@@ -288,6 +298,7 @@ def test_names_of_tests_are_short() -> None:
     assert [violation for source in parsed("tests") for violation in long_test_names(source)] == []
 
 
+GATEWAY = "glowd.daemon.gateway"
 LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
 
 
@@ -303,6 +314,17 @@ LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
         (wrong_way_imports, "daemon/gateway/x.py", "import glowd.flow.mel", " imports glowd.flow.mel"),
         (wrong_way_imports, "daemon/gateway/x.py", "def f():\n import torch", " imports torch"),
         (wrong_way_imports, "daemon/gateway/x.py", "import glowd.daemon.engine.process", " imports glowd.daemon.engine.process"),
+        *(
+            (wrong_way_imports, f"daemon/gateway/{room}/x.py", f"import {GATEWAY}.{other}", f" imports {GATEWAY}.{other}")
+            for room, others in (
+                ("streams", ("clients.peers", "handles.link", "placement.pool", "router")),
+                ("clients", ("handles.link", "placement.pool", "process")),
+                ("handles", ("clients.peers", "placement.pool", "joining")),
+                ("placement", ("router", "snapshot")),
+            )
+            for other in others
+        ),
+        (wrong_way_imports, "daemon/gateway/containment.py", f"import {GATEWAY}.streams", f" imports {GATEWAY}.streams"),
         (wrong_way_imports, "daemon/engine/x.py", "from glowd.daemon import gateway", " imports glowd.daemon.gateway"),
         (wrong_way_imports, "daemon/engine/vocoders.py", "from glowd.daemon import speaker", " imports glowd.daemon.speaker"),
         (wrong_way_imports, "daemon/speaker/x.py", "import glowd.daemon.gateway", " imports glowd.daemon.gateway"),
@@ -349,6 +371,9 @@ def test_planted_violation_is_reported(rule: Rule, path: str, text: str, said: s
     [
         (wrong_way_imports, "daemon/engine/vocoders.py", "import torch\nfrom glowd.flow.vocoder import Vocoder"),
         (wrong_way_imports, "daemon/speaker/device.py", "import sounddevice"),
+        (wrong_way_imports, "daemon/gateway/x.py", f"import {GATEWAY}.placement.pool, {GATEWAY}.streams.sinks"),
+        (wrong_way_imports, "daemon/gateway/placement/x.py", f"import {GATEWAY}.clients.peers, {GATEWAY}.handles.link"),
+        (wrong_way_imports, "daemon/gateway/handles/x.py", f"import {GATEWAY}.streams.sinks, {GATEWAY}.containment"),
         (wrong_way_imports, "daemon/web/serving.py", "from glowd.clients.web import server"),
         (wrong_way_imports, "clients/web/x.py", "import starlette\nfrom glowd.clients import aio"),
         (wrong_way_imports, "clients/x.py", "from glowd.daemon import wire\nfrom glowd.flow.mel import log_mel"),

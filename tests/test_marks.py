@@ -15,7 +15,7 @@ def test_every_marked_place_has_tests() -> None:
     ("path", "fixtures", "marks"),
     [
         ("daemon/gateway/test_gateway_losses.py", ["rig"], {"process"}),
-        ("daemon/gateway/test_session.py", [], set()),
+        ("daemon/gateway/streams/test_session.py", [], set()),
         ("daemon/speaker/test_speaker_loss.py", ["own_pulse"], {"process", "device"}),
         ("flow/training/test_train.py", ["tmp_path"], {"slow"}),
         ("e2e/test_device.py", ["daemon", "pulse"], {"process", "slow", "device"}),

@@ -5,13 +5,11 @@ error of the one it concerns. What was foreseen is a WireError, and passes.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from types import TracebackType
 
-from glowd.daemon.gateway.session import Session
-from glowd.daemon.wire import Code, LocalError, WireError
+from glowd.daemon.wire import LocalError, WireError
 
 log = logging.getLogger("glowd.gateway")
 
@@ -53,10 +51,3 @@ def reason(error: Exception) -> str:
     """The text for the peer: what it was, and that it is not the peer's doing."""
     text = str(error) if isinstance(error, LocalError) else f"{type(error).__name__}: {error}"
     return f"the daemon made a mistake, please report it ({text}); its log has the place"
-
-
-def for_each(sessions: Iterable[Session], what: str, action: Callable[[Session], object]) -> None:
-    """Do something to each session. One that cannot take it fails, and the others are not held up."""
-    for session in sessions:
-        with contained(f"stream {session.state.name}: {what}", partial(session.state.fail, Code.INTERNAL)):
-            action(session)

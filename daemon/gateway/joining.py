@@ -14,9 +14,9 @@ from collections.abc import Callable
 import numpy as np
 
 from glowd.daemon import engine_link, ipc
-from glowd.daemon.gateway.handles import EngineHandle, Origin, same_shape
-from glowd.daemon.gateway.link import Link
-from glowd.daemon.gateway.roster import Roster
+from glowd.daemon.gateway.handles.engine import EngineHandle, Origin, same_shape
+from glowd.daemon.gateway.handles.link import Link
+from glowd.daemon.gateway.placement.roster import Roster
 from glowd.daemon.runtime.keys import ClientKey
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Array, Message

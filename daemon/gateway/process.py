@@ -17,22 +17,23 @@ import zmq
 
 from glowd.daemon import ipc
 from glowd.daemon.config import RESTART_S, Config, EngineSpec
-from glowd.daemon.gateway.authentication import CLIENT_DOMAIN, ENGINE_DOMAIN, TELEMETRY_DOMAIN, Authentication
+from glowd.daemon.gateway.clients.authentication import CLIENT_DOMAIN, ENGINE_DOMAIN, TELEMETRY_DOMAIN, Authentication
+from glowd.daemon.gateway.clients.connections import ClientConnection
+from glowd.daemon.gateway.clients.visitors import Visitors
 from glowd.daemon.gateway.clock import Excuse, GatewayClock
-from glowd.daemon.gateway.connections import ClientConnection
 from glowd.daemon.gateway.containment import contained, give_up
-from glowd.daemon.gateway.file_sink import Recordings
-from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
+from glowd.daemon.gateway.handles.engine import EngineHandle
+from glowd.daemon.gateway.handles.speaker import SpeakerHandle
 from glowd.daemon.gateway.joined_socket import JoinedSocket
 from glowd.daemon.gateway.joining import Joining
-from glowd.daemon.gateway.progress import Progress
+from glowd.daemon.gateway.placement.progress import Progress
+from glowd.daemon.gateway.placement.registry import StreamRegistry
+from glowd.daemon.gateway.placement.roster import Roster
 from glowd.daemon.gateway.reloading import Reloading
 from glowd.daemon.gateway.role_messages import RoleMessages
-from glowd.daemon.gateway.roster import Roster
 from glowd.daemon.gateway.router import ClientRouter
 from glowd.daemon.gateway.snapshot import SnapshotTaker
-from glowd.daemon.gateway.streams import StreamRegistry
-from glowd.daemon.gateway.visitors import Visitors
+from glowd.daemon.gateway.streams.file_sink import Recordings
 from glowd.daemon.runtime import sockets
 from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
 from glowd.daemon.runtime.role import CannotStart, Role, RoleNews
@@ -178,7 +179,7 @@ class Gateway:
         name = identity.encode()
 
         def send(message: Message) -> bool:
-            # A process that is down gets everything when it is back: see handles.py.
+            # A process that is down gets everything when it is back: see handles/engine.py.
             with contextlib.suppress(zmq.Again, zmq.ZMQError):
                 sockets.send(socket, name, ipc.encode(message))
                 return True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from glowd.daemon.config import Config
 from glowd.daemon.config_reader import from_text
-from glowd.daemon.gateway.roster import Roster
+from glowd.daemon.gateway.placement.roster import Roster
 from glowd.daemon.runtime.status import NewSettings
 
 

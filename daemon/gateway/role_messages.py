@@ -10,10 +10,11 @@ from functools import partial
 
 from glowd.daemon import ipc
 from glowd.daemon.gateway.containment import give_up
-from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
-from glowd.daemon.gateway.progress import Progress
-from glowd.daemon.gateway.session import Session
-from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.gateway.handles.engine import EngineHandle
+from glowd.daemon.gateway.handles.speaker import SpeakerHandle
+from glowd.daemon.gateway.placement.progress import Progress
+from glowd.daemon.gateway.placement.registry import Stream, StreamRegistry
+from glowd.daemon.gateway.streams.session import Session
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
 

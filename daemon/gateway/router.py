@@ -1,6 +1,6 @@
 """The messages of clients: each is answered here, or handed to the session that it concerns.
 
-Rules: no socket; connections send, time is passed in. The router admits clients, has streams opened (admission.py), and
+Rules: no socket; connections send, time is passed in. The router admits clients, has streams opened (placement/admission.py), and
 hands everything about a stream to its session. Bytes that cannot be decoded, and messages that do not fit, become a
 numbered error for their sender and for nobody else.
 """
@@ -11,17 +11,17 @@ from functools import partial
 
 from glowd.daemon import wire
 from glowd.daemon.config import Config
-from glowd.daemon.gateway.admission import Admission
-from glowd.daemon.gateway.audio_format import AudioFormat
-from glowd.daemon.gateway.connections import ClientConnection, TrySend
+from glowd.daemon.gateway.clients.connections import ClientConnection, TrySend
+from glowd.daemon.gateway.clients.peers import peer_of
+from glowd.daemon.gateway.clients.quota_keeper import MESSAGES, REQUESTS, QuotaKeeper, is_costly
+from glowd.daemon.gateway.clients.visitors import Visitors
 from glowd.daemon.gateway.containment import contained, give_up
-from glowd.daemon.gateway.draining import Draining
-from glowd.daemon.gateway.handles import SpeakerHandle
-from glowd.daemon.gateway.peers import peer_of
-from glowd.daemon.gateway.placement import Pool
-from glowd.daemon.gateway.quota_keeper import MESSAGES, REQUESTS, QuotaKeeper, is_costly
-from glowd.daemon.gateway.streams import Stream, StreamRegistry
-from glowd.daemon.gateway.visitors import Visitors
+from glowd.daemon.gateway.handles.speaker import SpeakerHandle
+from glowd.daemon.gateway.placement.admission import Admission
+from glowd.daemon.gateway.placement.draining import Draining
+from glowd.daemon.gateway.placement.pool import Pool
+from glowd.daemon.gateway.placement.registry import Stream, StreamRegistry
+from glowd.daemon.gateway.streams.audio_format import AudioFormat
 from glowd.daemon.runtime.keys import ClientKey
 from glowd.daemon.runtime.quotas import SETTINGS
 from glowd.daemon.runtime.sockets import Sender, wire_bytes

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from glowd.daemon import ipc
 from glowd.daemon.config import Config
-from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
-from glowd.daemon.gateway.placement import Pool
-from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.gateway.handles.engine import EngineHandle
+from glowd.daemon.gateway.handles.speaker import SpeakerHandle
+from glowd.daemon.gateway.placement.pool import Pool
+from glowd.daemon.gateway.placement.registry import Stream, StreamRegistry
 from glowd.daemon.runtime.status import READY, Nodes, RoleState
 from glowd.daemon.runtime.system import rss_bytes
 from glowd.daemon.wire.telemetry import (

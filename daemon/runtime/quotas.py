@@ -1,6 +1,6 @@
 """What one peer may take of the daemon: by the settings, or by its key.
 
-Rules: no I/O. A peer is a process of this machine or, over TCP, a key, or without keys a machine (gateway/peers.py).
+Rules: no I/O. A peer is a process of this machine or, over TCP, a key, or without keys a machine (gateway/clients/peers.py).
 """
 
 import math

@@ -8,7 +8,7 @@ import pytest
 
 from glowd.daemon import engine_link
 from glowd.daemon.cluster.demand import Committed, Fixed, Predicted, Refusals, Rule
-from glowd.daemon.gateway.link import Link as MeasuredLink
+from glowd.daemon.gateway.handles.link import Link as MeasuredLink
 from tests.bench.simulation.curve import CostCurve, erlang_refused
 from tests.bench.simulation.day import Outcome, Setup, Simulation
 from tests.bench.simulation.inputs import CPU, H100, GatewayFigures, LinkFigures

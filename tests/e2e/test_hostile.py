@@ -14,7 +14,7 @@ import pytest
 
 from glowd.clients.client import Stream
 from glowd.daemon import wire
-from glowd.daemon.gateway.connections import MAX_OUTBOX_BYTES
+from glowd.daemon.gateway.clients.connections import MAX_OUTBOX_BYTES
 from glowd.daemon.wire import Code
 from glowd.flow.mel import Floats
 from tests.e2e.test_remote import free_port, new_key

@@ -13,7 +13,7 @@ from glowd.daemon import wire
 from glowd.daemon.config_reader import load
 from glowd.daemon.gateway.clock import GatewayClock
 from glowd.daemon.gateway.process import Gateway
-from glowd.daemon.gateway.session import Session
+from glowd.daemon.gateway.streams.session import Session
 from glowd.daemon.runtime.role import Role
 from glowd.daemon.wire.fields import Message
 from tests.fakes.roles import FakeEngine, FakeSpeaker

@@ -9,15 +9,16 @@ import numpy as np
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.config_reader import load
-from glowd.daemon.gateway.connections import ClientConnection
-from glowd.daemon.gateway.file_sink import Recordings
-from glowd.daemon.gateway.handles import EngineHandle, SpeakerHandle
-from glowd.daemon.gateway.roster import Roster
+from glowd.daemon.gateway.clients.connections import ClientConnection
+from glowd.daemon.gateway.clients.visitors import Visitors
+from glowd.daemon.gateway.handles.engine import EngineHandle
+from glowd.daemon.gateway.handles.speaker import SpeakerHandle
+from glowd.daemon.gateway.placement.registry import StreamRegistry
+from glowd.daemon.gateway.placement.roster import Roster
 from glowd.daemon.gateway.router import ClientRouter
-from glowd.daemon.gateway.session import Session
 from glowd.daemon.gateway.snapshot import SnapshotTaker
-from glowd.daemon.gateway.streams import StreamRegistry
-from glowd.daemon.gateway.visitors import Visitors
+from glowd.daemon.gateway.streams.file_sink import Recordings
+from glowd.daemon.gateway.streams.session import Session
 from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message

@@ -7,12 +7,12 @@ import numpy as np
 
 from glowd.daemon import ipc, wire
 from glowd.daemon.config import FileSettings
-from glowd.daemon.gateway.file_sink import Recordings
-from glowd.daemon.gateway.mel_intake import MelIntake
-from glowd.daemon.gateway.phases import Phase
-from glowd.daemon.gateway.session import Session
-from glowd.daemon.gateway.totals import Counts
-from glowd.daemon.gateway.utterance import StreamLimits
+from glowd.daemon.gateway.streams.file_sink import Recordings
+from glowd.daemon.gateway.streams.mel_intake import MelIntake
+from glowd.daemon.gateway.streams.phases import Phase
+from glowd.daemon.gateway.streams.session import Session
+from glowd.daemon.gateway.streams.totals import Counts
+from glowd.daemon.gateway.streams.utterance import StreamLimits
 from glowd.daemon.wire.fields import Array, Message
 
 HOP, BINS, RATE = 4, 3, 1000

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from glowd.daemon import ipc, wire
 from glowd.daemon.config import FileSettings
 from glowd.daemon.config_reader import load
-from glowd.daemon.gateway.admission import Admission
-from glowd.daemon.gateway.connections import ClientConnection
-from glowd.daemon.gateway.file_sink import Recordings
-from glowd.daemon.gateway.handles import EngineHandle, Origin, SpeakerHandle
-from glowd.daemon.gateway.placement import Machine, Pool
-from glowd.daemon.gateway.streams import Stream, StreamRegistry
+from glowd.daemon.gateway.clients.connections import ClientConnection
+from glowd.daemon.gateway.handles.engine import EngineHandle, Origin
+from glowd.daemon.gateway.handles.speaker import SpeakerHandle
+from glowd.daemon.gateway.placement.admission import Admission
+from glowd.daemon.gateway.placement.pool import Machine, Pool
+from glowd.daemon.gateway.placement.registry import Stream, StreamRegistry
+from glowd.daemon.gateway.streams.file_sink import Recordings
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, VoiceInfo

@@ -13,8 +13,8 @@ import numpy as np
 
 from glowd.daemon.cluster.demand import Rule
 from glowd.daemon.cluster.policy import Limits
-from glowd.daemon.gateway.connections import ClientConnection
-from glowd.daemon.gateway.streams import Stream
+from glowd.daemon.gateway.clients.connections import ClientConnection
+from glowd.daemon.gateway.placement.registry import Stream
 from tests.bench.simulation.cell import Cell
 from tests.bench.simulation.curve import CostCurve
 from tests.bench.simulation.fleet import Counts, Fleet, as_ns

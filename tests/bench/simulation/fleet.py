@@ -10,7 +10,7 @@ import numpy as np
 
 from glowd.daemon.cluster.demand import Rule
 from glowd.daemon.cluster.policy import DRAINING, NOTHING_SEEN, EngineLoad, Limits, Observation, decide
-from glowd.daemon.gateway.handles import SILENT_NS
+from glowd.daemon.gateway.handles.engine import SILENT_NS
 from glowd.daemon.runtime.status import LOADING, READY
 from glowd.daemon.wire.telemetry import Capacity
 from tests.bench.simulation.cell import Cell

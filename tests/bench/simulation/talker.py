@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from glowd.daemon import wire
-from glowd.daemon.gateway.connections import ClientConnection
-from glowd.daemon.gateway.streams import Stream
+from glowd.daemon.gateway.clients.connections import ClientConnection
+from glowd.daemon.gateway.placement.registry import Stream
 from glowd.daemon.wire.fields import Message
 from tests.bench.simulation.fleet import as_ns
 from tests.bench.simulation.inputs import CHUNK_FRAMES, HOP, LinkFigures

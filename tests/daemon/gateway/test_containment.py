@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import pytest
 
 from glowd.daemon import wire
-from glowd.daemon.gateway.session import Session
+from glowd.daemon.gateway.streams.session import Session
 from glowd.daemon.wire import Code
 from tests.fakes.roles import HOP, frames
 from tests.harness.gateway import mel_messages

@@ -1,6 +1,6 @@
 """A gateway process over real sockets: what the router and the sessions decide reaches the right peer, and in time.
 
-The rules themselves are tested without sockets: test_router.py, test_session.py, test_wire.py.
+The rules themselves are tested without sockets: test_router.py, streams/test_session.py, wire/test_wire.py.
 """
 
 import stat

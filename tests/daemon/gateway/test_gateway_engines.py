@@ -1,6 +1,6 @@
 """A gateway process with three engines for one voice: streams are placed, and survive the loss of an engine.
 
-The rules of placement are tested without processes: test_placement.py.
+The rules of placement are tested without processes: placement/test_pool.py.
 """
 
 import contextlib

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glowd.daemon import engine_link, ipc, wire
-from glowd.daemon.gateway.handles import MAX_FAILURES
+from glowd.daemon.gateway.handles.engine import MAX_FAILURES
 from glowd.daemon.wire.telemetry import STAGES, Capacity, Snapshot
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, frames

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from glowd.daemon.gateway.link import FIRST_PROBES
+from glowd.daemon.gateway.handles.link import FIRST_PROBES
 from glowd.daemon.wire.telemetry import Capacity, LinkSnapshot
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import frames

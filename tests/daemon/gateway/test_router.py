@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.gateway.handles import SILENT_NS
+from glowd.daemon.gateway.handles.engine import SILENT_NS
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.telemetry import Capacity, Degradation

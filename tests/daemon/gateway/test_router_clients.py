@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowd.daemon import ipc, wire
-from glowd.daemon.gateway.connections import MAX_CLOSED_QUEUES, MAX_LISTENING
+from glowd.daemon.gateway.clients.connections import MAX_CLOSED_QUEUES, MAX_LISTENING
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.fields import Message
 from tests.harness.router import RouterHarness, invalid_mel, mel_message
