@@ -123,10 +123,8 @@ class Joining:
         self._by_route.pop(engine.route, None)
         self._by_route[route] = engine
         engine.route, engine.link, engine.faults = route, Link(engine_link.agreed_version(join) or 0), 0
-        if engine.handle.instance != join.instance:  # what was said of the process before does not hold
-            engine.handle.is_cordoned = engine.handle.is_leaving = False
         origin = Origin(join.engine, key, join.host, join.cores)
-        engine.handle.connect(origin, lambda message: self._send(route, message), engine.link)
+        engine.handle.connect(origin, lambda message: self._send(route, message), engine.link, join.instance)
         if engine.handle.name not in self._roster.engines:
             self._roster.admit(engine.handle)
         log.info("engine %s has joined from %s, with the key %s", engine.handle.name, join.host, key)
@@ -182,7 +180,7 @@ class Joining:
     def _let_go(self, engine: JoinedEngine, why: str) -> None:
         if not engine.handle.is_leaving:
             log.info("engine %s gets no more streams: %s", engine.handle.name, why)
-        engine.handle.is_leaving = True
+        engine.handle.leave()
 
     def _turn_away(self, engine: JoinedEngine, reason: str) -> None:
         """Use an engine no more, and tell it why. Its streams move to another, or wait for one."""

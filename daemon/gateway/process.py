@@ -26,6 +26,7 @@ from glowd.daemon.gateway.handles.engine import EngineHandle
 from glowd.daemon.gateway.handles.speaker import SpeakerHandle
 from glowd.daemon.gateway.joined_socket import JoinedSocket
 from glowd.daemon.gateway.joining import Joining
+from glowd.daemon.gateway.placement.draining import Draining
 from glowd.daemon.gateway.placement.progress import Progress
 from glowd.daemon.gateway.placement.registry import StreamRegistry
 from glowd.daemon.gateway.placement.roster import Roster
@@ -134,16 +135,16 @@ class Gateway:
             self._voice_rates_hz,
         )  # fmt: skip
         self.streams = StreamRegistry(self._clients, self.speaker, Recordings(config.files))
-        self.progress = Progress(self.streams)
+        self.progress, draining = Progress(self.streams), Draining(self.streams)
         self.roster = Roster(config, self._engine, self.streams, usable_cores(), host_name())
         self.engines, self.pools = self.roster.engines, self.roster.pools
         self.snapshots = SnapshotTaker(
-            config, self._clients, self.streams, self.pools, self.engines, self.speaker, self.role.stopping,
-            self._clock.now_ns,
+            config, self._clients, self.streams, draining, self.progress, self.pools, self.engines, self.speaker,
+            self.role.stopping, self._clock.now_ns,
         )  # fmt: skip
         self.router = ClientRouter(
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
-            self.visitors, self._authentication.named if self._authentication else None,
+            self.visitors, draining, self._authentication.named if self._authentication else None,
         )  # fmt: skip
         self._inbox = RoleMessages(self.engines, self.speaker, self.streams, self.progress, self._clock.now_ns)
         self.joining = self._joining()
@@ -203,7 +204,7 @@ class Gateway:
     def run(self) -> None:
         """Read messages and tick until the process is to stop."""
         while not self.role.stopping.is_set():
-            self.role.alive(self.snapshots.stall)
+            self.role.alive(self.progress.stall)
             self.step()
         self.router.stop()
 
@@ -279,7 +280,7 @@ class Gateway:
             self._published_ns = now_ns
             own = [engine for engine in self.engines.values() if engine.origin is None]
             # Only of our own engines: a restart of this daemon would not mend the others.
-            self.snapshots.stall = self.progress.stall(own, now_ns)
+            self.progress.look(own, now_ns)
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0
             with contained("telemetry", lambda _: None):
                 self._publish()
@@ -295,9 +296,9 @@ class Gateway:
         elif isinstance(news, Nodes) or news.role == "cluster":
             self.snapshots.hear_of_cluster(news)
         elif news.role == self.speaker.news.role:
-            self.speaker.news = news
+            self.speaker.hear(news)
         elif engine := self.engines.get(news.role.removeprefix("engine:")):
-            engine.news = news
+            engine.hear(news)
 
     def _publish(self) -> None:
         # A snapshot takes time, which the streams should not pay for while nobody watches.

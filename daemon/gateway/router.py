@@ -50,6 +50,7 @@ class ClientRouter:
         try_send: TrySend,
         take_snapshot: Callable[[], Snapshot],
         visitors: Visitors,
+        draining: Draining,
         key_named: Callable[[str], ClientKey | None] | None = None,
     ) -> None:
         """`clients` is filled here; others read it. `key_named`: a key of another machine's client, if it still counts."""
@@ -58,7 +59,7 @@ class ClientRouter:
         self._server, self._pools, self._speaker = config.server, pools, speaker
         self._keeper = QuotaKeeper(config, clients, visitors, try_send)
         self._admission = Admission(config, pools, speaker, streams)
-        self._draining = Draining(streams)
+        self._draining = draining
         self._try_send, self._take_snapshot, self._visitors = try_send, take_snapshot, visitors
         self._limits = wire.Limits(
             max_message_bytes=config.server.max_message_bytes, max_chunk_frames=config.server.max_chunk_frames
@@ -318,16 +319,14 @@ class ClientRouter:
             try:
                 self._use_key(client)
             except WireError as revoked:
-                client.send(wire.error_for(revoked, fatal=True))
-                client.lost = client.lost or revoked.text
+                client.dismiss(revoked)
 
     def _tick_client(self, client: ClientConnection, now_ns: int) -> None:
         client.pump()
         client.probe(now_ns)
         if now_ns - client.last_seen_ns > client.idle_timeout_s * 1e9:
             text = f"nothing was received for {client.idle_timeout_s:g} s; send ping while there is nothing else"
-            client.send(wire.error_for(WireError(Code.IDLE_TIMEOUT, text), fatal=True))
-            client.lost = client.lost or text
+            client.dismiss(WireError(Code.IDLE_TIMEOUT, text))
         if client.lost:
             self.disconnect(client, client.lost)
 

@@ -12,7 +12,9 @@ from glowd.daemon import ipc
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.handles.engine import EngineHandle
 from glowd.daemon.gateway.handles.speaker import SpeakerHandle
+from glowd.daemon.gateway.placement.draining import Draining
 from glowd.daemon.gateway.placement.pool import Pool
+from glowd.daemon.gateway.placement.progress import Progress
 from glowd.daemon.gateway.placement.registry import Stream, StreamRegistry
 from glowd.daemon.runtime.status import READY, Nodes, RoleState
 from glowd.daemon.runtime.system import rss_bytes
@@ -59,19 +61,20 @@ class SnapshotTaker:
         config: Config,
         clients: Sized,
         streams: StreamRegistry,
+        draining: Draining,
+        progress: Progress,
         pools: Mapping[str, Pool],
         engines: Mapping[str, EngineHandle],
         speaker: SpeakerHandle,
         stopping: threading.Event,
         now_ns: Callable[[], int],
     ) -> None:
-        self.stall = ""
-        """Why no audio moves although frames wait; "" if it does."""
         self.turn_ms: float | None = None
         """The longest pass of the gateway's loop since the last telemetry."""
         self.nodes: dict[str, NodeSnapshot] = {}
         """The nodes of the Ray cluster, as the cluster role has said."""
         self._config, self._clients, self._streams, self._pools = config, clients, streams, pools
+        self._draining, self._progress = draining, progress
         self._engines, self._speaker, self._stopping = engines, speaker, stopping
         self._now_ns, self._started_ns = now_ns, now_ns()
 
@@ -92,7 +95,7 @@ class SnapshotTaker:
         return Snapshot(
             t_ns=now_ns,
             state=self._state(now_ns),
-            stall=self.stall,
+            stall=self._progress.stall,
             uptime_s=(now_ns - self._started_ns) / 1e9,
             clients=len(self._clients),
             max_streams=self._config.server.max_streams,
@@ -106,13 +109,13 @@ class SnapshotTaker:
     def _state(self, now_ns: int) -> str:
         if self._stopping.is_set():
             return "stopping"
-        if self._streams.placement != "open":
-            return self._streams.placement
+        if self._draining.placement != "open":
+            return self._draining.placement
         engines = [engine for pool in self._pools.values() for engine in pool.engines]
         if any(engine.is_first_load for engine in engines):
             return "loading"
         is_fine = all(engine.is_alive(now_ns) and not (engine.load and engine.load.degraded) for engine in engines)
-        return "ready" if is_fine and not self.stall else "degraded"
+        return "ready" if is_fine and not self._progress.stall else "degraded"
 
     def _roles(self, now_ns: int) -> dict[str, Role]:
         gateway = GatewayRole(alive=True, age_s=0.0, rss_bytes=rss_bytes(), turn_ms=self.turn_ms)

@@ -13,6 +13,8 @@ from glowd.daemon.gateway.clients.connections import ClientConnection
 from glowd.daemon.gateway.clients.visitors import Visitors
 from glowd.daemon.gateway.handles.engine import EngineHandle
 from glowd.daemon.gateway.handles.speaker import SpeakerHandle
+from glowd.daemon.gateway.placement.draining import Draining
+from glowd.daemon.gateway.placement.progress import Progress
 from glowd.daemon.gateway.placement.registry import StreamRegistry
 from glowd.daemon.gateway.placement.roster import Roster
 from glowd.daemon.gateway.router import ClientRouter
@@ -49,13 +51,16 @@ class RouterHarness:
             config, lambda spec: EngineHandle(spec.name, spec.voice, to_engine, wait_s), self.streams, cores=2
         )
         self.engines, pools = self.roster.engines, self.roster.pools
+        self.progress, draining = Progress(self.streams), Draining(self.streams)
         self.snapshots = SnapshotTaker(
-            config, clients, self.streams, pools, self.engines, self.speaker, threading.Event(), lambda: self.now_ns
-        )
+            config, clients, self.streams, draining, self.progress, pools, self.engines, self.speaker,
+            threading.Event(), lambda: self.now_ns,
+        )  # fmt: skip
         self.visitors = Visitors()
         self.router = ClientRouter(
-            config, clients, self.streams, pools, self.speaker, self._try_send, self.snapshots.take, self.visitors
-        )
+            config, clients, self.streams, pools, self.speaker, self._try_send, self.snapshots.take, self.visitors,
+            draining,
+        )  # fmt: skip
         self.engine_ready("glow")
         if device:
             self.from_speaker(ipc.DeviceReady("card", 48_000, 20.0, 1))

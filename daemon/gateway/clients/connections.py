@@ -155,6 +155,11 @@ class ClientConnection:
         if len(self._outbox) > MAX_OUTBOX or self._outbox_bytes > MAX_OUTBOX_BYTES:
             self.lost = f"it reads too slowly: {len(self._outbox)} messages ({self._outbox_bytes} bytes) wait for it"
 
+    def dismiss(self, fault: WireError) -> None:
+        """Tell the client why it is to go. It is lost from then on."""
+        self.send(wire.error_for(fault, fatal=True))
+        self.lost = self.lost or fault.text
+
     def try_send(self, message: Message) -> bool:
         """Send now if nothing waits and the socket takes it."""
         return not self._outbox and not self.lost and self._put(wire.encode(message))

@@ -70,12 +70,11 @@ class QuotaKeeper:
             client.send(wire.Warning(int(code), code.name, text))
 
     def _end(self, identity: bytes, descriptor: int, text: str) -> None:
-        error = wire.error_for(WireError(Code.OVER_QUOTA, text), fatal=True)
+        fault = WireError(Code.OVER_QUOTA, text)
         if client := self._clients.get(identity):
-            client.send(error)
-            client.lost = client.lost or text
+            client.dismiss(fault)
         else:
-            self._try_send(identity, wire.encode(error))
+            self._try_send(identity, wire.encode(wire.error_for(fault, fatal=True)))
             self._visitors.expel(descriptor, text)
 
     # ------------------------------------------------------------------ places

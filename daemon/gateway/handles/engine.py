@@ -78,14 +78,29 @@ class EngineHandle:
         """The settings have other times. Nobody here restarts an engine that has joined."""
         self._wait_s, self._hang_s = wait_s, hang_s if self.origin is None else 0.0
 
-    def connect(self, origin: "Origin", send: Callable[[Message], bool], link: Link | None = None) -> None:
-        """An engine that has joined is reached by a new connection: it knows none of its streams."""
+    def hear(self, news: RoleState) -> None:
+        """The supervisor says how its process is."""
+        self.news = news
+
+    def connect(
+        self, origin: Origin, send: Callable[[Message], bool], link: Link | None = None, instance: int | None = None
+    ) -> None:
+        """An engine that has joined is reached by a new connection: it knows none of its streams.
+
+        `instance`: its number, if that is known: what was said of its placement does not hold for another process.
+        """
+        if instance not in (None, self.instance):
+            self.is_cordoned = self.is_leaving = False
         self.origin, self._send, self.link, self.instance = origin, send, link, -1
         self.news, self._fault = RoleState(self.news.role, READY), ""
 
     def disconnect(self, reason: str) -> None:
         """An engine that has joined is used no more."""
         self._send, self._is_reachable, self._fault, self.is_leaving = lambda _: False, False, reason, True
+
+    def leave(self) -> None:
+        """It is to get no new streams, and those that it has move on when their utterance ends."""
+        self.is_leaving = True
 
     def place(self, action: str) -> None:
         """An operator says whether it gets streams: cordon, drain or uncordon (wire.Engine). Raises WireError."""

@@ -40,6 +40,14 @@ class SpeakerHandle:
         """The settings have another time."""
         self._wait_ns = int(1e9 * wait_s)
 
+    def hear(self, news: RoleState) -> None:
+        """The supervisor says how its process is."""
+        self.news = news
+
+    def seen(self, now_ns: int) -> None:
+        """It has sent something."""
+        self.last_seen_ns = now_ns
+
     def require(self, now_ns: int) -> None:
         """Raises WireError unless a stream can be played now."""
         if self.device is None:
@@ -63,7 +71,7 @@ class SpeakerHandle:
 
     def handle(self, message: Message, sessions: Iterable[Session], now_ns: int) -> None:
         """A message of the speaker about itself. If it was restarted, all `sessions` are given to it again."""
-        self.last_seen_ns = now_ns
+        self.seen(now_ns)
         match message:
             case ipc.Load(stats=ipc.SpeakerLoad() as load):
                 self.load = load

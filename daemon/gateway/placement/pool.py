@@ -199,6 +199,10 @@ class Pool:
             return "".join(reasons.values())
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
+    def add(self, engine: EngineHandle) -> None:
+        """An engine has joined."""
+        self.engines.append(engine)
+
     def remove(self, engine: EngineHandle) -> None:
         """An engine has left."""
         if engine in self.engines:

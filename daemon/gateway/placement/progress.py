@@ -23,6 +23,8 @@ class Progress:
         self._streams = streams
         self._still_since_ns: dict[str, int] = {}
         """Of engines that have frames to render: since when they have them and have rendered nothing."""
+        self.stall = ""
+        """Why audio did not move when it was last looked at; "" if it did."""
 
     def moved(self, engine: EngineHandle) -> None:
         """An engine has sent samples."""
@@ -32,9 +34,9 @@ class Progress:
         """The gateway did not run for a while: what it did not see meanwhile says nothing."""
         self._still_since_ns.clear()
 
-    def stall(self, engines: Iterable[EngineHandle], now_ns: int) -> str:
-        """Why audio does not move; "" if it does. To be called often."""
-        return "; ".join(text for engine in engines if (text := self._stall_of(engine, now_ns)))
+    def look(self, engines: Iterable[EngineHandle], now_ns: int) -> None:
+        """Find out whether audio moves. To be called often."""
+        self.stall = "; ".join(text for engine in engines if (text := self._stall_of(engine, now_ns)))
 
     def _stall_of(self, engine: EngineHandle, now_ns: int) -> str:
         if engine.whole_utterance or not (waiting := self._waiting(engine)):

@@ -114,8 +114,6 @@ class StreamRegistry:
         self.speaker, self.recordings, self.counts_of_all = speaker, recordings, Counts()
         self.accounts = Accounts()
         self._clients = clients
-        self.placement = "open"
-        """Whether the daemon takes new streams: open, cordoned or draining (draining.py)."""
         self.between_utterances: list[Callable[[Stream], object]] = []
         """Called between two utterances of a stream: it may be moved, or its client sent elsewhere."""
         self._listeners: dict[bytes, ClientConnection] = {}

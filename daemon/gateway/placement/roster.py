@@ -80,7 +80,7 @@ class Roster:
         self.engines[engine.name] = engine
         self._machine.engines.append(engine)
         self._wanted.add(engine.name)
-        self.pools[engine.voice].engines.append(engine)
+        self.pools[engine.voice].add(engine)
 
     def _relocate(self, stream: Stream) -> None:
         if stream.engine.voice in self.pools:

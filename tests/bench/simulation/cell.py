@@ -57,9 +57,7 @@ class Cell:
     def ready(self, name: str, capacity: Capacity | None, instance: int, now_ns: int) -> EngineHandle:
         """An engine on a machine of its own has started, or was restarted."""
         handle = self.handles.get(name) or self._add(name)
-        is_leaving = handle.is_leaving
         handle.connect(Origin(name, "", name, cores=1), lambda message: self._deliver(name, message))
-        handle.is_leaving = is_leaving
         sessions = [stream.session for stream in self.streams.placed_in(handle)]
         handle.handle(ipc.Ready(VOICE, voice_info(capacity), instance, device="cpu", threads=1), sessions, now_ns)
         return handle
@@ -68,16 +66,16 @@ class Cell:
         handle = EngineHandle(name, VOICE, lambda message: False, wait_s=30.0)
         self.handles[name] = handle
         self.machine.engines.append(handle)
-        self.pool.engines.append(handle)
+        self.pool.add(handle)
         return handle
 
     def drain(self, name: str) -> None:
         """Give an engine no more streams; those that it has move in a tick of the pool, if they have no utterance."""
-        self.handles[name].is_leaving = True
+        self.handles[name].leave()
 
     def take_back(self, name: str) -> None:
         """Give it streams again."""
-        self.handles[name].is_leaving = False
+        self.handles[name].place("uncordon")
 
     def remove(self, name: str) -> None:
         """An engine has ended. Raises RuntimeError if it has streams."""

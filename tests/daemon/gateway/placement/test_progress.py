@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glowd.daemon import ipc
-from glowd.daemon.gateway.placement.progress import STALLED_NS, Progress
+from glowd.daemon.gateway.placement.progress import STALLED_NS
 from glowd.daemon.runtime.status import AWAY, LOADING, RoleState
 from glowd.daemon.wire import messages as wire
 from tests.harness.router import HOP, RouterHarness, mel_message
@@ -17,7 +17,6 @@ class Watched(RouterHarness):
 
     def __init__(self) -> None:
         super().__init__()
-        self.progress = Progress(self.streams)
         self.connect(b"a")
         self.open(b"a", "talk")
         self.sent = 0
@@ -42,7 +41,8 @@ class Watched(RouterHarness):
 
     def look(self, after_s: float = 0.0) -> str:
         self.now_ns += int(after_s * 1e9)
-        return self.progress.stall(self.engines.values(), self.now_ns)
+        self.progress.look(self.engines.values(), self.now_ns)
+        return self.progress.stall
 
 
 @pytest.fixture
@@ -115,6 +115,6 @@ def test_voice_of_whole_utterances_is_not_judged(watched: Watched) -> None:
 
 
 def test_stall_is_published_and_degrades_the_state(watched: Watched) -> None:
-    watched.snapshots.stall = STALL
+    watched.progress.stall = STALL
     found = watched.snapshots.take()
     assert found.stall == STALL and found.state != "ready"
