@@ -20,6 +20,9 @@ from glowd.daemon.wire.fields import Message
 
 log = logging.getLogger("glowd.gateway")
 
+Take = Callable[[Message, Stream | None, int], None]
+"""Called with a message, the stream that it is about, and the time."""
+
 
 class RoleMessages:
     """Hands the messages of engines and speaker to the streams that they are about. Owner: the gateway's only thread."""
@@ -49,52 +52,53 @@ class RoleMessages:
             self._progress.moved(engine)
             engine.made(message.samples)
         stream = self._streams.find_key(getattr(message, "key", -1))
-        if stream is not None and stream.engine is not engine:
-            return  # the stream has moved to another engine
-        try:
-            match message:
-                case ipc.Pcm() if stream:
-                    stream.session.engine.pcm(message, now_ns)
-                case ipc.Failed() if stream:
-                    engine.gave_up(message.text)
-                    stream.session.engine.gave_up(message)
-                case ipc.Ready() | ipc.Load():
-                    engine.handle(message, [stream.session for stream in self._streams.placed_in(engine)], now_ns)
-        except Exception as error:  # the edge between peers
-            self._give_up(error, message, stream)
+        if stream is None or stream.engine is engine:  # else it has moved to another engine
+            self._hand_on(partial(self._of_engine, engine), message, stream, now_ns)
+
+    def _of_engine(self, engine: EngineHandle, message: Message, stream: Stream | None, now_ns: int) -> None:
+        match message:
+            case ipc.Pcm() if stream:
+                stream.session.engine.pcm(message, now_ns)
+            case ipc.Failed() if stream:
+                engine.gave_up(message.text)
+                stream.session.engine.gave_up(message)
+            case ipc.Ready() | ipc.Load():
+                engine.handle(message, [placed.session for placed in self._streams.placed_in(engine)], now_ns)
 
     def from_speaker(self, identity: bytes, parts: list[bytes]) -> None:
         """A message of the speaker."""
         message, now_ns = _of_role(identity, parts), self._now_ns()
         if message is None:
             return
-        self._speaker.last_seen_ns = now_ns
-        stream = self._streams.find_key(getattr(message, "key", -1))
-        try:
-            match message:
-                case ipc.Position() if stream:
-                    stream.session.sinks.position(message)
-                case ipc.Underrun() if stream:
-                    stream.session.sinks.underrun(message)
-                case ipc.Limited() if stream:
-                    stream.session.sinks.limited(message)
-                case ipc.Played() if stream:
-                    stream.session.sinks.played(message)
-                case ipc.Flushed() if stream:
-                    stream.session.sinks.flushed(message)
-                case ipc.Failed() if stream:
-                    stream.session.sinks.failed(message.text)
-                case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
-                    self._speaker.handle(message, self.sessions(), now_ns)
-        except Exception as error:  # the edge between peers
-            self._give_up(error, message, stream)
+        self._speaker.seen(now_ns)
+        self._hand_on(self._of_speaker, message, self._streams.find_key(getattr(message, "key", -1)), now_ns)
 
-    def _give_up(self, error: Exception, message: Message, stream: Stream | None) -> None:
-        """A message of an engine or the speaker, about a stream or itself, has met a mistake of ours."""
-        if stream is None:
-            give_up(error, message.TYPE, lambda _: None)
-        else:
-            give_up(error, f"stream {stream.name}: {message.TYPE}", partial(self._streams.give_up, stream))
+    def _of_speaker(self, message: Message, stream: Stream | None, now_ns: int) -> None:
+        match message:
+            case ipc.Position() if stream:
+                stream.session.sinks.position(message)
+            case ipc.Underrun() if stream:
+                stream.session.sinks.underrun(message)
+            case ipc.Limited() if stream:
+                stream.session.sinks.limited(message)
+            case ipc.Played() if stream:
+                stream.session.sinks.played(message)
+            case ipc.Flushed() if stream:
+                stream.session.sinks.flushed(message)
+            case ipc.Failed() if stream:
+                stream.session.sinks.failed(message.text)
+            case ipc.DeviceReady() | ipc.DeviceGone() | ipc.Load():
+                self._speaker.handle(message, self.sessions(), now_ns)
+
+    def _hand_on(self, take: Take, message: Message, stream: Stream | None, now_ns: int) -> None:
+        """Have a message taken, which is about a stream or about the process that has sent it."""
+        try:
+            take(message, stream, now_ns)
+        except Exception as error:  # the edge between peers
+            if stream is None:
+                give_up(error, message.TYPE, lambda _: None)
+            else:
+                give_up(error, f"stream {stream.name}: {message.TYPE}", partial(self._streams.give_up, stream))
 
     def sessions(self) -> list[Session]:
         """Those of all streams."""

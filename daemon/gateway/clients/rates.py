@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 BURST_S = 10
-Sender = tuple[bytes, int]
-"""The identity and the descriptor of a connection."""
+Connection = tuple[bytes, int]
+"""Its identity and its descriptor."""
 
 
 class Verdict(Enum):
@@ -30,7 +30,7 @@ class Vessel:
     at_ns: int
     level: float = 0.0
     told: bool = False
-    senders: Counter[Sender] = field(default_factory=Counter)
+    senders: Counter[Connection] = field(default_factory=Counter)
 
     def sink(self, a_second: int, now_ns: int) -> None:
         """Lose what the time since the last call takes. One that is empty begins anew."""
@@ -39,7 +39,7 @@ class Vessel:
             self.told = False
             self.senders.clear()
 
-    def add(self, a_second: int, sender: Sender) -> Verdict:
+    def add(self, a_second: int, sender: Connection) -> Verdict:
         """One message more."""
         self.level += 1
         if self.level <= a_second * BURST_S:
@@ -64,7 +64,7 @@ class Rates:
     def __len__(self) -> int:
         return len(self._vessels)
 
-    def count(self, peer: str, kind: str, a_second: int, sender: Sender, now_ns: int) -> Verdict:
+    def count(self, peer: str, kind: str, a_second: int, sender: Connection, now_ns: int) -> Verdict:
         """A message of a peer, by one of its clients."""
         place = peer, kind
         if (vessel := self._vessels.get(place)) is None:
@@ -73,7 +73,7 @@ class Rates:
         vessel.sink(a_second, now_ns)
         return vessel.add(a_second, sender)
 
-    def worst(self, peer: str, kind: str, newest: Sender) -> Sender:
+    def worst(self, peer: str, kind: str, newest: Connection) -> Connection:
         """The client of a peer that has sent most since that was told, of several the newest; it is counted anew."""
         senders = self._vessels[peer, kind].senders
         (sender, most), *_ = senders.most_common(1)

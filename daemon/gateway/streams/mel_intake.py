@@ -14,7 +14,6 @@ from glowd.daemon.gateway.streams.notices import Notice
 from glowd.daemon.wire import MEL_HIGH, MEL_LOW, Code, Mel, WarningCode, WireError
 from glowd.daemon.wire.fields import Array
 from glowd.flow.mel_formats.conversion import Converter, Fit
-from glowd.flow.mel_formats.description import MelDescription
 from glowd.flow.mel_formats.plausibility import Kind, Plausibility, Suspicion, out_of_range
 from glowd.flow.mel_formats.statement import read_statement, require_usable, voice_mels
 
@@ -40,18 +39,13 @@ class MelIntake:
             raise WireError(Code.WRONG_FORMAT, str(error)) from error
         self.strict, self.bins = statement.strict, statement.mels.n_mels
         self._converter = Converter(statement.mels, self._voice) if statement.mels != self._voice else None
-        self._stated, self._told = statement.mels, set[Kind]()
+        self._told = set[Kind]()
         self.notices = list[Notice]()
         """What is to be said when the stream has been opened."""
         if verdict.fit is Fit.APPROXIMATE:
             text = f"the frames are converted at a cost of {verdict.cost_db:.1f} dB rms, because of {verdict.reason}"
             self.notices.append(Notice(WarningCode.MEL_APPROXIMATE, text))
         self.begin()
-
-    @property
-    def mels(self) -> MelDescription:
-        """What the client states."""
-        return self._stated
 
     def begin(self) -> None:
         """An utterance begins: it is judged by its own frames."""
