@@ -12,6 +12,7 @@ The clients print lines of JSON: `{"begun": true}` when all streams run at their
 import contextlib
 import heapq
 import json
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -161,14 +162,17 @@ class Clients:
                 raise RuntimeError(f"the streams were not opened: {self.seen.errors[:3]}")
 
     def _speak(self, until_s: float) -> None:
-        """Send what falls due and read what comes, until a time."""
+        """Send what falls due and read what comes, until a time.
+
+        It waits for whole milliseconds: a client that asks again and again would take the processor from the gateway.
+        """
         period_s = self.plan.chunk_frames * FRAME_S
         while (now_s := time.monotonic()) < until_s:
             while self._queue[0][0] <= now_s:
                 due_s, number, stream = self._queue[0]
                 self._send(stream)
                 heapq.heapreplace(self._queue, (due_s + period_s, number, stream))
-            self._read(max(0, int(1000 * (self._queue[0][0] - time.monotonic()))))
+            self._read(math.ceil(1000 * max(0.0, self._queue[0][0] - time.monotonic())))
 
     def _send(self, stream: Speaking) -> None:
         frames = self.plan.chunk_frames
