@@ -22,10 +22,11 @@ FIRST_LOOK_S = 1.0
 
 The next ones come when twice as much was seen as at the one before, and at the end.
 """
-BATCH_FRAMES = 32
+FIRST_BATCH_FRAMES, BATCH_FRAMES = 32, 128
 """A look costs nearly the same for few frames as for many, and the gateway has hundreds of streams to look at."""
 ALL_SECONDS, ONE_IN = 2.0, 4
-"""The levels of an utterance are taken of all frames at first, then of one batch in so many: they are all of one format."""
+"""The levels of an utterance are taken of all frames at first, in small batches, so that it is told soon what is wrong; then
+of one large batch in so many: they are all of one format."""
 SILENT = -9.0
 """A frame whose mean is below this may be the same as the last one: digital silence is."""
 CONSTANT_S, PADDING_FRAMES = 0.5, 2
@@ -67,12 +68,13 @@ class Plausibility:
         self._told: set[Kind] = set()
         self._waiting: list[Floats] = []
         self._batches = self._waiting_frames = 0
+        self._batch_frames = FIRST_BATCH_FRAMES
 
     def update(self, frames: Floats) -> list[Suspicion]:
-        """What is suspicious now that these frames [n, bands] have come. They are looked at BATCH_FRAMES at a time."""
+        """What is suspicious now that these frames [n, bands] have come. They are looked at in batches."""
         self._waiting.append(frames)
         self._waiting_frames += len(frames)
-        return self._look() if self._waiting_frames >= BATCH_FRAMES else []
+        return self._look() if self._waiting_frames >= self._batch_frames else []
 
     def _look(self) -> list[Suspicion]:
         """Looks at the frames that wait."""
@@ -84,10 +86,12 @@ class Plausibility:
         spans = np.ptp(frames, axis=1)
         found = self._runs.add(frames, spans)
         self._batches += 1
-        if self._seen.frames < self._per_second * ALL_SECONDS or self._batches % ONE_IN == 0:
+        is_young = self._seen.frames < self._per_second * ALL_SECONDS
+        if is_young or self._batches % ONE_IN == 0:
             self._take_levels(frames, spans)
         else:
             self._steps.skip()
+        self._batch_frames = FIRST_BATCH_FRAMES if is_young else BATCH_FRAMES
         if self._seen.frames >= self._next_look:
             self._next_look = 2 * self._seen.frames
             found += self._judge()
