@@ -32,6 +32,8 @@ LIVE_CHUNKS, FAST_CHUNKS = (4,), (1, 17, 64, 8)
 LIVE_PAUSE_S, FAST_PAUSE_S = (0.2, 2.0), (2.0, 6.0)
 INTERRUPTED = 0.3
 """The share of utterances that are interrupted."""
+BARGE_IN_AFTER_S = (0.0, 0.0, 0.05)
+"""From the last frame that was sent. After more than the device holds, 100 ms, it has a gap that is the client's own."""
 MOST_UTTERANCES = 5
 NEW_CLIENT = 0.2
 """How often a client connects anew before it opens a stream."""
@@ -172,7 +174,7 @@ class Utterance:
 
     def _interrupt(self) -> tuple[wire.Played | wire.Flushed, str]:
         """Barge in, sometimes a little after the last frame was sent; what is wrong with the place that the daemon says."""
-        time.sleep(self._random.choice((0, 0, 0.05, 0.3)))
+        time.sleep(self._random.choice(BARGE_IN_AFTER_S))
         known_samples, asked_s = self._stream.heard_samples, time.monotonic()
         ending = self._stream.flush()
         if not isinstance(ending, wire.Flushed) or "device" not in self._plan.sinks:
