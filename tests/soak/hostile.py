@@ -3,6 +3,7 @@
 Run as `python -m tests.soak.hostile ENDPOINT`: a process of its own, as the daemon counts peers; it attacks until it is ended.
 """
 
+import os
 import random
 import sys
 import time
@@ -93,7 +94,9 @@ def attack(endpoint: str, chance: random.Random) -> None:
 
 
 def main(endpoint: str) -> None:
-    """Without end."""
+    """Without end. It takes no part in the real-time priority that a soak on a busy machine has (`chrt`): it floods."""
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     chance = random.Random(0)
     while True:
         attack(endpoint, chance)
