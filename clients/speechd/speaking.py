@@ -1,13 +1,14 @@
 """Messages spoken by the daemon, one at a time, and stopped at once.
 
 Rules: knows no protocol of speech-dispatcher. A message is a stream of its own and a thread of its own, so nothing of it can
-be heard after it was stopped, even while its next sentence is still being made. Its ending is said once.
+be heard after it was stopped, even while its next sentence is still being made. Its ending is said once, and its stream is
+flushed once: by whoever ends it first, the thread that stops it or its own.
 """
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +54,9 @@ class Message:
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._lock = threading.Lock()
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._stream: Stream | None = None
+        self._is_flushed = False
         self._ended = threading.Event()
 
     @property
@@ -67,12 +69,20 @@ class Message:
         if self.is_over:
             raise Stopped("the message was stopped")
 
-    def begin(self, stream: Stream) -> None:
-        """The stream is open. Raises Stopped if the message is over."""
-        with self._lock:
-            self.check()
-            self._stream = stream
-            self._events.begin()
+    @contextlib.contextmanager
+    def speaking(self, stream: Stream) -> Iterator[None]:
+        """From the opening of the stream to its close: what goes wrong in between silences it. Raises Stopped if it is over."""
+        try:
+            with self._lock:
+                self.check()
+                self._stream = stream
+                self._events.begin()
+            yield
+        except BaseException:
+            self._silence()
+            raise
+        finally:
+            stream.close()
 
     def stop(self, how: str) -> None:
         """Silence it; "stop" or "pause". Returns when the daemon plays nothing more of it."""
@@ -80,11 +90,16 @@ class Message:
             if self.is_over:
                 return
             self._ended.set()
-            stream = self._stream
-        if stream is not None:
-            with contextlib.suppress(errors.GlowdError):
-                stream.flush(FADE_MS)
+        self._silence()
         self._events.end(how)
+
+    def _silence(self) -> None:
+        """Flush what plays, unless that was done; returns when nothing is heard any more, whoever flushes it."""
+        with self._flushing:
+            if self._stream is not None and not self._is_flushed:
+                self._is_flushed = True
+                with contextlib.suppress(errors.GlowdError):
+                    self._stream.flush(FADE_MS)
 
     def reached(self, marks: Iterable[str]) -> None:
         """It was heard up to these marks. Raises Stopped if the message is over."""
@@ -170,9 +185,10 @@ class Speaker:
         assert self._client is not None, "connect was called"
         marks, most = Marks(pieces), max_frames(self._client.welcome, self._wanted)
         spoken = speak_text(self._upstream_of(language), marks.texts, self._wanted, manner)
-        with contextlib.closing(spoken.parts), self._open(message, spoken.stated, gain_db) as stream:
-            message.begin(stream)
-            send(message, stream, marks, numbered(marks.noted(spoken.parts), most))
+        with contextlib.closing(spoken.parts):
+            stream = self._open(message, spoken.stated, gain_db)
+            with message.speaking(stream):
+                send(message, stream, marks, numbered(marks.noted(spoken.parts), most))
 
     def _open(self, message: Message, stated: dict[str, Any], gain_db: float) -> Stream:
         """A stream for the message; waits a little where a refusal passes by itself. Raises GlowdError or Stopped."""

@@ -127,7 +127,7 @@ def test_message_is_stopped_while_it_plays(module: Module, fake: FakeDaemon, com
     fake.wait_for(lambda: fake.of_type(wire.Mel))
     assert module.asks(command) == [event]
     fake.wait_for(lambda: fake.of_type(wire.Close))
-    assert fake.of_type(wire.Flush)[0].fade_ms == 5
+    assert [flush.fade_ms for flush in fake.of_type(wire.Flush)] == [5]
     module.speaks("Next.")
     assert [module.next(), module.next()] == ["701 BEGIN", "702 END"]
 
