@@ -25,6 +25,7 @@ from glowd.clients.steps import Steps
 from glowd.clients.stream_state import StreamState
 from glowd.clients.stream_view import StreamView
 from glowd.daemon import wire
+from glowd.daemon.wire.ip_version import read_ipv6, wants_ipv6
 from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
@@ -46,11 +47,15 @@ class AsyncClient:
 
     async def connect(self) -> "AsyncClient":
         """Connect, and return this client."""
+        try:
+            ipv6 = await asyncio.wait_for(self._wants_ipv6(), self.timeout_s)
+        except TimeoutError:
+            raise self._connection.not_running(self.timeout_s) from None
         self._loop = asyncio.get_running_loop()
         self._changed = self._loop.create_future()
         self._context, self._lost = zmq.asyncio.Context(), asyncio.Event()
         try:
-            self._open_socket()
+            self._open_socket(ipv6)
             self._tasks = [self._begin(self._tick())]
             await self.run(self._connection.questions.greet(), self.timeout_s)
         except errors.WaitTimeout:
@@ -212,7 +217,12 @@ class AsyncClient:
 
     # ---- the socket and the background tasks
 
-    def _open_socket(self) -> None:
+    async def _wants_ipv6(self) -> bool:
+        """Whether the daemon is reached by IPv6; a name is looked up beside the event loop."""
+        url = self._gateways.current.url
+        return await asyncio.to_thread(wants_ipv6, url) if (read := read_ipv6(url)) is None else read
+
+    def _open_socket(self, ipv6: bool) -> None:
         """A socket, and the tasks that read from it; each daemon that the client meets gets a new one."""
         self._socket_number = self._connection.sockets
         self._dealer = self._context.socket(zmq.DEALER)
@@ -220,15 +230,16 @@ class AsyncClient:
         monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         self._peer_is_known = asyncio.Event()
         self._reading = [self._begin(self._read()), self._begin(self._watch(monitor))]
-        transport.connect(self._dealer, self._gateways.current)
+        transport.connect(self._dealer, self._gateways.current, ipv6)
 
     async def _replace_socket(self) -> None:
+        ipv6 = await self._wants_ipv6()
         for task in self._reading:
             task.cancel()
         await asyncio.gather(*self._reading, return_exceptions=True)
         self._dealer.disable_monitor()
         self._dealer.close(0)
-        self._open_socket()
+        self._open_socket(ipv6)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

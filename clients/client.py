@@ -27,6 +27,7 @@ from glowd.clients.steps import Steps
 from glowd.clients.stream_state import StreamState
 from glowd.clients.stream_view import StreamView
 from glowd.daemon import wire
+from glowd.daemon.wire.ip_version import wants_ipv6
 from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
@@ -224,7 +225,8 @@ class Client:
         monitor = dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         number = self._connection.sockets
         try:
-            transport.connect(dealer, self._gateways.current)
+            address = self._gateways.current
+            transport.connect(dealer, address, wants_ipv6(address.url))
             self._exchange(number, dealer, monitor, wakeup)
         finally:
             dealer.disable_monitor()

@@ -104,8 +104,9 @@ def configure(dealer: "zmq.Socket[Any]") -> None:
     dealer.setsockopt(zmq.RECONNECT_IVL, 50)
 
 
-def connect(connecting: "zmq.Socket[Any]", address: Address) -> None:
-    """Connect a socket; encrypted, if the address has keys. Raises ZMQError."""
+def connect(connecting: "zmq.Socket[Any]", address: Address, ipv6: bool) -> None:
+    """Connect a socket; encrypted, if the address has keys. `ipv6`: see wire/ip_version.py. Raises ZMQError."""
+    connecting.setsockopt(zmq.IPV6, ipv6)
     if address.server_key:
         connecting.setsockopt(zmq.CURVE_SERVERKEY, address.server_key)
         connecting.setsockopt(zmq.CURVE_SECRETKEY, address.secret)

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "flow/training": (*PLAIN, "flow.mel_formats", "flow.devices", "flow.network", "flow.checkpoint", "flow.training"),
     "daemon": ("daemon",),
     "daemon/app.py": ("daemon", "flow.missing_package", "flow.recognition"),
-    "daemon/config.py": ("daemon.config", "daemon.config_voices", "flow.options"),
+    "daemon/config.py": ("daemon.config", "daemon.config_voices", "daemon.wire.ip_version", "flow.options"),
     "daemon/config_voices.py": ("flow.options",),
     "daemon/config_reader.py": ("daemon.config", "daemon.config_voices", "flow.options"),
     "daemon/doctor.py": ("daemon", "flow.checkpoint", "flow.mel_formats"),

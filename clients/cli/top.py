@@ -14,6 +14,7 @@ import zmq
 
 from glowd.clients import errors, transport
 from glowd.clients.cli.tables import NARROW_COLUMNS, Table, as_text, headline, layout, notices, tables
+from glowd.daemon.wire.ip_version import wants_ipv6
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.daemon.wire.telemetry import Snapshot
 
@@ -38,7 +39,7 @@ def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any]
         subscriber.setsockopt(zmq.MAXMSGSIZE, MAX_SNAPSHOT_BYTES)
         subscriber.subscribe(b"")
         try:
-            transport.connect(subscriber, address)
+            transport.connect(subscriber, address, wants_ipv6(address.url))
         except zmq.ZMQError as fault:
             raise errors.NotRunning(f"cannot connect to {endpoint}: {fault}") from None
         started, silence = False, Silence(AwakeClock(LONGEST_PASS_S))

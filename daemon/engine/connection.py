@@ -19,6 +19,7 @@ from glowd.daemon.runtime.sockets import joining_socket
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.ip_version import wants_ipv6
 
 EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 SILENT_S = 4.0
@@ -45,6 +46,7 @@ class Connection:
         for one in (self._socket, self._monitor):
             self._poller.register(one, zmq.POLLIN)
         try:
+            self._socket.setsockopt(zmq.IPV6, wants_ipv6(listen or address.url))
             self._socket.bind(listen) if listen else self._socket.connect(address.url)
         except zmq.ZMQError as error:
             self.__exit__()

@@ -16,6 +16,7 @@ from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.joining import Joining
 from glowd.daemon.runtime.sockets import Context, Remote, joined_socket, receive_of_client, send, sender_of
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.ip_version import read_ipv6
 
 MOST = 64
 """Messages that are read before other sockets have their turn."""
@@ -36,6 +37,7 @@ class JoinedSocket:
             self.socket.disconnect(endpoint)
             log.info("%s is dialled no more", endpoint)
         for endpoint in sorted(wanted - self._dialled):
+            self.socket.setsockopt(zmq.IPV6, read_ipv6(endpoint) or False)
             self.socket.connect(endpoint)
             log.info("an engine that listens at %s is dialled", endpoint)
         self._dialled = wanted

@@ -11,6 +11,7 @@ from glowd.daemon.config import ServerSettings
 from glowd.daemon.runtime.keys import KeyFileError, KeyFiles, keys_directory
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.admin import KEY_LIST, KEY_NEW, KEY_REVOKE, Keys
+from glowd.daemon.wire.ip_version import host_of, is_wildcard
 
 Answer = Callable[[dict[str, Any]], Awaitable[Keys]]
 
@@ -63,4 +64,4 @@ def reachable(setting: str, server: ServerSettings) -> str:
             f'this daemon has no tcp:// address; set server.{setting} = "tcp://HOST:PORT" and start it again'
         )
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    return f"tcp://{socket.gethostname() if host in ('*', '0.0.0.0', '[::]') else host}:{port}"
+    return f"tcp://{socket.gethostname() if is_wildcard(host_of(endpoint)) else host}:{port}"

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from glowd.daemon.config import MAX_SOCKET_PATH_BYTES, ConfigError, ServerSettings
 from glowd.daemon.wire import default_run_dir
+from glowd.daemon.wire.ip_version import host_of
+
+OWN = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""An address of this machine, for those that are all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,8 @@ def is_busy(address: str) -> bool:
                 probe.settimeout(1.0)
                 probe.connect(place)
         else:
-            host, _, port = place.rpartition(":")
-            host = "127.0.0.1" if host in ("*", "0.0.0.0") else host.strip("[]")
-            socket.create_connection((host, int(port)), timeout=1.0).close()
+            host, port = host_of(address), place.rpartition(":")[2]
+            socket.create_connection((OWN.get(host, host), int(port)), timeout=1.0).close()
     except OSError:
         return False
     return True

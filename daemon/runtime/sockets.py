@@ -18,6 +18,7 @@ from zmq.backend import Socket as BackendSocket
 from glowd.daemon.runtime.keys import public_of
 from glowd.daemon.runtime.rundir import is_busy
 from glowd.daemon.wire.address import Address
+from glowd.daemon.wire.ip_version import wants_ipv6
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -293,6 +294,7 @@ def _bind(socket: Socket, endpoint: str) -> Socket:
     if is_busy(endpoint):  # ZeroMQ would take over a local socket that is in use
         raise OSError(f"cannot listen on {endpoint}: another program does; stop it, or use another endpoint")
     try:
+        socket.setsockopt(zmq.IPV6, wants_ipv6(endpoint))
         with _private_umask():
             socket.bind(endpoint)
     except zmq.ZMQError as error:

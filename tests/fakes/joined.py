@@ -11,6 +11,7 @@ from zmq.utils import z85
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.ip_version import wants_ipv6
 from glowd.daemon.wire.telemetry import Capacity
 from tests.fakes.roles import FakeEngine
 
@@ -48,6 +49,7 @@ class FakeJoined(FakeEngine):
     def connect(self) -> None:
         for option in (zmq.CURVE_SERVERKEY, zmq.CURVE_SECRETKEY, zmq.CURVE_PUBLICKEY):
             self._socket.setsockopt(option, self._keys[option])
+        self._socket.setsockopt(zmq.IPV6, wants_ipv6(self._listen or self.address.url))
         self._socket.bind(self._listen) if self._listen else self._socket.connect(self.address.url)
 
     @property

@@ -28,6 +28,7 @@ import zmq
 from glowd.clients.transport import connect
 from glowd.daemon import wire
 from glowd.daemon.wire.address import Address, address_of
+from glowd.daemon.wire.ip_version import wants_ipv6
 from tests.harness.mutations import Parts, mutated
 from tests.harness.waiting import WAIT_S
 
@@ -192,7 +193,7 @@ class Dealers:
         ):
             dealer.setsockopt(option, value)
         dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        connect(dealer, self._address)
+        connect(dealer, self._address, wants_ipv6(self._address.url))
         return dealer
 
     def _reads_until(self, dealer: "zmq.Socket[bytes]", ping_ns: int) -> bool:

@@ -83,7 +83,7 @@ def attack(endpoint: str, chance: random.Random) -> None:
     context = zmq.Context()
     try:
         dealer = context.socket(zmq.DEALER)
-        transport.connect(dealer, transport.address_to(endpoint))
+        transport.connect(dealer, transport.address_to(endpoint), ipv6=False)
         for parts in chance.choice(ATTACKS)(chance):
             if not dealer.poll(1000, zmq.POLLOUT):
                 return

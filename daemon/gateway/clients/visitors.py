@@ -22,6 +22,7 @@ from typing import Any
 import zmq
 
 from glowd.daemon.config import Config
+from glowd.daemon.gateway.clients.peers import machine_of
 from glowd.daemon.runtime.system import give_back_memory
 
 HELLO_NS = 10_000_000_000
@@ -48,7 +49,7 @@ log = logging.getLogger("glowd.gateway")
 
 @dataclass(slots=True)
 class Connection:
-    """A connection. `name`: of its socket, as the system names it; `address`: of that the machine, "" for this one.
+    """A connection. `name`: of its socket, as the system names it; `address`: of that the machine (peers.py), "" for this one.
 
     `until_ns`: when it is shut down if nobody has said hello; `read_bytes`: what has come on it and was read.
     """
@@ -163,7 +164,7 @@ class Visitors:
 
     def _connection(self, descriptor: int) -> Connection:
         name = _with_socket(descriptor, lambda found: found.getpeername())
-        address = str(name[0]) if isinstance(name, tuple) else ""
+        address = machine_of(str(name[0])) if isinstance(name, tuple) else ""
         return Connection(None if self._hello_ns is None else self._now_ns + self._hello_ns, name, address)
 
     def _least_welcome(self) -> int:

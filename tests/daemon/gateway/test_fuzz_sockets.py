@@ -21,6 +21,7 @@ from glowd.daemon import engine_link, ipc, wire
 from glowd.daemon.runtime.keys import KeyFiles
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.fields import Message
+from glowd.daemon.wire.ip_version import wants_ipv6
 from glowd.daemon.wire.telemetry import VoiceInfo
 from tests.harness.joining import free_port
 from tests.harness.mutations import mutated
@@ -44,7 +45,7 @@ def place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[tuple[Ow
 def connected(kind: int, address: Address) -> Iterator["zmq.Socket[bytes]"]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
     socket.setsockopt(zmq.LINGER, 0)
-    connect(socket, address)
+    connect(socket, address, wants_ipv6(address.url))
     with contextlib.closing(socket):
         yield socket
 

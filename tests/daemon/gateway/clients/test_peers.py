@@ -24,6 +24,10 @@ ONE, OTHER = "localhost:1000:1000:4711", "localhost:1000:1000:4712"
         (ONE, "process 4711 of user 1000"),
         ("192.0.2.7", "the machine 192.0.2.7"),
         ("::1", "the machine ::1"),
+        ("::ffff:192.0.2.7", "the machine 192.0.2.7"),
+        ("2001:db8:0:1::5", "the network 2001:db8:0:1::/64"),
+        ("fe80::5%eth0", "the network fe80::/64"),
+        ("::5", "the network ::/64"),
         ("localhost:1000:1000:0", "this client"),
         ("", "this client"),
     ],
@@ -32,6 +36,12 @@ def test_peer_is_named_as_far_as_it_is_known(address: str, name: str) -> None:
     assert peer_of(Sender(address), b"id").name == name
     is_known = name != "this client"
     assert (peer_of(Sender(address), b"id") == peer_of(Sender(address), b"another")) == is_known
+
+
+def test_addresses_of_one_network_are_one_peer() -> None:
+    one, other = (peer_of(Sender(f"2001:db8::{number}"), b"id") for number in (1, "ffff:0:0:1"))
+    assert one == other != peer_of(Sender("2001:db8:0:1::1"), b"id")
+    assert peer_of(Sender("::ffff:192.0.2.7"), b"a") == peer_of(Sender("192.0.2.7"), b"b")
 
 
 @pytest.mark.parametrize(
