@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass, field
 
 from glowd.daemon.config_voices import VoiceSettings
+from glowd.daemon.wire.ip_version import host_of, is_wildcard
 from glowd.flow.options import Options, option
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
-HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+")
+HOST = re.compile(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+")
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un
 RESTART_S = 5.0
 """What it takes at least until a process that hung works again: the pause before its restart, and the start."""
@@ -76,6 +77,9 @@ class ServerSettings(Options):
     max_peer_requests_s: int = option(
         100, "requests a second of one peer, over 10 s: hello, open, listen, unlisten, status", min=1, max=1_000_000
     )
+    max_peer_frames_s: int = option(
+        0, "mel frames a second of one peer, whose credit is held back above that; 0: any number", min=0, max=1_000_000
+    )
     max_message_bytes: int = option(
         1 << 20, "bytes of one message part; a longer one closes the connection", min=1 << 14, max=1 << 26
     )
@@ -122,13 +126,15 @@ class ServerSettings(Options):
 
     def _check_address(self, key: str, address: str) -> None:
         """Refuse an address that ZeroMQ or we would not listen at; "" means the default."""
-        match = re.fullmatch(r"|ipc://(?P<path>.+)|tcp://(?P<host>.+):(?P<port>\d+)", address)
-        is_valid = match and (match["port"] is None or 0 < int(match["port"]) < 65536)
-        self.require(key, bool(is_valid), "ipc://PATH, tcp://HOST:PORT with a port up to 65535, or empty: the default")
-        assert match
-        path_bytes = len(os.fsencode(match["path"] or ""))
+        path, host = address.removeprefix("ipc://") if address.startswith("ipc://") else "", host_of(address)
+        self.require(
+            key,
+            bool(path or host or not address),
+            "ipc://PATH, tcp://HOST:PORT with a port up to 65535 and IPv6 in brackets, or empty: the default",
+        )
+        path_bytes = len(os.fsencode(path))
         self.require(key, path_bytes <= MAX_SOCKET_PATH_BYTES, f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes")
-        is_local = match["host"] is None or match["host"] in LOOPBACK
+        is_local = not host or host in LOOPBACK or f"[{host}]" in LOOPBACK
         self.require(
             key,
             is_local or self.allow_remote or not self.plain_tcp,
@@ -253,14 +259,14 @@ class FileSettings(Options):
 
 def is_tcp(address: str) -> bool:
     """Whether it is tcp://HOST:PORT."""
-    match = re.fullmatch(r"tcp://.+:(\d{1,5})", address)
-    return match is not None and 0 < int(match[1]) < 65536
+    return bool(host_of(address))
 
 
 def _can_be_dialled(address: str) -> bool:
     """Whether it is tcp://HOST:PORT of a machine: no wildcard."""
-    host = address.removeprefix("tcp://").rpartition(":")[0]
-    return is_tcp(address) and HOST.fullmatch(host) is not None and host not in ("0.0.0.0", "[::]")
+    host = host_of(address)
+    is_machine = HOST.fullmatch(f"[{host}]" if ":" in host else host) is not None
+    return is_machine and not is_wildcard(host)
 
 
 def _is_mode(text: str, least: int) -> bool:

@@ -16,7 +16,7 @@ from glowd.daemon.config_voices import VoiceSettings, rendered
 RELOADABLE: dict[str, tuple[str, ...] | None] = {
     "server": (
         "max_clients", "max_streams", "max_peer_clients", "max_peer_streams", "max_peer_listens", "max_peer_messages_s",
-        "max_peer_requests_s", "credit_ms", "max_utterance_s", "idle_timeout_s", "role_wait_s",
+        "max_peer_requests_s", "max_peer_frames_s", "credit_ms", "max_utterance_s", "idle_timeout_s", "role_wait_s",
     ),
     "speaker": ("prefill_ms",),
     "files": None,

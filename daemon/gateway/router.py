@@ -304,6 +304,7 @@ class ClientRouter:
             self._keeper.tick(now_ns)
             for client in self.clients.values():
                 self._draining.look(client)
+        self.streams.tick(now_ns)
         for client in list(self.clients.values()):
             if client.needs_care(now_ns):
                 with contained(f"client {client.name}: sending", partial(self.expel, client.identity)):

@@ -18,6 +18,7 @@ SETTINGS = {
     "listens": "server.max_peer_listens",
     "messages_s": "server.max_peer_messages_s",
     "requests_s": "server.max_peer_requests_s",
+    "frames_s": "server.max_peer_frames_s",
     "files": "files.max_peer_files",
     "file_mb": "files.max_peer_mb",
 }
@@ -31,13 +32,14 @@ class QuotaError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """What one peer may take. `of_key`: what its key says, and not the settings."""
+    """What one peer may take; `frames_s` 0: any number. `of_key`: what its key says, and not the settings."""
 
     clients: int
     streams: int
     listens: int
     messages_s: int
     requests_s: int
+    frames_s: int
     files: int
     file_mb: int
     of_key: frozenset[str] = frozenset()
@@ -51,6 +53,7 @@ class Quotas:
             listens=server.max_peer_listens,
             messages_s=server.max_peer_messages_s,
             requests_s=server.max_peer_requests_s,
+            frames_s=server.max_peer_frames_s,
             files=files.max_peer_files,
             file_mb=files.max_peer_mb,
         )

@@ -21,7 +21,8 @@ KEY_NEW, KEY_LIST, KEY_REVOKE = "key new", "key list", "key revoke"
 """With `name`, `roles` and `quotas`; nothing; `name`."""
 QUOTAS = {
     "clients": "clients at once", "streams": "streams at once", "listens": "streams that its clients listen to",
-    "messages_s": "messages a second", "requests_s": "requests a second", "files": "recordings", "file_mb": "MB of recordings",
+    "messages_s": "messages a second", "requests_s": "requests a second", "frames_s": "frames a second",
+    "files": "recordings", "file_mb": "MB of recordings",
 }  # fmt: skip
 """What a key may have its own quotas of."""
 

@@ -38,7 +38,7 @@ class RouterHarness:
 
     def __init__(self, *settings: str, device: bool = True) -> None:
         config = load(None, [VOICES, *settings])
-        self.now_ns, self._instance, wait_s = START_NS, 0, config.server.role_wait_s
+        self.now_ns, self.instance, wait_s = START_NS, 0, config.server.role_wait_s
         self.to_engine, self.to_speaker = list[Message](), list[Message]()
         self.speaker = SpeakerHandle(decoded_into(self.to_speaker), True, wait_s)
         self.mail: dict[bytes, list[Message]] = {}
@@ -78,8 +78,8 @@ class RouterHarness:
 
     def engine_ready(self, voice: str, **changes: Any) -> None:
         """The engine of a voice has started, or was restarted."""
-        self._instance += 1
-        self.from_engine(voice, ipc.Ready(voice, voice_info(voice, **changes), self._instance))
+        self.instance += 1
+        self.from_engine(voice, ipc.Ready(voice, voice_info(voice, **changes), self.instance))
 
     def from_engine(self, voice: str, message: Message) -> None:
         engine = self.engines[voice]

@@ -9,6 +9,7 @@ from glowd.daemon import ipc, wire
 from glowd.daemon.config import FileSettings
 from glowd.daemon.gateway.streams.file_sink import Recordings
 from glowd.daemon.gateway.streams.mel_intake import MelIntake
+from glowd.daemon.gateway.streams.notices import Notice
 from glowd.daemon.gateway.streams.phases import Phase
 from glowd.daemon.gateway.streams.session import Session
 from glowd.daemon.gateway.streams.totals import Counts
@@ -62,6 +63,8 @@ class ListPorts:
         self.speaker, self.listeners = list[Message](), list[Message]()
         self.counts = Counts()
         self.cushion_ms = 0.0
+        self.frames_taken = 0
+        self.holds_back: Notice | None = None
         self.has_listeners = True
         self._key = FIRST_KEY - 1
 
@@ -75,6 +78,12 @@ class ListPorts:
         if self.owner_reads:
             self.owner.append(message)
         return self.owner_reads
+
+    def took(self, frames: int) -> None:
+        self.frames_taken += frames
+
+    def held_back(self) -> Notice | None:
+        return self.holds_back
 
     def to_engine(self, message: Message) -> None:
         self.engine.append(message)

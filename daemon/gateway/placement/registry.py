@@ -12,13 +12,14 @@ from functools import partial
 
 from glowd.daemon.config import Config
 from glowd.daemon.gateway.clients.connections import ClientConnection
+from glowd.daemon.gateway.clients.frame_quota import FrameQuota
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.handles.engine import EngineHandle
 from glowd.daemon.gateway.handles.speaker import SpeakerHandle
 from glowd.daemon.gateway.streams.accounts import Accounts
 from glowd.daemon.gateway.streams.audio_format import AudioFormat
 from glowd.daemon.gateway.streams.file_sink import Recordings
-from glowd.daemon.gateway.streams.notices import slow_listener
+from glowd.daemon.gateway.streams.notices import Notice, held_back, slow_listener
 from glowd.daemon.gateway.streams.replies import SessionPorts
 from glowd.daemon.gateway.streams.session import Session
 from glowd.daemon.gateway.streams.totals import Counts
@@ -68,6 +69,19 @@ class Stream:
         """Send to the stream's own client now, if it reads."""
         return self.owner.try_send(message)
 
+    def took(self, frames: int) -> None:
+        """See SessionPorts."""
+        if (quotas := self.owner.quotas) is not None and quotas.frames_s:
+            self._registry.frames.take(self.owner.peer.key, quotas.frames_s, frames)
+
+    def held_back(self) -> Notice | None:
+        """See SessionPorts."""
+        quotas, peer = self.owner.quotas, self.owner.peer
+        if quotas is None or not self._registry.frames.is_full(peer.key, quotas.frames_s):
+            return None
+        self._registry.held_back[self] = None
+        return held_back(peer.name, quotas.frames_s, quotas.source("frames_s"))
+
     def to_engine(self, message: Message) -> None:
         """Send to the engine in which the stream is placed now."""
         self.engine.send(message)
@@ -112,7 +126,9 @@ class StreamRegistry:
         self, clients: Mapping[bytes, ClientConnection], speaker: SpeakerHandle, recordings: Recordings
     ) -> None:
         self.speaker, self.recordings, self.counts_of_all = speaker, recordings, Counts()
-        self.accounts = Accounts()
+        self.accounts, self.frames = Accounts(), FrameQuota()
+        self.held_back: dict[Stream, None] = {}
+        """The streams that are to be granted credit once their peers may send again; the one that waits longest first."""
         self._clients = clients
         self.between_utterances: list[Callable[[Stream], object]] = []
         """Called between two utterances of a stream: it may be moved, or its client sent elsewhere."""
@@ -126,6 +142,14 @@ class StreamRegistry:
     def use(self, config: Config) -> None:
         """Use other settings, for files that are opened."""
         self.recordings = Recordings(config.files)
+
+    def tick(self, now_ns: int) -> None:
+        """Grant credit to the streams whose peers may send again."""
+        self.frames.tick(now_ns)
+        held, self.held_back = self.held_back, {}
+        for stream in (one for one in held if self._by_name.get(one.name) is one):
+            with self.contained(stream, "granting credit"):
+                stream.session.sinks.grant_due()
 
     # ----------------------------------------------------------------- questions
 
@@ -209,6 +233,7 @@ class StreamRegistry:
         finally:
             self._by_key.pop(stream.key, None)
             self._by_name.pop(stream.name, None)
+            self.held_back.pop(stream, None)
             for client in self._clients.values():
                 client.stream_closed(stream.name)
             del stream.session  # which knows the stream: what it keeps would stay until the garbage is collected

@@ -44,6 +44,7 @@ class ClientSide:
             return
         state.meter.frames(now_ns)
         self._engine.send(chunk)
+        state.ports.took(len(chunk.mel))
         if self._pass(self._intake.judge(chunk.mel)):  # while the engine works
             if state.limits.whole_utterance:  # of others, what is delivered decides
                 self._sinks.grant(state.sinks.delivered_samples)

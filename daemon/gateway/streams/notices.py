@@ -73,6 +73,15 @@ def slow_reader(waiting_s: float) -> Notice:
     return Notice(WarningCode.SLOW_LISTENER, text)
 
 
+def held_back(peer: str, a_second: int, source: str) -> Notice:
+    """The stream gets less credit than its sinks would allow."""
+    text = (
+        f"{peer} sends {a_second} frames a second, the most for one peer ({source}): credit is held back to that pace, and no "
+        "frame is lost. Send to fewer streams at once, or raise it"
+    )
+    return Notice(WarningCode.QUOTA_REACHED, text)
+
+
 def slow_listener(client: str) -> Notice:
     """Another client that listens to the stream has lost some of its audio."""
     text = f"the client {client}, which listens to this stream, reads too slowly and has lost audio of it"

@@ -39,6 +39,11 @@ class Phase(Enum):
         return self not in (Phase.IDLE, Phase.CLOSED)
 
     @cached_property
+    def takes_frames(self) -> bool:
+        """Whether its client may send frames."""
+        return self in (Phase.IDLE, Phase.SENDING)
+
+    @cached_property
     def needs_engine(self) -> bool:
         """Whether the engine still has work to do for the utterance."""
         return self in (Phase.SENDING, Phase.ENDING)

@@ -39,6 +39,12 @@ class SessionPorts(Protocol):
     def try_owner(self, message: Message) -> bool:
         """Send to the stream's own client now. Returns False if the client reads too slowly."""
 
+    def took(self, frames: int) -> None:
+        """Frames were accepted: they count for the peer of the client."""
+
+    def held_back(self) -> Notice | None:
+        """Why the stream gets no credit now, if its peer has sent as many frames as it may; it is asked again later."""
+
     def to_engine(self, message: Message) -> None:
         """Send to the engine in which the stream is placed."""
 
@@ -74,8 +80,9 @@ class ReplySender:
         self._sent_state, self._warned = "idle", set[WarningCode]()
 
     def credit(self, generation: int, frames: int) -> None:
-        """Grant frames."""
-        self._ports.to_owner(wire.Credit(stream=self._stream, generation=generation, frames=frames))
+        """Grant frames, if there are any."""
+        if frames > 0:
+            self._ports.to_owner(wire.Credit(stream=self._stream, generation=generation, frames=frames))
 
     def position(self, utterance: Utterance, samples: int, t_ns: int, underruns: int) -> None:
         """Tell how far the listener is, and how the utterance can go on from there in another gateway."""

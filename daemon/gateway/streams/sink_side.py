@@ -107,10 +107,18 @@ class SinkSide:
         state.announce()
 
     def grant(self, delivered_samples: int) -> None:
-        """Grant the credit that is due after so many samples were delivered."""
+        """Grant the credit that is due after so many samples were delivered, unless the peer has sent as much as it may."""
         state = self._state
-        if state.phase is Phase.SENDING and (frames := state.utterance.credit(delivered_samples)) > 0:
-            state.replies.credit(state.utterance.number, frames)
+        if not state.phase.takes_frames or not state.utterance.due_credit(delivered_samples):
+            return
+        if notice := state.ports.held_back():
+            state.warn(notice)
+        else:
+            state.replies.credit(state.utterance.number, state.utterance.credit(delivered_samples))
+
+    def grant_due(self) -> None:
+        """Grant the credit that was held back."""
+        self.grant(self._state.sinks.delivered_samples)
 
     def _look_at_reader(self) -> None:
         """Warn a client that does not read its own audio."""

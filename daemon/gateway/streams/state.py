@@ -55,7 +55,10 @@ class SessionState:
         self.utterance = self._utterance(asked.generation, ports.new_key(asked.key), beginning)
 
     def _utterance(self, number: int, key: int, beginning: Beginning = AT_FIRST_FRAME) -> Utterance:
-        return Utterance(number, key, self.limits, self.going_on if self.asked.position_ms else None, beginning)
+        made = Utterance(number, key, self.limits, self.going_on if self.asked.position_ms else None, beginning)
+        if self.ports.held_back():
+            made.withhold()
+        return made
 
     # ------------------------------------------------------------------ phase
 
@@ -136,5 +139,5 @@ class SessionState:
         self._close_utterance()
         self.advance(Event.CONCLUDE)
         self.utterance = self._utterance(self.utterance.number + 1, self.ports.new_key())
-        self.replies.credit(self.utterance.number, self.utterance.granted_frames)
+        self.replies.credit(self.utterance.number, self.utterance.granted_frames - self.utterance.frames_in)
         self.announce()

@@ -201,13 +201,21 @@ class Utterance:
         self.refusals += not behind
         return self.refusals > MAX_REFUSALS
 
-    def credit(self, delivered_samples: int) -> int:
-        """How many frames to grant after so many samples were delivered; they count as granted then."""
-        used = self.frames_in if self.limits.whole_utterance else delivered_samples // self.limits.hop
+    def withhold(self) -> None:
+        """Take back the credit that it begins with: it will be due."""
+        self.granted_frames = self.frames_in
+
+    def due_credit(self, delivered_samples: int) -> int:
+        """How many frames are to be granted after so many samples were delivered."""
+        delivered = max(delivered_samples, self.beginning.heard_samples)
+        used = self.frames_in if self.limits.whole_utterance else delivered // self.limits.hop
         due = min(used + self.limits.window_frames, self.limits.max_frames) - self.granted_frames
         rest = self.limits.max_frames - self.granted_frames  # may be less than a step
-        if due < min(self._credit_step, max(1, rest)):
-            return 0
+        return due if due >= min(self._credit_step, max(1, rest)) else 0
+
+    def credit(self, delivered_samples: int) -> int:
+        """The frames that are to be granted after so many samples were delivered; they count as granted now."""
+        due = self.due_credit(delivered_samples)
         self.granted_frames += due
         return due
 
