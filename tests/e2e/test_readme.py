@@ -59,7 +59,7 @@ def test_readme_programs_run_and_print_what_they_say(document: str, tmp_path: Pa
 SHORTER = {
     "glowlab pitch": "glowlab pitch --steps 2 --batch 32",
     "glowlab train": "glowlab train --steps 1 --batch 1 --validation-segments 1",
-    "glowlab evaluate": "glowlab evaluate --jobs 1 --seeds 1",
+    "glowlab evaluate": "glowlab evaluate --jobs 1 --seeds 1 --clips 1",
     "held-out": "test",
     "speech": "data",
 }

@@ -113,6 +113,7 @@ def test_blind_test_lists_sentences_and_systems(text: str) -> None:
     assert 'const KEY = "glowd-compare-' in text and "localStorage" in text
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_given_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> None:
     row = {"set": "far", "system": "X", "clips": 7, "seeds": 3, "mean": {"stoi": 0.97}, "spread": {"stoi": 0.01}}
     result = tmp_path / "result.json"
@@ -125,6 +126,7 @@ def test_given_evaluation_is_shown_and_named(room: Path, tmp_path: Path) -> None
     assert "data:audio/flac;base64," in page and "audio/ogg" not in page
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_manifest_names_origin_and_licence_of_each_recording(room: Path, tmp_path: Path) -> None:
     (room / "MANIFEST.tsv").write_text(f"file\tseconds\t{HEAD}\none/clip0.flac\t1.2\tAnn & Co\tCC BY 4.0\tthe corpus\n")
     argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip0.flac"), "--no-live"]
@@ -139,6 +141,7 @@ def test_manifest_names_origin_and_licence_of_each_recording(room: Path, tmp_pat
     assert 700 < width < 1000 and 300 < height < 500  # two rows of two systems
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_strangers_have_a_table_and_goals_of_their_own(room: Path, tmp_path: Path) -> None:
     argv = ["compare", str(room / "tiny.safetensors"), "--data", str(room / "one" / "clip0.flac"), "--no-live"]
     argv += ["--strangers", str(room / "one" / "clip1.flac"), "--jobs", "1", "--out", str(tmp_path / "page.html")]
@@ -204,6 +207,7 @@ def test_sentences_come_from_folders_in_turn(room: Path) -> None:
         renders.sentences([room / "none"], 3, 8)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_daemon_that_cannot_start_is_a_note(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
