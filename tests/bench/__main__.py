@@ -78,7 +78,7 @@ def measure_fronts(env: dict[str, str], sizes: Sizes) -> Iterator[Result]:
 
 def measure_gateway(device: str, sizes: Sizes) -> Iterator[Result]:
     """The gateway alone, between fakes."""
-    return gateway.gateway(min(sizes.seconds, 8), (4,) if sizes.quick else gateway.STREAMS)
+    return gateway.gateway(min(sizes.seconds, 8), (4,) if sizes.quick else gateway.STREAMS, sizes.quick)
 
 
 def measure_context(device: str, sizes: Sizes) -> Iterator[Result]:
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     sizes = Sizes(given.runs, given.seconds, given.utterances, given.minutes, given.quick)
     if given.quick:
-        sizes = Sizes(runs=5, seconds=2, utterances=2, minutes=0.1, quick=True)
+        sizes = Sizes(runs=5, seconds=1, utterances=2, minutes=0.1, quick=True)
     before, results = report.conditions(), list[Result]()
     for part in given.parts or PARTS:
         for result in PARTS[part](given.device, sizes):

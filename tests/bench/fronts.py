@@ -27,7 +27,7 @@ from glowd.clients.web.messages import HEADER
 from glowd.flow.mel import MelFormat
 from tests.bench.recorded_voice import NAME
 from tests.bench.report import Result, cpu_name, percentiles_ms, scheduling
-from tests.harness.daemon import ROOT, Daemon, running_daemon
+from tests.harness.daemon import ONLY_GLOW, ROOT, Daemon, running_daemon
 
 TEXT = "This text is spoken by a recording."
 PREPARED = 3
@@ -42,7 +42,7 @@ def fronts(requests: int) -> Iterator[Result]:
     """What each front adds to the time to first audio, p50 and p99."""
     settings = ("web.enabled=true", "web.port=0", f"web.tts={NAME}", "wyoming.enabled=true", "wyoming.port=0")
     path = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
-    with running_daemon(*settings, f"wyoming.tts={NAME}", env=path) as daemon, ExitStack() as stack:
+    with running_daemon(ONLY_GLOW, *settings, f"wyoming.tts={NAME}", env=path) as daemon, ExitStack() as stack:
         named = {
             "native client": native(daemon, stack),
             "HTTP": by_http(daemon, stack),

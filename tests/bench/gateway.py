@@ -43,19 +43,29 @@ class Load:
     """The clients are shared between so many."""
 
 
-def gateway(seconds: float, streams: tuple[int, ...] = STREAMS) -> Iterator[Result]:
+def gateway(seconds: float, streams: tuple[int, ...] = STREAMS, quick: bool = False) -> Iterator[Result]:
     """By the number of streams; then one number by chunk size, by sink, and with a connection for each stream."""
-    yield from inside(seconds, streams[min(1, len(streams) - 1)])
-    most, some = streams[-1], streams[min(1, len(streams) - 1)]
-    for load in (
+    some = streams[min(1, len(streams) - 1)]
+    yield from inside(seconds, some)
+    for load in quick_loads(some) if quick else all_loads(streams, some):
+        yield from measured(load, seconds)
+
+
+def all_loads(streams: tuple[int, ...], some: int) -> tuple[Load, ...]:
+    """Each number of streams, and what else is varied for some of them."""
+    return (
         *(Load(number) for number in streams),
-        Load(most, sink="null"),
+        Load(streams[-1], sink="null"),
         Load(some, chunk_frames=1),
-        *(Load(most, frames) for frames in (8, 16)),
+        *(Load(streams[-1], frames) for frames in (8, 16)),
         Load(some, streams_per_client=1),
         Load(2 * some, streams_per_client=some, gateways=2),
-    ):
-        yield from measured(load, seconds)
+    )
+
+
+def quick_loads(some: int) -> tuple[Load, ...]:
+    """The same with everything varied at once."""
+    return (Load(some), Load(2 * some, 1, "null", streams_per_client=1, gateways=2))
 
 
 def measured(load: Load, seconds: float) -> Iterator[Result]:

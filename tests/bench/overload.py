@@ -72,13 +72,13 @@ def overload(env: dict[str, str], seconds: float, offered: tuple[int, ...] = OFF
     Each gets a daemon of its own, so that none begins with what the one before has left: a degraded engine, say.
     """
     mel = np.tile(speech(), (int(seconds / FRAME_S / len(speech())) + 1, 1))[: int(seconds / FRAME_S)]
-    for admission, limits in (("on", []), ("off", [f"voices.glow.max_streams={MOST}"])):
+    for admission, limit in (("on", ""), ("off", f",max_streams={MOST}")):
         for number in offered:
             with running_daemon(
                 f"server.max_streams={MOST}",
                 f"server.max_peer_streams={MOST}",
+                f'voices={{glow={{engine="waveglow"{limit}}}}}',
                 "speaker.device=pulse",
-                *limits,
                 env=env,
             ) as daemon:
                 with daemon.client("bench") as client:

@@ -18,7 +18,7 @@ from glowd.clients.voices import ready_format
 from glowd.daemon import wire
 from tests.bench.recorded_voice import NAME
 from tests.bench.report import Result, cpu_name, percentiles_ms, scheduling
-from tests.harness.daemon import ROOT, Daemon, running_daemon
+from tests.harness.daemon import ONLY_GLOW, ROOT, Daemon, running_daemon
 from tests.harness.speech_dispatcher import Ssip, speech_dispatcher
 from tests.harness.waiting import WAIT_S
 
@@ -36,7 +36,7 @@ def screen_reader(env: dict[str, str], messages: int) -> Iterator[Result]:
     path = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     with (
         tempfile.TemporaryDirectory(prefix="spd-") as directory,
-        running_daemon(*SPEAKER, "speaker.device=pulse", env=env) as daemon,
+        running_daemon(ONLY_GLOW, *SPEAKER, "speaker.device=pulse", env=env) as daemon,
         speech_dispatcher(Path(directory), "--tts", NAME, glowd=daemon.endpoint, env=path) as dispatcher,
         contextlib.closing(Ssip(dispatcher)) as ssip,
     ):

@@ -24,7 +24,7 @@ def daemon(pulse: PulseServer) -> Iterator[Daemon]:
         "speaker.device=pulse",
         "speaker.prefill_ms=1000",
         "speaker.latency_ms=200",
-        "voices.glow.max_streams=16",
+        'voices={glow={engine="waveglow",max_streams=16}}',
     )
     with running_daemon(*settings, env=pulse.env) as running:
         yield running

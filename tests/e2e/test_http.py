@@ -18,7 +18,7 @@ import soundfile
 
 from glowd.clients import Client
 from glowd.daemon.wire.codec import to_s16
-from tests.harness.daemon import Daemon, running_daemon
+from tests.harness.daemon import ONLY_GLOW, Daemon, running_daemon
 from tests.harness.mels import speech
 from tests.harness.waiting import WAIT_S, until
 
@@ -29,7 +29,7 @@ TEXT = "The first bytes leave before the sentence ends. A client that hangs up i
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running_daemon("web.enabled=true", "web.port=0", "web.tts=espeak-ng") as running:
+    with running_daemon(ONLY_GLOW, "web.enabled=true", "web.port=0", "web.tts=espeak-ng") as running:
         yield running
 
 

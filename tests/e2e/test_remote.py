@@ -21,6 +21,7 @@ from tests.harness.mels import speech
 from tests.harness.waiting import WAIT_S
 
 MEL = speech()[:60]
+VOICE = "voices={rtisi={engine='rtisi-la',max_streams=16}}"
 
 
 def free_port() -> int:
@@ -33,7 +34,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, s
     """A daemon with tcp:// addresses: for clients, and of its telemetry."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     clients, telemetry = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
-    settings = (f"server.endpoint={clients}", f"server.telemetry={telemetry}", f"server.keys={keys}")
+    settings = (f"server.endpoint={clients}", f"server.telemetry={telemetry}", f"server.keys={keys}", VOICE)
     with running_daemon(*settings) as daemon:
         yield daemon, clients, telemetry
 
@@ -149,7 +150,7 @@ def test_strangers_at_the_port_disturb_nobody(remote: tuple[Daemon, str, str]) -
 
 def test_plain_tcp_is_served_only_when_asked_for(tmp_path: Path) -> None:
     clients = f"tcp://127.0.0.1:{free_port()}"
-    with running_daemon(f"server.endpoint={clients}", "server.plain_tcp=true") as daemon:
+    with running_daemon(f"server.endpoint={clients}", "server.plain_tcp=true", VOICE) as daemon:
         with Client(clients, timeout_s=WAIT_S) as far:
             assert len(audio(far)) == len(MEL) * 256
         assert "neither encrypted nor protected by keys" in daemon.launched.log_end()

@@ -24,7 +24,7 @@ RATE_HZ = 22_050
 @pytest.fixture(scope="module")
 def daemon(pulse: PulseServer) -> Iterator[Daemon]:
     # A long buffer, as in test_device.py: a busy machine must not make the device stall.
-    settings = ("speaker.device=pulse", "speaker.latency_ms=200", "voices.glow.max_streams=4")
+    settings = ("speaker.device=pulse", "speaker.latency_ms=200", 'voices={glow={engine="waveglow",max_streams=4}}')
     with running_daemon(*settings, env=pulse.env) as running:
         yield running
 

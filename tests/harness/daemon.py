@@ -19,6 +19,8 @@ PATIENT = (
     "server.role_wait_s=300", "supervisor.ready_timeout_s=300", "supervisor.watchdog_s=60", "supervisor.grace_s=60",
 )  # fmt: skip
 """On a slow machine no role is restarted, and no stream is given up while its engine starts."""
+ONLY_GLOW = 'voices={glow={engine="waveglow"}}'
+"""Each voice is a process that takes seconds to start; config.toml has three."""
 
 
 @dataclass(frozen=True)
