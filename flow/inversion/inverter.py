@@ -24,7 +24,10 @@ MAX_WORKSPACES = 64
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A step of B streams by S groups, and the state that it moves on. Owner: the inverter's thread."""
+    """A step of B streams by S groups, and the state that it moves on, which all steps of B streams share.
+
+    Owner: the inverter's thread.
+    """
 
     state: State
     step: Step
@@ -49,6 +52,7 @@ class Inverter:
         self.config, self.device, self.dtype = voice.config, torch.device(device), dtype
         self.lapped, self.extra_groups = voice.config.squeeze == "lapped", voice.squeeze.extra_groups
         self._workspaces: dict[tuple[int, int], Workspace] = {}
+        self._states: dict[int, State] = {}
         self._weights = weights = Folded(voice, self.device, dtype)
         self.past_frames, self.look_ahead_frames, self.pad = weights.past_frames, weights.look_ahead_frames, weights.pad
         self.backend, self.why_torch = self._choose(backend)
@@ -61,14 +65,15 @@ class Inverter:
         return self._weights.rest(streams)
 
     def workspace(self, batch: int, groups: int) -> Workspace:
-        """The memory of a step of B streams by S groups; the newest few are kept."""
-        key = batch, groups
-        if key not in self._workspaces:
+        """The memory of a step of B streams by S groups; those that were used last are kept."""
+        found = self._workspaces.pop((batch, groups), None)
+        if found is None:
             if len(self._workspaces) >= MAX_WORKSPACES:
                 self._workspaces.pop(next(iter(self._workspaces)))
-            state = self.initial_state(batch)
-            self._workspaces[key] = Workspace(state, self._make_step(state, groups))
-        return self._workspaces[key]
+            state = self._states.get(batch) or self._states.setdefault(batch, self.initial_state(batch))
+            found = Workspace(state, self._make_step(state, groups))
+        self._workspaces[batch, groups] = found
+        return found
 
     def invert(self, windows: Tensor, z: Tensor, workspace: Workspace) -> Tensor:
         """Frames and noise to audio [B, S * G]; the workspace's state moves on by S groups.

@@ -4,6 +4,7 @@ A chunk's products are small: as calls of a library, one by one, they take as lo
 thirty calls, and each does its part of the work for all streams of a thread.
 """
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -47,6 +48,20 @@ class _WNArrays(NamedTuple):
         )
 
 
+class _Memory:
+    """What the steps of all shapes use in turn, for only one runs at a time: as much as the largest of them needs."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Array] = {}
+
+    def array(self, name: str, *shape: int, dtype: type = np.float32) -> Array:
+        """The array of that name, with whatever the step before has left in it."""
+        size, held = math.prod(shape), self._arrays.get(name)
+        if held is None or held.size < size:
+            held = self._arrays[name] = np.zeros(size, dtype)
+        return held[:size].reshape(shape)
+
+
 class _Scratch(NamedTuple):
     """Memory of WNs of one shape, for some streams by S groups; gates and ends for one stream at a time."""
 
@@ -56,17 +71,16 @@ class _Scratch(NamedTuple):
     ends: Array  # [S, n]
 
     @classmethod
-    def of(cls, batch: int, groups: int, kernel: int, wn: _WNArrays, n: int) -> "_Scratch":
+    def of(cls, memory: _Memory, batch: int, groups: int, kernel: int, wn: _WNArrays, n: int) -> "_Scratch":
         """For WNs of this shape whose ends have at most n columns."""
         layers, channels = len(wn.gates), len(wn.start_bias)
         longest = (kernel - 1) * 2 ** (layers - 1)
-        shapes = (
-            (batch, longest + groups, channels),
-            (groups, 2 * channels),
-            (batch, groups, layers * channels),
-            (groups, n),
+        return cls(
+            memory.array("windows", batch, longest + groups, channels),
+            memory.array("gates", groups, 2 * channels),
+            memory.array("gated", batch, groups, layers * channels),
+            memory.array("ends", groups, n),
         )
-        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 class _Dense(NamedTuple):
@@ -118,6 +132,7 @@ class CompiledVoice:
         self.basis, self.basis_back = packed(weights.basis.T), packed(weights.basis)
         self.threads = torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.threads, "flows") if self.threads > 1 else None
+        self.memories = [_Memory() for _ in range(self.threads)]
 
     def step(self, state: State, groups: int) -> "CompiledStep":
         """The step of as many streams as the state has, by S groups."""
@@ -125,23 +140,26 @@ class CompiledVoice:
 
 
 class _Part:
-    """The part of a step that one thread computes: some streams, with views into their state, and memory of its own."""
+    """The part of a step that one thread computes: some streams, with views into their state, and memory for it."""
 
-    def __init__(self, voice: CompiledVoice, state: State, streams: slice, groups: int) -> None:
+    def __init__(self, voice: CompiledVoice, memory: _Memory, state: State, streams: slice, groups: int) -> None:
         config, batch = voice.config, streams.stop - streams.start
         self.voice, self.streams, self.groups = voice, streams, groups
         self._past, self._harmonic_past = state.past.numpy()[streams], state.harmonic_past.numpy()[streams]
         self._pulses, self._phase = state.pulses.numpy()[streams], state.phase.numpy()[streams]
         self._tail = state.tail.numpy()[streams]
         self._frames = groups // config.groups_per_frame
-        self._flows = _Scratch.of(batch, groups, config.kernel, voice.flows[0].wn, config.group)
-        self._harmonic = voice.harmonic and _Scratch.of(batch, groups, config.kernel, voice.harmonic, 2 * config.group)
+        # Harmonic layer and flows run one after the other.
+        self._flows = _Scratch.of(memory, batch, groups, config.kernel, voice.flows[0].wn, config.group)
+        self._harmonic = voice.harmonic and _Scratch.of(
+            memory, batch, groups, config.kernel, voice.harmonic, 2 * config.group
+        )
         samples = self._frames * config.mel.hop
-        self._turn, self._f0_hz = np.zeros(samples, np.float32), np.zeros(samples)
-        self._blocks = np.zeros((2, groups + 1, config.group), np.float32)
-        self._source = np.zeros((batch, groups, config.source_rows), np.float32)
-        self._cond = np.zeros((batch, groups, config.cond_channels), np.float32)
-        self._both = np.zeros((groups, 2 * config.group), np.float32)
+        self._turn, self._f0_hz = memory.array("turn", samples), memory.array("f0", samples, dtype=np.float64)
+        self._blocks = memory.array("blocks", 2, groups + 1, config.group)
+        self._source = memory.array("source", batch, groups, config.source_rows)
+        self._cond = memory.array("conditioning", batch, groups, config.cond_channels)
+        self._both = memory.array("both", groups, 2 * config.group)
 
     def run(self, windows: Array, x: Array, audio: Array) -> None:
         """Its streams: frames [B, F, M] and noise [B, S, G], which is overwritten, to audio [B, S, G]."""
@@ -243,7 +261,7 @@ class CompiledStep:
         batch = len(state.tail)
         size = -(-batch // voice.threads)
         parts = [slice(at, min(at + size, batch)) for at in range(0, batch, size)]
-        self._parts = [_Part(voice, state, part, groups) for part in parts]
+        self._parts = [_Part(voice, memory, state, part, groups) for memory, part in zip(voice.memories, parts)]
 
     def __call__(self, windows: Tensor, z: Tensor) -> Tensor:
         """See Step."""

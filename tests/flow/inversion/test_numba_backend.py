@@ -1,5 +1,6 @@
 """The compiled step gives what the step in torch gives; where it cannot be had, torch takes its place and says why."""
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from glowd.flow.checkpoint import load
 from glowd.flow.inversion import numba_math, numba_matmul
-from glowd.flow.inversion.inverter import Inverter
+from glowd.flow.inversion.inverter import MAX_WORKSPACES, Inverter
 from glowd.flow.network.pitch import PitchConfig
 from glowd.flow.network.source import SourceConfig
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from tests.harness.voices import hide_numba, random_voice, sourced, tiny
 
 TOLERANCE = 1e-5
+VIEWS_BYTES = 10_000
+"""What the views of a step may take, without what they look at."""
 
 
 @pytest.fixture
@@ -126,6 +129,20 @@ def test_its_answer_is_not_overwritten_by_the_next_call() -> None:
         kept = first.clone()
         inverter.invert(windows, 2 * z, workspace)
     assert torch.equal(first, kept) and torch.equal(z, torch.ones(1, 4, 64))
+
+
+def test_steps_of_more_shapes_take_no_more_memory() -> None:
+    inverter = Inverter(random_voice(sourced()), backend="compiled")
+    run(inverter, 4, 64)
+    for batch in (1, 2, 3):
+        run(inverter, batch, 4)
+    tracemalloc.start()
+    for batch in (1, 2, 3, 4):
+        for groups in range(1, 33):
+            run(inverter, batch, groups, calls=1)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < MAX_WORKSPACES * VIEWS_BYTES, f"{held} bytes are held for 128 shapes"
 
 
 def test_its_exponential_is_that_of_numpy() -> None:
