@@ -20,6 +20,7 @@ from glowd.daemon.config_reader import from_text
 from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.rundir import addresses
 from glowd.daemon.runtime.status import NewSettings
+from glowd.daemon.runtime.told import Told
 
 LOOK_S, STEP_S = 2.0, 0.1
 LOST_S = 30.0
@@ -29,10 +30,14 @@ log = logging.getLogger("glowd.cluster")
 
 
 class Looks:
-    """When the last look at the cluster succeeded. Written by the thread that looks, read by the main one."""
+    """When the last look at the cluster succeeded, and what was said of those that failed.
+
+    Written by the thread that looks, read by the main one.
+    """
 
     def __init__(self) -> None:
         self._succeeded_s: float | None = None
+        self.told = Told()
 
     def succeeded(self) -> None:
         """The cluster has answered."""
@@ -101,5 +106,8 @@ def look(role: Role, manager: Manager, fleet: Fleet, looks: Looks) -> None:
         looks.succeeded()
         manager.step(time.monotonic())
         role.nodes({name: node.to_map() for name, node in fleet.nodes().items()})
+        if looks.told.is_new("look", ""):
+            log.info("looking at the cluster works again")
     except (ClusterError, GlowdError) as error:
-        log.warning("%s; trying again", error)
+        if looks.told.is_new("look", str(error)):
+            log.warning("%s; trying again", error)

@@ -11,8 +11,15 @@ import zmq.auth
 from zmq.utils import z85
 
 from glowd.daemon.runtime.keys import ClientKey, KeyFiles
+from glowd.daemon.runtime.told import Told
 
 TELEMETRY_DOMAIN, CLIENT_DOMAIN, ENGINE_DOMAIN = "telemetry", "clients", "engines"
+
+PLACES = {
+    CLIENT_DOMAIN: "server.endpoint",
+    TELEMETRY_DOMAIN: "server.telemetry",
+    ENGINE_DOMAIN: "server.engines or dial_engines",
+}
 
 log = logging.getLogger("glowd.gateway")
 
@@ -22,24 +29,31 @@ class Authentication(zmq.auth.Authenticator):
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyFiles) -> None:
         super().__init__(context, log=logging.getLogger("glowd.gateway.zap"))
-        self.keys = keys
+        self.keys, self._refused = keys, Told()
         self.start()
         for domain in (CLIENT_DOMAIN, TELEMETRY_DOMAIN, ENGINE_DOMAIN):
             self.configure_curve_callback(domain, self)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the owner of this public key, in Z85, may connect to the sockets of a domain."""
-        found = self.keys.find(z85.decode(key))
+        reason = self._refusal(domain, self.keys.find(z85.decode(key)))
+        if self._refused.is_new((domain, key), reason) and reason:
+            log.warning("%s", reason)
+        return not reason
+
+    def _refusal(self, domain: str, found: ClientKey | None) -> str:
+        """Why a key may not connect; "" if it may."""
         if found is None:
-            log.warning("a peer with an unknown or revoked key was turned away")
-            return False
+            place = PLACES.get(domain, domain)
+            return (
+                f"a peer of {place} with an unknown or revoked key is turned away, however often it comes; if it is one of "
+                "yours, give it a new address (glowctl key new)"
+            )
         if domain == TELEMETRY_DOMAIN and not (found.rights.metrics or found.rights.admin):
-            log.warning("the key %s may not read the telemetry: it has not the role metrics", found.name)
-            return False
+            return f"the key {found.name} may not read the telemetry: it has not the role metrics"
         if domain == ENGINE_DOMAIN and not found.rights.engine:
-            log.warning("the key %s may not join as an engine: it has not the role engine", found.name)
-            return False
-        return True
+            return f"the key {found.name} may not join as an engine: it has not the role engine"
+        return ""
 
     def curve_user_id(self, client_public_key: bytes) -> str:
         """What messages of this client are marked with, for its public key (32 bytes): the name of that key."""
