@@ -3,8 +3,10 @@
 Rules of this file: as in ipc.py. The engine connects to `server.engines`, or the gateway to an engine that listens
 (`server.dial_engines`); either way the engine has a key with the role engine, and nobody else gets so far. The two may be of
 neighbouring versions: an unknown field is ignored, an unknown message is ignored once it is logged, and a message that came with
-a later version of the link is sent only where that version was agreed.
+a later version of the link is sent only where that version was agreed. Only Taken is sent before: it says that nothing will be
+agreed, and who does not know it ignores it, as whatever comes before Join.
 
+    engine   Taken      to gateways that have dialled an engine which another one has, again and again. Since version 3
     engine   Join       until it is answered
     gateway  Joined     the version that both speak, and the engine's name; or TurnedAway, which ends the engine
     engine   Ready      at once, and then every second, as an engine on this machine does
@@ -27,7 +29,7 @@ from glowd.daemon import ipc
 from glowd.daemon.wire.codec import Codec
 from glowd.daemon.wire.fields import Message, identifier, integer, message, nanoseconds, string
 
-VERSION, OLDEST_VERSION = 2, 1
+VERSION, OLDEST_VERSION = 3, 1
 """Of this link."""
 PROBES_SINCE = 2
 """The first version with Probe and Echo."""
@@ -53,10 +55,18 @@ class Join(Message):
 
 @message
 class Joined(Message):
-    """The gateway knows the engine, by this name, and speaks this version with it."""
+    """The gateway knows the engine, by this name, and speaks this version with it. `gateway`: how that is called by people."""
 
     version: int = integer(1, 1 << 16)
     name: str = string(200)
+    gateway: str = string(200, default="", added=True)
+
+
+@message
+class Taken(Message):
+    """The engine has a gateway already, which `by` names for people. When that is gone, the engine ends all connections."""
+
+    by: str = string(500)
 
 
 @message
@@ -98,7 +108,7 @@ class Echo(Message):
 
 CODEC = Codec(
     [
-        *(Join, Joined, TurnedAway, Leaving, Dismissed, Probe, Echo),
+        *(Taken, Join, Joined, TurnedAway, Leaving, Dismissed, Probe, Echo),
         *(ipc.Start, ipc.Frames, ipc.Finish, ipc.Drop, ipc.DropAll),
         *(ipc.Ready, ipc.Pcm, ipc.Failed, ipc.Load),
     ]

@@ -215,12 +215,19 @@ def headline(snapshot: Snapshot) -> str:
 
 def notices(snapshot: Snapshot) -> list[str]:
     """A line for each voice or engine that is not ready, or fails, and why; then one for each that is overloaded."""
-    return _absences(snapshot) + [
-        _notice(label, work.degraded, snapshot.t_ns)
-        for name, voice in entries(snapshot.voices)
-        for label, work in [(label, engine.work) for label, engine in engines(voice)] or [(name, voice.work)]
-        if work.degraded
+    dialled = [
+        f"the engine at {clean(place)} is not used: {clean(why)}" for place, why in snapshot.dialled.items() if why
     ]
+    return (
+        _absences(snapshot)
+        + dialled
+        + [
+            _notice(label, work.degraded, snapshot.t_ns)
+            for name, voice in entries(snapshot.voices)
+            for label, work in [(label, engine.work) for label, engine in engines(voice)] or [(name, voice.work)]
+            if work.degraded
+        ]
+    )
 
 
 def _absences(snapshot: Snapshot) -> list[str]:

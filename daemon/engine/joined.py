@@ -21,9 +21,11 @@ import zmq
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.config import Config, EngineSpec
-from glowd.daemon.engine.connection import Connection, TurnedAwayError
+from glowd.daemon.engine.connection import Connection, DialingConnection, TurnedAwayError
+from glowd.daemon.engine.listening import ListeningConnection
 from glowd.daemon.engine.process import STEP_MS, build_renderer, load_voice
 from glowd.daemon.engine.renderer import Renderer
+from glowd.daemon.runtime.sockets import Context
 from glowd.daemon.runtime.system import host_name, usable_cores
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.fields import Message
@@ -48,7 +50,7 @@ class JoinedEngine:
     def __init__(
         self, config: Config, voice: str, address: Address, name: str = "", device: str = "", listen: str = ""
     ) -> None:
-        """`name`: what it is called at the gateway, after the voice; "": that of this machine. `listen`: see Connection."""
+        """`name`: what it is called at the gateway, after the voice; "": that of this machine. `listen`: see listening.py."""
         settings = config.voices[voice]
         self._config, self._settings, self._address, self._listen = config, settings, address, listen
         self.name = name or socket.gethostname().split(".")[0]
@@ -83,9 +85,14 @@ class JoinedEngine:
         gc.collect()
         gc.freeze()  # as in process.py
         while not (self._ending.is_set() or self._leaving.is_set()):
-            with zmq.Context() as context, Connection(context, self._address, self._listen) as connection:
+            with zmq.Context() as context, self._connection(context) as connection:
                 self._serve(connection, self._voice)
             self.joined_as = ""
+
+    def _connection(self, context: Context) -> Connection:
+        if self._listen:
+            return ListeningConnection(context, self._address, self._listen)
+        return DialingConnection(context, self._address)
 
     def _serve(self, connection: Connection, voice: LoadedVoice) -> None:
         """Join, and render what the gateway asks for, until the connection or this engine ends."""
@@ -95,8 +102,7 @@ class JoinedEngine:
             while not (self._ending.is_set() or connection.is_lost or (self._leaving.is_set() and not self.joined_as)):
                 now_s = time.monotonic()
                 if not self.joined_as and connection.is_open and now_s - asked_s >= JOIN_EVERY_S:
-                    asked_s = now_s
-                    connection.send(self._join(voice.ready))
+                    asked_s = now_s if connection.send(self._join(voice.ready)) else asked_s
                 if self.joined_as and self._leaving.is_set() and now_s - told_s >= JOIN_EVERY_S:
                     told_s = now_s
                     connection.send(engine_link.Leaving())

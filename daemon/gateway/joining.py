@@ -18,6 +18,8 @@ from glowd.daemon.gateway.handles.engine import EngineHandle, Origin, same_shape
 from glowd.daemon.gateway.handles.link import Link
 from glowd.daemon.gateway.placement.roster import Roster
 from glowd.daemon.runtime.keys import ClientKey
+from glowd.daemon.runtime.sockets import Sender
+from glowd.daemon.runtime.told import Told
 from glowd.daemon.wire import WireError
 from glowd.daemon.wire.fields import Array, Message
 
@@ -50,12 +52,22 @@ class JoinedEngine:
 class Joining:
     """The engines that have joined. Owner: the gateway's only thread."""
 
-    def __init__(self, roster: Roster, send: Send, key_named: KeyNamed, take: Take) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        send: Send,
+        key_named: KeyNamed,
+        take: Take,
+        dialled: Callable[[int, str], None],
+        name: str,
+    ) -> None:
         """`send` sends to a connection, and returns whether it could. `key_named`: a key, if it still counts.
 
-        `take` is given what an engine sends, and the time.
+        `take` is given what an engine sends, and the time. `dialled` is told that an engine joins by the connection with this
+        descriptor (""), or which gateway has it. `name`: that of this gateway, for people.
         """
         self._roster, self._send, self._key_named, self._take = roster, send, key_named, take
+        self._dialled, self._name, self._refused = dialled, name, Told()
         self._engines: dict[str, JoinedEngine] = {}
         self._by_route: dict[bytes, JoinedEngine] = {}
         self._unwanted: deque[tuple[str, int, str]] = deque(maxlen=64)
@@ -64,8 +76,8 @@ class Joining:
 
     # ---------------------------------------------------------------- messages
 
-    def handle(self, route: bytes, key_of: Callable[[], str], parts: list[bytes], now_ns: int) -> None:
-        """Handle a message of a connection. `key_of`: the name of the key with which that was let in; slow."""
+    def handle(self, route: bytes, sender_of: Callable[[], Sender], parts: list[bytes], now_ns: int) -> None:
+        """Handle a message of a connection. `sender_of`: what ZeroMQ knows of that; slow."""
         engine = self._by_route.get(route)
         try:
             message = engine_link.decode(parts)
@@ -74,7 +86,11 @@ class Joining:
                 self._fault(engine, str(error))
             return
         if isinstance(message, engine_link.Join):
-            self._join(route, key_of(), message, now_ns)
+            sender = sender_of()
+            self._dialled(sender.descriptor, "")
+            self._join(route, sender.key, message, now_ns)
+        elif isinstance(message, engine_link.Taken) and engine is None:
+            self._dialled(sender_of().descriptor, message.by)
         elif engine is not None:  # else it is not known yet, or any more: it will ask
             self._of_engine(engine, message, now_ns)
 
@@ -113,10 +129,14 @@ class Joining:
 
     def _join(self, route: bytes, key: str, join: engine_link.Join, now_ns: int) -> None:
         if (known := self._by_route.get(route)) is not None:  # the answer is on its way
-            self._send(route, engine_link.Joined(known.link.version, known.handle.name))
+            self._send(route, self._joined(known))
             return
-        if reason := self._refusal(key, join):
+        reason = self._refusal(key, join)
+        if (
+            self._refused.is_new((key, join.engine), reason) and reason
+        ):  # one that is started again and again says it each time
             log.warning("engine %s, with the key %s, is turned away: %s", join.engine, key, reason)
+        if reason:
             self._send(route, engine_link.TurnedAway(reason[:1000]))
             return
         engine = self._returning(key, join, now_ns) or self._new(join, now_ns)
@@ -128,7 +148,10 @@ class Joining:
         if engine.handle.name not in self._roster.engines:
             self._roster.admit(engine.handle)
         log.info("engine %s has joined from %s, with the key %s", engine.handle.name, join.host, key)
-        self._send(route, engine_link.Joined(engine.link.version, engine.handle.name))
+        self._send(route, self._joined(engine))
+
+    def _joined(self, engine: JoinedEngine) -> engine_link.Joined:
+        return engine_link.Joined(engine.link.version, engine.handle.name, self._name[:200])
 
     def _refusal(self, key: str, join: engine_link.Join) -> str:
         """Why an engine may not join; "" if it may."""
@@ -167,7 +190,7 @@ class Joining:
 
     def _reaches(self, engine: JoinedEngine) -> bool:
         """Whether its connection is there. To ask is to send, and this message changes nothing."""
-        return self._send(engine.route, engine_link.Joined(engine.link.version, engine.handle.name))
+        return self._send(engine.route, self._joined(engine))
 
     def _new(self, join: engine_link.Join, now_ns: int) -> JoinedEngine:
         """An engine that was not here: under the name that it has given itself, and a number if another one has that."""

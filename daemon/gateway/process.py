@@ -11,6 +11,7 @@ import gc
 import logging
 from collections.abc import Callable
 from functools import partial
+from socket import gethostname
 
 import msgpack
 import zmq
@@ -160,7 +161,10 @@ class Gateway:
         if self._joined_socket is None or self._authentication is None:
             return None
         self._poller.register(self._joined_socket.socket, zmq.POLLIN)
-        return Joining(self.roster, self._joined_socket.send, self._authentication.named, self._inbox.take)
+        dialling, name = self._joined_socket.dialling, f"{gethostname()}:{self.role.run_dir}"
+        self.snapshots.dialled = lambda: dialling.why_not
+        send, key_named = self._joined_socket.send, self._authentication.named
+        return Joining(self.roster, send, key_named, self._inbox.take, dialling.heard, name)
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
         return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
@@ -268,8 +272,9 @@ class Gateway:
             self.reloading.tick(now_ns)
         self.router.tick(now_ns)
         self.visitors.tick(now_ns)
-        if self.joining:
+        if self.joining and self._joined_socket:
             with contained("looking after engines of other machines", lambda _: None):
+                self._joined_socket.tick(now_ns)
                 self.joining.tick(self._clock.now_ns())  # as exactly as links are measured
         for released in self.roster.tick(now_ns):
             if not (self.joining and self.joining.dismiss(released)):
@@ -316,7 +321,7 @@ class Gateway:
         for socket in (self._client_socket, self._telemetry, self._engine_socket, self._speaker_socket):
             socket.close()
         if self._joined_socket:
-            self._joined_socket.socket.close()
+            self._joined_socket.close()
         if self._authentication:
             self._authentication.stop()
         self._context.term()

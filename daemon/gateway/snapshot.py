@@ -73,6 +73,8 @@ class SnapshotTaker:
         """The longest pass of the gateway's loop since the last telemetry."""
         self.nodes: dict[str, NodeSnapshot] = {}
         """The nodes of the Ray cluster, as the cluster role has said."""
+        self.dialled: Callable[[], dict[str, str]] = dict
+        """By place that is dialled: why its engine is not used."""
         self._config, self._clients, self._streams, self._pools = config, clients, streams, pools
         self._draining, self._progress = draining, progress
         self._engines, self._speaker, self._stopping = engines, speaker, stopping
@@ -103,6 +105,7 @@ class SnapshotTaker:
             voices={name: self._voice(pool, counts, now_ns) for name, pool in self._pools.items()},
             streams={stream.name: _stream(stream) for stream in self._streams},
             nodes=self.nodes,
+            dialled=self.dialled(),
             totals=self._streams.counts_of_all.record(),
         )
 

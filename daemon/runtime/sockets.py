@@ -35,6 +35,7 @@ CLIENT_QUEUE = 256
 MAX_SUBSCRIPTION_BYTES = 4096
 """A handshake has some hundreds; ZeroMQ keeps subscriptions, in many times their size."""
 HANDSHAKE_MS, BACKLOG = 2000, 512
+OWN_PLACE = "inproc://own"
 CURVE_FRAME_BYTES = 33
 """What encryption adds to a part: the name of the command, a nonce, a tag, and flags."""
 
@@ -98,12 +99,39 @@ def joined_socket(context: Context, remote: Remote) -> Socket:
 
 
 def joining_socket(context: Context, address: Address) -> Socket:
-    """The DEALER of an engine on another machine, not connected or bound yet, so that its monitor misses nothing."""
+    """The DEALER of an engine that dials a gateway, not connected yet, so that its monitor misses nothing."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # what waits for a gateway that is away would be out of date
+    return _of_engine(socket, address)
+
+
+def listening_socket(context: Context, address: Address) -> tuple[Socket, int]:
+    """The ROUTER of an engine that gateways dial, not bound yet; and the number of the first connection to it.
+
+    ZeroMQ numbers the connections to a ROUTER whose peers have no name one after the other. An engine speaks first, and so has to
+    know the number of a gateway that has said nothing yet; one more connection, from here, tells where they begin.
+    """
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    with context.socket(zmq.DEALER) as first:
+        socket.bind(OWN_PLACE)
+        first.connect(OWN_PLACE)
+        first.send(b"")
+        route, _ = socket.recv_multipart()
+        socket.unbind(OWN_PLACE)
+    return _of_engine(socket, address), int.from_bytes(route[1:], "big") + 1
+
+
+def numbered_route(number: int) -> bytes:
+    """The name that ZeroMQ gives the connection of this number to a ROUTER."""
+    return b"\0" + (number % (1 << 32)).to_bytes(4, "big")
+
+
+def _of_engine(socket: Socket, address: Address) -> Socket:
+    """Options of an engine's socket for other machines, whoever dials."""
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     _notice_dead_machines(socket)
     _queues(socket, UNBOUNDED, linger_ms=200)
     if address.server_key:

@@ -271,7 +271,7 @@ class NodeSnapshot(Record):
 class Snapshot(Record):
     """The daemon. `roles`, `voices` and `streams` are by name. `stall`: why no audio is made although frames wait.
 
-    `totals`: since the gateway started.
+    `totals`: since the gateway started. `dialled`: by address of an engine that listens, why it is not used; "" if it is.
     """
 
     t_ns: int | None = None
@@ -284,4 +284,5 @@ class Snapshot(Record):
     voices: dict[str, VoiceSnapshot] = field(default_factory=dict)
     streams: dict[str, StreamSnapshot] = field(default_factory=dict)
     nodes: dict[str, NodeSnapshot] = field(default_factory=dict)
+    dialled: dict[str, str] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)

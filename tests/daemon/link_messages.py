@@ -51,3 +51,8 @@ VERSION_2: dict[str, Message] = {
     "finish_at": ipc.Finish(KEY, NS),
 }
 """Those that came with version 2."""
+VERSION_3: dict[str, Message] = {
+    "taken": engine_link.Taken("the daemon host:/run/glowd at 192.0.2.7"),
+    "joined_by": engine_link.Joined(3, "glow/pool-1", "host:/run/glowd"),
+}
+"""Those that came with version 3."""

@@ -11,7 +11,7 @@ from glowd.daemon import engine_link, ipc
 from glowd.daemon.config_reader import load
 from glowd.daemon.engine.joined import JoinedEngine, LoadedVoice
 from glowd.daemon.wire.address import Address
-from tests.daemon.link_messages import INFO, VERSION_1, VERSION_2
+from tests.daemon.link_messages import INFO, VERSION_1, VERSION_2, VERSION_3
 from tests.fakes import link_v1
 from tests.fakes.old_link import OldGateway
 from tests.fakes.vocoder import FakeVocoder
@@ -21,7 +21,7 @@ from tests.harness.waiting import WAIT_S, until
 GOLDEN = Path(__file__).parent / "golden_engine_link"
 
 
-ALL = VERSION_1 | VERSION_2
+ALL = VERSION_1 | VERSION_2 | VERSION_3
 
 
 def golden(name: str) -> list[bytes]:
@@ -45,6 +45,11 @@ def test_frozen_version_1_reads_and_writes_its_bytes(name: str) -> None:
 def test_every_message_is_kept() -> None:
     assert {message.TYPE for message in VERSION_1.values()} == set(link_v1.FIELDS)
     assert {message.TYPE for message in ALL.values()} == set(engine_link.CODEC.types)
+
+
+def test_older_versions_ignore_the_name_of_a_gateway() -> None:
+    kind, fields, _ = link_v1.decode(golden("joined_by"))
+    assert (kind, fields) == ("joined", {"version": 3, "name": "glow/pool-1"})
 
 
 def test_version_1_ignores_the_time_of_an_end() -> None:

@@ -209,11 +209,17 @@ class GatewayHarness:
     """A gateway process and its endpoint."""
 
     def __init__(self, process: "subprocess.Popen[str]", run_dir: Path) -> None:
-        self.process, self.run_dir = process, run_dir
+        self.process, self.run_dir, self.was_killed = process, run_dir, False
         self.endpoint = f"ipc://{run_dir}/glowd.ipc"
 
     def client(self, **options: Any) -> RawClient:
         return RawClient(self.endpoint, **options)
+
+    def kill(self) -> None:
+        """kill -9"""
+        self.was_killed = True
+        self.process.kill()
+        self.process.wait(WAIT_S)
 
     def wait_for(self, what: str, holds: Callable[[Snapshot], object], timeout_s: float = WAIT_S) -> Snapshot:
         """Wait until `holds` is true of the daemon's status, and return that."""
@@ -265,7 +271,7 @@ def running_gateway(*settings: str) -> Iterator[GatewayHarness]:
             first = json.loads(process.stdout.readline())
             assert "ready" in first, first
             yield gateway
-            assert gateway.process.poll() is None, "the gateway has crashed"
+            assert gateway.was_killed or gateway.process.poll() is None, "the gateway has crashed"
         finally:
             for utterance in list(UtteranceClient.running):
                 utterance.abandon()

@@ -72,5 +72,6 @@ def running_place(dial: bool = False) -> Iterator[Place]:
             try:
                 yield made
             finally:
+                gateway.was_killed = made.was_killed
                 for engine in made.engines:
                     engine.crash()

@@ -1,9 +1,10 @@
 """An engine at a gateway that the test plays: whoever dials, and what it says of probes that lay unread."""
 
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -13,8 +14,10 @@ from zmq.utils import z85
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.config_reader import load
+from glowd.daemon.engine.connection import DialingConnection
 from glowd.daemon.engine.joined import JoinedEngine, LoadedVoice
 from glowd.daemon.runtime.role import CannotStart
+from glowd.daemon.runtime.rundir import is_busy
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.fields import Message
 from glowd.flow.mel import Floats
@@ -54,6 +57,8 @@ class Served:
         self.engine.use(LoadedVoice(self.vocoder, ipc.Ready("glow", INFO, 7)))
         self._thread = threading.Thread(target=self.engine.run)
         self._thread.start()
+        if listens:  # or one that does not dial again would come too early
+            until(lambda: is_busy(self.url), "that it listens")
         self.router = self.gateway(listens, redials)
         self.join()
 
@@ -70,7 +75,7 @@ class Served:
 
     def join(self) -> None:
         join = self.expect(engine_link.Join)
-        self.send(engine_link.Joined(engine_link.agreed_version(join) or 0, "glow/one"))
+        self.send(engine_link.Joined(engine_link.agreed_version(join) or 0, "glow/one", "host:/run/glowd"))
         self.expect(ipc.Ready)
 
     def send(self, *messages: Message) -> None:
@@ -168,9 +173,65 @@ def test_engine_joins_a_gateway_that_dials_again() -> None:
 
 
 def test_gateway_that_dialled_and_is_silent_is_lost(listening: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glowd.daemon.engine.connection.SILENT_S", 0.3)
+    monkeypatch.setattr("glowd.daemon.engine.listening.SILENT_S", 0.3)
     listening.join()  # by a new connection, as the same socket dials again
     assert probe(listening).t_sent_ns
+
+
+@pytest.mark.parametrize(
+    ("host", "why"), [("127.0.0.1", "nobody listens there"), ("no-such-name.invalid", "the name has no address")]
+)
+def test_engine_says_once_what_it_waits_for(caplog: pytest.LogCaptureFixture, host: str, why: str) -> None:
+    with zmq.Context() as context:
+        address = Address(
+            f"tcp://{host}:{free_port()}", f"glowd://pool@{host}", z85.decode(zmq.curve_keypair()[1]), bytes(32)
+        )
+        with DialingConnection(context, address) as connection:
+            until_s = time.monotonic() + 1.5
+            while time.monotonic() < until_s:
+                connection.wait(50)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"waiting for a gateway at glowd://pool@{host}: {why}"
+    ]
+
+
+def watch(connection: DialingConnection, true: Callable[[], object]) -> None:
+    """Have a connection hear of what happens, until something has."""
+    until_s = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < until_s
+        connection.wait(20)
+
+
+def test_engine_dials_again_after_a_foreign_program(caplog: pytest.LogCaptureFixture) -> None:
+    """ZeroMQ itself gives up a place where somebody does not speak its protocol."""
+    port = free_port()
+    public, secret = zmq.curve_keypair()
+    address = Address(f"tcp://127.0.0.1:{port}", "", z85.decode(zmq.curve_keypair()[1]), z85.decode(public))
+    with zmq.Context() as context, DialingConnection(context, address) as connection:
+        with socket.create_server(("127.0.0.1", port)) as foreign:
+            accepted, _ = foreign.accept()
+            accepted.sendall(
+                b"SSH-2.0-OpenSSH_9.6 a banner that is long enough for a greeting, and is none of ZMTP\r\n" * 3
+            )
+            watch(connection, lambda: caplog.records)
+            accepted.close()
+        router = context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.CURVE_SERVER, 1)
+        router.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        router.setsockopt(zmq.LINGER, 0)
+        until(lambda: binds(router, port), "the port")
+        watch(connection, lambda: connection.is_open)
+        router.close()
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert said[0] == "what listens there is no gateway, or that of another daemon than this address is for"
+
+
+def binds(router: "zmq.Socket[bytes]", port: int) -> bool:
+    with contextlib.suppress(zmq.ZMQError):
+        router.bind(f"tcp://127.0.0.1:{port}")
+        return True
+    return False
 
 
 def test_place_that_is_taken_is_named(served: Served) -> None:
@@ -179,3 +240,30 @@ def test_place_that_is_taken_is_named(served: Served) -> None:
     engine.use(LoadedVoice(served.vocoder, ipc.Ready("glow", INFO, 7)))
     with pytest.raises(CannotStart, match=f"--listen: cannot listen on {served.url}: Address already in use"):
         engine.run()
+
+
+def test_gateway_keeps_an_engine_that_another_one_dials(listening: Served) -> None:
+    first, route = listening.router, listening._route
+    second = listening.gateway(dials=True)
+    try:
+        listening.router = second
+        assert listening.expect(engine_link.Taken).by == "the daemon host:/run/glowd at 127.0.0.1"
+        again_s = time.monotonic()
+        listening.expect(engine_link.Taken)
+        assert time.monotonic() - again_s > 0.5, "it is told at a slow pace"
+        listening.router, listening._route = first, route
+        for _ in range(5):
+            assert probe(listening).t_sent_ns, "and is not disturbed"
+    finally:
+        second.close(0)
+
+
+def test_gateway_that_waits_gets_the_engine_when_it_is_free(listening: Served) -> None:
+    first, second = listening.router, listening.gateway(dials=True)
+    listening.router = second
+    listening.expect(engine_link.Taken)
+    first.close(0)
+    began_s = time.monotonic()
+    listening.join()
+    assert time.monotonic() - began_s < 5
+    assert probe(listening).t_sent_ns
