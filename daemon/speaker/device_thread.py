@@ -184,7 +184,10 @@ class DeviceThread:
                 return
             with self._calling():
                 underflowed = self._output.write(block)
-            self._report(Wrote(len(block), time.monotonic_ns() + int(1e9 * self._output.delay_s()), underflowed))
+            delay_ns = int(
+                1e9 * self._output.delay_s()
+            )  # before the clock: a report may be late, but not early (clock.py)
+            self._report(Wrote(len(block), time.monotonic_ns() + delay_ns, underflowed))
 
     def _report(self, report: Report) -> None:
         self._reports.put(report)

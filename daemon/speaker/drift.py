@@ -25,6 +25,8 @@ LEAST_ARRIVALS = 4
 SETTLING = 4
 """Windows until the latency that is to be held is known."""
 PACED = 0.002
+LESS = 0.9
+"""Of the uncertainty of one measure, if another one is to be better."""
 LARGEST_ERROR_S = 0.05
 """A latency that is off by more has jumped: the new one is held."""
 DEAD_S = 0.001
@@ -153,9 +155,10 @@ class Drift:
     def _settle(self) -> None:
         """Hold the latency if it has been nearly the same: that of the sample whose latency varies less.
 
-        A client that sends what it has just made sends each last sample on time; one that sends ahead, each first one.
+        A client that sends what it has just made sends each last sample on time; one that sends ahead, each first one. With
+        chunks of one length both vary alike, and the latency that is shown must not jump by that length.
         """
-        self._series = min(self._end, self._begin, key=lambda series: series.error_s)
+        self._series = self._begin if self._begin.error_s < LESS * self._end.error_s else self._end
         if self._series.is_paced:
             self._held_s = fmean(self._series.latencies_s)
 

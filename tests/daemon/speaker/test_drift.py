@@ -129,6 +129,14 @@ def test_latency_returns_after_a_small_jump(jump_s: float) -> None:
     assert room.events == []
 
 
+@pytest.mark.parametrize("ppm", [400, 500, -300, -500])
+def test_latency_that_is_shown_does_not_jump_by_a_chunk(ppm: float) -> None:
+    client = PacedClient(ppm=ppm, least=4, most=4, late_s=0.004)
+    Room([client]).run(60)
+    shown_s = np.array([event.latency_s for event in client.progress if event.latency_s is not None])
+    assert np.abs(np.diff(shown_s)).max() < 0.003 < 4 * HOP / HZ
+
+
 def test_new_latency_is_held_after_a_large_jump() -> None:
     client = PacedClient(ppm=300, jump=(90, 0.2))
     room = Room([client])
