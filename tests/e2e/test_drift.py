@@ -1,0 +1,62 @@
+"""Clients whose clocks differ from that of the sound device, through a whole daemon and a sound server."""
+
+import numpy as np
+import pytest
+
+from glowd.clients.cli.tables import streams_table
+from glowd.daemon.wire.telemetry import Snapshot
+from tests.fakes.roles import HOP, RATE
+from tests.fakes.tones import tone
+from tests.harness.drifting import (
+    FRAMES_S,
+    SETTLED_S,
+    STEPS,
+    TONES_HZ,
+    WITHIN_MS,
+    ClockedStream,
+    looks_of,
+    off_ms,
+    sounding,
+    speak,
+    steps_off,
+    tone_daemon,
+)
+from tests.harness.pulse import PulseServer
+from tests.harness.waiting import repeated_after_stalls
+
+PPM = (500, -500, 0)
+SPEAKS_S = SETTLED_S + 12
+
+
+def shown(snapshot: Snapshot, stream: str, column: str) -> float:
+    """What `glowctl top` shows."""
+    table = streams_table(snapshot)
+    (row,) = [row for row in table.rows if row[0] == stream]
+    return float(row[table.columns.index(column)])
+
+
+@repeated_after_stalls
+def test_clients_with_other_clocks_keep_their_latency(pulse: PulseServer) -> None:
+    """Uncorrected, the latency of two of them would move by 26 ms meanwhile."""
+    with tone_daemon(pulse.env) as daemon, daemon.client() as glow, pulse.record("glow") as recording:
+        streams = [ClockedStream(glow, ppm, f_hz) for ppm, f_hz in zip(PPM, TONES_HZ)]
+        seconds = list(speak(glow, streams, round(SPEAKS_S * FRAMES_S)))
+        for stream in streams:
+            stream.end()
+        endings = [stream.played() for stream in streams]
+        heard = sounding(recording.samples())
+    for stream, played, looks in zip(streams, endings, looks_of(seconds).values()):
+        assert off_ms(looks) < WITHIN_MS, (stream.name, looks[::4])
+        assert (played.total_samples, played.underruns) == (stream.sent_frames * HOP, 0)
+        assert looks[-1].skipped_ms == 0
+    assert steps_off(heard) < STEPS  # each sample was heard, and once
+    newest = seconds[-1][1]
+    fast, slow, own = (shown(newest, stream.name, "DRIFT") for stream in streams)
+    assert fast - own == pytest.approx(500, abs=120) and slow - own == pytest.approx(-500, abs=120)
+    assert shown(newest, streams[0].name, "LATENCY") > 0
+
+
+def test_sample_that_is_missing_would_be_heard() -> None:
+    whole = np.sum([tone(f_hz, 0, 3 * RATE) for f_hz in TONES_HZ], 0)
+    assert steps_off(whole) < 1
+    assert steps_off(np.delete(whole, RATE)) > 100 and steps_off(np.insert(whole, RATE, whole[RATE])) > 100

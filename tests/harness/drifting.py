@@ -1,0 +1,174 @@
+"""Clients with clocks of their own, a whole daemon whose voice makes tones, a sound server, and what is heard of it.
+
+A stream is named by how fast its client's clock is, in parts per million. All else is real: the daemon, its speaker, the
+sound server, and the library.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from glowd.clients import Client
+from glowd.daemon import wire
+from glowd.daemon.runtime.keys import KeyFiles
+from glowd.daemon.wire.address import Address
+from glowd.daemon.wire.telemetry import Snapshot, StreamSnapshot
+from glowd.flow.mel import Floats
+from tests.fakes.roles import HOP, RATE
+from tests.fakes.tones import ToneEngine
+from tests.harness.daemon import Daemon, running_daemon
+from tests.harness.joining import free_port
+from tests.harness.mels import speech
+from tests.harness.waiting import WAIT_S, until
+
+SETTINGS = (
+    "speaker.device=pulse", f"speaker.rate_hz={RATE}", "speaker.latency_ms=200", "speaker.prefill_ms=1000",
+    "server.credit_ms=5000", "server.max_utterance_s=3600",
+)  # fmt: skip
+"""Long buffers: a busy machine must not cause gaps. The rate of the sink: PulseAudio, when it resampled from 44.1 kHz, was seen
+to ask for samples in steps of its own, by which the device's reports wandered by up to 10 ms in 40 s."""
+TONES_HZ = (440, 1000, 1730)
+CHUNK = 4
+FRAMES_S = RATE / HOP
+SETTLED_S, WITHIN_MS = 60.0, 2.0
+"""What the documents promise: how long it takes to follow a clock, and how well the latency is held from then on."""
+HELD_S = 8.0
+"""The latency that is held is the mean of so long a time, until it is known that a clock paces the stream."""
+STEP, STEPS = 1 / 32768, 3
+"""Of the 16 bits that the sound server takes; and how many of them tones may differ by. A missing sample makes hundreds."""
+
+
+@contextlib.contextmanager
+def tone_daemon(env: dict[str, str], *settings: str) -> Iterator[Daemon]:
+    """A daemon whose voice glow makes tones; the seed of a stream is its frequency in Hz."""
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with tempfile.TemporaryDirectory(prefix="glowd-") as name:
+        keys = KeyFiles(Path(name, "keys"))
+        engines = (f"server.engines={url}", f"server.keys={keys.directory}", f"files.directory={name}/recordings")
+        voices = "voices={glow={engine='waveglow',devices=[]}}"
+        with running_daemon(voices, *engines, *SETTINGS, *settings, env=env) as daemon:
+            engine = ToneEngine(Address(url, "", keys.new("pool", ["engine"]), keys.server()[0]))
+            try:
+                until(lambda: engine.joined or engine.turned_away, "an engine that joins")
+                with daemon.client() as glow:
+                    until(lambda: snapshot_of(glow).voices["glow"].ready, "an engine that serves", every_s=0.1)
+                yield daemon
+            finally:
+                engine.crash()
+
+
+def snapshot_of(glow: Client) -> Snapshot:
+    """The daemon as `glowctl status` shows it."""
+    return Snapshot.from_map(glow.status().info)
+
+
+class ClockedStream:
+    """A stream on the device, sent in chunks, each when its last frame is due by a clock that is `ppm` fast."""
+
+    def __init__(self, glow: Client, ppm: float, f_hz: int) -> None:
+        self.name, self.ppm, self.sent_frames = f"{ppm:g}ppm", ppm, 0
+        self.stream = glow.open(self.name, sinks=["device"], seed=f_hz)
+
+    @property
+    def due_s(self) -> float:
+        """When the next chunk is due, by the true clock."""
+        return (self.sent_frames + CHUNK) / FRAMES_S / (1 + self.ppm * 1e-6)
+
+    def send(self) -> None:
+        frames = range(self.sent_frames, self.sent_frames + CHUNK)
+        self.stream.send(np.take(speech(), frames, 0, mode="wrap"), WAIT_S)
+        self.sent_frames += CHUNK
+
+    def end(self) -> None:
+        """Send nothing more."""
+        self.stream.end()
+
+    def played(self) -> wire.Played:
+        """Wait until all was heard."""
+        played = self.stream.wait_played(WAIT_S)
+        assert isinstance(played, wire.Played), played
+        return played
+
+
+def speak(
+    glow: Client, streams: Sequence[ClockedStream], frames: int, every_s: float = 1.0
+) -> Iterator[tuple[float, Snapshot]]:
+    """Send until one stream has so many frames. The daemon from time to time, with how long it is since the beginning, in s."""
+    began_s, look_at_s = time.monotonic(), every_s
+    while max(stream.sent_frames for stream in streams) < frames:
+        stream = min(streams, key=lambda one: one.due_s)
+        time.sleep(max(0.0, began_s + stream.due_s - time.monotonic()))
+        stream.send()
+        if stream.due_s >= look_at_s:
+            look_at_s += every_s
+            snapshot = snapshot_of(glow)
+            yield time.monotonic() - began_s, snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One stream at one moment."""
+
+    at_s: float
+    latency_ms: float | None
+    drift_ppm: float | None
+    underruns: int
+    skipped_ms: float
+
+    @classmethod
+    def at(cls, at_s: float, stream: StreamSnapshot) -> "Look":
+        gaps = stream.underruns
+        count = sum(value or 0 for value in (gaps.client, gaps.engine, gaps.device))
+        return cls(at_s, stream.latency_ms, stream.drift_ppm, count, stream.skipped_ms or 0.0)
+
+
+def held_ms(looks: Sequence[Look]) -> float:
+    """The latency that a stream had before it was known that a clock paces it. Raises ValueError if that was never known."""
+    known_s = next((look.at_s for look in looks if look.drift_ppm is not None), None)
+    if known_s is None:
+        raise ValueError("the stream was never known to be paced by a clock")
+    first = [look.latency_ms for look in looks if look.latency_ms is not None and look.at_s < known_s + 1]
+    return float(np.mean(first[-int(HELD_S) :]))
+
+
+def off_ms(looks: Sequence[Look], since_s: float = SETTLED_S) -> float:
+    """By how much the latency of a stream differed from that at most, from `since_s` on; infinite where it is not known."""
+    held = held_ms(looks)
+    late = [look for look in looks if look.at_s >= since_s]
+    return max((abs(look.latency_ms - held) if look.latency_ms else np.inf for look in late), default=np.inf)
+
+
+def steps_off(heard: Floats, tones_hz: Sequence[int] = TONES_HZ, window: int = RATE // 10) -> float:
+    """The largest difference of a recording from these tones, in steps of 16 bits.
+
+    Their frequencies may move a little within a window, as a resampler moves them; their phases may not jump.
+    """
+    t = np.linspace(-1, 1, window)
+    phases = [2 * np.pi * f_hz * np.arange(window) / RATE for f_hz in tones_hz]
+    waves = [wave(phase) for phase in phases for wave in (np.cos, np.sin)]
+    basis, _ = np.linalg.qr(np.stack([power * wave for wave in waves for power in (1, t, t**2, t**3)], 1))
+    found = 0.0
+    for begin in range(0, max(1, len(heard) - window), 600 * window):  # a minute at a time
+        part = heard[begin : begin + 600 * window + window]
+        parts = np.lib.stride_tricks.sliding_window_view(part, window)[:: window // 2].astype(np.float64).T
+        found = max(found, float(np.abs(parts - basis @ (basis.T @ parts)).max()))
+    return found / STEP
+
+
+def sounding(heard: Floats, margin_s: float = 2.0) -> Floats:
+    """A recording without the silence around what sounds, and without the first and last seconds of that."""
+    loud = np.flatnonzero(np.abs(heard) > 0.1)
+    margin = int(margin_s * RATE)
+    assert len(loud) and loud[-1] - loud[0] > 2 * margin, "nothing was recorded"
+    return heard[loud[0] + margin : loud[-1] - margin]
+
+
+def looks_of(seconds: Sequence[tuple[float, Snapshot]]) -> Mapping[str, list[Look]]:
+    """What was seen of each stream."""
+    names = dict.fromkeys(name for _, snapshot in seconds for name in snapshot.streams)
+    return {name: [Look.at(at_s, found) for at_s, one in seconds if (found := one.streams.get(name))] for name in names}
