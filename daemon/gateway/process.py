@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from socket import gethostname
 
-import msgpack
 import zmq
 
 from glowd.daemon import ipc
@@ -31,6 +30,7 @@ from glowd.daemon.gateway.placement.draining import Draining
 from glowd.daemon.gateway.placement.progress import Progress
 from glowd.daemon.gateway.placement.registry import StreamRegistry
 from glowd.daemon.gateway.placement.roster import Roster
+from glowd.daemon.gateway.publishing import Publisher
 from glowd.daemon.gateway.reloading import Reloading
 from glowd.daemon.gateway.role_messages import RoleMessages
 from glowd.daemon.gateway.router import ClientRouter
@@ -45,7 +45,7 @@ from glowd.daemon.runtime.system import allow_open_files, host_name, usable_core
 from glowd.daemon.wire.fields import Message
 
 TICK_MS = 20
-TELEMETRY_NS, RENEW_NS = 500_000_000, 1_000_000_000
+LOOK_NS, RENEW_NS = 500_000_000, 1_000_000_000
 SETTLE_NS = 600_000_000
 """After an absence it takes a moment until the messages that wait outside this process have come in."""
 MAX_SUBSCRIBERS = 64
@@ -69,7 +69,7 @@ class Gateway:
         self._open_sockets(role.config, addresses(role.config.server, role.run_dir))
         self._build(role.config)
         allow_open_files(OPEN_FILES)
-        self._watchers, self._published_ns, self._longest_pass_ns = 0, self._clock.now_ns(), 0
+        self._looked_ns, self._longest_pass_ns = self._clock.now_ns(), 0
         self._next_tick_ns = self._renewed_ns = 0
 
     def _open_sockets(self, config: Config, endpoints: Addresses) -> None:
@@ -143,6 +143,7 @@ class Gateway:
             config, self._clients, self.streams, draining, self.progress, self.pools, self.engines, self.speaker,
             self.role.stopping, self._clock.now_ns,
         )  # fmt: skip
+        self.publisher = Publisher(self._telemetry, self.snapshots)
         self.router = ClientRouter(
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
             self.visitors, draining, self._authentication.named if self._authentication else None,
@@ -281,14 +282,14 @@ class Gateway:
                 self.role.released(f"engine:{released}")
         with contained("looking after the streams of the speaker", lambda _: None):
             self.speaker.tick(self._inbox.sessions(), now_ns)
-        if now_ns - self._published_ns >= TELEMETRY_NS:
-            self._published_ns = now_ns
+        if now_ns - self._looked_ns >= LOOK_NS:
+            self._looked_ns = now_ns
             own = [engine for engine in self.engines.values() if engine.origin is None]
             # Only of our own engines: a restart of this daemon would not mend the others.
             self.progress.look(own, now_ns)
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0
-            with contained("telemetry", lambda _: None):
-                self._publish()
+        with contained("telemetry", lambda _: None):
+            self.publisher.tick(now_ns)
         if now_ns - self._renewed_ns >= RENEW_NS:
             self._renewed_ns = now_ns
             for text in sockets.renew_files(self._files):
@@ -304,15 +305,6 @@ class Gateway:
             self.speaker.hear(news)
         elif engine := self.engines.get(news.role.removeprefix("engine:")):
             engine.hear(news)
-
-    def _publish(self) -> None:
-        # A snapshot takes time, which the streams should not pay for while nobody watches.
-        with contextlib.suppress(zmq.Again):
-            for _ in range(BURST):  # a subscription, its end, or whatever a peer may send
-                self._watchers += {b"\x01": 1, b"\x00": -1}.get(self._telemetry.recv(zmq.NOBLOCK)[:1], 0)
-        if self._watchers > 0:
-            with contextlib.suppress(zmq.Again):
-                self._telemetry.send(msgpack.packb(self.snapshots.take().to_map()), zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the sockets. The last messages are still sent, within their linger."""

@@ -5,8 +5,9 @@ wire/telemetry.py and PROTOCOL.md.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from glowd.daemon import ipc
 from glowd.daemon.config import Config
@@ -91,8 +92,25 @@ class SnapshotTaker:
         elif news.state != READY:
             self.nodes = {}
 
+    @property
+    def streams(self) -> int:
+        """How many streams are open: a snapshot takes some 50 us for each."""
+        return len(self._streams)
+
     def take(self) -> Snapshot:
         """The daemon as it is now."""
+        return replace(self._daemon(), streams={stream.name: _stream(stream) for stream in self._streams})
+
+    def map_by_streams(self) -> Generator[None, None, dict[str, Any]]:
+        """The same as a map, in steps: it yields after each stream, which may take some time, and returns the map."""
+        streams = {}
+        for stream in self._streams:
+            streams[stream.name] = _stream(stream).to_map()
+            yield
+        return self._daemon().to_map() | {"streams": streams}
+
+    def _daemon(self) -> Snapshot:
+        """Everything but the streams."""
         now_ns, counts = self._now_ns(), self._streams.counts()
         return Snapshot(
             t_ns=now_ns,
@@ -103,7 +121,6 @@ class SnapshotTaker:
             max_streams=self._config.server.max_streams,
             roles=self._roles(now_ns),
             voices={name: self._voice(pool, counts, now_ns) for name, pool in self._pools.items()},
-            streams={stream.name: _stream(stream) for stream in self._streams},
             nodes=self.nodes,
             dialled=self.dialled(),
             totals=self._streams.counts_of_all.record(),

@@ -52,7 +52,7 @@ class Window:
             return None
         ordered = np.sort(np.frombuffer(self._ring, np.int64)[:held])
         rank = {q: float(ordered[min(held - 1, held * q // 100)]) / 1e6 for q in (50, 99)}
-        return StageTimes(p50_ms=rank[50], p99_ms=rank[99], mean_ms=float(ordered.mean()) / 1e6, count=held)
+        return StageTimes(p50_ms=rank[50], p99_ms=rank[99], mean_ms=int(ordered.sum()) / held / 1e6, count=held)
 
 
 class Meter:

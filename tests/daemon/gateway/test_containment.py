@@ -107,7 +107,7 @@ def test_mistake_in_a_tick_ends_nothing(
     places = {
         "the voice": (gateway.pools["glow"], "tick"),
         "the speaker": (gateway.speaker, "tick"),
-        "a snapshot": (gateway, "_publish"),
+        "a snapshot": (gateway.publisher, "tick"),
     }
     own.open(own.one, "s", "device")
     own.before(monkeypatch, *places[part], fail)
