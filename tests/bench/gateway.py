@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zmq
 
 from tests.bench.gateway_inside import inside
 from tests.bench.gateway_peers import HOP, RATE
@@ -41,6 +42,8 @@ class Load:
     streams_per_client: int = 16
     gateways: int = 1
     """The clients are shared between so many."""
+    watched: bool = False
+    """Whether somebody reads the telemetry, as `glowctl top` does."""
 
 
 def gateway(seconds: float, streams: tuple[int, ...] = STREAMS, quick: bool = False) -> Iterator[Result]:
@@ -58,6 +61,7 @@ def all_loads(streams: tuple[int, ...], some: int) -> tuple[Load, ...]:
         Load(streams[-1], sink="null"),
         Load(some, chunk_frames=1),
         *(Load(streams[-1], frames) for frames in (8, 16)),
+        Load(streams[-1], 16, watched=True),
         Load(some, streams_per_client=1),
         Load(2 * some, streams_per_client=some, gateways=2),
     )
@@ -80,6 +84,8 @@ def measured(load: Load, seconds: float) -> Iterator[Result]:
         for one in served:
             stack.enter_context(peer("engine", one.run_dir))
             one.wait_for("ready", lambda found: found.voices["glow"].ready)
+            if load.watched:
+                stack.enter_context(watching(f"ipc://{one.run_dir}/top.ipc"))
         asked = (load.streams, load.streams_per_client, load.chunk_frames, load.sink, seconds)
         clients = stack.enter_context(peer("clients", ",".join(one.endpoint for one in served), *asked))
         assert line(clients) == {"begun": True}
@@ -95,6 +101,7 @@ def figures(load: Load, seconds: float, seen: dict[str, Any], used_s: dict[str, 
     where, settings = cpu_name(), {"streams": load.streams, "chunk_frames": load.chunk_frames, "sink": load.sink}
     settings |= {"streams_per_client": load.streams_per_client, "seconds": seconds, "scheduling": scheduling()}
     settings |= {"gateways": load.gateways} if load.gateways > 1 else {}
+    settings |= {"watched": True} if load.watched else {}
     stream_s = seen["delivered_samples"] / RATE
     beside = {f"{name}_ms": 1000 * used / stream_s for name, used in used_s.items()}
     beside["pace"] = seen["delivered_samples"] / HOP / seen["frames_due"]
@@ -108,6 +115,18 @@ def figures(load: Load, seconds: float, seen: dict[str, Any], used_s: dict[str, 
             p50, p99 = np.percentile(times_ns, (50, 99)) / 1e6
             what = "frames, client to engine" if name == "to engine" else "audio, engine to client"
             yield Result(f"gateway: {what}, p99", p99, "ms", where, settings, GOAL_MS, {"p50": p50})
+
+
+@contextlib.contextmanager
+def watching(telemetry: str) -> Iterator[None]:
+    """Somebody subscribes, and the newest snapshot is all that waits."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+    with socket:
+        socket.setsockopt(zmq.CONFLATE, 1)
+        socket.connect(telemetry)
+        socket.setsockopt(zmq.SUBSCRIBE, b"")
+        yield
+        assert socket.poll(1000), "no telemetry came"
 
 
 @contextlib.contextmanager
