@@ -1,5 +1,7 @@
 """Clients whose clocks differ from that of the sound device, through a whole daemon and a sound server."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -8,12 +10,15 @@ from glowd.daemon.wire.telemetry import Snapshot
 from tests.fakes.roles import HOP, RATE
 from tests.fakes.tones import tone
 from tests.harness.drifting import (
+    FOLLOWED_S,
     FRAMES_S,
-    SETTLED_S,
     STEPS,
     TONES_HZ,
     WITHIN_MS,
     ClockedStream,
+    Look,
+    held_ms,
+    known_s,
     looks_of,
     off_ms,
     sounding,
@@ -25,7 +30,8 @@ from tests.harness.pulse import PulseServer
 from tests.harness.waiting import repeated_after_stalls
 
 PPM = (500, -500, 0)
-SPEAKS_S = SETTLED_S + 12
+JUDGED_S, LONGEST_S = 10, 120
+"""For how long the latency must be held; and how long to speak at most, if the machine is so busy that no clock can be told."""
 
 
 def shown(snapshot: Snapshot, stream: str, column: str) -> float:
@@ -35,18 +41,27 @@ def shown(snapshot: Snapshot, stream: str, column: str) -> float:
     return float(row[table.columns.index(column)])
 
 
+def as_text(looks: Sequence[Look]) -> str:
+    """What was seen in every fourth second."""
+    return ", ".join(f"{look.at_s:.0f} s {look.latency_ms} ms {look.drift_ppm} ppm" for look in looks[::4])
+
+
 @repeated_after_stalls
 def test_clients_with_other_clocks_keep_their_latency(pulse: PulseServer) -> None:
-    """Uncorrected, the latency of two of them would move by 26 ms meanwhile."""
+    """Uncorrected, the latency of two of them would move by 30 ms meanwhile."""
     with tone_daemon(pulse.env) as daemon, daemon.client() as glow, pulse.record("glow") as recording:
         streams = [ClockedStream(glow, ppm, f_hz) for ppm, f_hz in zip(PPM, TONES_HZ)]
-        seconds = list(speak(glow, streams, round(SPEAKS_S * FRAMES_S)))
+        seconds = []
+        for found in speak(glow, streams, round(LONGEST_S * FRAMES_S)):
+            seconds.append(found)
+            if found[0] > max(map(known_s, looks_of(seconds).values())) + FOLLOWED_S + JUDGED_S:
+                break
         for stream in streams:
             stream.end()
         endings = [stream.played() for stream in streams]
         heard = sounding(recording.samples())
     for stream, played, looks in zip(streams, endings, looks_of(seconds).values()):
-        assert off_ms(looks) < WITHIN_MS, (stream.name, looks[::4])
+        assert off_ms(looks) < WITHIN_MS, f"{stream.name}: held {held_ms(looks):.1f} ms; {as_text(looks)}"
         assert (played.total_samples, played.underruns) == (stream.sent_frames * HOP, 0)
         assert looks[-1].skipped_ms == 0
     assert steps_off(heard) < STEPS  # each sample was heard, and once

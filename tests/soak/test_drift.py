@@ -16,7 +16,7 @@ def looks(count: int = 100, creep_ms: float = 0.0) -> list[Look]:
     """One in a second. Until a clock is followed, the latency moves by 3 ms; `creep_ms`: and by so much in each second."""
     return [
         Look(
-            at_s, None if at_s < 2 else 700 + creep_ms * at_s + (3.0 if 12 < at_s < 50 else 0.0),
+            at_s, None if at_s < 2 else 700 + creep_ms * at_s + (3.0 if 12 < at_s < 60 else 0.0),
             None if at_s < 10 else 500.0, 0, 0.0,
         )
         for at_s in range(count)
@@ -59,9 +59,8 @@ def test_each_fault_is_missed(changes: dict[str, object], what: str) -> None:
     assert what in found
 
 
-def test_stream_that_was_never_paced_is_an_error() -> None:
-    with pytest.raises(ValueError, match="never known to be paced"):
-        list(verdict(run(looks=dict.fromkeys(NAMES, looks(8))), {}))
+def test_stream_that_was_never_paced_is_missed() -> None:
+    assert len(missed(run(looks=dict.fromkeys(NAMES, looks(8))))) == len(NAMES)
 
 
 def test_seconds_are_drawn(tmp_path: Path) -> None:
