@@ -55,7 +55,7 @@ test: setup $(EVAL)  ## all tests
 	@for tool in pulseaudio espeak-ng sox spd-say systemd-analyze chromium chromedriver; do command -v $$tool >/dev/null || missing=1; done; \
 	  ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so >/dev/null 2>&1 || missing=1; \
 	  test -z "$$missing" || $(call install,$(TEST_PACKAGES),Programs the tests use)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --reruns 1 --max-suite-reruns 6 --rerun-show-tracebacks
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --reruns 1 --max-suite-reruns 6 --rerun-show-tracebacks
 
 test-fast: setup $(EVAL)  ## the tests that need no process, no sound device and no training; lists what it left out
 	$(BIN)/python -m pytest -p tests.left_out -m "not slow and not process and not device"

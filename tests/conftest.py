@@ -1,13 +1,16 @@
-"""Fixtures for all tests, and the marks by which `make test-fast` leaves tests out."""
+"""Fixtures for all tests, the marks by which `make test-fast` leaves tests out, and the order of `make test`."""
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.harness.pulse import PulseServer
+from tests.workers import Shares, lower_priority
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,6 +54,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("process")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Called by pytest in each worker before anything is collected."""
+    lower_priority(os.environ)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
+    """Called by pytest-xdist for `-n`; None for its own scheduling."""
+    return Shares(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
