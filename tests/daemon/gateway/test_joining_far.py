@@ -34,10 +34,15 @@ def join_by(place: Place, port: int, called: str, ahead_ns: int = 0) -> FakeJoin
     return place.join(called, key, ahead_ns=ahead_ns, capacity=Capacity(streams=8, measured=True))
 
 
+def probed(place: Place, *engines: FakeJoined) -> None:
+    """Wait until the ways to engines have had their first probes."""
+    probes = {engine: engine.probes + FIRST_PROBES for engine in engines}
+    place.wait_for("probes", lambda _: all(engine.probes >= count for engine, count in probes.items()))
+
+
 def measured(place: Place, engine: FakeJoined) -> LinkSnapshot:
     """What the gateway knows of the way to an engine, after its first probes."""
-    probes = engine.probes + FIRST_PROBES
-    place.wait_for("probes", lambda _: engine.probes >= probes)
+    probed(place, engine)
     link = engine_of(place.client().status(), engine).link
     assert link is not None
     return link
@@ -76,8 +81,7 @@ def test_way_that_varies_has_jitter(place: Place) -> None:
 def test_near_engine_is_filled_before_one_that_is_too_far(place: Place) -> None:
     with slow_way(port_of(place), steady(0.08), steady(0.08)) as way:
         far, near = join_by(place, way.port, "far"), join_by(place, port_of(place), "near")
-        for engine in (far, near):
-            measured(place, engine)
+        probed(place, far, near)
         client = place.client()
         for number in range(10):
             client.open(f"s{number}", "null")
