@@ -22,12 +22,14 @@ from glowd.daemon.engine.renderer import NetworkFailsError
 from glowd.daemon.runtime.caches import place_caches
 from glowd.daemon.runtime.logs import setup_logging
 from glowd.daemon.runtime.role import NICENESS, CannotStart
-from glowd.daemon.runtime.system import set_niceness
+from glowd.daemon.runtime.system import allow_open_files, set_niceness
 from glowd.daemon.wire.address import Address, address_of
 
 JOIN = "GLOWD_JOIN"
 """The variable with the address, which is kept as a password is: every user of the machine can read arguments."""
 MAX_ADDRESS = 4096
+OPEN_FILES = 16_384
+"""Strangers may connect to an engine that listens, and each has one until its handshake has taken too long."""
 
 log = logging.getLogger("glowd.engine")
 
@@ -40,6 +42,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     config = with_voice(config, arguments.voice, arguments.checkpoint)
     setup_logging("engine", config.log.level)
     set_niceness(NICENESS["engine"])
+    allow_open_files(OPEN_FILES)
     place_caches(Path(tempfile.gettempdir(), "glowd-engine"))
     engine = JoinedEngine(config, arguments.voice, address, arguments.name, arguments.device, arguments.listen)
     catch_signals(engine, arguments.leave_s)

@@ -15,6 +15,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from glowd.daemon import engine_link
 from glowd.daemon.config import Config
+from glowd.daemon.gateway.clients.visitors import Visitors
 from glowd.daemon.gateway.containment import contained
 from glowd.daemon.gateway.dialling import EVENTS, Dialling
 from glowd.daemon.gateway.joining import Joining
@@ -22,6 +23,8 @@ from glowd.daemon.runtime.sockets import Context, Remote, joined_socket, receive
 from glowd.daemon.wire.fields import Message
 from glowd.daemon.wire.ip_version import read_ipv6, wants_ipv6
 
+ANY_BYTES = 1 << 62
+"""What an engine may have sent that was not read yet: it has a key, and sends what it was asked for."""
 REDIAL_NS = 1_000_000_000
 MOST = 64
 """Messages that are read before other sockets have their turn."""
@@ -34,7 +37,9 @@ class JoinedSocket:
 
     def __init__(self, context: Context, remote: Remote) -> None:
         self.socket, self.dialling = joined_socket(context, remote), Dialling()
-        self.monitor = self.socket.get_monitor_socket(EVENTS)
+        self.visitors = Visitors()
+        self.visitors.client_bytes = ANY_BYTES
+        self.monitor = self.socket.get_monitor_socket(EVENTS | zmq.EVENT_ACCEPTED)
         self._wanted, self._redialled_ns = set[str](), 0
         self._dialled: dict[str, bool] = {}
         """The places that are dialled, and whether by IPv6."""
@@ -84,6 +89,7 @@ class JoinedSocket:
         """Dial who is to be dialled now."""
         self._dial_found()
         self._hear()
+        self.visitors.tick(now_ns)
         if now_ns - self._redialled_ns >= REDIAL_NS:
             self._redialled_ns = now_ns
             for endpoint in self.dialling.take_given_up():
@@ -95,6 +101,8 @@ class JoinedSocket:
         with contextlib.suppress(zmq.Again):
             while True:
                 told = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
+                if told["event"] in (zmq.EVENT_ACCEPTED, zmq.EVENT_DISCONNECTED):
+                    self.visitors.note(told["event"], told["value"])
                 self.dialling.take(told["event"], told["value"], told["endpoint"].decode())
 
     def read(self, joining: Joining, now_ns: Callable[[], int]) -> None:
@@ -105,6 +113,12 @@ class JoinedSocket:
                 route, parts = receive_of_client(self.socket)
                 with contained("a message of an engine of another machine", lambda _: None):
                     joining.handle(route.bytes, partial(sender_of, route), parts, now_ns())
+
+    def heard(self, descriptor: int, taken_by: str) -> None:
+        """An engine has said by this connection that it joins, or which gateway has it."""
+        if not taken_by:
+            self.visitors.greeted(descriptor, b"")
+        self.dialling.heard(descriptor, taken_by)
 
     def send(self, route: bytes, message: Message) -> bool:
         """Send by a connection; returns whether it is there."""

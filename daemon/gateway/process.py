@@ -20,6 +20,7 @@ from glowd.daemon.config import RESTART_S, Config, EngineSpec
 from glowd.daemon.gateway.clients.authentication import CLIENT_DOMAIN, ENGINE_DOMAIN, TELEMETRY_DOMAIN, Authentication
 from glowd.daemon.gateway.clients.connections import ClientConnection
 from glowd.daemon.gateway.clients.visitors import Visitors
+from glowd.daemon.gateway.clients.watchers import Watchers
 from glowd.daemon.gateway.clock import Excuse, GatewayClock
 from glowd.daemon.gateway.containment import contained, give_up
 from glowd.daemon.gateway.handles.engine import EngineHandle
@@ -143,7 +144,7 @@ class Gateway:
             config, self._clients, self.streams, draining, self.progress, self.pools, self.engines, self.speaker,
             self.role.stopping, self._clock.now_ns,
         )  # fmt: skip
-        self.publisher = Publisher(self._telemetry, self.snapshots)
+        self.publisher = Publisher(self._telemetry, Watchers(self._telemetry, self.subscribers), self.snapshots)
         self.router = ClientRouter(
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
             self.visitors, draining, self._authentication.named if self._authentication else None,
@@ -165,7 +166,7 @@ class Gateway:
         dialling, name = self._joined_socket.dialling, f"{gethostname()}:{self.role.run_dir}"
         self.snapshots.dialled = lambda: dialling.why_not
         send, key_named = self._joined_socket.send, self._authentication.named
-        return Joining(self.roster, send, key_named, self._inbox.take, dialling.heard, name)
+        return Joining(self.roster, send, key_named, self._inbox.take, self._joined_socket.heard, name)
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
         return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
@@ -250,7 +251,8 @@ class Gateway:
             engine.excuse(absent_ns)
         for client in self._clients.values():
             client.excuse(absent_ns)
-        self.visitors.excuse(absent_ns)
+        for visitors in (self.visitors, *([self._joined_socket.visitors] if self._joined_socket else [])):
+            visitors.excuse(absent_ns)
         self.speaker.excuse(absent_ns)
 
     def _read_clients(self) -> bool:

@@ -11,28 +11,27 @@ from typing import Any
 import msgpack
 import zmq
 
+from glowd.daemon.gateway.clients.watchers import Watchers
 from glowd.daemon.gateway.snapshot import SnapshotTaker
 
 EVERY_NS = 500_000_000
 LEAST_STREAMS, PASSES = 16, 16
 """Streams in one pass: so many at least, and as many as it takes for all of them in so many passes."""
-SUBSCRIPTIONS = 64
-"""Read in one pass: a peer may send any number."""
 
 
 class Publisher:
     """Owner of what goes to the socket of the telemetry. Belongs to the gateway's only thread."""
 
-    def __init__(self, socket: zmq.Socket[bytes], snapshots: SnapshotTaker) -> None:
-        self._socket, self._snapshots = socket, snapshots
-        self._watchers = self._begun_ns = 0
+    def __init__(self, socket: zmq.Socket[bytes], watchers: Watchers, snapshots: SnapshotTaker) -> None:
+        self._socket, self._watchers, self._snapshots = socket, watchers, snapshots
+        self._begun_ns = 0
         self._parts: Generator[None, None, dict[str, Any]] | None = None
 
     def tick(self, now_ns: int) -> None:
         """Go on with a snapshot, or begin one if it is time. To be called in every tick of the loop."""
-        self._count_watchers()
+        somebody_watches = self._watchers.any()
         parts, self._parts = self._parts, None  # a mistake in a snapshot ends that snapshot
-        if self._watchers <= 0:
+        if not somebody_watches:
             return
         if parts is None and now_ns - self._begun_ns >= EVERY_NS:
             parts, self._begun_ns = self._snapshots.map_by_streams(), now_ns
@@ -45,11 +44,6 @@ class Publisher:
                 self._send(whole.value)
                 return
         self._parts = parts
-
-    def _count_watchers(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            for _ in range(SUBSCRIPTIONS):  # a subscription, its end, or whatever a peer may send
-                self._watchers += {b"\x01": 1, b"\x00": -1}.get(self._socket.recv(zmq.NOBLOCK)[:1], 0)
 
     def _send(self, snapshot: dict[str, Any]) -> None:
         with contextlib.suppress(zmq.Again):

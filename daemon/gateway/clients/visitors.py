@@ -58,6 +58,8 @@ class Connection:
     name: Any
     address: str
     read_bytes: int = 0
+    messages: int = 0
+    """Of a watcher (watchers.py)."""
 
 
 class Visitors:
@@ -99,14 +101,17 @@ class Visitors:
         self._now_ns = now_ns
         with contextlib.suppress(zmq.Again):
             while self.monitor:
-                event, descriptor = EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
-                self.strangers.pop(descriptor, None)
-                self.clients.pop(descriptor, None)
-                self._gives_back = self._gives_back or event == zmq.EVENT_DISCONNECTED
-                if event == zmq.EVENT_ACCEPTED:
-                    self.strangers[descriptor] = self._connection(descriptor)
+                self.note(*EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0]))
         while len(self.strangers) > self._most:
             self._shut_out(self._least_welcome(), "too many connections without a client")
+
+    def note(self, event: int, descriptor: int) -> None:
+        """A connection has come or gone, as ZeroMQ's monitor tells."""
+        self.strangers.pop(descriptor, None)
+        self.clients.pop(descriptor, None)
+        self._gives_back = self._gives_back or event == zmq.EVENT_DISCONNECTED
+        if event == zmq.EVENT_ACCEPTED:
+            self.strangers[descriptor] = self._connection(descriptor)
 
     def read(self, descriptor: int, count: int) -> None:
         """A message of so many bytes was read from this connection."""

@@ -8,6 +8,8 @@ import pytest
 import zmq
 
 from glowd.daemon.gateway import snapshot
+from glowd.daemon.gateway.clients.visitors import Visitors
+from glowd.daemon.gateway.clients.watchers import Watchers
 from glowd.daemon.gateway.publishing import EVERY_NS, LEAST_STREAMS, PASSES, Publisher
 from tests.harness.router import RouterHarness
 
@@ -22,10 +24,10 @@ class FakeSocket:
     def __init__(self) -> None:
         self.subscriptions, self.sent = deque[bytes](), list[dict[str, Any]]()
 
-    def recv(self, flags: int) -> bytes:
+    def recv(self, flags: int, copy: bool) -> zmq.Frame:
         if not self.subscriptions:
             raise zmq.Again
-        return self.subscriptions.popleft()
+        return zmq.Frame(self.subscriptions.popleft())
 
     def send(self, packed: bytes, flags: int) -> None:
         self.sent.append(msgpack.unpackb(packed))
@@ -40,7 +42,8 @@ class Publishing:
         self.harness.connect(b"a")
         for number in range(streams):
             self.harness.open(b"a", f"s{number}")
-        self.publisher = Publisher(cast("zmq.Socket[bytes]", self.socket), self.harness.snapshots)
+        socket = cast("zmq.Socket[bytes]", self.socket)
+        self.publisher = Publisher(socket, Watchers(socket, Visitors()), self.harness.snapshots)
 
     def tick(self, count: int = 1) -> None:
         for _ in range(count):
