@@ -43,6 +43,15 @@ def test_nodes_are_shown_where_there_is_a_cluster() -> None:
     assert table.rows == [["3f", "pi?", "draining", "4", "0.5", "glow/ray-0"], ["40", "-", "-", "-", "-", "-"]]
 
 
+def test_engine_that_is_dialled_and_not_used_is_told_of() -> None:
+    dialled = {"tcp://gpu:7801": "the daemon desk\n has it", "tcp://gpu:7802": ""}
+    assert "the engine at tcp://gpu:7801 is not used: the daemon desk? has it" in tables.notices(
+        read(SNAPSHOT | {"dialled": dialled})
+    )
+    assert not any("7802" in line for line in tables.notices(read(SNAPSHOT | {"dialled": dialled})))
+    assert tables.notices(read(SNAPSHOT | {"dialled": 7})) == tables.notices(read(SNAPSHOT))
+
+
 def test_voice_with_two_engines_has_a_row_for_each() -> None:
     table = tables.voices_table(read(SNAPSHOT))
     shown = [(row[0], row[1], row[2], row[4]) for row in table.rows if "twins" in row[0]]
