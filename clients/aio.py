@@ -25,7 +25,6 @@ from glowd.clients.steps import Steps
 from glowd.clients.stream_state import StreamState
 from glowd.clients.stream_view import StreamView
 from glowd.daemon import wire
-from glowd.daemon.wire.ip_version import read_ipv6, wants_ipv6
 from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
@@ -48,7 +47,7 @@ class AsyncClient:
     async def connect(self) -> "AsyncClient":
         """Connect, and return this client."""
         try:
-            ipv6 = await asyncio.wait_for(self._wants_ipv6(), self.timeout_s)
+            ipv6 = await asyncio.wait_for(transport.look_up(self._connection), self.timeout_s)
         except TimeoutError:
             raise self._connection.not_running(self.timeout_s) from None
         self._loop = asyncio.get_running_loop()
@@ -217,11 +216,6 @@ class AsyncClient:
 
     # ---- the socket and the background tasks
 
-    async def _wants_ipv6(self) -> bool:
-        """Whether the daemon is reached by IPv6; a name is looked up beside the event loop."""
-        url = self._gateways.current.url
-        return await asyncio.to_thread(wants_ipv6, url) if (read := read_ipv6(url)) is None else read
-
     def _open_socket(self, ipv6: bool) -> None:
         """A socket, and the tasks that read from it; each daemon that the client meets gets a new one."""
         self._socket_number = self._connection.sockets
@@ -233,7 +227,7 @@ class AsyncClient:
         transport.connect(self._dealer, self._gateways.current, ipv6)
 
     async def _replace_socket(self) -> None:
-        ipv6 = await self._wants_ipv6()
+        ipv6 = await transport.look_up(self._connection)
         for task in self._reading:
             task.cancel()
         await asyncio.gather(*self._reading, return_exceptions=True)

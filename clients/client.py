@@ -22,12 +22,13 @@ import zmq
 
 from glowd.clients import errors, transport
 from glowd.clients.connection import RECONNECT_S, Connection
+from glowd.clients.gateways import REFUSED
 from glowd.clients.listening import ListenerState, StreamEvent
 from glowd.clients.steps import Steps
 from glowd.clients.stream_state import StreamState
 from glowd.clients.stream_view import StreamView
 from glowd.daemon import wire
-from glowd.daemon.wire.ip_version import wants_ipv6
+from glowd.daemon.wire.ip_version import no_address, wants_ipv6
 from glowd.flow.mel_formats.statement import Format, statement_map
 
 T = TypeVar("T")
@@ -226,6 +227,9 @@ class Client:
         number = self._connection.sockets
         try:
             address = self._gateways.current
+            if fault := no_address(address.url):
+                with self._changed:
+                    self._connection.not_reached(fault, REFUSED)
             transport.connect(dealer, address, wants_ipv6(address.url))
             self._exchange(number, dealer, monitor, wakeup)
         finally:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from glowd.clients import errors
 from glowd.clients.errors import GlowdError
-from glowd.clients.gateways import Gateways
+from glowd.clients.gateways import CLOSED, REFUSED, UNREACHED, Gateways
 from glowd.clients.listening import Listeners, StreamEvent
 from glowd.clients.questions import Questions
 from glowd.clients.steps import Steps
@@ -134,7 +134,7 @@ class Connection:
         """The error when no daemon has answered from the beginning."""
         if self.gateways.has_others:
             self.gateways.note_silence()
-        return errors.not_running(self.gateways.shown, waited_s, self.gateways.reasons)
+        return errors.not_running(self.gateways.shown, waited_s, self.gateways.reasons, self.gateways.advice)
 
     def fail(self, reason: str) -> None:
         """The daemon cannot be reached: everything that waits raises DaemonGone. The first reason counts."""
@@ -145,21 +145,21 @@ class Connection:
         self.outbox.clear()
         self.failure, self._loss = self.failure or failure, None
 
-    def transport_lost(self, reason: str) -> None:
+    def transport_lost(self, reason: str, weight: int = CLOSED) -> None:
         """The socket has lost the daemon, or was turned away. Before `welcome` that ends nothing: it is tried again."""
         if self.usable:
             self.lose(f"the daemon at {self.endpoint} {reason}")
         else:
-            self._turned_away(reason)
+            self._turned_away(reason, weight)
 
-    def not_reached(self, reason: str) -> None:
+    def not_reached(self, reason: str, weight: int = UNREACHED) -> None:
         """The socket has not reached the daemon, and goes on trying."""
         if not self.usable:
-            self._turned_away(reason, is_over=self.gateways.has_others)
+            self._turned_away(reason, weight, is_over=self.gateways.has_others)
 
-    def _turned_away(self, reason: str, is_over: bool = True) -> None:
+    def _turned_away(self, reason: str, weight: int = REFUSED, is_over: bool = True) -> None:
         """A try to reach a daemon has failed. `is_over`: a new socket is needed, unless it is the very first one."""
-        self.gateways.note(reason)
+        self.gateways.note(reason, weight)
         self._has_failed = self._has_failed or (is_over and (self.gateways.has_others or self._loss is not None))
 
     @property
@@ -201,7 +201,7 @@ class Connection:
         self.outbox.clear()
         for stream in self.streams.values():
             stream.lose()
-        self.gateways.note(reason)
+        self.gateways.note(reason, CLOSED)
         self._has_failed, self._moves_on = True, moves_on
         self._try_again()
 

@@ -78,10 +78,10 @@ def from_message(error: Error) -> GlowdError:
     return kind(f"{about}{error.text} ({error.code} {error.name})", error.code, error.stream, error.expected_frame)
 
 
-def not_running(endpoint: str, waited_s: float, reasons: str = "") -> NotRunning:
+def not_running(endpoint: str, waited_s: float, reasons: str, advice: str) -> NotRunning:
     """The exception when nothing answers at `endpoint`. `reasons`: what is known of the daemons that were tried."""
-    why = f": {reasons}" if reasons else ""
-    return NotRunning(f"no daemon answers at {endpoint} (waited {waited_s:g} s){why}; start one with: glowd")
+    why, then = f": {reasons}" if reasons else "", f"; {advice}" if advice else ""
+    return NotRunning(f"no daemon answers at {endpoint} (waited {waited_s:g} s){why}{then}")
 
 
 def wait_timeout(timeout_s: float | None, waited_for: str, absence: str = "") -> WaitTimeout:

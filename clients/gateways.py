@@ -9,6 +9,10 @@ from glowd.daemon.wire.address import Address
 
 FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 1.0, 8.0
 """How long one of several gateways may take to answer, in the first round and at most; each round has twice as much."""
+START = "start one with: glowd"
+LOOK_THERE = "see on that machine whether glowd runs, and that its server.endpoint is this address"
+UNREACHED, CLOSED, REFUSED = range(3)
+"""How much a reason says: nobody was reached, who was has closed the connection, or has said why."""
 NO_ANSWER = "it does not answer"
 
 
@@ -19,11 +23,19 @@ class Gateways:
         assert addresses, "a client has somewhere to connect"
         self._addresses, self._at, self._tries = list(addresses), 0, 1
         self._reasons: dict[Address, str] = {}
+        self._weight = 0
 
     @property
     def current(self) -> Address:
         """The one to connect to."""
         return self._addresses[self._at]
+
+    @property
+    def advice(self) -> str:
+        """What a user may do when none has answered; "" where the reason of a refusal says it."""
+        if self._weight == REFUSED:
+            return ""
+        return START if any(one.url.startswith("ipc://") for one in self._addresses) else LOOK_THERE
 
     @property
     def shown(self) -> str:
@@ -41,9 +53,10 @@ class Gateways:
         rounds = (self._tries - 1) // len(self._addresses)
         return float(min(LONGEST_PATIENCE_S, FIRST_PATIENCE_S * 2 ** min(rounds, 10)))
 
-    def note(self, reason: str) -> None:
-        """Why the current one is not used. The newest reason counts."""
-        self._reasons[self.current] = reason
+    def note(self, reason: str, weight: int) -> None:
+        """Why the current one is not used. Of equal reasons of one try the newest counts; a lighter one only follows from it."""
+        if weight >= self._weight:
+            self._reasons[self.current], self._weight = reason, weight
 
     def note_silence(self) -> None:
         """The current one has not said why it is not used."""
@@ -53,11 +66,13 @@ class Gateways:
         """Try the next one; the last is followed by the first."""
         self.note_silence()
         self._at, self._tries = (self._at + 1) % len(self._addresses), self._tries + 1
+        self._weight = 0
 
     def settle(self) -> None:
         """The current one serves this client: what was said before is past."""
         self._tries = 1
         self._reasons.clear()
+        self._weight = 0
 
     @property
     def reasons(self) -> str:

@@ -1,5 +1,6 @@
 """The ZeroMQ details that both clients share: options of the socket, its monitor, and the program's name."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -17,9 +18,10 @@ from zmq.utils.monitor import parse_monitor_message
 
 from glowd.clients import errors
 from glowd.clients.connection import Connection
-from glowd.clients.gateways import Gateways
+from glowd.clients.gateways import REFUSED, Gateways
 from glowd.daemon import wire
 from glowd.daemon.wire.address import Address, address_of, addresses_of
+from glowd.daemon.wire.ip_version import no_address, read_ipv6, wants_ipv6
 
 LINGER_MS = 500
 MONITORED_EVENTS = (
@@ -114,6 +116,16 @@ def connect(connecting: "zmq.Socket[Any]", address: Address, ipv6: bool) -> None
     connecting.connect(address.url)
 
 
+async def look_up(connection: Connection) -> bool:
+    """Whether the daemon is reached by IPv6; a name is looked up beside the event loop."""
+    url = connection.gateways.current.url
+    if (read := read_ipv6(url)) is not None:
+        return read
+    if fault := await asyncio.to_thread(no_address, url):
+        connection.not_reached(fault, REFUSED)
+    return await asyncio.to_thread(wants_ipv6, url)
+
+
 def try_send(dealer: "zmq.Socket[Any]", parts: list[bytes]) -> bool:
     """Send a message; False while there is nobody to send it to: after a handshake that was refused, ZeroMQ would wait."""
     try:
@@ -129,17 +141,20 @@ def take_event(event: list[bytes], connection: Connection, own_only: bool) -> No
     `own_only`: the daemon must be the user's own. The socket may have appeared, or been replaced, since `check_owner`.
     """
     found, endpoint = parse_monitor_message(event), connection.endpoint
+    wants_key = endpoint.startswith("tcp://") and not connection.usable
     if found["event"] == zmq.EVENT_CONNECT_RETRIED:
         connection.not_reached("nobody listens there")
     elif found["event"] == zmq.EVENT_DISCONNECTED:
-        wants_key = endpoint.startswith("tcp://") and not connection.usable
         connection.transport_lost("closed the connection" + WANTS_KEY * wants_key)
     elif found["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
         connection.transport_lost(
-            "does not let this key in: it was revoked, or is unknown; ask for a new address (glowctl key new)"
+            "does not let this key in: it was revoked, or is unknown; ask for a new address (glowctl key new)",
+            REFUSED,
         )
     elif found["event"] != zmq.EVENT_CONNECTED:
-        connection.transport_lost("does not speak this protocol, or rejects this client")
+        connection.transport_lost(
+            "does not speak this protocol, or rejects this client" + WANTS_KEY * wants_key, REFUSED
+        )
     elif own_only and (owner := _peer_user(found["value"])) not in (None, os.getuid()):
         connection.reject(_foreign(f"the program that listens at {endpoint}", int(owner or 0), endpoint))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from glowd.daemon.config import Config, ConfigError, SpeakerSettings, WebSettings
 from glowd.daemon.config_voices import GriffinLimSettings, RtisiSettings, WaveGlowSettings
 from glowd.daemon.runtime.role_process import RoleSpec
-from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir
+from glowd.daemon.runtime.rundir import addresses, is_busy, prepare_run_dir, run_dir, served
 from glowd.daemon.runtime.system import usable_cores
 from glowd.daemon.speaker.device import DeviceError, PortAudioMissing, PortAudioOutput
 from glowd.daemon.trial import Trial, borrowed, try_engines
@@ -72,7 +72,7 @@ def examine_config(config: Config) -> Iterator[Finding]:
         yield check_web(config.web)
     yield check_run_dir(directory := run_dir(config.server))
     found = addresses(config.server, directory)
-    for setting, address in (("server.endpoint", found.clients), ("server.telemetry", found.telemetry)):
+    for setting, address in served(found):
         if is_busy(address):
             yield Finding(
                 setting,

@@ -294,6 +294,13 @@ def install_module(args: argparse.Namespace) -> None:
 def watch(args: argparse.Namespace) -> None:
     """`glowctl top`."""
     endpoint = args.telemetry or wire.default_telemetry()
+    named = args.endpoint or os.environ.get("GLOWD_ENDPOINT", "")
+    if endpoint.startswith("ipc://") and named and not named.startswith("ipc://"):
+        raise errors.NotRunning(
+            "top reads the figures of a daemon on another machine at its server.telemetry: name that address, "
+            "--telemetry glowd://NAME:SECRET@HOST:PORT#SERVERKEY, with the key of the endpoint and the port of the telemetry; "
+            "or see them once: glowctl status"
+        )
     if not (args.telemetry or os.environ.get("GLOWD_TELEMETRY")):
         check_owner(endpoint)
     if args.batch or args.json or args.n or not sys.stdout.isatty():

@@ -117,14 +117,15 @@ def voices_table(snapshot: Snapshot, narrow: bool = False) -> Table:
     rows = []
     for name, voice in entries(snapshot.voices):
         found = engines(voice)
-        places = [cell(engine.device) for _, engine in found]
+        places = [_place(engine) for _, engine in found]
         where = places[0] if len(places) == 1 else f"{len(places)} engines" if places else ABSENT
         links = [way(engine.link) for _, engine in found]
         link = links[0] if len(links) == 1 else ABSENT
         rows.append(_voice_row(name + (" *" if voice.default else ""), voice, where, link))
         if len(found) > 1:
             rows += [
-                _voice_row(f"  {label}", engine, cell(engine.device), one) for (label, engine), one in zip(found, links)
+                _voice_row(f"  {label}", engine, place, one)
+                for (label, engine), place, one in zip(found, places, links, strict=True)
             ]
     columns = ["<VOICE", "<STATE", "<DEVICE", "SPEAKING", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL", "CALLS/s",
                "AUDIO s/s", "LINK"]  # fmt: skip
@@ -138,6 +139,11 @@ def voices_table(snapshot: Snapshot, narrow: bool = False) -> Table:
 def engines(voice: VoiceSnapshot) -> list[tuple[str, EngineSnapshot]]:
     """A voice's engines, in the order of their devices."""
     return [(clean(name), engine) for name, engine in voice.engines.items()]
+
+
+def _place(engine: EngineSnapshot) -> str:
+    """Its device, and the machine that has that, if it is another one."""
+    return cell(engine.device) + (f" on {clean(engine.host)}" if engine.host else "")
 
 
 def way(link: LinkSnapshot | None) -> str:
@@ -169,7 +175,16 @@ def _state_of(voice: VoiceSnapshot | EngineSnapshot) -> str:
     if not voice.ready:
         return cell(voice.state) if voice.state else "away"
     away = isinstance(voice, VoiceSnapshot) and any(not engine.ready for engine in voice.engines.values())
-    return "degraded" if away or voice.work.degraded else "ready"
+    return "degraded" if away or voice.work.degraded else _placement_of(voice)
+
+
+def _placement_of(voice: VoiceSnapshot | EngineSnapshot) -> str:
+    """Of what is ready: "ready" if it gets new streams, else what an operator has said, cordoned or draining."""
+    found = [
+        engine.placement or "open"
+        for engine in ([voice] if isinstance(voice, EngineSnapshot) else voice.engines.values())
+    ]
+    return "ready" if not found or "open" in found else cell(found[0])
 
 
 def roles_table(snapshot: Snapshot) -> Table:

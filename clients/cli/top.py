@@ -14,7 +14,8 @@ import zmq
 
 from glowd.clients import errors, transport
 from glowd.clients.cli.tables import NARROW_COLUMNS, Table, as_text, headline, layout, notices, tables
-from glowd.daemon.wire.ip_version import wants_ipv6
+from glowd.daemon.wire.address import Address
+from glowd.daemon.wire.ip_version import no_address, wants_ipv6
 from glowd.daemon.wire.liveness import AwakeClock, Silence
 from glowd.daemon.wire.telemetry import Snapshot
 
@@ -50,11 +51,19 @@ def snapshots(endpoint: str, wait_s: float = STALE_S) -> Iterator[dict[str, Any]
                 yield unpack(subscriber.recv())
             elif silence.seconds >= wait_s:
                 if not started:
-                    raise errors.not_running(endpoint, wait_s)
+                    raise errors.not_running(endpoint, wait_s, no_address(address.url), advice(address))
                 silence.end()
                 yield None
     finally:
         context.destroy(linger=0)
+
+
+def advice(address: Address) -> str:
+    """What a user may do when no figures come from there."""
+    if address.url.startswith("ipc://"):
+        return "start one with: glowd"
+    needs = ", and that the key has the role metrics (glowctl key list)" * bool(address.server_key)
+    return f"see on that machine that glowd runs, that its server.telemetry is this address{needs}"
 
 
 def unpack(data: bytes) -> dict[str, Any]:

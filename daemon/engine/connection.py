@@ -38,7 +38,7 @@ class Connection:
 
     def __init__(self, socket: Socket, events: int) -> None:
         """`events`: of the socket's monitor, that concern this connection."""
-        self.is_open = self.is_lost = False
+        self.is_open = self.is_lost = self._has_warned = False
         self._looked_ns, self._unread_ns = time.monotonic_ns(), 0
         self._socket, self._monitor = socket, socket.get_monitor_socket(events)
         self._poller = zmq.Poller()
@@ -72,7 +72,7 @@ class Connection:
                 try:
                     message = engine_link.decode(parts)
                 except WireError as error:
-                    log.warning("ignored a message of the gateway: %s", error)
+                    self._ignore(error)
                     continue
                 if isinstance(message, engine_link.Probe):
                     self._answer(message, read_ns)
@@ -80,6 +80,15 @@ class Connection:
                     found.append(message)
         self._looked_ns = time.monotonic_ns()
         return found
+
+    def _ignore(self, error: WireError) -> None:
+        """Of many messages that cannot be read, the first is told of: at a socket for clients, each Join is answered by one."""
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "ignored a message of the gateway, and is silent about others: %s; if this engine does not join, compare "
+                "its port with that of server.engines", error,
+            )  # fmt: skip
 
     def _answer(self, probe: engine_link.Probe, read_ns: int) -> None:
         self.send(engine_link.Echo(probe.t_sent_ns, read_ns, time.monotonic_ns(), self._unread_ns))

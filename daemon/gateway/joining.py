@@ -43,6 +43,8 @@ class JoinedEngine:
     def __init__(self, handle: EngineHandle, now_ns: int) -> None:
         self.handle, self.route, self.faults, self.joined_ns = handle, b"", 0, now_ns
         self.link = Link(engine_link.VERSION)
+        self.is_missed = False
+        """Whether it was said that it is lost."""
 
     def silent_ns(self, now_ns: int) -> int:
         """How long nothing was heard of it."""
@@ -232,6 +234,7 @@ class Joining:
             if probe := engine.link.probe(now_ns):
                 self._send(route, probe)
         for engine in list(self._engines.values()):
+            self._miss(engine, now_ns)
             if engine.handle.is_leaving or engine.silent_ns(now_ns) > FORGET_NS:
                 self._roster.retire_if_idle(engine.handle)
         if now_ns - self._keys_read_ns >= KEYS_NS:
@@ -239,6 +242,16 @@ class Joining:
             for engine in [*self._by_route.values()]:
                 if engine.handle.origin and not self._may(engine.handle.origin.key):
                     self._turn_away(engine, f"the key {engine.handle.origin.key} was revoked")
+
+    def _miss(self, engine: JoinedEngine, now_ns: int) -> None:
+        """Say once that an engine is lost: what happens to its streams follows from it."""
+        handle = engine.handle
+        is_lost = handle.last_seen_ns is not None and engine.route in self._by_route and not handle.is_alive(now_ns)
+        if is_lost and not engine.is_missed:
+            log.warning(
+                "engine %s is lost: %s; its streams go on in another one, or wait", handle.name, handle.reason(now_ns)
+            )
+        engine.is_missed = is_lost
 
 
 def is_sound(samples: Array) -> bool:

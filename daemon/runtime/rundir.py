@@ -77,14 +77,20 @@ def prepare_run_dir(directory: Path) -> None:
         )
 
 
-def refuse_busy(found: Addresses) -> None:
-    """Raises ConfigError if another program listens at an address that clients connect to."""
-    for setting, address in (
+def served(found: Addresses) -> list[tuple[str, str]]:
+    """The addresses that others connect to, each with the setting that it is of."""
+    settings = [
         ("server.endpoint", found.clients), ("server.telemetry", found.telemetry),
         ("server.endpoint", found.remote_clients), ("server.telemetry", found.remote_telemetry),
         ("server.engines", found.remote_engines),
-    ):  # fmt: skip
-        if address and is_busy(address):
+    ]  # fmt: skip
+    return [(setting, address) for setting, address in settings if address]
+
+
+def refuse_busy(found: Addresses) -> None:
+    """Raises ConfigError if another program listens at an address that clients connect to."""
+    for setting, address in served(found):
+        if is_busy(address):
             raise ConfigError(f"another program already listens at {address}; stop it, or choose another {setting}")
 
 

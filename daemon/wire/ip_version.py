@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 
-__all__ = ["host_of", "is_wildcard", "read_ipv6", "wants_ipv6"]
+__all__ = ["host_of", "is_wildcard", "no_address", "read_ipv6", "wants_ipv6"]
 
 PLACE = re.compile(r"tcp://(?P<host>\[[^\[\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
 EVERYWHERE = "*"
@@ -51,6 +51,17 @@ def wants_ipv6(url: str) -> bool:
     except OSError:
         return True
     return all(family != socket.AF_INET for family, *_ in found)
+
+
+def no_address(url: str) -> str:
+    """Why the host of an address cannot be found; "" if it can. Asks the resolver for a name, and waits for it."""
+    if not (host := host_of(url)) or read_ipv6(url) is not None:
+        return ""
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return f"the name {host!r} has no address ({error.strerror or error})"
+    return ""
 
 
 def _version(host: str) -> int | None:

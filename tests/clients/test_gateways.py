@@ -246,3 +246,12 @@ def test_part_of_a_list_is_refused_without_showing_a_secret() -> None:
     with pytest.raises(errors.NotRunning, match=r"address 2 of the list must be ipc://PATH, tcp://HOST:PORT") as caught:
         Client(f"ipc:///x,tcp://desk:{secret}@host:1,desk:{secret}")
     assert secret not in str(caught.value)
+
+
+async def test_name_without_an_address_is_told() -> None:
+    found = r"the name 'nobody\.invalid' has no address"
+    with pytest.raises(errors.NotRunning, match=found) as caught:
+        Client("tcp://nobody.invalid:7766", timeout_s=1.5)
+    assert "nobody listens" not in str(caught.value)
+    with pytest.raises(errors.NotRunning, match=found):
+        await AsyncClient("tcp://nobody.invalid:7766", timeout_s=1.5).connect()

@@ -256,6 +256,18 @@ def test_address_that_is_taken_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     assert found == voices | {"run_dir": "ok", "server.endpoint": "missing", "server.telemetry": "ok"}
 
 
+def test_ports_for_other_machines_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "is_busy", lambda address: address.endswith(":7803"))
+    ports = {"endpoint": 7801, "telemetry": 7802, "engines": 7803}
+    settings = [f"server.{name}=tcp://127.0.0.1:{port}" for name, port in ports.items()]
+    found = {
+        (finding.name, finding.text.split()[0]): finding.state
+        for finding in doctor.examine_config(load(None, [f"server.run_dir={tmp_path}/run", *settings]))
+    }
+    for name, port in ports.items():
+        assert found[f"server.{name}", f"tcp://127.0.0.1:{port}"] == ("missing" if name == "engines" else "ok")
+
+
 def test_mel_format_of_a_voice_is_checked_by_its_name() -> None:
     found = doctor.check_mel("rtisi", "cosyvoice2")
     assert found.state == "ok" and found.text == "cosyvoice2: 24000 Hz, 80 bands, hop 480"

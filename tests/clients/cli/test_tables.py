@@ -83,6 +83,22 @@ def test_link_and_failures_of_an_engine_elsewhere_are_shown() -> None:
     assert row_of(tables.voices_table(read(snapshot)), "twins")["LINK"] == "12.3/103", "its only engine"
 
 
+def test_machine_and_placement_of_an_engine_are_shown() -> None:
+    snapshot = copy.deepcopy(SNAPSHOT)
+    engines = snapshot["voices"]["twins"]["engines"]
+    engines["twins/0"] |= {"host": "far", "placement": "cordoned"}
+    engines["twins/1"] |= {"ready": True, "placement": "open"}
+    table = tables.voices_table(read(snapshot))
+    assert row_of(table, "  twins/0")["<DEVICE"] == "cuda:0 on far"
+    assert [row_of(table, name)["<STATE"] for name in ("twins", "  twins/0", "  twins/1")] == [
+        "ready",
+        "cordoned",
+        "ready",
+    ]
+    del engines["twins/1"]
+    assert row_of(tables.voices_table(read(snapshot)), "twins")["<STATE"] == "cordoned", "nothing takes new streams"
+
+
 def test_voice_that_is_not_ready_is_shown_with_the_reason() -> None:
     assert tables.notices(read(SNAPSHOT)) == ["engine twins/1 is away"]
     snapshot = copy.deepcopy(SNAPSHOT)

@@ -5,13 +5,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
 
 from glowd.daemon import engine_link, ipc, wire
-from glowd.daemon.gateway.handles.engine import MAX_FAILURES
+from glowd.daemon.gateway.handles.engine import MAX_FAILURES, EngineHandle
+from glowd.daemon.gateway.joining import JoinedEngine, Joining
+from glowd.daemon.gateway.placement.roster import Roster
 from glowd.daemon.wire.telemetry import STAGES, Capacity, Snapshot
+from tests.daemon.link_messages import INFO
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, frames
 from tests.harness.gateway import UtteranceClient, mel_messages
@@ -235,6 +239,20 @@ def test_connection_that_is_lost_costs_no_sample(place: Place) -> None:
     for one in spoken:
         one.check()
     assert len(again.starts) == 3
+
+
+def test_engine_that_is_lost_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    handle = EngineHandle("glow/one", "glow", lambda _: True)
+    handle.handle(ipc.Ready("glow", INFO, 7), [], 0)
+    engine = JoinedEngine(handle, 0)
+    joined = Joining(
+        create_autospec(Roster), lambda *_: True, lambda _: None, lambda *_: None, lambda *_: None, "the gateway"
+    )
+    engine.route = b"one"
+    joined._engines["glow/one"] = joined._by_route[b"one"] = engine
+    for second in (1, 10, 11):
+        joined.tick(second * 1_000_000_000)
+        assert len([text for text in caplog.messages if "engine glow/one is lost" in text]) == (second > 1)
 
 
 def test_engine_with_other_weights_gets_no_stream_of_another(place: Place) -> None:
