@@ -129,10 +129,9 @@ def voices_table(snapshot: Snapshot, narrow: bool = False) -> Table:
             ]
     columns = ["<VOICE", "<STATE", "<DEVICE", "SPEAKING", "OPEN", "BUSY %", "STOLEN %", "LATE %", "LEVEL", "CALLS/s",
                "AUDIO s/s", "LINK"]  # fmt: skip
-    title = (
-        "voices (OPEN: streams/most; STOLEN: by other programs; LEVEL: of overload, 0 is none; LINK: ms there and "
-        "back/jitter)"
-    )
+    stolen = "" if narrow else "STOLEN: by other programs; "
+    none = "" if narrow else ", 0 is none"
+    title = f"voices (OPEN: streams/most; {stolen}LEVEL: of overload{none}; LINK: ms there and back/jitter)"
     return without(Table(title, columns, rows), ("<DEVICE", "STOLEN %", "CALLS/s") if narrow else ())
 
 
@@ -274,10 +273,10 @@ def _notice(name: str, degraded: Degradation, t_ns: int | None) -> str:
 
 
 def tables(snapshot: Snapshot, narrow: bool = False) -> list[Table]:
-    """All tables."""
+    """All tables; that of the cluster where there is one."""
     return [
         streams_table(snapshot, narrow), stages_table(snapshot), voices_table(snapshot, narrow), roles_table(snapshot),
-        nodes_table(snapshot),
+        *([nodes_table(snapshot)] if snapshot.nodes else []),
     ]  # fmt: skip
 
 

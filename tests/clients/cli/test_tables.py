@@ -162,6 +162,16 @@ def test_any_map_can_be_shown(snapshot: dict[str, Any]) -> None:
     assert "glowd" in tables.as_text(read(snapshot))
 
 
+def test_titles_fit_a_narrow_terminal() -> None:
+    found = tables.tables(read(SNAPSHOT), narrow=True)
+    assert max(len(table.title) for table in found) <= 80
+
+
+def test_table_of_a_cluster_is_shown_only_with_one() -> None:
+    snapshot = copy.deepcopy(SNAPSHOT) | {"nodes": {}}
+    assert "nodes of the cluster" not in [table.title for table in tables.tables(read(snapshot))]
+
+
 def test_narrow_terminal_gets_fewer_columns() -> None:
     snapshot = {**SNAPSHOT, "streams": {"a-stream-with-a-name": SNAPSHOT["streams"]["talk"]}}
     table = tables.streams_table(read(snapshot), narrow=True)
