@@ -89,7 +89,7 @@ def read_secret(path: Path) -> str:
             if found.st_uid not in (os.getuid(), 0) or found.st_mode & 0o077:
                 raise ConfigError(f"--join: {path} must belong to this user, and to nobody else: chmod 600 {path}")
             return file.read(MAX_ADDRESS).strip()
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--join: cannot read {path}: {error}") from None
 
 

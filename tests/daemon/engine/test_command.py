@@ -29,7 +29,9 @@ def test_address_is_in_a_variable_a_file_or_an_argument(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     file = private(tmp_path, ADDRESS, mode)
-    with pytest.raises(ConfigError, match=rf"{file} must belong to this user, and to nobody else: chmod 600 {file}"):
+    with pytest.raises(
+        ConfigError, match=rf"^--join: {file} must belong to this user, and to nobody else: chmod 600 {file}"
+    ):
         join_address(f"@{file}", "")
 
 
