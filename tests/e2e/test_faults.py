@@ -185,6 +185,9 @@ def test_reason_of_an_absent_voice_is_shown_everywhere(daemon: Daemon, tmp_path:
     why = "/nowhere/x.safetensors"
     np.save(tmp_path / "m.npy", MEL)
     with daemon.client() as glow:
+        until(
+            lambda: Snapshot.from_map(glow.status().info).voices["bad"].state == "away", "the end of a try to load it"
+        )
         with pytest.raises(errors.DaemonError, match=r"voice 'bad' is away: .*/nowhere/x\.safetensors"):
             glow.open(voice="bad", sinks=["null"])
         voice = Snapshot.from_map(glow.status().info).voices["bad"]
