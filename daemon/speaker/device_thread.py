@@ -184,9 +184,8 @@ class DeviceThread:
                 return
             with self._calling():
                 underflowed = self._output.write(block)
-            delay_ns = int(
-                1e9 * self._output.delay_s()
-            )  # before the clock: a report may be late, but not early (clock.py)
+            # Read before the clock: a report may be late, but not early (clock.py).
+            delay_ns = int(1e9 * self._output.delay_s())
             self._report(Wrote(len(block), time.monotonic_ns() + delay_ns, underflowed))
 
     def _report(self, report: Report) -> None:
