@@ -88,7 +88,7 @@ def joined_socket(context: Context, remote: Remote) -> Socket:
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_JOINED_BYTES)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    _doors(socket)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # of those that are dialled: no connection, no name
     socket.setsockopt(zmq.RECONNECT_IVL, 1000)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, 3000)
@@ -131,7 +131,7 @@ def numbered_route(number: int) -> bytes:
 
 def _of_engine(socket: Socket, address: Address) -> Socket:
     """Options of an engine's socket for other machines, whoever dials."""
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    _doors(socket)
     _notice_dead_machines(socket)
     _queues(socket, UNBOUNDED, linger_ms=200)
     if address.server_key:
@@ -302,7 +302,7 @@ def renew_files(files: Sequence[SocketFile]) -> Iterator[str]:
             yield f"{file.endpoint} was deleted, so no client can connect: {file.fault}"
 
 
-def _doors(socket: Socket, watch: Watch | None) -> None:
+def _doors(socket: Socket, watch: Watch | None = None) -> None:
     """Bound handshakes, and how many may wait for one."""
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.BACKLOG, BACKLOG)

@@ -35,7 +35,7 @@ def test_strangers_at_the_port_for_engines_are_bounded() -> None:
         engine = place.join("calm")
         port, strangers = int(place.url.rpartition(":")[2]), []
         began_s = time.monotonic()
-        for number in range(3 * MAX_STRANGERS):
+        for number in range(2 * MAX_STRANGERS):
             stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=WAIT_S))
             if number % 2:
                 stranger.sendall(GREETING)
