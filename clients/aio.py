@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ import zmq.asyncio
 
 from glowd.clients import errors, transport
 from glowd.clients.connection import RECONNECT_S, Connection
+from glowd.clients.control import StreamControl
 from glowd.clients.listening import ListenerState, StreamEvent
 from glowd.clients.steps import Steps
 from glowd.clients.stream_state import StreamState
@@ -97,6 +98,10 @@ class AsyncClient:
         """The audio of a stream of any client, "*" for all, from now on; `audio_rate_hz` 0: at each voice's own rate."""
         request = wire.Listen(stream, audio_rate_hz, audio_dtype)
         return AsyncListener(self, await self.call(lambda: self._connection.listeners.listen(request)))
+
+    def control(self, stream: str) -> StreamControl[Awaitable[None]]:
+        """A stream that may be another client's, to stop it, hold it or set its volume."""
+        return StreamControl(stream, self._connection.questions, lambda steps: self.run(steps, self.timeout_s))
 
     async def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""

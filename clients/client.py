@@ -22,6 +22,7 @@ import zmq
 
 from glowd.clients import errors, transport
 from glowd.clients.connection import RECONNECT_S, Connection
+from glowd.clients.control import StreamControl
 from glowd.clients.gateways import REFUSED
 from glowd.clients.listening import ListenerState, StreamEvent
 from glowd.clients.steps import Steps
@@ -101,6 +102,10 @@ class Client:
         """The audio of a stream of any client, "*" for all, from now on; `audio_rate_hz` 0: at each voice's own rate."""
         request = wire.Listen(stream, audio_rate_hz, audio_dtype)
         return Listener(self, self.call(lambda: self._connection.listeners.listen(request)))
+
+    def control(self, stream: str) -> StreamControl[None]:
+        """A stream that may be another client's, to stop it, hold it or set its volume."""
+        return StreamControl(stream, self._connection.questions, lambda steps: self.run(steps, self.timeout_s))
 
     def status(self) -> wire.State:
         """The daemon's state and figures (PROTOCOL.md, Telemetry)."""

@@ -321,7 +321,7 @@ class Connection:
                 del self.streams[error.stream]
         elif error.fatal and not error.stream:
             self._on_refused(error)
-        elif error.stream or not self.questions.refuse(error):
+        elif not self.questions.refuse(error):
             log.warning("the daemon rejected a message: %s", error.text)
             is_of_all = error.code == wire.Code.NOT_ALLOWED and not error.stream
             self.listeners.fail("*" if is_of_all else error.stream, errors.from_message(error))

@@ -14,6 +14,8 @@ from glowd.clients.steps import ConnectionPorts, Steps
 from glowd.daemon import wire
 from glowd.daemon.wire import Message
 
+Control = wire.Flush | wire.Pause | wire.Resume | wire.Gain
+"""What may be done to a stream of another client."""
 REFUSALS = (wire.Code.NOT_ALLOWED, wire.Code.BAD_FIELD, wire.Code.WRONG_STATE)
 """Of a question."""
 
@@ -38,6 +40,8 @@ class Questions:
         self._asking = 0
         self._refusal: GlowdError | None = None
         """How many wait for their answers, and that the daemon does not allow one."""
+        self._controlled: dict[str, GlowdError | None] = {}
+        """The streams of others to which something is done, and why that is refused."""
 
     def receive(self, answer: wire.Pong | wire.State) -> None:
         """Take an answer."""
@@ -47,8 +51,11 @@ class Questions:
             self._pong = answer
 
     def refuse(self, error: wire.Error) -> bool:
-        """Take an error without a stream; returns whether it answers a question."""
-        if error.code not in REFUSALS or not self._asking:
+        """Take an error about no stream of the client's own; returns whether it answers a question."""
+        if error.stream in self._controlled:
+            self._controlled[error.stream] = errors.from_message(error)
+            return True
+        if error.stream or error.code not in REFUSALS or not self._asking:
             return False
         self._refusal = errors.from_message(error)
         return True
@@ -105,3 +112,18 @@ class Questions:
 
         yield from self._ask(message, lambda: self._pong and self._pong.t_client_ns >= sent_ns, "`pong` of the daemon")
         return self._connection.now_ns() - sent_ns
+
+    def control(self, message: Control) -> Steps[None]:
+        """Do something to a stream of another client. Raises StreamError or Refused.
+
+        The daemon answers only what it refuses: a pong behind the message says that it was read.
+        """
+        self._connection.check()
+        self._controlled[message.stream] = None
+        try:
+            self._connection.send(message)
+            yield from self.ping()
+            if refusal := self._controlled.get(message.stream):
+                raise refusal
+        finally:
+            self._controlled.pop(message.stream, None)

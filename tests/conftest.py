@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     lower_priority(os.environ)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
     """Called by pytest-xdist for `-n`; None for its own scheduling."""
     return Shares(config, log) if config.getvalue("dist") == "loadfile" else None

@@ -118,7 +118,7 @@ MUST_NOT_IMPORT = {
 
 MAY_PRINT = (
     "daemon/app.py", "daemon/engine/command.py", "flow/cli.py", "clients/cli/keys.py", "clients/cli/glowctl.py",
-    "clients/cli/operating.py",
+    "clients/cli/controlling.py", "clients/cli/operating.py",
     "clients/cli/top.py", "clients/cli/demo.py", "clients/cli/speaking.py",
 )  # fmt: skip
 

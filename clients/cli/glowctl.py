@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from glowd.clients import errors
-from glowd.clients.cli import keys, operating, tables, top
+from glowd.clients.cli import controlling, keys, operating, tables, top
+from glowd.clients.cli.argument_types import count, decibels, rate, seconds, speed
 from glowd.clients.cli.audio_output import UtteranceWriter, claim_output, open_output
 from glowd.clients.cli.formats import format_lines, stated_format, without_padding
 from glowd.clients.cli.mel_sources import AUDIO_SUFFIXES, SourceError, arriving_text, mel_of_file
@@ -26,9 +27,7 @@ from glowd.clients.transport import check_owner
 from glowd.clients.upstream import Manner, UpstreamError, open_upstream, pieces_of_text, speak_text
 from glowd.clients.upstream.choose import NAMES as UPSTREAMS
 from glowd.clients.upstream.choose import VARIABLE as TTS_VARIABLE
-from glowd.clients.upstream.interface import FASTEST, SLOWEST
 from glowd.daemon import wire
-from glowd.daemon.wire.fields import MAX_RATE_HZ, MIN_RATE_HZ
 from glowd.flow.mel_formats.description import MelDescription
 from glowd.flow.mel_formats.statement import read_statement, statement_map, voice_mels
 from glowd.flow.mel_formats.statistics import read_statistics
@@ -85,10 +84,7 @@ def arguments() -> argparse.ArgumentParser:
     text_source_arguments(module)
     module.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
 
-    flush = commands.add_parser("flush", help="stop a stream's utterance")
-    flush.add_argument("stream")
-    flush.add_argument("--fade", type=count(0), default=15, metavar="MS", help="length of the fade-out in ms (15)")
-
+    controlling.add_parsers(commands)
     operating.add_parsers(commands)
     keys.add_parser(commands)
 
@@ -107,7 +103,7 @@ def stream_arguments(parser: argparse.ArgumentParser) -> None:
     overwrite_argument(parser)
     parser.add_argument("--voice", default="", help="a voice of the daemon (default: the daemon's default)")
     parser.add_argument("--seed", type=count(0), default=0, help="of the noise: equal seeds give equal audio (0)")
-    parser.add_argument("--gain", type=float, default=0.0, metavar="DB", help="volume on the device")
+    parser.add_argument("--gain", type=decibels, default=0.0, metavar="DB", help="volume on the device, -120 to 24 (0)")
     parser.add_argument("--stream", default="", metavar="NAME", help="name of the stream (default: a new one)")
     parser.add_argument("--rate", type=rate, default=0, metavar="HZ", help="of the file of --out (the voice's own)")
     parser.add_argument(
@@ -156,43 +152,6 @@ def format_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-approximate", action="store_true", help="convert other bands too; the cost is said")
     parser.add_argument("--strict", action="store_true", help="refuse a mel that cannot be what it is said to be")
-
-
-def count(low: int) -> Any:
-    """An argument type: an integer of at least `low`."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
-        return int(text)
-
-    return parse
-
-
-def rate(text: str) -> int:
-    """An argument type: samples in a second."""
-    if not text.isdecimal() or not MIN_RATE_HZ <= int(text) <= MAX_RATE_HZ:
-        raise argparse.ArgumentTypeError(f"expected Hz from {MIN_RATE_HZ} to {MAX_RATE_HZ}, got {text!r}")
-    return int(text)
-
-
-def speed(text: str) -> float:
-    """An argument type: how many times as fast."""
-    try:
-        return Manner(float(text)).rate
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a factor from {SLOWEST:g} to {FASTEST:g}, got {text!r}") from None
-
-
-def seconds(text: str) -> float:
-    """An argument type: seconds, more than 0 and less than an hour."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds > 0 and < 3600, got {text!r}")
-    return value
 
 
 # ---- commands
@@ -263,21 +222,6 @@ def highest_rate_hz(client: Client) -> int:
     return max(rates_hz, default=0)
 
 
-def flush(client: Client, args: argparse.Namespace) -> None:
-    """`glowctl flush STREAM`."""
-    streams = wire.Snapshot.from_map(client.status().info).streams
-    if args.stream not in streams:
-        names = ", ".join(streams) or "none"
-        raise errors.StreamError(f"no stream {args.stream} is open; open streams: {names}", wire.Code.UNKNOWN_STREAM)
-    with client.listen(args.stream) as listener:
-        ending = listener.flush(streams[args.stream].generation or 0, args.fade)
-    match ending:
-        case wire.Flushed():
-            print(f"last sample played {ending.last_sample_played}, {ending.dropped_samples} dropped")
-        case wire.Played():
-            print(f"all {ending.total_samples} samples had been played")
-
-
 def install_module(args: argparse.Namespace) -> None:
     """`glowctl speechd`: the module of speech-dispatcher, for this user."""
     found = speechd.places(os.environ)
@@ -316,7 +260,7 @@ COMMANDS = {
     "listen": listen,
     "status": operating.status,
     "health": operating.health,
-    "flush": flush,
+    **controlling.COMMANDS,
     **dict.fromkeys(operating.PLACING, operating.place),
 }
 

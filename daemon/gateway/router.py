@@ -237,8 +237,8 @@ class ClientRouter:
                 self.disconnect(client, "it sent bye")
             case wire.Open():
                 self._open(client, message, now_ns)
-            case wire.Flush() if self.streams.find_own(client, message.stream) is None:
-                self._flush_for(client, message)
+            case wire.Flush() | wire.Pause() | wire.Resume() | wire.Gain() if not self._owns(client, message.stream):
+                self._control(client, message)
             case _:
                 self._to_session(client, message, arrived_ns)
 
@@ -264,16 +264,25 @@ class ClientRouter:
             case _:
                 raise WireError(Code.UNKNOWN_TYPE, f"{message.TYPE} is a message of the daemon, not of clients", name)
 
-    def _flush_for(self, client: ClientConnection, message: wire.Flush) -> None:
-        """Flush a stream of another client: every client may, and the running generation is meant."""
+    def _owns(self, client: ClientConnection, stream: str) -> bool:
+        return self.streams.find_own(client, stream) is not None
+
+    def _control(self, client: ClientConnection, message: wire.Flush | wire.Pause | wire.Resume | wire.Gain) -> None:
+        """Do something to a stream of another client. Of its generations the running one is meant."""
         stream = self.streams.find(message.stream)
         if stream is None:
             raise WireError(Code.UNKNOWN_STREAM, f"there is no stream {message.stream!r}", message.stream)
-        state = stream.session.state
-        if state.phase.has_begun:
-            stream.session.client.flush_by_other(message.fade_ms)
-        else:  # nothing to flush, so the stream's own client learns nothing
-            client.send(wire.Flushed(message.stream, state.utterance.number, last_sample_played=-1, dropped_samples=0))
+        side, state = stream.session.client, stream.session.state
+        match message:
+            case wire.Pause() | wire.Resume():
+                side.pause(isinstance(message, wire.Pause))
+            case wire.Gain():
+                side.gain(message.gain_db)
+            case wire.Flush() if state.phase.has_begun:
+                side.flush_by_other(message.fade_ms)
+            case wire.Flush():  # nothing to flush, so the stream's own client learns nothing
+                number = state.utterance.number
+                client.send(wire.Flushed(message.stream, number, last_sample_played=-1, dropped_samples=0))
 
     def _open(self, client: ClientConnection, asked: wire.Open, now_ns: int) -> None:
         try:

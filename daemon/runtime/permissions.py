@@ -3,7 +3,7 @@
     role            allows
     push            streams of one's own: open, mel, end, flush, pause, resume, gain, close
     listen GLOB     the audio of streams with such names, those of others too
-    control GLOB    to flush streams of others with such names
+    control GLOB    flush, pause, resume and gain of streams of others with such names
     metrics         status, and the telemetry
     engine          to join as an engine, and nothing else
     admin           everything that clients do
@@ -23,7 +23,8 @@ from glowd.daemon.wire.fields import Message
 SINGLE = ("push", "metrics", "engine", "admin")
 ROLES = ("push", "listen GLOB", "control GLOB", "metrics", "engine", "admin")
 FREE = (wire.Hello, wire.Ping, wire.Bye, wire.Unlisten)
-OWN = (wire.Open, wire.Mel, wire.End, wire.Pause, wire.Resume, wire.Gain, wire.Close)
+CONTROL = (wire.Flush, wire.Pause, wire.Resume, wire.Gain)
+OWN = (wire.Open, wire.Mel, wire.End, *CONTROL, wire.Close)
 PATTERN = re.compile(r"(listen|control) [A-Za-z0-9._*?\[\]-]{1,64}")
 
 
@@ -75,9 +76,9 @@ class Rights:
                 return "" if _allows(self.listen, stream) else f"listen {stream}"
             case wire.Status():
                 return "" if self.metrics else "metrics"
-            case wire.Flush() if not is_own:
+            case _ if isinstance(message, CONTROL) and not is_own:
                 return "" if _allows(self.control, stream) else f"control {stream}"
-            case wire.Flush() | _ if isinstance(message, (*OWN, wire.Flush)):
+            case _ if isinstance(message, OWN):
                 return "" if self.push else "push"
         return "admin"
 

@@ -70,6 +70,8 @@ class FakeDaemon:
     """Whether it knows the field open.audio_rate_hz; a daemon of the first release does not."""
     refuse_open: int = 0
     """How many times it says that it is full."""
+    refuse_status: Code | None = None
+    """Why it tells nobody how it is."""
     refuse_hello: Code | None = None
     """Why it lets no client in."""
     ahead_ns: int = 0
@@ -194,6 +196,10 @@ class FakeDaemon:
                 )
             case wire.Ping():
                 self._reply(peer, wire.Pong(message.t_client_ns, self._now_ns()))
+            case wire.Status() if self.refuse_status:
+                self._reply(
+                    peer, wire.Error(self.refuse_status, self.refuse_status.name, "status needs the role 'metrics'")
+                )
             case wire.Status():
                 self._reply(peer, wire.State("", "ready", self.snapshot or {"streams": len(self.streams)}))
             case wire.Listen():
@@ -206,6 +212,9 @@ class FakeDaemon:
                 self._mel(peer, self.streams[message.stream], message)
             case wire.End():
                 self._end(peer, self.streams[message.stream], message)
+            case wire.Flush() | wire.Pause() | wire.Resume() | wire.Gain() if message.stream not in self.streams:
+                code, text = Code.UNKNOWN_STREAM, f"there is no stream {message.stream!r}"
+                self._reply(peer, wire.Error(code, code.name, text, message.stream))
             case wire.Flush():
                 stream = self.streams[message.stream]
                 if message.generation != stream.generation:  # it had ended when the client flushed it

@@ -19,6 +19,7 @@ import pytest
 import soundfile
 import zmq
 
+from glowd.clients import Client
 from glowd.clients.cli import top
 from glowd.daemon import wire
 from tests.fakes.daemon import HOP, VOICE, FakeDaemon, refuse_once
@@ -258,6 +259,28 @@ def test_flush_stops_another_clients_stream(fake: FakeDaemon, mel_file: Path) ->
     assert speaker.returncode == 1
     code, _, err = glowctl(fake.endpoint, "flush", "nobody")
     assert (code, err) == (1, "glowctl: no stream nobody is open; open streams: s\n")
+
+
+def test_key_that_may_only_control_stops_a_stream(fake: FakeDaemon) -> None:
+    fake.refuse_status = wire.Code.NOT_ALLOWED
+    with Client(fake.endpoint) as other:
+        other.open("s")
+        code, out, _ = glowctl(fake.endpoint, "flush", "s", "--fade", "30")
+    assert code == 0 and out.startswith("stopped; what was heard is told to keys")
+    assert fake.of_type(wire.Flush) == [wire.Flush("s", 0, 30)]
+
+
+def test_stream_of_another_client_is_held_and_turned_down(fake: FakeDaemon) -> None:
+    with Client(fake.endpoint) as other:
+        other.open("s")
+        for words in (("pause", "s"), ("gain", "s", "-6.5"), ("resume", "s")):
+            assert glowctl(fake.endpoint, *words) == (0, "", "")
+    assert fake.of_type(wire.Pause) == [wire.Pause("s")] and fake.of_type(wire.Resume) == [wire.Resume("s")]
+    assert fake.of_type(wire.Gain) == [wire.Gain("s", -6.5)]
+    code, _, err = glowctl(fake.endpoint, "pause", "nobody")
+    assert code == 1 and "there is no stream 'nobody'" in err and err.count("\n") == 1
+    code, _, err = glowctl(fake.endpoint, "gain", "s", "30")
+    assert code == 2 and "expected dB from -120 to 24, got '30'" in err
 
 
 def test_top_prints_batch_and_json(telemetry: str) -> None:

@@ -49,7 +49,7 @@ def harness() -> RouterHarness:
 
 @pytest.mark.parametrize(
     "message",
-    [mel_message("s"), wire.End("s", 0, 0), wire.Pause("s"), wire.Resume("s"), wire.Gain("s", -3), wire.Close("s")],
+    [mel_message("s"), wire.End("s", 0, 0), wire.Close("s")],
 )
 def test_stream_of_other_client_is_unknown(harness: RouterHarness, message: Message) -> None:
     harness.open(b"a", "s")
@@ -67,7 +67,24 @@ def test_flush_by_other_client_reaches_both(harness: RouterHarness) -> None:
     assert (
         harness.send(b"b", wire.Flush("s", 77)) == harness.received(b"a", wire.Flushed) == [wire.Flushed("s", 0, -1, 0)]
     )
-    assert harness.refused(b"b", wire.Flush("t", 0)).code == Code.UNKNOWN_STREAM
+
+
+def test_other_client_pauses_resumes_and_sets_the_volume(harness: RouterHarness) -> None:
+    harness.open(b"a", "s", "device")
+    harness.send(b"a", mel_message("s"))
+    key = harness.session("s").state.utterance.key
+    harness.to_speaker.clear()
+    for message in (wire.Pause("s"), wire.Gain("s", -6.0), wire.Resume("s")):
+        assert harness.send(b"b", message) == []
+    assert harness.to_speaker == [ipc.Pause(key), ipc.Gain(key, -6.0), ipc.Resume(key)]
+    assert [state.state for state in harness.received(b"a", wire.State)][-2:] == ["paused", "priming"]
+
+
+@pytest.mark.parametrize("message", [wire.Flush("t", 0), wire.Pause("t"), wire.Resume("t"), wire.Gain("t", 0.0)])
+def test_stream_that_is_controlled_must_be_open(harness: RouterHarness, message: Message) -> None:
+    harness.open(b"a", "s")
+    error = harness.refused(b"b", message)
+    assert (error.code, error.text) == (Code.UNKNOWN_STREAM, "there is no stream 't'")
 
 
 def test_undecodable_mel_counts_as_refusal_of_its_stream(harness: RouterHarness) -> None:
