@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import socket
+from functools import cache
 from pathlib import Path
 
 REALTIME_PRIORITY = 5  # that of sound servers, low among real-time priorities
@@ -47,7 +48,13 @@ def request_realtime_priority() -> None:
 def give_back_memory() -> None:
     """Give the system back what was freed, which the C library else keeps (best effort)."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        _c_library().malloc_trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    """Made once: each is some types in a cycle, which stay until the garbage is collected."""
+    return ctypes.CDLL(None)
 
 
 def allow_open_files(most: int) -> None:

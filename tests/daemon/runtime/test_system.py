@@ -1,12 +1,13 @@
 """What the operating system reports about this process, and what is requested from it."""
 
+import gc
 import mmap
 import os
 import threading
 
 import pytest
 
-from glowd.daemon.runtime.system import request_realtime_priority, rss_bytes, usable_cores
+from glowd.daemon.runtime.system import give_back_memory, request_realtime_priority, rss_bytes, usable_cores
 
 
 def test_rss_grows_with_the_memory_of_this_process() -> None:
@@ -29,3 +30,15 @@ def test_realtime_priority_is_for_the_calling_thread_only() -> None:
     thread.start()
     thread.join()
     assert os.sched_getscheduler(0) == before
+
+
+def test_giving_memory_back_leaves_no_garbage() -> None:
+    give_back_memory()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            give_back_memory()
+        assert gc.collect() < 20, "garbage of the calls, which a process that seldom collects keeps"
+    finally:
+        gc.enable()
