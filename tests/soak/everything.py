@@ -4,6 +4,7 @@ Rules: this file puts the parts together and keeps the minutes; what is right is
 """
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -53,6 +54,8 @@ def soak(
 ) -> tuple[list[Result], list[str]]:
     """Run it, with a disturbance every `every_s` (0: none). The figures, and what was wrong in words."""
     expected, records, windows = Bank.rendered(bank), Records(), Windows()
+    gc.collect()
+    gc.freeze()  # to look through what torch has loaded would hold all clients up at once
     with tempfile.TemporaryDirectory(prefix="glowd-soak-") as name, sound_device() as env, Sentinels() as sentinels:
         scene_of = partial(Scene, bank=expected, records=records, windows=windows, recordings=Path(name))
         with running_daemon(
