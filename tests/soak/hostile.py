@@ -65,11 +65,11 @@ def left_alone(_: random.Random) -> Iterator[list[bytes]]:
 
 
 def of_others(chance: random.Random) -> Iterator[list[bytes]]:
-    """Ends, closes and pauses streams that it does not own. To flush them is allowed, so it does not."""
+    """Ends and closes streams that it does not own. To flush, hold or turn them up is allowed, so it does not."""
     yield hello()
     for number in range(10):
         name = f"glow.{chance.choice((0, 7))}.{number}.{chance.randint(0, 9)}"
-        for message in (wire.End(name, 0, 10), wire.Close(name), wire.Pause(name), wire.Gain(name, 24.0)):
+        for message in (wire.End(name, 0, 10), wire.Close(name)):
             yield wire.encode(message)
 
 
