@@ -12,6 +12,7 @@ from tests.fakes.tones import tone
 from tests.harness.drifting import (
     FOLLOWED_S,
     FRAMES_S,
+    PPM,
     STEPS,
     TONES_HZ,
     WITHIN_MS,
@@ -29,7 +30,6 @@ from tests.harness.drifting import (
 from tests.harness.pulse import PulseServer
 from tests.harness.waiting import repeated_after_stalls
 
-PPM = (500, -500, 0)
 JUDGED_S, LONGEST_S = 10, 120
 """For how long the latency must be held; and how long to speak at most, if the machine is so busy that no clock can be told."""
 

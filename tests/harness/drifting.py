@@ -32,6 +32,8 @@ SETTINGS = (
 )  # fmt: skip
 """Long buffers: a busy machine must not cause gaps. The rate of the sink: PulseAudio, when it resampled from 44.1 kHz, was seen
 to ask for samples in steps of its own, by which the device's reports wandered by up to 10 ms in 40 s."""
+PPM = (500, -500, 0)
+"""By how much the clocks of the clients are fast."""
 TONES_HZ = (440, 1000, 1730)
 CHUNK = 4
 FRAMES_S = RATE / HOP

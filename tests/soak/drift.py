@@ -20,6 +20,7 @@ from tests.harness.drifting import (
     CHUNK,
     FOLLOWED_S,
     FRAMES_S,
+    PPM,
     STEPS,
     TONES_HZ,
     WITHIN_MS,
@@ -37,7 +38,6 @@ from tests.harness.drifting import (
 from tests.harness.pulse import PulseServer
 from tests.soak.sentinel import Sentinels
 
-PPM = (500, -500, 0)
 MAX_MINUTES = 60
 """An utterance lasts no longer (server.max_utterance_s)."""
 
