@@ -24,6 +24,7 @@ from tests.fakes.tones import ToneEngine
 from tests.harness.daemon import Daemon, running_daemon
 from tests.harness.joining import free_port
 from tests.harness.mels import speech
+from tests.harness.priority import clients_elsewhere
 from tests.harness.waiting import WAIT_S, until
 
 SETTINGS = (
@@ -54,7 +55,7 @@ def tone_daemon(env: dict[str, str], *settings: str) -> Iterator[Daemon]:
         keys = KeyFiles(Path(name, "keys"))
         engines = (f"server.engines={url}", f"server.keys={keys.directory}", f"files.directory={name}/recordings")
         voices = "voices={glow={engine='waveglow',devices=[]}}"
-        with running_daemon(voices, *engines, *SETTINGS, *settings, env=env) as daemon:
+        with running_daemon(voices, *engines, *SETTINGS, *settings, env=env) as daemon, clients_elsewhere():
             engine = ToneEngine(Address(url, "", keys.new("pool", ["engine"]), keys.server()[0]))
             try:
                 until(lambda: engine.joined or engine.turned_away, "an engine that joins")

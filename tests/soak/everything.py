@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from glowd.daemon.runtime.role import NICENESS
-from glowd.daemon.runtime.system import set_niceness
 from tests.bench.report import Result, scheduling
 from tests.harness.daemon import free_port, running_daemon
+from tests.harness.priority import clients_elsewhere
 from tests.harness.pulse import sound_device
 from tests.harness.waiting import WAIT_S
 from tests.soak import judge
@@ -93,17 +92,6 @@ def hostile_peer(endpoint: str) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-
-
-@contextlib.contextmanager
-def clients_elsewhere() -> Iterator[None]:
-    """Within the `with` new threads are as urgent as engines, for which clients elsewhere would not wait."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    set_niceness(NICENESS["engine"])
-    try:
-        yield
-    finally:
-        set_niceness(before)
 
 
 class Watch:
