@@ -55,6 +55,10 @@ class Served:
         until(lambda: len(self.engines()) == count, f"{count} engines", timeout_s, every_s=0.2)
         return self.engines()
 
+    def wait_at_least(self, count: int) -> None:
+        """Wait until so many engines are ready, or more: several that load at once may come in one moment."""
+        until(lambda: len(self.engines()) >= count, f"{count} engines or more", START_S, every_s=0.2)
+
 
 Serve = Callable[..., AbstractContextManager[Served]]
 
