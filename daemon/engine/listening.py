@@ -92,7 +92,8 @@ class ListeningConnection(Connection):
                 continue
             self._heard_ns = time.monotonic_ns()
             if self._descriptor < 0:
-                self._address, _, self._descriptor = sender_of(route)
+                sender = sender_of(route)
+                self._address, self._descriptor = sender.address, sender.descriptor
             return parts
 
     def _put(self, parts: list[bytes]) -> None:

@@ -9,7 +9,7 @@ has dropped its streams then, and is given them again.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from glowd.daemon import engine_link, ipc
 from glowd.daemon.gateway.handles.engine import EngineHandle, Origin, same_shape
 from glowd.daemon.gateway.handles.link import Link
 from glowd.daemon.gateway.placement.roster import Roster
-from glowd.daemon.runtime.keys import ClientKey
+from glowd.daemon.runtime.keys import ClientKey, Keys
 from glowd.daemon.runtime.sockets import Sender
 from glowd.daemon.runtime.told import Told
 from glowd.daemon.wire import WireError
@@ -34,7 +34,6 @@ log = logging.getLogger("glowd.gateway")
 
 Take = Callable[[EngineHandle, Message, int], object]
 Send = Callable[[bytes, Message], bool]
-KeyNamed = Callable[[str], ClientKey | None]
 
 
 class JoinedEngine:
@@ -58,21 +57,21 @@ class Joining:
         self,
         roster: Roster,
         send: Send,
-        key_named: KeyNamed,
+        keys: Keys,
         take: Take,
         dialled: Callable[[int, str], None],
         name: str,
     ) -> None:
-        """`send` sends to a connection, and returns whether it could. `key_named`: a key, if it still counts.
+        """`send` sends to a connection, and returns whether it could. `keys`: those that count.
 
         `take` is given what an engine sends, and the time. `dialled` is told that an engine joins by the connection with this
         descriptor (""), or which gateway has it. `name`: that of this gateway, for people.
         """
-        self._roster, self._send, self._key_named, self._take = roster, send, key_named, take
+        self._roster, self._send, self._keys, self._take = roster, send, keys, take
         self._dialled, self._name, self._refused = dialled, name, Told()
         self._engines: dict[str, JoinedEngine] = {}
         self._by_route: dict[bytes, JoinedEngine] = {}
-        self._unwanted: deque[tuple[str, int, str]] = deque(maxlen=64)
+        self._unwanted: deque[tuple[bytes, int, str]] = deque(maxlen=64)
         """Key, instance and fault of engines that were turned away."""
         self._keys_read_ns = 0
 
@@ -90,7 +89,7 @@ class Joining:
         if isinstance(message, engine_link.Join):
             sender = sender_of()
             self._dialled(sender.descriptor, "")
-            self._join(route, sender.key, message, now_ns)
+            self._join(route, sender, message, now_ns)
         elif isinstance(message, engine_link.Taken) and engine is None:
             self._dialled(sender_of().descriptor, message.by)
         elif engine is not None:  # else it is not known yet, or any more: it will ask
@@ -129,11 +128,11 @@ class Joining:
 
     # ------------------------------------------------------- joining and leaving
 
-    def _join(self, route: bytes, key: str, join: engine_link.Join, now_ns: int) -> None:
+    def _join(self, route: bytes, sender: Sender, join: engine_link.Join, now_ns: int) -> None:
         if (known := self._by_route.get(route)) is not None:  # the answer is on its way
             self._send(route, self._joined(known))
             return
-        reason = self._refusal(key, join)
+        key, reason = sender.key_name, self._refusal(sender, join)
         if (
             self._refused.is_new((key, join.engine), reason) and reason
         ):  # one that is started again and again says it each time
@@ -145,7 +144,7 @@ class Joining:
         self._by_route.pop(engine.route, None)
         self._by_route[route] = engine
         engine.route, engine.link, engine.faults = route, Link(engine_link.agreed_version(join) or 0), 0
-        origin = Origin(join.engine, key, join.host, join.cores)
+        origin = Origin(join.engine, key, join.host, join.cores, sender.key)
         engine.handle.connect(origin, lambda message: self._send(route, message), engine.link, join.instance)
         if engine.handle.name not in self._roster.engines:
             self._roster.admit(engine.handle)
@@ -155,11 +154,11 @@ class Joining:
     def _joined(self, engine: JoinedEngine) -> engine_link.Joined:
         return engine_link.Joined(engine.link.version, engine.handle.name, self._name[:200])
 
-    def _refusal(self, key: str, join: engine_link.Join) -> str:
+    def _refusal(self, sender: Sender, join: engine_link.Join) -> str:
         """Why an engine may not join; "" if it may."""
-        if not self._may(key):
-            return f"the key {key} was revoked, or has not the role engine"
-        if fault := next((fault for *who, fault in self._unwanted if who == [key, join.instance]), ""):
+        if not may_join(sender.key, self._keys()):
+            return f"the key {sender.key_name} was revoked, or has not the role engine"
+        if fault := next((fault for *who, fault in self._unwanted if who == [sender.key, join.instance]), ""):
             return fault
         if engine_link.agreed_version(join) is None:
             return (
@@ -176,15 +175,11 @@ class Joining:
                 return f"its {name} is {getattr(join, name)}, and voices.{join.voice}.{name} is {most} here; give it the same"
         return ""
 
-    def _may(self, key: str) -> bool:
-        found = self._key_named(key)
-        return found is not None and found.rights.engine
-
     def _returning(self, key: str, join: engine_link.Join, now_ns: int) -> JoinedEngine | None:
         """The engine that comes back: the same process, or another one in the place of one that is gone."""
         for engine in self._engines.values():
             handle, origin = engine.handle, engine.handle.origin
-            if origin is None or (origin.key, origin.name, handle.voice) != (key, join.engine, join.voice):
+            if origin is None or (origin.key_name, origin.name, handle.voice) != (key, join.engine, join.voice):
                 continue
             if handle.instance == join.instance or not (handle.is_alive(now_ns) and self._reaches(engine)):
                 return engine
@@ -215,7 +210,7 @@ class Joining:
         log.warning("engine %s is turned away: %s", handle.name, reason)
         self._send(engine.route, engine_link.TurnedAway(reason[:1000]))
         if handle.origin:
-            self._unwanted.append((handle.origin.key, handle.instance, reason))
+            self._unwanted.append((handle.origin.public_key, handle.instance, reason))
         self._by_route.pop(engine.route, None)
         handle.disconnect(reason)
 
@@ -238,10 +233,10 @@ class Joining:
             if engine.handle.is_leaving or engine.silent_ns(now_ns) > FORGET_NS:
                 self._roster.retire_if_idle(engine.handle)
         if now_ns - self._keys_read_ns >= KEYS_NS:
-            self._keys_read_ns = now_ns
+            self._keys_read_ns, keys = now_ns, self._keys()
             for engine in [*self._by_route.values()]:
-                if engine.handle.origin and not self._may(engine.handle.origin.key):
-                    self._turn_away(engine, f"the key {engine.handle.origin.key} was revoked")
+                if (origin := engine.handle.origin) and not may_join(origin.public_key, keys):
+                    self._turn_away(engine, f"the key {origin.key_name} was revoked")
 
     def _miss(self, engine: JoinedEngine, now_ns: int) -> None:
         """Say once that an engine is lost: what happens to its streams follows from it."""
@@ -252,6 +247,11 @@ class Joining:
                 "engine %s is lost: %s; its streams go on in another one, or wait", handle.name, handle.reason(now_ns)
             )
         engine.is_missed = is_lost
+
+
+def may_join(public: bytes, keys: Mapping[bytes, ClientKey]) -> bool:
+    """Whether engines with this public key may serve."""
+    return (found := keys.get(public)) is not None and found.rights.engine
 
 
 def is_sound(samples: Array) -> bool:

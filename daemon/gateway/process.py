@@ -147,7 +147,7 @@ class Gateway:
         self.publisher = Publisher(self._telemetry, Watchers(self._telemetry, self.subscribers), self.snapshots)
         self.router = ClientRouter(
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
-            self.visitors, draining, self._authentication.named if self._authentication else None,
+            self.visitors, draining, self._authentication.keys.current if self._authentication else dict,
         )  # fmt: skip
         self._inbox = RoleMessages(self.engines, self.speaker, self.streams, self.progress, self._clock.now_ns)
         self.joining = self._joining()
@@ -165,8 +165,8 @@ class Gateway:
         self._poller.register(self._joined_socket.socket, zmq.POLLIN)
         dialling, name = self._joined_socket.dialling, f"{gethostname()}:{self.role.run_dir}"
         self.snapshots.dialled = lambda: dialling.why_not
-        send, key_named = self._joined_socket.send, self._authentication.named
-        return Joining(self.roster, send, key_named, self._inbox.take, self._joined_socket.heard, name)
+        send, keys = self._joined_socket.send, self._authentication.keys.current
+        return Joining(self.roster, send, keys, self._inbox.take, self._joined_socket.heard, name)
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
         return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))

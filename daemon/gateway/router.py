@@ -22,7 +22,7 @@ from glowd.daemon.gateway.placement.draining import Draining
 from glowd.daemon.gateway.placement.pool import Pool
 from glowd.daemon.gateway.placement.registry import Stream, StreamRegistry
 from glowd.daemon.gateway.streams.audio_format import AudioFormat
-from glowd.daemon.runtime.keys import ClientKey
+from glowd.daemon.runtime.keys import ClientKey, Keys
 from glowd.daemon.runtime.quotas import SETTINGS
 from glowd.daemon.runtime.sockets import Sender, wire_bytes
 from glowd.daemon.wire import Code, WireError
@@ -51,10 +51,10 @@ class ClientRouter:
         take_snapshot: Callable[[], Snapshot],
         visitors: Visitors,
         draining: Draining,
-        key_named: Callable[[str], ClientKey | None] | None = None,
+        keys: Keys = dict,
     ) -> None:
-        """`clients` is filled here; others read it. `key_named`: a key of another machine's client, if it still counts."""
-        self._key_named, self._keys_read_ns = key_named, 0
+        """`clients` is filled here; others read it. `keys`: those of clients of other machines that count."""
+        self._keys, self._keys_read_ns = keys, 0
         self.clients, self.streams = clients, streams
         self._server, self._pools, self._speaker = config.server, pools, speaker
         self._keeper = QuotaKeeper(config, clients, visitors, try_send)
@@ -88,8 +88,8 @@ class ClientRouter:
         sends it only if the client is not known yet.
         """
         client = self.clients.get(identity)
-        has_key, descriptor = (bool(client.peer.key_name), client.descriptor) if client else sender()[1:]
-        self._visitors.read(descriptor, wire_bytes(parts, bool(has_key)))
+        key, descriptor = (client.peer.public_key, client.descriptor) if client else sender()[1:3]
+        self._visitors.read(descriptor, wire_bytes(parts, bool(key)))
         if not self._keeper.may_send(MESSAGES, identity, client, sender, now_ns):
             return
         try:
@@ -145,17 +145,16 @@ class ClientRouter:
             return
         stream = getattr(message, "stream", "")
         if role := client.rights.lacks(message, self.streams.find_own(client, stream) is not None):
-            text = f"{message.TYPE} needs the role {role!r}, which the key {client.peer.key_name} has not (glowctl key list)"
+            text = f"{message.TYPE} needs the role {role!r}, which {client.peer.name} has not (glowctl key list)"
             raise WireError(Code.NOT_ALLOWED, text, "" if stream == "*" else stream)
 
-    def _use_key(self, client: ClientConnection) -> None:
+    def _use_key(self, client: ClientConnection, keys: Mapping[bytes, ClientKey]) -> None:
         """Give the client the rights that its key has now. Raises WireError if it was revoked."""
         client.quotas = self._keeper.quotas
-        name = client.peer.key_name
-        if not name:
+        if not client.peer.public_key:
             return
-        if self._key_named is None or (key := self._key_named(name)) is None:
-            raise WireError(Code.NOT_ALLOWED, f"the key {name} was revoked")
+        if (key := keys.get(client.peer.public_key)) is None:
+            raise WireError(Code.NOT_ALLOWED, f"{client.peer.name} was revoked")
         client.rights, client.quotas = key.rights, client.quotas.changed(key.quotas)
 
     def _connect(self, identity: bytes, message: Message, now_ns: int, sender: Sender) -> None:
@@ -170,7 +169,7 @@ class ClientRouter:
             raise WireError(Code.TOO_MANY_CLIENTS, f"{text}; try again later")
         peer = peer_of(sender, identity)
         client = ClientConnection(identity, message.client, now_ns, self._try_send, peer, sender.descriptor)
-        self._use_key(client)
+        self._use_key(client, self._keys())
         self._keeper.require_place(client)
         self.clients[identity] = client
         self._visitors.greeted(sender.descriptor, identity)
@@ -325,9 +324,10 @@ class ClientRouter:
 
     def _use_keys(self) -> None:
         """Give every client the rights and quotas that count now; one whose key was revoked is lost."""
+        keys = self._keys()
         for client in self.clients.values():
             try:
-                self._use_key(client)
+                self._use_key(client, keys)
             except WireError as revoked:
                 client.dismiss(revoked)
 

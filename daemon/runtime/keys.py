@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ class ClientKey:
     rights: Rights
     quotas: dict[str, int] = field(default_factory=dict)
     """Where they are other than those of the settings."""
+
+
+Keys = Callable[[], Mapping[bytes, ClientKey]]
+"""Tells which keys count now, by public key. A name is not enough: a key that was revoked may have a successor of its name."""
 
 
 def default_directory() -> Path:
@@ -128,14 +133,14 @@ class KeyFiles:
 
     def all(self) -> list[ClientKey]:
         """Every client's key."""
-        return list(self._by_public().values())
+        return list(self.current().values())
 
     def find(self, public: bytes) -> ClientKey | None:
         """The client with this public key, if it may connect."""
-        return self._by_public().get(public)
+        return self.current().get(public)
 
-    def _by_public(self) -> dict[bytes, ClientKey]:
-        """Read the files, if one was added, changed or removed since."""
+    def current(self) -> Mapping[bytes, ClientKey]:
+        """The keys that count now, by public key. The files are read if one was added, changed or removed since."""
         files = sorted(self.clients.glob("*.key")) if self.clients.is_dir() else []
         seen = tuple(number for path in files if (found := _stat(path)) for number in (found.st_ino, found.st_mtime_ns))
         if seen != self._read_at:

@@ -184,12 +184,14 @@ class Sender(NamedTuple):
     """What ZeroMQ says of who sent a message.
 
     The address is "localhost:USER:GROUP:PROCESS" for a local socket, an IP address for TCP, "" if it is not known; the key is
-    the name of the key with which it was let in, "" without one; `descriptor` is that of the connection, -1 if not known.
+    the public key with which it was let in, b"" without one, and `key_name` the name that it had then, for people;
+    `descriptor` is that of the connection, -1 if not known.
     """
 
     address: str = ""
-    key: str = ""
+    key: bytes = b""
     descriptor: int = -1
+    key_name: str = ""
 
 
 def receive_of_client(socket: Socket) -> tuple[zmq.Frame, list[bytes]]:
@@ -228,8 +230,14 @@ def send(socket: Socket, identity: bytes, parts: Sequence[bytes]) -> None:
 
 def sender_of(identity: zmq.Frame) -> Sender:
     """Who has the connection by which an identity came. This takes longer than reading the message: ask once."""
-    address, key = _property(identity, "Peer-Address"), _property(identity, "User-Id")
-    return Sender(address, key, int(_property(identity, "__fd") or -1))
+    key, _, name = _property(identity, "User-Id").partition(" ")
+    descriptor = int(_property(identity, "__fd") or -1)
+    return Sender(_property(identity, "Peer-Address"), bytes.fromhex(key), descriptor, name)
+
+
+def user_id(key: bytes, name: str) -> str:
+    """What ZeroMQ marks messages with of a peer that was let in by a public key: `sender_of` reads it."""
+    return f"{key.hex()} {name}"
 
 
 def wire_bytes(parts: Sequence[bytes], has_key: bool) -> int:

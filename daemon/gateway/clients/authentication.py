@@ -11,6 +11,7 @@ import zmq.auth
 from zmq.utils import z85
 
 from glowd.daemon.runtime.keys import ClientKey, KeyFiles
+from glowd.daemon.runtime.sockets import user_id
 from glowd.daemon.runtime.told import Told
 
 TELEMETRY_DOMAIN, CLIENT_DOMAIN, ENGINE_DOMAIN = "telemetry", "clients", "engines"
@@ -30,15 +31,19 @@ class Authentication(zmq.auth.Authenticator):
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyFiles) -> None:
         super().__init__(context, log=logging.getLogger("glowd.gateway.zap"))
         self.keys, self._refused = keys, Told()
+        self._let_in: ClientKey | None = None
+        """The key that `callback` has let in last."""
         self.start()
         for domain in (CLIENT_DOMAIN, TELEMETRY_DOMAIN, ENGINE_DOMAIN):
             self.configure_curve_callback(domain, self)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the owner of this public key, in Z85, may connect to the sockets of a domain."""
-        reason = self._refusal(domain, self.keys.find(z85.decode(key)))
+        found = self.keys.find(z85.decode(key))
+        reason = self._refusal(domain, found)
         if self._refused.is_new((domain, key), reason) and reason:
             log.warning("%s", reason)
+        self._let_in = None if reason else found
         return not reason
 
     def _refusal(self, domain: str, found: ClientKey | None) -> str:
@@ -56,13 +61,12 @@ class Authentication(zmq.auth.Authenticator):
         return ""
 
     def curve_user_id(self, client_public_key: bytes) -> str:
-        """What messages of this client are marked with, for its public key (32 bytes): the name of that key."""
-        found = self.keys.find(client_public_key)
-        return found.name if found else ""
+        """What messages of this client are marked with: its public key (32 bytes), and the name of that for people.
 
-    def named(self, name: str) -> ClientKey | None:
-        """The key of a client that was let in; None if it is revoked."""
-        return next((key for key in self.keys.all() if key.name == name), None)
+        The files of keys are not asked again: they may have changed, and a peer without a key is taken for one of this machine.
+        """
+        assert self._let_in and self._let_in.public == client_public_key, "`callback` has let it in"
+        return user_id(client_public_key, self._let_in.name)
 
     def answer(self) -> None:
         """Answer one question."""

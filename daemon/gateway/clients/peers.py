@@ -2,6 +2,8 @@
 
 Rules: no socket; the address is passed in. Of a local socket the kernel names the process; of TCP the key
 is known, or else only the machine. A machine has many addresses of IPv6, and so counts as its network.
+Two keys are two peers, even if one was made in the place of the other, under its name: who holds the old one, which may have
+leaked, cannot use up what the new one may take.
 A peer that is not known is its connection. Without a share for each peer, one program with a mistake could take every place.
 """
 
@@ -21,7 +23,7 @@ class Peer(NamedTuple):
 
     key: str
     name: str
-    key_name: str = ""
+    public_key: bytes = b""
     """Of a client of another machine that was let in by its key."""
 
 
@@ -29,7 +31,7 @@ def peer_of(sender: Sender, identity: bytes) -> Peer:
     """The peer of a connection."""
     address = sender.address
     if sender.key:
-        return Peer(f"key {sender.key}", f"the key {sender.key}", sender.key)
+        return Peer(f"key {sender.key.hex()}", f"the key {sender.key_name}", sender.key)
     if match := LOCAL.fullmatch(address):
         return Peer(address, f"process {match['process']} of user {match['user']}")
     if address and not address.startswith(LOCAL_NAME):

@@ -82,7 +82,7 @@ class QuotaKeeper:
     def require_place(self, client: ClientConnection) -> None:
         """Raises WireError if the peer of a new client has as many as one may have."""
         quotas = client.quotas or self.quotas
-        if sum(other.peer == client.peer for other in self._clients.values()) >= quotas.clients:
+        if sum(other.peer.key == client.peer.key for other in self._clients.values()) >= quotas.clients:
             text = (
                 f"{client.peer.name} has {quotas.clients} clients connected, the most for one peer "
                 f"({quotas.source('clients')})"
@@ -94,7 +94,7 @@ class QuotaKeeper:
         if stream in client.listening:
             return
         quotas = client.quotas or self.quotas
-        others = (other.listening for other in self._clients.values() if other.peer == client.peer)
+        others = (other.listening for other in self._clients.values() if other.peer.key == client.peer.key)
         taken = sum(self._worth(name) for listening in others for name in listening)
         if taken + self._worth(stream) > quotas.listens:
             text = f"{client.peer.name} listens to {taken} of {quotas.listens} streams, the most for one peer"

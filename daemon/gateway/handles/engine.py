@@ -32,12 +32,17 @@ log = logging.getLogger("glowd.gateway")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an engine that has joined is. `name`: what it calls itself; `key`: that of its connection."""
+    """Where an engine that has joined is. `name`: what it calls itself; `key_name`, `public_key`: of its connection.
+
+    It may stay while the public key counts. The name tells whose place is taken by an engine that comes back: a new key of the
+    same name is that of its successor.
+    """
 
     name: str
-    key: str
+    key_name: str
     host: str
     cores: int
+    public_key: bytes = b""
 
 
 def same_shape(one: VoiceInfo, other: VoiceInfo) -> bool:

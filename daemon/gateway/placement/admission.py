@@ -76,7 +76,7 @@ class Admission:
         """Raises WireError if the peer of this client has as many streams as one may have."""
         quotas = client.quotas or self._quotas
         most = quotas.streams
-        if sum(stream.owner.peer == client.peer for stream in self._streams) >= most:
+        if sum(stream.owner.peer.key == client.peer.key for stream in self._streams) >= most:
             text = f"{client.peer.name} has {most} streams open, the most for one peer ({quotas.source('streams')})"
             raise WireError(Code.AT_CAPACITY, f"{text}; close one, or try again later")
 

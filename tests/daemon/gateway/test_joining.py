@@ -245,9 +245,7 @@ def test_engine_that_is_lost_is_told_of_once(caplog: pytest.LogCaptureFixture) -
     handle = EngineHandle("glow/one", "glow", lambda _: True)
     handle.handle(ipc.Ready("glow", INFO, 7), [], 0)
     engine = JoinedEngine(handle, 0)
-    joined = Joining(
-        create_autospec(Roster), lambda *_: True, lambda _: None, lambda *_: None, lambda *_: None, "the gateway"
-    )
+    joined = Joining(create_autospec(Roster), lambda *_: True, dict, lambda *_: None, lambda *_: None, "the gateway")
     engine.route = b"one"
     joined._engines["glow/one"] = joined._by_route[b"one"] = engine
     for second in (1, 10, 11):

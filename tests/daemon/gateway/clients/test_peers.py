@@ -44,6 +44,12 @@ def test_addresses_of_one_network_are_one_peer() -> None:
     assert peer_of(Sender("::ffff:192.0.2.7"), b"a") == peer_of(Sender("192.0.2.7"), b"b")
 
 
+def test_two_keys_of_one_name_are_two_peers() -> None:
+    first, renewed = (peer_of(Sender("192.0.2.7", key, key_name="desk"), b"id") for key in (b"\1" * 32, b"\2" * 32))
+    assert first.key != renewed.key and first.name == renewed.name == "the key desk"
+    assert peer_of(Sender("192.0.2.8", b"\1" * 32, key_name="desk"), b"another") == first
+
+
 @pytest.mark.parametrize(
     ("places", "setting", "share"),
     [(16, 0, 12), (64, 0, 48), (1, 0, 1), (2, 0, 2), (4, 0, 3), (16, 5, 5), (16, 99, 99)],

@@ -162,10 +162,10 @@ def test_bytes_of_recordings_are_limited(tmp_path: Path) -> None:
 
 def test_key_has_quotas_of_its_own() -> None:
     harness = RouterHarness("server.max_streams=8")
-    key = ClientKey("desk", b"", EVERYTHING, {"streams": 1})
-    harness.router._key_named = {"desk": key}.get
+    key = ClientKey("desk", b"public", EVERYTHING, {"streams": 1})
+    harness.router._keys = lambda: {b"public": key}
     sent = wire.encode(wire.Hello("desk"))
-    harness.router.handle(b"k", sent, harness.now_ns, sender=lambda: Sender("192.0.2.1", "desk"))
+    harness.router.handle(b"k", sent, harness.now_ns, sender=lambda: Sender("192.0.2.1", b"public", key_name="desk"))
     (welcome,) = harness.received(b"k", wire.Welcome)
     assert (welcome.limits["max_peer_streams"], welcome.limits["max_peer_clients"]) == (1, 48)
     harness.open(b"k", "1")
