@@ -273,6 +273,9 @@ class Gateway:
             self._hear(news)
         with contained("reloading", lambda _: None):
             self.reloading.tick(now_ns)
+        if self._authentication:
+            with contained("reading the files of keys", lambda _: None):
+                self._authentication.tick(now_ns)
         self.router.tick(now_ns)
         self.visitors.tick(now_ns)
         if self.joining and self._joined_socket:

@@ -32,8 +32,12 @@ def key_requests(server: ServerSettings) -> dict[str, Answer]:
             return Keys(ok=False, text=str(error))
 
     async def listed(_: dict[str, Any]) -> Keys:
+        try:
+            found = files.all()
+        except KeyFileError as error:
+            return Keys(ok=False, text=str(error))
         return Keys(
-            ok=True, keys=[{"name": key.name, "roles": key.rights.roles, "quotas": key.quotas} for key in files.all()]
+            ok=True, keys=[{"name": key.name, "roles": key.rights.roles, "quotas": key.quotas} for key in found]
         )
 
     async def revoke(asked: dict[str, Any]) -> Keys:

@@ -4,17 +4,19 @@
     clients/NAME.key    {"public", "roles", "quotas"} of a client; its secret is in its address and nowhere here
 
 Rules: files only; no socket. The directory belongs to the daemon's user and is open to nobody else (0700, files 0600), and links
-are not followed. A file is written whole or not at all. What is read is read anew when the directory changes, so that a key
-counts, or counts no more, without a restart.
+are not followed. A file is written whole or not at all. What was read is kept: a file is read again when it has changed, and the
+directory when that has. So a key counts, or counts no more, without a restart, and a look costs the same however many ask.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,21 @@ from glowd.daemon.runtime.quotas import QuotaError, checked
 from glowd.daemon.wire.json_text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SETTLED_NS = 3_000_000_000
+"""So long after a change another one cannot have the same time any more: some file systems count in steps of two seconds."""
+TEMPORARY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EIO, errno.ESTALE)
+"""Errors that say nothing about a file, and may be gone soon."""
+
+Stamp = tuple[int, int, int, int]
+"""Of a file or directory: another one after each change of it."""
 
 
 class KeyFileError(Exception):
     """A key cannot be made, read or revoked. The text names the file and says what to do."""
+
+
+class CannotReadNow(KeyFileError):
+    """The system cannot read files at the moment. It is not known which keys count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,10 @@ class KeyFiles:
     def __init__(self, directory: Path) -> None:
         self.directory, self.clients = directory, directory / "clients"
         self._known: dict[bytes, ClientKey] = {}
-        self._read_at: tuple[int, ...] = ()
+        self._read: dict[str, tuple[Stamp | None, ClientKey | None]] = {}
+        """By the name of the file: when it was read, None: it may change again without a trace; and the key in it."""
+        self._listed: Stamp | None = None
+        """When the directory was read, likewise."""
 
     # ---- the daemon's own
 
@@ -132,28 +148,54 @@ class KeyFiles:
         path.unlink()
 
     def all(self) -> list[ClientKey]:
-        """Every client's key."""
-        return list(self.current().values())
+        """Every client's key. Raises CannotReadNow, as the others do."""
+        return list(self.look().values())
 
     def find(self, public: bytes) -> ClientKey | None:
         """The client with this public key, if it may connect."""
         return self.current().get(public)
 
     def current(self) -> Mapping[bytes, ClientKey]:
-        """The keys that count now, by public key. The files are read if one was added, changed or removed since."""
-        files = sorted(self.clients.glob("*.key")) if self.clients.is_dir() else []
-        seen = tuple(number for path in files if (found := _stat(path)) for number in (found.st_ino, found.st_mtime_ns))
-        if seen != self._read_at:
-            found_keys = [key for path in files if (key := self._client(path))]
-            self._known, self._read_at = {key.public: key for key in found_keys}, seen
+        """The keys that count now, by public key, whatever was added or revoked a moment ago.
+
+        A file that was changed in its place is not noticed: the directory says nothing of it.
+        """
+        if self._listed is None or _stamp_of(self.clients) != self._listed:
+            self.look()
         return self._known
+
+    def look(self) -> Mapping[bytes, ClientKey]:
+        """The keys that count now, by public key: reads the directory, and every file that is new or has changed."""
+        now_ns, listed, read = time.time_ns(), _stamp_of(self.clients), {}
+        for name, stamp in self._stamps():
+            before = self._read.get(name, (None, None))
+            is_same = stamp == before[0]
+            read[name] = before if is_same else (_if_settled(stamp, now_ns), self._client(self.clients / name))
+        self._known = {key.public: key for _, (_, key) in sorted(read.items()) if key}
+        self._read, self._listed = read, _if_settled(listed, now_ns)
+        return self._known
+
+    def _stamps(self) -> Iterator[tuple[str, Stamp]]:
+        """Of all files of keys; none if the directory is not there, or not ours."""
+        try:
+            with os.scandir(self.clients) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".key"):
+                        with contextlib.suppress(FileNotFoundError):
+                            yield entry.name, _stamp(entry.stat(follow_symlinks=False))
+        except OSError as error:
+            _require_lasting(error, self.clients)
 
     def _client(self, path: Path) -> ClientKey | None:
         """The key in a file; None for one that is damaged: its client cannot connect."""
-        with contextlib.suppress(KeyFileError, RoleError, KeyError, TypeError, ValueError):
+        try:
             if found := self._load(path):
                 rights, quotas = Rights.of(found["roles"]), checked(found.get("quotas", {}))
                 return ClientKey(path.stem, bytes.fromhex(found["public"]), rights, quotas)
+        except CannotReadNow:
+            raise
+        except (KeyFileError, RoleError, KeyError, TypeError, ValueError):
+            pass
         return None
 
     # ---- files
@@ -184,6 +226,7 @@ class KeyFiles:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
+            _require_lasting(error, path)
             raise KeyFileError(f"cannot read {path}: {error}") from None
         return table if isinstance(table, dict) else {}
 
@@ -197,7 +240,22 @@ class KeyFiles:
             raise KeyFileError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _require_lasting(error: Exception, path: Path) -> None:
+    """Raise CannotReadNow for an error that says nothing about a file."""
+    if isinstance(error, OSError) and error.errno in TEMPORARY:
+        raise CannotReadNow(f"cannot read {path} at the moment: {error.strerror}") from None
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    """That of a directory; None if it is not there."""
     with contextlib.suppress(OSError):
-        return path.lstat()
+        return _stamp(path.stat())
     return None
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
+
+
+def _if_settled(stamp: Stamp | None, now_ns: int) -> Stamp | None:
+    return stamp if stamp and now_ns - stamp[2] > SETTLED_NS else None

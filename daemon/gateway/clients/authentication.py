@@ -22,6 +22,8 @@ PLACES = {
     ENGINE_DOMAIN: "server.engines or dial_engines",
 }
 
+LOOK_NS = 1_000_000_000
+
 log = logging.getLogger("glowd.gateway")
 
 
@@ -31,6 +33,7 @@ class Authentication(zmq.auth.Authenticator):
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyFiles) -> None:
         super().__init__(context, log=logging.getLogger("glowd.gateway.zap"))
         self.keys, self._refused = keys, Told()
+        self._looked_ns = 0
         self._let_in: ClientKey | None = None
         """The key that `callback` has let in last."""
         self.start()
@@ -67,6 +70,12 @@ class Authentication(zmq.auth.Authenticator):
         """
         assert self._let_in and self._let_in.public == client_public_key, "`callback` has let it in"
         return user_id(client_public_key, self._let_in.name)
+
+    def tick(self, now_ns: int) -> None:
+        """Look for files of keys that were changed in their place; others are noticed whenever somebody asks."""
+        if now_ns - self._looked_ns >= LOOK_NS:
+            self._looked_ns = now_ns
+            self.keys.look()
 
     def answer(self) -> None:
         """Answer one question."""

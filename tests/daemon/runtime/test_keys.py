@@ -1,9 +1,12 @@
 """The files of keys: private, whole, and read anew as soon as one changes."""
 
 import asyncio
+import errno
 import json
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,9 @@ import zmq
 from zmq.utils import z85
 
 from glowd.daemon.config import ServerSettings
+from glowd.daemon.runtime import keys as key_files
 from glowd.daemon.runtime.key_requests import key_requests
-from glowd.daemon.runtime.keys import KeyFileError, KeyFiles
+from glowd.daemon.runtime.keys import CannotReadNow, KeyFileError, KeyFiles
 from glowd.daemon.runtime.permissions import Rights
 from glowd.daemon.wire.admin import KEY_NEW, Keys
 
@@ -118,3 +122,55 @@ def test_address_of_a_new_key_says_where_its_owner_is(
 def test_key_of_an_engine_needs_a_place_to_join(tmp_path: Path) -> None:
     answer = new_key(ServerSettings(keys=str(tmp_path / "keys")), "engine")
     assert not answer.ok and 'set server.engines = "tcp://HOST:PORT"' in answer.text
+
+
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if everything had been written some time ago."""
+    monkeypatch.setattr(key_files, "SETTLED_NS", -(1 << 62))
+
+
+def test_directory_without_a_change_is_not_read_again(keys: KeyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(monkeypatch)
+    public, reads, scandir = public_of(keys.new("desk", ["push"])), list[object](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: reads.append(path) or scandir(path))  # type: ignore[func-returns-value]
+    for name in ("one", "two"):
+        assert all(keys.find(public) for _ in range(100))
+        assert keys.find(public_of(keys.new(name, ["push"])))
+    keys.revoke("desk")
+    assert not any(keys.find(public) for _ in range(100))
+    assert len(reads) == 4, "at first, and after each change"
+
+
+def test_two_changes_within_a_step_of_the_clock_are_seen(keys: KeyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.stat
+
+    def coarse(path: Any, **options: Any) -> Any:
+        found = stat(path, **options)
+        return SimpleNamespace(st_dev=1, st_ino=found.st_ino, st_ctime_ns=time.time_ns() >> 30 << 30, st_size=4096)
+
+    with monkeypatch.context() as patched:
+        first = public_of(keys.new("first", ["push"]))
+        second = keys.new("second", ["push"])
+        keys.revoke("second")
+        patched.setattr(os, "stat", coarse)
+        assert keys.find(first) and not keys.find(public_of(second))
+        (keys.clients / "first.key").rename(keys.clients / "first")
+        assert not keys.find(first)
+
+
+def test_file_that_is_changed_in_its_place_counts(keys: KeyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(monkeypatch)
+    public, path = public_of(keys.new("desk", ["push"])), keys.clients / "desk.key"
+    assert keys.current()[public].rights == Rights(push=True)
+    path.write_text(path.read_text().replace("push", "metrics"))
+    assert keys.look()[public].rights == keys.current()[public].rights == Rights(metrics=True)
+
+
+def test_key_is_not_lost_while_no_file_can_be_opened(keys: KeyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    public = public_of(keys.new("desk", ["push"]))
+    for name in ("open", "scandir"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many open files")))
+            with pytest.raises(CannotReadNow, match="at the moment: Too many open files"):
+                keys.find(public)
+        assert keys.find(public)

@@ -1,15 +1,18 @@
 """Who was let in by a key stays while that key counts: another key of its name does not do."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 
 from glowd.clients.transport import connect
 from glowd.daemon import wire
+from glowd.daemon.runtime import keys
 from glowd.daemon.runtime.keys import KeyFiles
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.address import Address
@@ -17,8 +20,12 @@ from tests.fakes.joined import FakeJoined
 from tests.harness.joining import free_port
 from tests.harness.own_gateway import OwnClient, OwnGateway, own_gateway
 
+LOOKING = 4
+"""Clients, engines, the telemetry, and who reads for them."""
 STEP_NS, LOOKED_NS = 250_000_000, 1_500_000_000
 """A step is shorter than what the gateway takes for an absence of its own; the keys are looked at within a second."""
+KEYS, PEERS = 20, 8
+"""Keys of nobody; and clients, and engines, with keys of their own."""
 PLACES = ("server.endpoint", "server.telemetry", "server.engines")
 
 
@@ -67,10 +74,10 @@ class KeyClient(OwnClient):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    places, keys = [f"tcp://127.0.0.1:{free_port()}" for _ in PLACES], KeyFiles(tmp_path / "keys")
+    places, files = [f"tcp://127.0.0.1:{free_port()}" for _ in PLACES], KeyFiles(tmp_path / "keys")
     settings = [f"{name}={place}" for name, place in zip(PLACES, places, strict=True)]
-    with own_gateway(tmp_path, *settings, f"server.keys={keys.directory}") as gateway:
-        yield Site(gateway, keys, *places)
+    with own_gateway(tmp_path, *settings, f"server.keys={files.directory}") as gateway:
+        yield Site(gateway, files, *places)
 
 
 def test_new_key_of_a_name_does_not_keep_the_old_client(site: Site) -> None:
@@ -96,6 +103,41 @@ def test_new_key_of_a_name_does_not_keep_the_old_engine(site: Site) -> None:
         stack.callback(successor.crash)
         site.gateway.until(lambda: successor.joined, "another has joined")
         assert successor.joined and successor.joined.name == "glow/far", "its place is taken"
+
+
+def test_keys_are_read_once_a_look_for_all_peers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "SETTLED_NS", -(1 << 62))  # as if everything had been written some time ago
+    with contextlib.ExitStack() as stack:
+        for number in range(KEYS):
+            site.keys.new(f"spare-{number}", ["push"])
+        for number in range(PEERS):
+            site.client(f"client-{number}")
+            engine = FakeJoined(site.key(f"engine-{number}", "engine", site.engines), f"far-{number}")
+            stack.callback(engine.crash)
+            site.gateway.until(lambda: engine.joined, "it has joined")  # noqa: B023 (called at once)
+        site.look()
+        looks = Looks(site.keys, monkeypatch)
+        site.look()
+    assert looks.directories == 2, "once a second"
+    assert looks.asked <= 2 * LOOKING, "those who look ask once for all"
+
+
+class Looks:
+    """How often the directory of the keys was read, and how often the system was asked for that, or one file of it."""
+
+    def __init__(self, files: KeyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directories = self.asked = 0
+        self._scandir, self._stat, self._clients = os.scandir, os.stat, str(files.clients)
+        monkeypatch.setattr(os, "scandir", self._read)
+        monkeypatch.setattr(os, "stat", self._ask)
+
+    def _read(self, path: Any) -> Any:
+        self.directories += str(path) == self._clients
+        return self._scandir(path)
+
+    def _ask(self, path: Any, **options: Any) -> os.stat_result:
+        self.asked += str(path).startswith(self._clients)
+        return self._stat(path, **options)
 
 
 def test_key_revoked_in_the_handshake_gives_no_rights(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
