@@ -1,16 +1,17 @@
 """Who is let in from other machines: the keys of their handshakes are looked up (ZAP, RFC 27).
 
 Rules: the gateway's thread; nothing blocks. pyzmq's Authenticator speaks the protocol, `KeyFiles` knows the keys. A mistake here
-costs the handshake that it happened in, and no later one: ZeroMQ gives that up after HANDSHAKE_IVL.
+costs the handshake that it happened in, and no later one: its peer is disconnected, and tries again.
 """
 
+import contextlib
 import logging
 
 import zmq
 import zmq.auth
 from zmq.utils import z85
 
-from glowd.daemon.runtime.keys import ClientKey, KeyFiles
+from glowd.daemon.runtime.keys import CannotReadNow, ClientKey, KeyFiles
 from glowd.daemon.runtime.sockets import user_id
 from glowd.daemon.runtime.told import Told
 
@@ -23,6 +24,7 @@ PLACES = {
 }
 
 LOOK_NS = 1_000_000_000
+TRY_AGAIN = b"300"
 
 log = logging.getLogger("glowd.gateway")
 
@@ -81,9 +83,23 @@ class Authentication(zmq.auth.Authenticator):
         """Answer one question."""
         assert self.zap_socket is not None, "it was started"
         try:
+            question = self.zap_socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        try:
             # It is written for asyncio, and waits for nothing, because `callback` does not.
-            self.handle_zap_message(self.zap_socket.recv_multipart(zmq.NOBLOCK)).send(None)
-        except (StopIteration, zmq.Again):
-            pass
+            self.handle_zap_message(question).send(None)
+        except StopIteration:
+            self._refused.is_new("reading", "")
+        except CannotReadNow as error:
+            if self._refused.is_new("reading", str(error)):
+                log.warning("peers that come must try again: %s", error)
+            self._put_off(question)
         except Exception:  # the edge to a library, and to what strangers send
             log.exception("a handshake could not be answered")
+            self._put_off(question)
+
+    def _put_off(self, question: list[bytes]) -> None:
+        """Have the peer try again: ZeroMQ asks no further question before it has an answer to each."""
+        with contextlib.suppress(zmq.ZMQError):  # it has one
+            self._send_zap_reply(question[1], TRY_AGAIN, b"the keys cannot be read at the moment")
