@@ -251,7 +251,11 @@ class Gateway:
             engine.excuse(absent_ns)
         for client in self._clients.values():
             client.excuse(absent_ns)
-        for visitors in (self.visitors, *([self._joined_socket.visitors] if self._joined_socket else [])):
+        for visitors in (
+            self.visitors,
+            self.subscribers,
+            *([self._joined_socket.visitors] if self._joined_socket else []),
+        ):
             visitors.excuse(absent_ns)
         self.speaker.excuse(absent_ns)
 
@@ -278,6 +282,7 @@ class Gateway:
                 self._authentication.tick(now_ns)
         self.router.tick(now_ns)
         self.visitors.tick(now_ns)
+        self.subscribers.tick(now_ns)
         if self.joining and self._joined_socket:
             with contained("looking after engines of other machines", lambda _: None):
                 self._joined_socket.tick(now_ns)

@@ -34,8 +34,10 @@ from tests.harness.waiting import WAIT_S
 
 SIGNATURE = b"\xff" + bytes(7) + b"\x01\x7f"
 NULL, CURVE = ((SIGNATURE + b"\x03\x00" + name.ljust(20, b"\0") + bytes(32)) for name in (b"NULL", b"CURVE"))
-METADATA = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
-READY = bytes((4, len(METADATA))) + METADATA
+METADATA = {
+    kind: b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind.encode() for kind in ("DEALER", "SUB")
+}
+READY, SUB_READY = (bytes((4, len(METADATA[kind]))) + METADATA[kind] for kind in ("DEALER", "SUB"))
 HUGE, ENDLESS, ODD = b"\x02" + b"\x7f" + b"\xff" * 7 + bytes(1000), b"\x01\x08" + bytes(8), b"\x78\x10" + bytes(16)
 """Frames of ZMTP: one of 2^63 bytes, one that more belong to, one of an unknown kind."""
 HALF_OPEN = (
@@ -96,9 +98,8 @@ class Crowd:
     def flood(self, first: bytes, again: bytes, size: int) -> None:
         """One that goes on sending, until so many bytes are sent or nobody takes them."""
         with contextlib.suppress(OSError):
-            made = dial(self._endpoint)
+            made = shake_hands(self._endpoint, first)
             self._open.append(made)
-            made.sendall(first)
             block = again * (65536 // len(again))
             for _ in range(size // len(block)):
                 made.sendall(block)
@@ -120,6 +121,19 @@ def dial(endpoint: str) -> socket.socket:
         return made
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     return socket.create_connection((host.strip("[]"), int(port)), timeout=1.0)
+
+
+def shake_hands(endpoint: str, greeting: bytes) -> socket.socket:
+    """A connection without ZeroMQ whose handshake is done: what comes before would be a fault of it."""
+    made = dial(endpoint)
+    made.sendall(greeting)
+    heard = b""
+    while b"READY" not in heard:
+        part = made.recv(1 << 16)
+        if not part:
+            raise ConnectionError("the handshake has failed")
+        heard += part
+    return made
 
 
 def is_ended(one: socket.socket) -> bool:

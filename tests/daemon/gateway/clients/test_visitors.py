@@ -10,7 +10,7 @@ import pytest
 from glowd.daemon import wire
 from glowd.daemon.gateway.clients.visitors import HELLO_NS, MAX_STRANGERS, PARTING_NS, STRANGER_BYTES
 from tests.e2e.test_remote import free_port
-from tests.harness.hostile import ENDLESS, HALF_OPEN, IDLE, NULL, READY, dial, is_ended
+from tests.harness.hostile import ENDLESS, HALF_OPEN, IDLE, NULL, READY, dial, is_ended, shake_hands
 from tests.harness.own_gateway import OwnClient, OwnGateway, own_gateway
 
 SECOND_NS, STEP_NS = 1_000_000_000, 250_000_000
@@ -138,8 +138,7 @@ def test_message_that_never_ends_is_cut_off(tmp_path: Path) -> None:
             greeted.socket.send_multipart(parts)
             gateway.until(lambda: len(greeted.all(wire.Error)) > number, "much, in messages that end")  # noqa: B023
         assert greeted.all(wire.Welcome)[1:] == [], "it was not cut off"
-        (endless,) = connections(endpoint, 1, NULL + READY)
-        with contextlib.closing(endless), contextlib.suppress(ConnectionError):
+        with contextlib.closing(shake_hands(endpoint, NULL + READY)) as endless, contextlib.suppress(ConnectionError):
             endless.sendall(ENDLESS * (2 * STRANGER_BYTES // len(ENDLESS)))
             gateway.until(lambda: is_ended(endless), "its end")
         greeted.received.clear()
