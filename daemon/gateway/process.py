@@ -144,10 +144,12 @@ class Gateway:
             config, self._clients, self.streams, draining, self.progress, self.pools, self.engines, self.speaker,
             self.role.stopping, self._clock.now_ns,
         )  # fmt: skip
-        self.publisher = Publisher(self._telemetry, Watchers(self._telemetry, self.subscribers), self.snapshots)
+        keys = self._authentication.keys.current if self._authentication else dict
+        watchers = Watchers(self._telemetry, self.subscribers, keys)
+        self.publisher = Publisher(self._telemetry, watchers, self.snapshots)
         self.router = ClientRouter(
             config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
-            self.visitors, draining, self._authentication.keys.current if self._authentication else dict,
+            self.visitors, draining, keys,
         )  # fmt: skip
         self._inbox = RoleMessages(self.engines, self.speaker, self.streams, self.progress, self._clock.now_ns)
         self.joining = self._joining()

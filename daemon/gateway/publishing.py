@@ -30,6 +30,7 @@ class Publisher:
     def tick(self, now_ns: int) -> None:
         """Go on with a snapshot, or begin one if it is time. To be called in every tick of the loop."""
         somebody_watches = self._watchers.any()
+        self._watchers.tick(now_ns)
         parts, self._parts = self._parts, None  # a mistake in a snapshot ends that snapshot
         if not somebody_watches:
             return

@@ -63,6 +63,11 @@ class Rights:
         single = [name for name in SINGLE if getattr(self, name)]
         return [*single, *(f"listen {glob}" for glob in self.listen), *(f"control {glob}" for glob in self.control)]
 
+    @property
+    def watches(self) -> bool:
+        """Whether the telemetry may be read."""
+        return self.metrics or self.admin
+
     def lacks(self, message: Message, is_own: bool) -> str:
         """The role that a message needs and this client does not have; "" if it may send it.
 

@@ -59,7 +59,7 @@ class Authentication(zmq.auth.Authenticator):
                 f"a peer of {place} with an unknown or revoked key is turned away, however often it comes; if it is one of "
                 "yours, give it a new address (glowctl key new)"
             )
-        if domain == TELEMETRY_DOMAIN and not (found.rights.metrics or found.rights.admin):
+        if domain == TELEMETRY_DOMAIN and not found.rights.watches:
             return f"the key {found.name} may not read the telemetry: it has not the role metrics"
         if domain == ENGINE_DOMAIN and not found.rights.engine:
             return f"the key {found.name} may not join as an engine: it has not the role engine"

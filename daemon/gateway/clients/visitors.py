@@ -59,7 +59,8 @@ class Connection:
     address: str
     read_bytes: int = 0
     messages: int = 0
-    """Of a watcher (watchers.py)."""
+    public_key: bytes = b""
+    """Of a watcher (watchers.py): how many it has sent, and with which key it was let in."""
 
 
 class Visitors:
@@ -120,10 +121,15 @@ class Visitors:
 
     def greeted(self, descriptor: int, identity: bytes) -> None:
         """A client has said hello on this connection, which may have come after the monitor was last read."""
+        if connection := self.stranger(descriptor):
+            del self.strangers[descriptor]
+            self.clients[descriptor] = identity, connection
+
+    def stranger(self, descriptor: int) -> Connection | None:
+        """The connection with this descriptor, which may have come after the monitor was last read; None if it is a client's."""
         if descriptor not in self.strangers:
             self.take(self._now_ns)
-        if connection := self.strangers.pop(descriptor, None):
-            self.clients[descriptor] = identity, connection
+        return self.strangers.get(descriptor)
 
     def part(self, descriptor: int, identity: bytes) -> None:
         """The client of this connection is one no more. Its connection may be gone, and the descriptor another's."""

@@ -31,7 +31,8 @@ def gateway(tmp_path: Path, endpoint: str) -> Iterator[OwnGateway]:
 @pytest.fixture
 def calm(gateway: OwnGateway, endpoint: str) -> "Iterator[zmq.Socket[bytes]]":
     """Somebody else who watches, and may not be disturbed."""
-    with contextlib.closing(zmq.Context.instance().socket(zmq.SUB)) as made:
+    found: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+    with contextlib.closing(found) as made:
         made.setsockopt(zmq.LINGER, 0)
         with made.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
             made.connect(endpoint)

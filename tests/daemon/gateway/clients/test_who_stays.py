@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,45 @@ def test_new_key_of_a_name_does_not_keep_the_old_engine(site: Site) -> None:
         stack.callback(successor.crash)
         site.gateway.until(lambda: successor.joined, "another has joined")
         assert successor.joined and successor.joined.name == "glow/far", "its place is taken"
+
+
+def lose_role(site: Site) -> None:
+    """Its file is changed in its place."""
+    path = site.keys.clients / "screen.key"
+    path.write_text(path.read_text().replace("metrics", "push"))
+
+
+LOSSES: dict[str, Callable[[Site], object]] = {
+    "revoked": lambda site: site.keys.revoke("screen"),
+    "made anew": lambda site: site.renewed("screen", "metrics", site.telemetry),
+    "without its role": lose_role,
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_watcher_whose_key_counts_no_more_is_ended(site: Site, loss: str) -> None:
+    with watching(site, "screen") as screen, watching(site, "wall") as wall:
+        LOSSES[loss](site)
+        site.look()
+        site.gateway.until(lambda: screen.get_monitor_socket().poll(0), "its end")
+        site.look()
+        assert not wall.get_monitor_socket().poll(0)
+
+
+@contextlib.contextmanager
+def watching(site: Site, name: str) -> Iterator["zmq.Socket[bytes]"]:
+    """Somebody who gets figures, by a key of this name."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+    with contextlib.closing(socket) as made:
+        made.setsockopt(zmq.LINGER, 0)
+        made.subscribe(b"")
+        made.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        connect(made, site.key(name, "metrics", site.telemetry), False)
+        site.gateway.until(lambda: made.poll(0), "figures")
+        try:
+            yield made
+        finally:
+            made.disable_monitor()
 
 
 def test_keys_are_read_once_a_look_for_all_peers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
