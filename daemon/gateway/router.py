@@ -328,8 +328,18 @@ class ClientRouter:
         for client in self.clients.values():
             try:
                 self._use_key(client, keys)
+                self._unlisten_what_may_not(client)
             except WireError as revoked:
                 client.dismiss(revoked)
+
+    def _unlisten_what_may_not(self, client: ClientConnection) -> None:
+        """End what a client listens to without the role for it: its key may have lost that."""
+        for stream in list(client.listening):
+            try:
+                self._check_rights(client, wire.Listen(stream))
+            except WireError as fault:
+                self.streams.unlisten(client, stream)
+                client.send(wire.error_for(fault))
 
     def _tick_client(self, client: ClientConnection, now_ns: int) -> None:
         client.pump()

@@ -144,6 +144,23 @@ def watching(site: Site, name: str) -> Iterator["zmq.Socket[bytes]"]:
             made.disable_monitor()
 
 
+def test_listener_whose_key_lost_a_role_hears_no_more(site: Site) -> None:
+    listener, path = site.client("radio", "listen *"), site.keys.clients / "radio.key"
+    site.gateway.open(site.gateway.one, "news-1", "socket")
+    listener.send(wire.Listen("news-1"), wire.Listen("talk-1"), wire.Ping(1))
+    site.gateway.until(lambda: listener.all(wire.Pong), "it listens")
+    path.write_text(path.read_text().replace("listen *", "listen talk-*"))
+    site.look()
+    site.gateway.until(lambda: listener.all(wire.Error), "it is told")
+    (error,) = listener.all(wire.Error)
+    assert (error.code, error.fatal, error.stream) == (Code.NOT_ALLOWED, False, "news-1")
+    assert error.text == "listen needs the role 'listen news-1', which the key radio has not (glowctl key list)"
+    (found,) = (one for one in site.gateway.gateway.router.clients.values() if one.name == "radio")
+    assert set(found.listening) == {"talk-1"}
+    site.look()
+    assert len(listener.all(wire.Error)) == 1, "it is told once"
+
+
 def test_keys_are_read_once_a_look_for_all_peers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SETTLED_NS", -(1 << 62))  # as if everything had been written some time ago
     with contextlib.ExitStack() as stack:
