@@ -140,6 +140,7 @@ def test_hostile_peer_disturbs_nobody(daemon: tuple[Daemon, str]) -> None:
         streams.check()
     assert streams.sentences >= STREAMS
     assert outcome.read >= ATTACK.messages and outcome.connected >= ATTACK.connections
+    assert outcome.refused == (ATTACK.unknown_keys if address.startswith("glowd://") else 0)
     assert set(outcome.answers) >= ANSWERS and Code.INTERNAL.name not in outcome.answers, outcome.answers
     assert not [line for line in running.launched.output if "Traceback" in line]
     for role, pid in running.role_pids().items():

@@ -1,4 +1,4 @@
-"""A hostile peer, as a process of its own: mutated messages, half-open handshakes, idle connections, slow readers.
+"""A hostile peer, as a process of its own: mutated messages, half-open handshakes, idle connections, slow readers, unknown keys.
 
     with hostile(address, Plan(messages=20_000)) as peer:   # address: tcp://, ipc://, or glowd:// with a key
         ...                                                  # what must not be disturbed
@@ -24,9 +24,11 @@ from itertools import islice
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from glowd.clients.transport import connect
 from glowd.daemon import wire
+from glowd.daemon.runtime.keys import keypair
 from glowd.daemon.wire.address import Address, address_of
 from glowd.daemon.wire.ip_version import wants_ipv6
 from tests.harness.mutations import Parts, mutated
@@ -51,19 +53,23 @@ HALF_OPEN = (
 """Handshakes that stop in the middle."""
 IDLE = (b"", NULL + READY, NULL + READY + b"\x00\x00", NULL + READY + HUGE, NULL + READY + ODD)
 """Connections that say nothing, or nothing sensible, or no more than a handshake."""
+REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 BYE_MS, SLOW_BYTES = 1000, 4096
 STRANGERS_BATCH, CLIENTS_BATCH, MOST_TRIES = 10, 40, 3
 """Messages that wait for an answer at once; and how often as many are sent as are to be read."""
+KNOCKS_BATCH = 50
+"""Handshakes at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of each. `messages` are repeated with other mutations until `seconds` are over."""
+    """How much of each; unknown keys where keys are asked for. `messages` are repeated, with other mutations, for `seconds`."""
 
     messages: int = 20_000
     handshakes: int = 200
     connections: int = 1000
     slow_readers: int = 16
+    unknown_keys: int = 300
     endless_mb: int = 0
     seconds: float = 0.0
     seed: int = 0
@@ -72,13 +78,14 @@ class Plan:
 @dataclass(slots=True)
 class Outcome:
     """What came of it: messages that were sent, and of these read, answers by name, connections that were made, and of these
-    that the daemon ended."""
+    that the daemon ended; and handshakes with an unknown key that it refused."""
 
     sent: int = 0
     read: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     connected: int = 0
     ended: int = 0
+    refused: int = 0
     seconds: float = 0.0
 
 
@@ -165,6 +172,24 @@ class Dealers:
         for question in questions:
             _try(dealer, wire.encode(question))
 
+    def knock(self, count: int) -> None:
+        """Come with keys that the daemon does not know, until it has refused so many: each handshake goes to its end."""
+        tries, until_refused = MOST_TRIES * count, self._outcome.refused + count
+        while self._address.server_key and self._outcome.refused < until_refused and tries > 0:
+            batch = [self._stranger() for _ in range(min(KNOCKS_BATCH, count))]
+            tries -= len(batch)
+            for dealer in batch:
+                self._outcome.refused += _is_refused(dealer)
+                _close(dealer)
+
+    def _stranger(self) -> "zmq.Socket[bytes]":
+        """One that tries once, with a key of its own making."""
+        dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.RECONNECT_IVL, -1)
+        dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED)
+        connect(dealer, dataclasses.replace(self._address, secret=keypair()[1]), wants_ipv6(self._address.url))
+        return dealer
+
     def send(self, parts: Iterator[Parts], count: int) -> None:
         """Messages without end, half of them before a hello, until the daemon has read so many.
 
@@ -177,12 +202,10 @@ class Dealers:
             stranger = self._connected()
             self._batch(stranger, parts, STRANGERS_BATCH)
             _try(stranger, wire.encode(wire.Bye()))  # else it would be a client until the daemon looks for it
-            stranger.disable_monitor()  # its address is made of a descriptor, which the next one may have
-            stranger.close(BYE_MS)
+            _close(stranger, BYE_MS)
             _try(greeted, _hello())
             if not self._batch(greeted, parts, CLIENTS_BATCH):
-                greeted.disable_monitor()
-                greeted.close(0)
+                _close(greeted)
                 greeted = self._connected()
         greeted.close(0)
 
@@ -230,6 +253,20 @@ class Dealers:
         self._context.destroy(0)
 
 
+def _close(dealer: "zmq.Socket[bytes]", linger_ms: int = 0) -> None:
+    """Without waiting for ZeroMQ: a monitor that nobody reads must be there until there is none to tell it anything."""
+    monitor = dealer.get_monitor_socket()
+    dealer.disable_monitor()  # its address is made of a descriptor, which the next one may have
+    dealer.close(linger_ms)
+    monitor.close(0)
+
+
+def _is_refused(dealer: "zmq.Socket[bytes]") -> bool:
+    """Whether its key was refused, and not its connection ended before."""
+    monitor = dealer.get_monitor_socket()
+    return bool(monitor.poll(WAIT_S * 1000)) and parse_monitor_message(monitor.recv_multipart())["event"] == REFUSED
+
+
 def _hello() -> Parts:
     return wire.encode(wire.Hello("hostile", 1, wire.VERSION))
 
@@ -251,6 +288,7 @@ def attack(text: str, plan: Plan) -> Outcome:
         crowd.add(IDLE[number % len(IDLE)])
     for number in range(plan.slow_readers):
         dealers.add_slow(f"slow-{number}")
+    dealers.knock(plan.unknown_keys)
     if plan.endless_mb:
         crowd.flood(NULL + READY, ENDLESS, plan.endless_mb << 20)
     while True:

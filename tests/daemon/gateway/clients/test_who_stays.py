@@ -1,7 +1,9 @@
 """Who was let in by a key stays while that key counts: another key of its name does not do."""
 
 import contextlib
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from glowd.daemon.runtime.keys import KeyFiles
 from glowd.daemon.wire import Code
 from glowd.daemon.wire.address import Address
 from tests.fakes.joined import FakeJoined
+from tests.harness.hostile import Dealers, Outcome, Plan
 from tests.harness.joining import free_port
 from tests.harness.own_gateway import OwnClient, OwnGateway, own_gateway
 
@@ -24,6 +27,8 @@ LOOKING = 4
 """Clients, engines, the telemetry, and who reads for them."""
 STEP_NS, LOOKED_NS = 250_000_000, 1_500_000_000
 """A step is shorter than what the gateway takes for an absence of its own; the keys are looked at within a second."""
+DESCRIPTORS = 10
+"""Of one more client."""
 KEYS, PEERS = 20, 8
 """Keys of nobody; and clients, and engines, with keys of their own."""
 PLACES = ("server.endpoint", "server.telemetry", "server.engines")
@@ -135,13 +140,14 @@ def watching(site: Site, name: str) -> Iterator["zmq.Socket[bytes]"]:
     with contextlib.closing(socket) as made:
         made.setsockopt(zmq.LINGER, 0)
         made.subscribe(b"")
-        made.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        monitor = made.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         connect(made, site.key(name, "metrics", site.telemetry), False)
         site.gateway.until(lambda: made.poll(0), "figures")
         try:
             yield made
         finally:
             made.disable_monitor()
+            monitor.close()
 
 
 def test_listener_whose_key_lost_a_role_hears_no_more(site: Site) -> None:
@@ -194,6 +200,30 @@ class Looks:
     def _ask(self, path: Any, **options: Any) -> os.stat_result:
         self.asked += str(path).startswith(self._clients)
         return self._stat(path, **options)
+
+
+def test_unknown_keys_in_numbers_keep_nobody_out(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    client, outcome, plan = site.client("desk"), Outcome(), Plan(messages=0)
+    address = site.key("wall", "push", site.clients)
+    known, descriptors = len(site.gateway.gateway.visitors), open_files()
+    dealers = Dealers(address, outcome)
+    thread = threading.Thread(target=dealers.knock, args=(plan.unknown_keys,))
+    with caplog.at_level(logging.WARNING):
+        thread.start()
+        site.gateway.until(lambda: not thread.is_alive(), "all were refused")
+    dealers.leave()
+    assert outcome.refused == plan.unknown_keys
+    assert len(caplog.records) < plan.unknown_keys / 2, "the log is not filled by strangers"
+    late = KeyClient(address, "wall")
+    site.gateway.clients.append(late)
+    site.gateway.until(lambda: late.all(wire.Welcome), "who has a key comes in")
+    assert client.all(wire.Error) == []
+    site.gateway.until(lambda: len(site.gateway.gateway.visitors) == known + 1, "nothing is left of them")
+    site.gateway.until(lambda: open_files() <= descriptors + DESCRIPTORS, "nor of their sockets")
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_key_revoked_in_the_handshake_gives_no_rights(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
