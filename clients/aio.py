@@ -226,9 +226,9 @@ class AsyncClient:
         self._socket_number = self._connection.sockets
         self._dealer = self._context.socket(zmq.DEALER)
         transport.configure(self._dealer)
-        monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
+        self._monitor = self._dealer.get_monitor_socket(transport.MONITORED_EVENTS)
         self._peer_is_known = asyncio.Event()
-        self._reading = [self._begin(self._read()), self._begin(self._watch(monitor))]
+        self._reading = [self._begin(self._read()), self._begin(self._watch(self._monitor))]
         transport.connect(self._dealer, self._gateways.current, ipv6)
 
     async def _replace_socket(self) -> None:
@@ -237,6 +237,7 @@ class AsyncClient:
             task.cancel()
         await asyncio.gather(*self._reading, return_exceptions=True)
         self._dealer.disable_monitor()
+        self._monitor.close(0)  # the loop would keep it
         self._dealer.close(0)
         self._open_socket(ipv6)
 

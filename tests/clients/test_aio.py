@@ -15,6 +15,10 @@ from tests.harness.mels import mel
 from tests.harness.waiting import WAIT_S
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def samples_of(stream: AsyncStream) -> wire.Array:
     return np.concatenate([chunk.payload async for chunk in stream.audio(timeout_s=WAIT_S)])
 
@@ -134,3 +138,17 @@ async def test_close_that_is_cancelled_leaves_nothing_open(fake: FakeDaemon) -> 
     closing.cancel()
     await asyncio.gather(closing, return_exceptions=True)
     assert closing.cancelled() and client._context.closed and client._dealer.closed
+
+
+async def test_other_sockets_of_a_client_leave_nothing_open(fake: FakeDaemon) -> None:
+    """Whenever it has lost its daemon it takes another socket."""
+    async with AsyncClient(fake.endpoint) as glow:
+        await glow._replace_socket()
+        await glow.ping()
+        before = open_files()
+        for _ in range(3):
+            await glow._replace_socket()
+            await glow.ping()
+        async with asyncio.timeout(WAIT_S):
+            while open_files() > before:  # ZeroMQ closes them in a thread of its own
+                await asyncio.sleep(0.01)
