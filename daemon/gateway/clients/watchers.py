@@ -7,11 +7,12 @@ Rules: one thread; the time is passed in. At most BURST subscriptions are read i
 
 import contextlib
 import logging
+from collections.abc import Mapping
 
 import zmq
 
 from glowd.daemon.gateway.clients.visitors import Visitors
-from glowd.daemon.runtime.keys import Keys
+from glowd.daemon.runtime.keys import ClientKey, Keys
 from glowd.daemon.runtime.sockets import Socket, sender_of
 
 MOST, BURST = 64, 64
@@ -42,11 +43,15 @@ class Watchers:
             return
         self._keys_read_ns, keys = now_ns, self._keys()
         for descriptor, connection in list(self._visitors.strangers.items()):
-            key = keys.get(connection.public_key)
-            if connection.public_key and not (key and key.rights.watches):
-                why = f"the key {key.name} has not the role metrics any more" if key else "its key was revoked"
-                log.info("a watcher of the telemetry is ended: %s", why)
-                self._visitors.expel(descriptor, why)
+            self._require_right(descriptor, connection.public_key, keys)
+
+    def _require_right(self, descriptor: int, public_key: bytes, keys: Mapping[bytes, ClientKey]) -> None:
+        """End a connection whose key does not count for this."""
+        key = keys.get(public_key)
+        if public_key and not (key and key.rights.watches):
+            why = f"the key {key.name} has not the role metrics any more" if key else "its key was revoked"
+            log.info("a watcher of the telemetry is ended: %s", why)
+            self._visitors.expel(descriptor, why)
 
     def _take(self, frame: zmq.Frame) -> None:
         """A subscription, its end, or whatever a peer may send; ZeroMQ itself tells the end of one that has gone."""
@@ -57,3 +62,5 @@ class Watchers:
         connection.messages, connection.public_key = connection.messages + 1, sender.key
         if connection.messages > MOST:
             self._visitors.expel(sender.descriptor, f"more than {MOST} subscriptions")
+        elif sender.key:  # it may have waited since its handshake
+            self._require_right(sender.descriptor, sender.key, self._keys())

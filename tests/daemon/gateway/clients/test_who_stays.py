@@ -14,6 +14,7 @@ import zmq
 
 from glowd.clients.transport import connect
 from glowd.daemon import wire
+from glowd.daemon.gateway.clients import watchers
 from glowd.daemon.runtime import keys
 from glowd.daemon.runtime.keys import KeyFiles
 from glowd.daemon.wire import Code
@@ -133,16 +134,29 @@ def test_watcher_whose_key_counts_no_more_is_ended(site: Site, loss: str) -> Non
         assert not wall.get_monitor_socket().poll(0)
 
 
+def test_revoked_key_gets_no_figures_by_subscribing_late(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchers, "KEYS_EVERY_NS", 1 << 62)
+    with watching(site, "screen", subscribes=False) as screen:
+        site.keys.revoke("screen")
+        screen.subscribe(b"")
+        site.gateway.until(lambda: screen.get_monitor_socket().poll(0), "its end")
+        site.look()
+        assert not screen.poll(0)
+
+
 @contextlib.contextmanager
-def watching(site: Site, name: str) -> Iterator["zmq.Socket[bytes]"]:
+def watching(site: Site, name: str, subscribes: bool = True) -> Iterator["zmq.Socket[bytes]"]:
     """Somebody who gets figures, by a key of this name."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
     with contextlib.closing(socket) as made:
         made.setsockopt(zmq.LINGER, 0)
-        made.subscribe(b"")
-        monitor = made.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        monitor = made.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         connect(made, site.key(name, "metrics", site.telemetry), False)
-        site.gateway.until(lambda: made.poll(0), "figures")
+        site.gateway.until(lambda: monitor.poll(0), "it is let in")
+        monitor.recv_multipart()
+        if subscribes:
+            made.subscribe(b"")
+            site.gateway.until(lambda: made.poll(0), "figures")
         try:
             yield made
         finally:
