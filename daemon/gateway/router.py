@@ -328,18 +328,25 @@ class ClientRouter:
         for client in self.clients.values():
             try:
                 self._use_key(client, keys)
-                self._unlisten_what_may_not(client)
+                self._end_what_may_not(client)
             except WireError as revoked:
                 client.dismiss(revoked)
 
-    def _unlisten_what_may_not(self, client: ClientConnection) -> None:
-        """End what a client listens to without the role for it: its key may have lost that."""
-        for stream in list(client.listening):
+    def _end_what_may_not(self, client: ClientConnection) -> None:
+        """End streams of a client, and what it listens to, without the role for it: its key may have lost that."""
+        for name in list(client.listening):
             try:
-                self._check_rights(client, wire.Listen(stream))
+                self._check_rights(client, wire.Listen(name))
             except WireError as fault:
-                self.streams.unlisten(client, stream)
+                self.streams.unlisten(client, name)
                 client.send(wire.error_for(fault))
+        may_push = client.rights.push or client.rights.admin
+        for stream in [] if may_push else self.streams.owned_by(client):
+            try:
+                self._check_rights(client, wire.Close(stream.name))
+            except WireError as fault:
+                client.send(wire.error_for(fault, fatal=True))
+                self.streams.close(stream)
 
     def _tick_client(self, client: ClientConnection, now_ns: int) -> None:
         client.pump()

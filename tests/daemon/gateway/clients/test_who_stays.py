@@ -181,6 +181,19 @@ def test_listener_whose_key_lost_a_role_hears_no_more(site: Site) -> None:
     assert len(listener.all(wire.Error)) == 1, "it is told once"
 
 
+def test_streams_of_a_key_that_lost_push_are_closed(site: Site) -> None:
+    speaker, path = site.client("desk", "push"), site.keys.clients / "desk.key"
+    site.gateway.open(speaker, "own", "socket")
+    site.gateway.open(site.gateway.one, "other", "socket")
+    path.write_text(path.read_text().replace("push", "metrics"))
+    site.look()
+    site.gateway.until(lambda: speaker.all(wire.Error), "it is told")
+    (error,) = speaker.all(wire.Error)
+    assert (error.code, error.fatal, error.stream) == (Code.NOT_ALLOWED, True, "own")
+    assert {stream.name for stream in site.gateway.gateway.streams} == {"other"}
+    assert len(site.gateway.gateway.router.clients) == 3, "the client stays"
+
+
 def test_keys_are_read_once_a_look_for_all_peers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SETTLED_NS", -(1 << 62))  # as if everything had been written some time ago
     with contextlib.ExitStack() as stack:
