@@ -6,6 +6,10 @@ Rules: pure but for what is kept from one look to the next; no Ray, no socket; t
 engines there should be. An engine never ends with streams in it: it is asked to leave, the gateway moves its streams when their
 utterances end, and then its actor is ended. An engine that leaves does not count any more, nor does one on a node that Ray
 drains, or one with settings of before a reload: others are started for these first.
+
+Nor does an engine that somebody has cordoned or drained: it gets no streams. It is not asked to leave, for that could not be
+undone: one that is drained is dismissed by the gateway, and one that is uncordoned counts again. By this, too, a new keeper knows
+the engines that the last one has asked to leave.
 """
 
 import logging
@@ -15,7 +19,7 @@ from dataclasses import dataclass
 
 from glowd.daemon.cluster.demand import Rule
 from glowd.daemon.cluster.naming import EngineName, digest_of, next_name
-from glowd.daemon.cluster.observing import Actors, Seen, seen_engines
+from glowd.daemon.cluster.observing import CORDONED, OPEN, Actors, Seen, seen_engines
 from glowd.daemon.cluster.policy import NOTHING_SEEN, Decision, Limits, Observation, decide
 from glowd.daemon.config_voices import VoiceSettings
 from glowd.daemon.wire.telemetry import Snapshot, VoiceSnapshot
@@ -52,22 +56,25 @@ class VoiceKeeper:
         self._await(seen, now_s)
         there = [one for one in seen if not one.left and one.name not in self._leaving]
         digest = digest_of(settings) if settings else ""
-        current = [one for one in there if one.name.digest == digest and not one.node_drains]
-        others = [one for one in there if one not in current]
-        decision, refused = Decision(wanted=0), self._newly_refused(snapshot)
+        fitting = [one for one in there if one.name.digest == digest and not one.node_drains]
+        current = [one for one in fitting if one.placement == OPEN]
+        others = [one for one in there if one not in fitting]
+        decision = Decision(wanted=0)
+        observation = Observation(
+            now_s=now_s, engines=[one.load for one in current], refused=self._newly_refused(snapshot),
+            elsewhere=sum(one.streams for one in seen if one not in current), start_s=self._start_s,
+        )  # fmt: skip
         if settings:
-            decision = self._decide(settings, current, len(others), refused, now_s)
+            # As many as those that are to go; and one for new streams, which a cordoned one does not take.
+            least = max(len(others), any(one.placement == CORDONED for one in fitting))
+            decision = self._decide(settings, least, observation)
         self._let_go(current, others, decision, is_wanted=settings is not None)
         return self._orders(seen, self._new_names(decision.start, digest, actors.names, now_s))
 
-    def _decide(
-        self, settings: VoiceSettings, current: Sequence[Seen], others: int, refused: int, now_s: float
-    ) -> Decision:
+    def _decide(self, settings: VoiceSettings, least: int, observation: Observation) -> Decision:
         ceiling = settings.cluster_max
-        floor = min(ceiling, max(settings.cluster_min, others))  # as many as those that are to go
+        floor = min(ceiling, max(settings.cluster_min, least))
         limits = Limits(floor=floor, ceiling=ceiling, hold_s=self._hold_s, capacity=settings.max_streams or 1)
-        engines = [one.load for one in current]
-        observation = Observation(now_s=now_s, engines=engines, refused=refused, start_s=self._start_s)
         decision, self._memory = decide(self._rule, limits, observation, self._memory)
         return decision
 

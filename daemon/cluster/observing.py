@@ -12,6 +12,8 @@ from glowd.daemon.cluster.policy import EngineLoad
 from glowd.daemon.runtime.status import LOADING, READY
 from glowd.daemon.wire.telemetry import EngineSnapshot, VoiceSnapshot
 
+OPEN, CORDONED = "open", "cordoned"
+
 
 @dataclass(frozen=True, slots=True)
 class Actors:
@@ -33,7 +35,10 @@ class Actors:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An engine for which there is an actor. `joined`: the gateway knows it; `ready`: it serves there."""
+    """An engine for which there is an actor. `joined`: the gateway knows it; `ready`: it serves there.
+
+    `placement`: whether it gets streams there (EngineSnapshot).
+    """
 
     name: EngineName
     joined: bool = False
@@ -44,6 +49,7 @@ class Seen:
     """It has ended in order."""
     node_drains: bool = False
     """Its node takes nothing new and will go."""
+    placement: str = OPEN
 
     @property
     def load(self) -> EngineLoad:
@@ -66,4 +72,12 @@ def _seen(actors: Actors, name: EngineName, engine: EngineSnapshot | None) -> Se
     left, drains = name in actors.left, name in actors.on_draining_nodes
     if engine is None or left:
         return Seen(name, left=left, node_drains=drains)
-    return Seen(name, True, engine.ready, engine.open or 0, engine.max_streams or 0, node_drains=drains)
+    return Seen(
+        name,
+        True,
+        engine.ready,
+        engine.open or 0,
+        engine.max_streams or 0,
+        node_drains=drains,
+        placement=engine.placement,
+    )

@@ -45,13 +45,22 @@ class EngineLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The engines of one voice at one moment, oldest first. `refused`: streams since the last one, for want of capacity."""
+    """The engines of one voice at one moment, oldest first. `refused`: streams since the last one, for want of capacity.
+
+    `elsewhere`: streams in engines that are not among these, because they get no others: those streams will need room here.
+    """
 
     now_s: float
     engines: Sequence[EngineLoad]
     refused: int = 0
+    elsewhere: int = 0
     start_s: float = 0.0
     """How long an engine takes until it is ready, as measured last."""
+
+    @property
+    def open(self) -> int:
+        """All streams of the voice that these engines serve, or will."""
+        return sum(engine.streams for engine in self.engines) + self.elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +108,11 @@ class Decision:
 
 def decide(rule: Rule, limits: Limits, now: Observation, memory: Memory) -> tuple[Decision, Memory]:
     """What to do about the engines of a voice, and what to pass in the next time."""
-    look = Seen(now.now_s, sum(engine.streams for engine in now.engines), now.refused)
+    look = Seen(now.now_s, now.open, now.refused)
     recent = [*_since(memory.seen, now.now_s - max(rule.window_s, limits.hold_s)), look]
     needed = engines_needed(rule, limits, now, _since(recent, now.now_s - rule.window_s))
     kept = Memory((*recent[:-1], look._replace(needed=needed)), min(memory.began_s, now.now_s))
-    return _change(now.engines, needed, _held(kept, limits, now), limits), kept
+    return _change(now, needed, _held(kept, limits, now), limits), kept
 
 
 def _since(seen: Sequence[Seen], begin_s: float) -> Sequence[Seen]:
@@ -131,8 +140,9 @@ def streams_each(engines: Sequence[EngineLoad], limits: Limits) -> float:
     return sum(known) / len(known) if known else float(limits.capacity)
 
 
-def _change(engines: Sequence[EngineLoad], needed: int, held: int, limits: Limits) -> Decision:
+def _change(now: Observation, needed: int, held: int, limits: Limits) -> Decision:
     """From the engines that there are to as many as are `needed` now; to fewer, if no more were needed lately (`held`)."""
+    engines = now.engines
     draining = [engine for engine in engines if engine.state == DRAINING]
     active = len(engines) - len(draining)
     if active < needed:
@@ -141,16 +151,19 @@ def _change(engines: Sequence[EngineLoad], needed: int, held: int, limits: Limit
         start = max(0, min(needed - active - len(back), free))
         decision = Decision(wanted=needed, start=start, take_back=tuple(engine.name for engine in back))
     else:
-        leaving = engines_to_drain(engines, active - max(needed, held))
+        leaving = engines_to_drain(engines, active - max(needed, held), now.elsewhere)
         decision = Decision(wanted=active - len(leaving), drain=leaving)
     stop = tuple(engine.name for engine in draining if not engine.streams and engine.name not in decision.take_back)
     return replace(decision, stop=stop)
 
 
-def engines_to_drain(engines: Sequence[EngineLoad], most: int) -> tuple[str, ...]:
-    """Up to `most` engines whose streams the others that are ready have room for: those with the fewest, newest first."""
+def engines_to_drain(engines: Sequence[EngineLoad], most: int, elsewhere: int = 0) -> tuple[str, ...]:
+    """Up to `most` engines whose streams the others that are ready have room for: those with the fewest, newest first.
+
+    `elsewhere`: as in Observation.
+    """
     ready = sum(engine.capacity for engine in engines if engine.state == READY)
-    room, leaving = ready - sum(engine.streams for engine in engines), list[str]()
+    room, leaving = ready - sum(engine.streams for engine in engines) - elsewhere, list[str]()
     newest = [engine for engine in engines[::-1] if engine.state != DRAINING]
     for engine in sorted(newest, key=lambda engine: (engine.streams, engine.state == READY))[: max(0, most)]:
         room -= engine.capacity if engine.state == READY else 0

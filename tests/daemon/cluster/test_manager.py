@@ -29,6 +29,8 @@ class FakeCluster:
         """Of the engines that have joined."""
         self.asked, self.left = set[str](), set[str]()
         self.on_draining_nodes, self.keys = set[str](), set[str]()
+        self.placement: dict[str, str] = {}
+        """Of the engines of which somebody has said whether they get streams."""
         self.refused = 0
 
     # ---- Engines
@@ -54,7 +56,10 @@ class FakeCluster:
     # ---- Gateway
 
     def snapshot(self) -> Snapshot:
-        engines = {name: EngineSnapshot(ready=True, open=n, max_streams=EACH) for name, n in self.streams.items()}
+        engines = {
+            name: EngineSnapshot(ready=True, open=n, max_streams=EACH, placement=self.placed(name))
+            for name, n in self.streams.items()
+        }
         totals = Totals(voices={"glow": VoiceTotals(refused=self.refused)})
         return Snapshot(voices={"glow": VoiceSnapshot(engines=engines)}, totals=totals)
 
@@ -67,18 +72,24 @@ class FakeCluster:
 
     # ---- what happens there
 
+    def placed(self, name: str) -> str:
+        """Whether an engine gets streams, as the gateway says it."""
+        return "draining" if name in self.asked else self.placement.get(name, "open")
+
     def join(self) -> None:
         """Every engine that was started joins."""
         for name in self.places:
             self.streams.setdefault(name, 0)
 
     def move(self, streams: int) -> None:
-        """So many streams are open, in engines that are not to leave; those that are empty and were asked to leave do."""
-        stay = [name for name in self.streams if name not in self.asked]
+        """So many streams are open, in engines that get any; those that are to leave do, unless theirs have nowhere to go."""
+        stay = [name for name in self.streams if self.placed(name) == "open"]
+        if not stay and streams:
+            return
         self.streams = dict.fromkeys(self.streams, 0)
         for number in range(streams):
             self.streams[stay[number % len(stay)]] += 1
-        for name in self.asked & self.streams.keys():
+        for name in [name for name in self.streams if self.placed(name) == "draining"]:
             del self.streams[name]
             self.left.add(name)
 
@@ -189,6 +200,65 @@ def test_engine_that_somebody_else_drained_is_replaced(run: Run) -> None:
     run.cluster.streams.clear()
     run.cluster.left = {name}
     assert run.look(2) == 1
+
+
+@pytest.mark.parametrize(("least", "streams"), [(1, 0), (0, 0), (0, 1)])
+def test_cordoned_engine_is_replaced_and_stays(least: int, streams: int) -> None:
+    run = Run(config(least=1))
+    run.look()
+    run.cluster.join()
+    run.manager.use(config(least=least))
+    run.cluster.move(streams)
+    (name,) = run.cluster.places
+    run.cluster.placement[name] = "cordoned"
+    assert run.look() == 2
+    run.cluster.join()
+    run.look(round(HOLD_S / LOOK_S) + 2)
+    assert len(run.cluster.places) == 2 and not run.cluster.asked
+
+
+def test_surplus_leaves_after_an_uncordon(run: Run) -> None:
+    (name,) = run.cluster.places
+    run.cluster.placement[name] = "cordoned"
+    run.look()
+    run.cluster.join()
+    run.look()
+    del run.cluster.placement[name]
+    assert run.look() == 2 and not run.cluster.asked
+    run.look(round(HOLD_S / LOOK_S) + 1)
+    run.cluster.move(0)
+    assert run.look() == 1
+
+
+def test_drained_engine_goes_when_its_streams_can_move(run: Run) -> None:
+    run.cluster.move(2)
+    (old,) = run.cluster.places
+    run.cluster.placement[old] = "draining"
+    assert run.look(2) == 2
+    run.cluster.move(2)
+    assert run.cluster.streams[old] == 2, "there is no other engine yet"
+    run.cluster.join()
+    run.cluster.move(2)
+    assert run.look() == 1 and old not in run.cluster.places
+    assert not run.cluster.asked, "an uncordon would have kept it"
+
+
+def test_streams_of_a_drained_engine_get_room_for_all(run: Run) -> None:
+    """They take all of the engine, and are more than half of another one."""
+    run.cluster.move(4)
+    run.cluster.placement = dict.fromkeys(run.cluster.places, "draining")
+    assert run.look() == 3
+
+
+def test_new_manager_counts_no_engine_that_drains(run: Run) -> None:
+    run.cluster.move(1)
+    (old,) = run.cluster.places
+    run.cluster.asked.add(old)  # by the last manager
+    run.manager = Manager(config(), run.cluster, run.cluster)
+    assert run.look(3) == 2
+    run.cluster.join()
+    run.cluster.move(1)
+    assert run.look() == 1 and old not in run.cluster.places
 
 
 def test_engine_that_is_lost_is_waited_for(run: Run) -> None:

@@ -32,8 +32,10 @@ def engines(*streams: int, capacity: int = 10, state: str = READY) -> list[Engin
     return [EngineLoad(name=f"e{n}", state=state, streams=count, capacity=capacity) for n, count in enumerate(streams)]
 
 
-def at(now_s: float, found: Iterable[EngineLoad], refused: int = 0, start_s: float = 0.0) -> Observation:
-    return Observation(now_s=now_s, engines=tuple(found), refused=refused, start_s=start_s)
+def at(
+    now_s: float, found: Iterable[EngineLoad], refused: int = 0, start_s: float = 0.0, elsewhere: int = 0
+) -> Observation:
+    return Observation(now_s=now_s, engines=tuple(found), refused=refused, start_s=start_s, elsewhere=elsewhere)
 
 
 def once(rule: Rule, found: Iterable[EngineLoad], refused: int = 0, limits: Limits = LIMITS) -> Decision:
@@ -133,6 +135,15 @@ def test_engine_is_drained_only_if_the_others_have_room() -> None:
     assert engines_to_drain(engines(5, 5), 1) == ("e1",)
     leaving = [EngineLoad(name="old", state=DRAINING, streams=1, capacity=10)]
     assert engines_to_drain([*leaving, *engines(5, 5)], 1) == (), "the streams of one that drains need room, too"
+
+
+def test_streams_that_will_come_from_elsewhere_need_room() -> None:
+    def decided(elsewhere: int, rule: Rule) -> Decision:
+        return decide(rule, LIMITS, at(1000.0, engines(3, 2, 2), elsewhere=elsewhere), LONG_AGO)[0]
+
+    assert decided(0, Committed(0.7)).wanted == 1 and decided(8, Committed(0.7)).wanted == 3
+    assert decided(14, Committed(0.7)).start == 0 and decided(15, Committed(0.7)).start == 1
+    assert decided(14, Fixed(10)).drain == () and decided(13, Fixed(10)).drain == ("e2",)
 
 
 def test_capacity_that_still_loads_is_no_room() -> None:
