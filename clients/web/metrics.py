@@ -108,7 +108,7 @@ def of_voices(voices: dict[str, VoiceSnapshot]) -> Iterator[Metric]:
     )
     yield by_voice(
         "glowd_committed_ratio", "Open streams over the most that a voice can take.",
-        {name: (voice.open or 0) / voice.max_streams if voice.max_streams else None for name, voice in every},
+        {name: committed(voice) for name, voice in every},
     )  # fmt: skip
     work = {name: voice.work for name, voice in every}
     yield by_voice("glowd_engine_busy_ratio", "Time in the network.", {name: one.busy for name, one in work.items()})
@@ -118,6 +118,13 @@ def of_voices(voices: dict[str, VoiceSnapshot]) -> Iterator[Metric]:
     )  # fmt: skip
     yield by_voice("glowd_engine_late_ratio", "Late chunks.", {name: one.late for name, one in work.items()})
     yield by_voice("glowd_overload_level", "0 is normal.", {name: one.level for name, one in work.items()})
+
+
+def committed(voice: VoiceSnapshot) -> float | None:
+    """The share that is taken of what a voice can take, all of it if that is nothing; None if it has no limit."""
+    if voice.max_streams is None:
+        return None
+    return (voice.open or 0) / voice.max_streams if voice.max_streams else 1.0
 
 
 def of_links(voices: dict[str, VoiceSnapshot]) -> Iterator[Metric]:

@@ -54,6 +54,19 @@ def combined(loads: Sequence[ipc.EngineLoad]) -> EngineWork:
     )
 
 
+def most_streams(engines: Iterable[EngineHandle], counts: Mapping[str, int]) -> int | None:
+    """The most streams that may be open in engines that are alive; None without a limit.
+
+    Those that get no streams have no room beside the ones that they have: `counts`, by name.
+    """
+    found = [
+        most if engine.placement == "open" else min(most, counts.get(engine.name, 0))
+        for engine in engines
+        if (most := engine.max_streams) is not None
+    ]
+    return sum(found) if found else None
+
+
 class SnapshotTaker:
     """Takes snapshots of the gateway. Owner: the gateway's only thread."""
 
@@ -150,7 +163,7 @@ class SnapshotTaker:
             reason=pool.reason(now_ns),
             default=pool.is_default,
             open=sum(counts.get(engine.name, 0) for engine in pool.engines),
-            max_streams=None if capacity is None else capacity.streams,
+            max_streams=most_streams(alive, counts),
             capacity=capacity,
             work=combined([engine.load for engine in alive if engine.load]),
             engines={engine.name: _engine(engine, counts.get(engine.name, 0), now_ns) for engine in pool.engines},

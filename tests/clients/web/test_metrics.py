@@ -102,6 +102,12 @@ def test_snapshot_is_told_in_metrics(web: TestClient, publisher: Publisher) -> N
     assert "glowd_committed_ratio{voice=old}" not in found, "what was not measured is absent"
 
 
+def test_voice_that_takes_no_stream_is_committed(web: TestClient, publisher: Publisher) -> None:
+    """All its engines are cordoned, say: an autoscaler has to see that it is full."""
+    found = scraped(web, publisher, SNAPSHOT | {"voices": {"glow": {"open": 0, "max_streams": 0}, "old": {"open": 0}}})
+    assert found["glowd_committed_ratio{voice=glow}"] == 1 and "glowd_committed_ratio{voice=old}" not in found
+
+
 def test_way_to_an_engine_elsewhere_is_told(web: TestClient, publisher: Publisher) -> None:
     far = {"link": {"version": 2, "trip_ms": 25.0, "jitter_ms": 4.0}}
     old = {"link": {"version": 1, "trip_ms": None, "jitter_ms": None}}
