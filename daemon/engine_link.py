@@ -3,8 +3,8 @@
 Rules of this file: as in ipc.py. The engine connects to `server.engines`, or the gateway to an engine that listens
 (`server.dial_engines`); either way the engine has a key with the role engine, and nobody else gets so far. The two may be of
 neighbouring versions: an unknown field is ignored, an unknown message is ignored once it is logged, and a message that came with
-a later version of the link is sent only where that version was agreed. Only Taken is sent before: it says that nothing will be
-agreed, and who does not know it ignores it, as whatever comes before Join.
+a later version of the link is sent only where that version was agreed. Taken and JoinAgain are sent where nothing was agreed,
+too: who does not know them ignores them, as whatever comes before Join.
 
     engine   Taken      to gateways that have dialled an engine which another one has, again and again. Since version 3
     engine   Join       until it is answered
@@ -14,12 +14,14 @@ agreed, and who does not know it ignores it, as whatever comes before Join.
     gateway  Probe      now and then; it is answered at once by Echo. Both since version 2
     engine   Leaving    it wants to end: no more new streams, and those it has move on when their utterance ends
     gateway  Dismissed  it has no stream any more and may end
+    gateway  JoinAgain  to a Ready by a connection that it does not know, or not any more. Since version 4; TurnedAway before
 
 Times are those of the sender's clock; the times of client and gateway that came with frames go back as they are. link.py of the
 gateway moves those of an engine into the gateway's clock.
 
 A connection that is lost is a new beginning: the engine drops every stream and sends Join, and is given again what is still
-to be rendered.
+to be rendered. So is JoinAgain. An engine that stands still keeps its connection while the gateway takes it for lost: another
+engine may get its name meanwhile, or it is forgotten. A gateway that is started again has no connection of the last one.
 """
 
 from collections.abc import Sequence
@@ -29,10 +31,10 @@ from glowd.daemon import ipc
 from glowd.daemon.wire.codec import Codec
 from glowd.daemon.wire.fields import Message, identifier, integer, message, nanoseconds, string
 
-VERSION, OLDEST_VERSION = 3, 1
+VERSION, OLDEST_VERSION = 4, 1
 """Of this link."""
-PROBES_SINCE = 2
-"""The first version with Probe and Echo."""
+PROBES_SINCE, JOIN_AGAIN_SINCE = 2, 4
+"""The first versions with Probe and Echo, and with JoinAgain."""
 
 
 @message
@@ -87,6 +89,11 @@ class Dismissed(Message):
 
 
 @message
+class JoinAgain(Message):
+    """The gateway does not know the engine of this connection: it is to drop every stream and send Join."""
+
+
+@message
 class Probe(Message):
     """The gateway measures the link: it has sent this at `t_sent_ns` of its clock."""
 
@@ -108,7 +115,7 @@ class Echo(Message):
 
 CODEC = Codec(
     [
-        *(Taken, Join, Joined, TurnedAway, Leaving, Dismissed, Probe, Echo),
+        *(Taken, Join, Joined, JoinAgain, TurnedAway, Leaving, Dismissed, Probe, Echo),
         *(ipc.Start, ipc.Frames, ipc.Finish, ipc.Drop, ipc.DropAll),
         *(ipc.Ready, ipc.Pcm, ipc.Failed, ipc.Load),
     ]

@@ -140,6 +140,12 @@ class JoinedEngine:
                     log.info("joined %s as engine %s", self._address.shown, message.name)
                     connection.send(ready)
                 self.joined_as = message.name
+            case engine_link.JoinAgain() if self.joined_as:  # else Join is on its way
+                log.warning("%s does not know this engine any more; joining again", self._address.shown)
+                self.joined_as = ""
+                renderer.handle(ipc.DropAll())
+            case engine_link.JoinAgain():
+                pass
             case engine_link.TurnedAway():
                 raise TurnedAwayError(f"the gateway at {self._address.shown} turned this engine away: {message.text}")
             case engine_link.Dismissed():

@@ -4,7 +4,8 @@ Rules: no socket; time is passed in. What an engine sends about its streams goes
 machine does. An engine that sends what no engine would is turned away: its streams move on, and nobody else notices.
 
 ZeroMQ names a connection, not an engine. An engine whose connection was lost comes back by another one, under the same name; it
-has dropped its streams then, and is given them again.
+has dropped its streams then, and is given them again. One that stood still may have its connection and not its place: what it
+goes on to send is ignored, and it is asked to join again.
 """
 
 import logging
@@ -29,6 +30,10 @@ MAX_SAMPLE = 4.5
 """Times full scale; an engine sends none above 4 (renderer.py)."""
 FORGET_NS, KEYS_NS = 60_000_000_000, 1_000_000_000
 """How long an engine that is lost is known, and how often keys are looked at."""
+
+FORMER = 256
+"""Connections that are not used any more and of which the version is known."""
+LOST_PLACE = "it was lost, and is reached by another connection, or another engine has its name; start it again"
 
 log = logging.getLogger("glowd.gateway")
 
@@ -73,6 +78,8 @@ class Joining:
         self._by_route: dict[bytes, JoinedEngine] = {}
         self._unwanted: deque[tuple[bytes, int, str]] = deque(maxlen=64)
         """Key, instance and fault of engines that were turned away."""
+        self._former: deque[tuple[bytes, int]] = deque(maxlen=FORMER)
+        """Connections by which no engine is reached any more, and the version that was spoken there."""
         self._keys_read_ns = 0
 
     # ---------------------------------------------------------------- messages
@@ -92,8 +99,10 @@ class Joining:
             self._join(route, sender, message, now_ns)
         elif isinstance(message, engine_link.Taken) and engine is None:
             self._dialled(sender_of().descriptor, message.by)
-        elif engine is not None:  # else it is not known yet, or any more: it will ask
+        elif engine is not None:
             self._of_engine(engine, message, now_ns)
+        elif isinstance(message, ipc.Ready):  # it is sent each second by an engine that takes itself for known
+            self._ask_to_join(route)
 
     def _of_engine(self, engine: JoinedEngine, message: Message, now_ns: int) -> None:
         match message:
@@ -109,6 +118,13 @@ class Joining:
                 self._take(engine.handle, engine.link.in_our_clock(message, now_ns), now_ns)
         if engine.handle.fault:  # it has broken a stream
             self._turn_away(engine, engine.handle.fault)
+
+    def _ask_to_join(self, route: bytes) -> None:
+        """An engine is not known by this connection, or not any more, and cannot know that."""
+        if dict(self._former).get(route, engine_link.VERSION) >= engine_link.JOIN_AGAIN_SINCE:
+            self._send(route, engine_link.JoinAgain())
+        else:
+            self._send(route, engine_link.TurnedAway(LOST_PLACE))
 
     def _fault(self, engine: JoinedEngine, text: str) -> None:
         """An engine has sent what cannot be read."""
@@ -141,7 +157,7 @@ class Joining:
             self._send(route, engine_link.TurnedAway(reason[:1000]))
             return
         engine = self._returning(key, join, now_ns) or self._new(join, now_ns)
-        self._by_route.pop(engine.route, None)
+        self._unroute(engine)
         self._by_route[route] = engine
         engine.route, engine.link, engine.faults = route, Link(engine_link.agreed_version(join) or 0), 0
         origin = Origin(join.engine, key, join.host, join.cores, sender.key)
@@ -211,14 +227,25 @@ class Joining:
         self._send(engine.route, engine_link.TurnedAway(reason[:1000]))
         if handle.origin:
             self._unwanted.append((handle.origin.public_key, handle.instance, reason))
-        self._by_route.pop(engine.route, None)
+        self._unroute(engine)
         handle.disconnect(reason)
 
+    def _unroute(self, engine: JoinedEngine) -> None:
+        """An engine is not reached by its connection any more."""
+        if self._by_route.pop(engine.route, None):
+            self._former.append((engine.route, engine.link.version))
+
     def dismiss(self, name: str) -> bool:
-        """An engine is not known any more: tell it, if it has joined. Returns whether it has."""
+        """An engine is not known any more: tell it, if it has joined. Returns whether it has.
+
+        One that is lost is told nothing: if it goes on, it joins again.
+        """
         if (engine := self._engines.pop(name, None)) is None:
             return False
-        self._by_route.pop(engine.route, None)
+        self._unroute(engine)
+        if engine.is_missed and not engine.handle.is_leaving:
+            log.info("engine %s does not come back", name)
+            return True
         self._send(engine.route, engine_link.Dismissed())
         log.info("engine %s has left", name)
         return True

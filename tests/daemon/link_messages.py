@@ -56,3 +56,5 @@ VERSION_3: dict[str, Message] = {
     "joined_by": engine_link.Joined(3, "glow/pool-1", "host:/run/glowd"),
 }
 """Those that came with version 3."""
+VERSION_4: dict[str, Message] = {"join_again": engine_link.JoinAgain()}
+"""That which came with version 4."""

@@ -11,7 +11,7 @@ from glowd.daemon import engine_link, ipc
 from glowd.daemon.config_reader import load
 from glowd.daemon.engine.joined import JoinedEngine, LoadedVoice
 from glowd.daemon.wire.address import Address
-from tests.daemon.link_messages import INFO, VERSION_1, VERSION_2, VERSION_3
+from tests.daemon.link_messages import INFO, VERSION_1, VERSION_2, VERSION_3, VERSION_4
 from tests.fakes import link_v1
 from tests.fakes.old_link import OldGateway
 from tests.fakes.vocoder import FakeVocoder
@@ -21,7 +21,7 @@ from tests.harness.waiting import WAIT_S, until
 GOLDEN = Path(__file__).parent / "golden_engine_link"
 
 
-ALL = VERSION_1 | VERSION_2 | VERSION_3
+ALL = VERSION_1 | VERSION_2 | VERSION_3 | VERSION_4
 
 
 def golden(name: str) -> list[bytes]:

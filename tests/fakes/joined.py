@@ -93,6 +93,9 @@ class FakeJoined(FakeEngine):
                 if self.joined is None:
                     self.joined = message
                     self._send(self.ready())
+            case engine_link.JoinAgain():
+                self.joined = None
+                self.streams.clear()
             case engine_link.TurnedAway():
                 self.turned_away = message.text
             case engine_link.Dismissed():

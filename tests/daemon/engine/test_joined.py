@@ -92,6 +92,10 @@ class Served:
                 return message
         raise AssertionError(f"no {kind.__name__} came")
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         self.vocoder.go.set()
         self.engine.stop()
@@ -136,6 +140,26 @@ def test_busy_engine_says_how_long_a_probe_may_have_waited(served: Served) -> No
     served.vocoder.go.set()
     echo = served.expect(engine_link.Echo)
     assert echo.unread_ns >= echo.t_read_ns - echo.t_sent_ns >= 50_000_000
+
+
+@pytest.mark.parametrize("kind", ["served", "listening"])
+def test_engine_that_is_not_known_any_more_joins_again(kind: str, request: pytest.FixtureRequest) -> None:
+    found: Served = request.getfixturevalue(kind)
+    found.send(ipc.Start(1, 0, 0), ipc.Frames(1, 0, 8, 80, mel=np.zeros((8, 80), np.float32)))
+    assert found.vocoder.entered.wait(WAIT_S)
+    found.send(engine_link.JoinAgain(), engine_link.JoinAgain())  # it has said twice that it is ready
+    found.vocoder.go.set()
+    found.join()
+    load = found.expect(ipc.Load)
+    assert isinstance(load.stats, ipc.EngineLoad) and load.stats.streams == 0, "its streams are elsewhere"
+    assert probe(found).t_sent_ns and found.engine.joined_as == "glow/one"
+
+
+def test_leaving_engine_that_is_not_known_any_more_ends(served: Served) -> None:
+    served.engine.leave()
+    served.expect(engine_link.Leaving)
+    served.send(engine_link.JoinAgain())
+    until(lambda: not served.is_running, "its end")
 
 
 def test_engine_that_listens_is_dialled_and_served(listening: Served) -> None:

@@ -241,6 +241,21 @@ def test_connection_that_is_lost_costs_no_sample(place: Place) -> None:
     assert len(again.starts) == 3
 
 
+def test_engine_that_stood_still_comes_back_beside_its_successor(place: Place) -> None:
+    go, still = threading.Event(), place.join("one")
+    spoken = speak(place, 3, go)
+    still.hung.set()
+    place.wait_for("lost", lambda found: not found.voices["glow"].ready)
+    assert (other := place.join("one")).joined and other.joined.name == "glow/one"
+    still.hung.clear()
+    until(lambda: still.joined and still.joined.name == "glow/one-2", "that it joins again")
+    place.wait_for("both", lambda found: all(one.ready for one in found.voices["glow"].engines.values()))
+    go.set()
+    for one in spoken:
+        one.check()
+    assert names(place.client().status()) == {"glow/one", "glow/one-2"}
+
+
 def test_engine_that_is_lost_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     handle = EngineHandle("glow/one", "glow", lambda _: True)
     handle.handle(ipc.Ready("glow", INFO, 7), [], 0)
