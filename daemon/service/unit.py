@@ -4,6 +4,7 @@ Rules: text in, text out, but for `install`. user.service and system.service are
 depends on this installation.
 """
 
+import math
 import pwd
 import re
 import shutil
@@ -19,6 +20,8 @@ NAME = "glowd.service"
 RELOAD_SINCE = 253
 """The version of systemd that has Type=notify-reload."""
 LEAST_WATCHDOG_S = 60
+STAGES, STOP_MORE_S = 6, 10
+"""The roles stop in so many stages at most, one after the other; and what the supervisor needs besides."""
 FILES_OF_A_CLIENT, FILES_OF_GLOWD = 8, 1024
 SYSTEM_PLACE = Path("/etc/systemd/system") / NAME
 PLAIN = re.compile(r"[\w@/.,:=+%-]+\Z")
@@ -34,6 +37,7 @@ def unit(config: Config, arguments: Sequence[str], user: str = "", version: int 
         "TYPE": _type(systemd_version() if version is None else version),
         "COMMAND": " ".join(quoted(word).replace("$", "$$") for word in command),
         "WATCHDOG_S": str(watchdog_s(config)),
+        "STOP_S": str(stop_s(config)),
         "FILES": str(files_needed(config)),
         "USER": user,
         "GROUPS": "SupplementaryGroups=audio" if config.speaker.enabled else "",
@@ -67,6 +71,11 @@ def watchdog_s(config: Config) -> int:
     supervisor = config.supervisor
     mends_s = supervisor.watchdog_s + RESTART_S + supervisor.grace_s
     return max(LEAST_WATCHDOG_S, round(2 * max(mends_s, config.server.role_wait_s)))
+
+
+def stop_s(config: Config) -> int:
+    """How long an orderly stop may take: each stage its grace. Sooner, systemd would kill what is not done yet."""
+    return math.ceil(STAGES * config.supervisor.grace_s) + STOP_MORE_S
 
 
 def quoted(word: str) -> str:

@@ -1,5 +1,6 @@
 """The unit files: systemd accepts them, and they run this installation with the arguments that were given."""
 
+import argparse
 import pwd
 import re
 import shutil
@@ -13,8 +14,9 @@ from glowd.daemon import app
 from glowd.daemon.config import ConfigError
 from glowd.daemon.config_reader import load
 from glowd.daemon.service import unit as module
-from glowd.daemon.service.unit import RELOAD_SINCE, quoted, systemd_version, unit, watchdog_s
+from glowd.daemon.service.unit import RELOAD_SINCE, quoted, stop_s, systemd_version, unit, watchdog_s
 
+ROOT = Path(__file__).parents[2]
 UNKNOWN_TYPE = re.compile(r".*: Failed to parse service type, ignoring: notify-reload$")
 MOST_EXPOSED = {"": 7.0, "daemon": 3.0}
 """What `systemd-analyze security` may find, from 0 (nothing is exposed) to 10. A user's unit can close off less."""
@@ -104,6 +106,43 @@ def test_recordings_elsewhere_may_be_written(tmp_path: Path) -> None:
 def test_watchdog_waits_longer_than_glowd_needs_to_mend_itself() -> None:
     assert watchdog_s(load()) == 60
     assert watchdog_s(load(None, ["server.role_wait_s=100", "supervisor.watchdog_s=20"])) == 200
+
+
+def test_orderly_stop_is_given_longer_than_it_may_take() -> None:
+    """The roles stop stage by stage, and each may take its grace."""
+    every = ("web.enabled=true", "wyoming.enabled=true", "cluster.ray=auto", "server.engines=tcp://127.0.0.1:1")
+    for grace_s in (5.0, 60.0):
+        config = load(None, [*every, f"supervisor.grace_s={grace_s}"])
+        needed_s = grace_s * len(app.stages(config, Path("/run"), []))
+        for user in ("", "daemon"):
+            assert float(settings_of(unit(config, [], user))["TimeoutStopSec"]) > needed_s
+    assert needed_s > 300, "all stages were counted"
+
+
+@pytest.mark.parametrize(
+    "setting", [r"TimeoutStopSec=(\d+)", r"terminationGracePeriodSeconds: (\d+)", r"--stop-timeout[= ](\d+)"]
+)
+def test_engine_is_given_longer_than_it_waits_for_its_streams(setting: str) -> None:
+    parser = argparse.ArgumentParser()
+    app.add_engine_arguments(parser)
+    (given,) = re.findall(setting, (ROOT / "daemon/CLUSTER.md").read_text())
+    assert int(given) > parser.get_default("leave_s")
+
+
+def test_unit_of_an_engine_is_read_as_it_is_meant(tmp_path: Path) -> None:
+    """systemd knows comments on lines of their own only: behind a value they are a part of it."""
+    text = (ROOT / "daemon/CLUSTER.md").read_text()
+    (block,) = re.findall(r"^    \[Service\]\n(?:    \S.*\n)+", text, re.MULTILINE)
+    lines = [line.strip() for line in block.splitlines()]
+    assert [line for line in lines if "#" in line and not line.startswith("#")] == []
+    made = "\n".join(lines).replace("/opt/glowd/.venv/bin/glowd", sys.executable)
+    assert faults(made, tmp_path) == []
+
+
+def test_container_is_given_longer_than_its_stop_may_take() -> None:
+    """podman and docker kill after 10 s if nothing else is said."""
+    (given,) = re.findall(r"podman run -d .*--stop-timeout (\d+)", (ROOT / "daemon/README.md").read_text())
+    assert int(given) >= stop_s(load())
 
 
 def test_command_prints_the_unit(capsys: pytest.CaptureFixture[str]) -> None:
