@@ -5,7 +5,7 @@ that it works; its figures say nothing, so they are kept only where --out says.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class Sizes:
     utterances: int
     minutes: float
     quick: bool
+    measured: Path = report.HERE
+    """Where the figures are with which simulations begin."""
 
 
 def measure_network(device: str, sizes: Sizes) -> Iterator[Result]:
@@ -110,8 +112,9 @@ PARTS: dict[str, Callable[[str, Sizes], Iterator[Result]]] = {
         lambda env, sizes: overload.overload(env, min(sizes.seconds, 12), (2,) if sizes.quick else overload.OFFERED)
     ),
     "soak": with_sound(lambda env, sizes: soak.soak(env, sizes.minutes)),
-    "simulated-chunks": lambda device, sizes: figures.chunks(sizes.quick),
-    "simulated-days": lambda device, sizes: figures.whole_days(sizes.quick),
+    "scale": lambda device, sizes: figures.scale(sizes.measured),
+    "simulated-chunks": lambda device, sizes: figures.chunks(sizes.quick, sizes.measured),
+    "simulated-days": lambda device, sizes: figures.whole_days(sizes.quick, sizes.measured),
     "crowd": with_sound(lambda env, sizes: soak.soak(env, sizes.minutes / 2, CROWD)),
 }
 
@@ -136,6 +139,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
+def with_reckoned(parts: Iterable[str]) -> list[str]:
+    """The parts, and what is reckoned from the figures of one of them, and costs nothing."""
+    asked = list(parts)
+    return [*asked, "scale"] if "gateway" in asked and "scale" not in asked else asked
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, print each figure as it comes, keep them all."""
     given = arguments(argv)
@@ -143,11 +152,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.draw:
         report.draw(directory or report.HERE)
         return
-    sizes = Sizes(given.runs, given.seconds, given.utterances, given.minutes, given.quick)
+    measured = directory or report.HERE
+    sizes = Sizes(given.runs, given.seconds, given.utterances, given.minutes, given.quick, measured)
     if given.quick:
-        sizes = Sizes(runs=5, seconds=1, utterances=2, minutes=0.1, quick=True)
+        sizes = Sizes(runs=5, seconds=1, utterances=2, minutes=0.1, quick=True, measured=measured)
     before, results = report.conditions(), list[Result]()
-    for part in given.parts or PARTS:
+    for part in with_reckoned(given.parts or PARTS):
         for result in PARTS[part](given.device, sizes):
             results.append(result)
             verdict = {True: "met", False: "MISSED", None: ""}[result.met]

@@ -35,6 +35,8 @@ class Plot:
     y_title: str
     logarithmic: bool = False
     series: str = ""
+    more: Callable[[Iterable[tuple["Result", dict[str, Any]]]], str] = lambda found: ""
+    """What else the caption says, by the figures."""
 
     def file(self, device: str) -> str:
         """Name of the picture of a device, relative to RESULTS.md."""
@@ -70,6 +72,15 @@ SHOWN = {
 
 def _admission(result: "Result") -> str:
     return f"{SHOWN[result.name]}, admission {result.settings['admission']}"
+
+
+def _open_at_once(found: Iterable[tuple["Result", dict[str, Any]]]) -> str:
+    """Of the day's streams, how many are open at the worst moment; "" if that was not measured."""
+    for result, _ in found:
+        if result.name == "simulated day: refused" and result.settings["rule"] == "fixed":
+            most, streams = result.beside["most open"], result.settings["streams"]
+            return f" {streams:,} streams are all of the day; at most {most:,.0f} of them are open at once."
+    return ""
 
 
 PLOTS = [
@@ -126,6 +137,7 @@ PLOTS = [
         "hour",
         "streams",
         series="streams",
+        more=_open_at_once,
     ),
     Plot(
         "rules",

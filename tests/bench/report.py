@@ -20,6 +20,8 @@ from tests.bench import plots
 
 HERE = Path(__file__).parent
 JSON, PAGE = "results.json", "RESULTS.md"
+TOGETHER = ("scale: ", "simulated ")
+"""Figures of such names follow from others, and so do their settings: those of one name are of one run, or they contradict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +140,9 @@ def load_runs(directory: Path = HERE) -> list[dict[str, Any]]:
 
 def _append(runs: list[dict[str, Any]], head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Add a device's rows to the run of its commit, which becomes the newest."""
-    names = {key(row) for row in rows}
+    keys, replaced = {key(row) for row in rows}, {row["name"] for row in rows if row["name"].startswith(TOGETHER)}
     same = [run for run in runs if (run["commit"], run["device"]) == (head["commit"], head["device"])]
-    kept = [row for run in same for row in run["results"] if key(row) not in names]
+    kept = [row for run in same for row in run["results"] if key(row) not in keys and row["name"] not in replaced]
     for run in same:
         runs.remove(run)
     runs.append(head | {"results": kept + rows})
@@ -149,10 +151,11 @@ def _append(runs: list[dict[str, Any]], head: dict[str, Any], rows: list[dict[st
 def newest(runs: Sequence[dict[str, Any]], device: str) -> list[tuple[Result, dict[str, Any]]]:
     """The newest value of every figure of a device, and the run it is from."""
     found: dict[str, tuple[Result, dict[str, Any]]] = {}
+    last: dict[str, dict[str, Any]] = {}
     for run in runs:
         for row in run["results"] if run["device"] == device else ():
-            found[key(row)] = Result(**row), run
-    return list(found.values())
+            found[key(row)], last[row["name"]] = (Result(**row), run), run
+    return [(one, run) for one, run in found.values() if not one.name.startswith(TOGETHER) or run is last[one.name]]
 
 
 def page(runs: Sequence[dict[str, Any]]) -> str:
@@ -163,7 +166,7 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
         lines += ["", f"## {device}", "", f"The newest run: {_words(runs, device)}.", ""]
         for plot in plots.PLOTS:
             if plot.curves(found):
-                lines += [f"![{plot.title}]({plot.file(device)})", "", plot.caption, ""]
+                lines += [f"![{plot.title}]({plot.file(device)})", "", plot.caption + plot.more(found), ""]
         lines += ["| figure | value | unit | goal | beside | settings | commit |", "|---|---|---|---|---|---|---|"]
         lines += [_line(result, run) for result, run in found]
     return "\n".join(lines) + "\n"

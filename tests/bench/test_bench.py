@@ -2,17 +2,22 @@
 
 import json
 import xml.etree.ElementTree
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from glowd.daemon.engine.capacity import SHARE
 from glowd.flow.network.waveglow import WaveGlow, WaveGlowConfig
 from tests.bench import plots, report
-from tests.bench.__main__ import PARTS, main
+from tests.bench.__main__ import PARTS, Sizes, main
 from tests.bench.backends import floors
 from tests.bench.report import Result
+from tests.bench.simulation.figures import STREAM_MS
+from tests.bench.simulation.scale import CORE
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,7 @@ from tests.bench.report import Result
         ("gateway", "gateway: streams that one core serves", []),
         ("fronts", "HTTP: added to the first audio, p50", []),
         ("overload", "offered streams: chunk p99", ["overload-latency", "overload-underruns"]),
+        ("scale", "scale: what live streams need", []),
         ("simulated-chunks", "simulated gateway: chunk p99", ["gateway"]),
         ("simulated-days", "simulated day: refused", ["day", "rules"]),
     ],
@@ -35,7 +41,8 @@ def test_a_part_runs_and_leaves_figures_and_pictures(
     main([part, "--quick", "--out", str(tmp_path)])
     run, *others = json.loads((tmp_path / "results.json").read_text())
     assert {"commit", "device", "date", "torch", "cores", "load"} <= run.keys()
-    assert len(others) == (2 if part == "simulated-chunks" else 0), "it is of three kinds of engines"
+    kinds_of_engines = {"simulated-chunks": 3, "scale": 2, "gateway": 3}  # of which one is this machine, whose it is
+    assert 1 + len(others) == kinds_of_engines.get(part, 1)
     rows = [row for one in (run, *others) for row in one["results"]]
     assert all(row["value"] == row["value"] for row in rows), "a figure is not a number"
     page = (tmp_path / "RESULTS.md").read_text()
@@ -46,6 +53,57 @@ def test_a_part_runs_and_leaves_figures_and_pictures(
         assert f"](plots/{name})" in page
         assert (tmp_path / "plots" / name).stat().st_size < 60_000
         xml.etree.ElementTree.parse(tmp_path / "plots" / name)
+
+
+def given(found: list[Result], device: str, sizes: Sizes) -> Iterator[Result]:
+    """A part that measures nothing."""
+    return iter(found)
+
+
+def test_what_streams_need_is_reckoned_anew_with_the_gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By its newest run, whatever an older one had with more streams."""
+    for commit, ms, streams in (("aaa", 8.0, 400), ("bbb", 5.0, 64)):
+        monkeypatch.setattr(report, "_git", lambda *_, commit=commit: commit)
+        settings = {"streams": streams, "chunk_frames": 4, "sink": "socket"}
+        others = [Result(STREAM_MS, 1.0, "ms", "CPU", settings | more) for more in ({"sink": "null"}, {"gateways": 2})]
+        found = [Result(STREAM_MS, ms, "ms", "CPU", settings), *others]
+        monkeypatch.setitem(PARTS, "gateway", partial(given, found))
+        main(["gateway", "--out", str(tmp_path)])
+    lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+    cores = [line.split(" | ")[1] for line in lines if f"part {CORE}, " in line]
+    assert cores == [f"{1000 * SHARE / 5.0:.4g}"] * 2, "CPU core and H100"
+
+
+def test_simulated_figures_are_of_one_run_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their settings follow from what was measured: of other settings before nothing may stay beside them."""
+
+    def simulated(*streams: int) -> list[Result]:
+        rows = [Result("simulated gateway: chunk p99", n / 10, "ms", "CPU", {"streams": n}) for n in streams]
+        return [*rows, row(9.0, chunk_frames=streams[0])]
+
+    for commit, streams in (("aaa", (12, 24)), ("bbb", (18, 24)), ("bbb", (30,))):
+        monkeypatch.setattr(report, "_git", lambda *_, commit=commit: commit)
+        report.write(simulated(*streams), BEFORE, tmp_path)
+        shown = report.newest(report.load_runs(tmp_path), "CPU")
+        assert {one.settings["streams"] for one, _ in shown if one.name.startswith("simulated")} == {*streams}
+    assert sum(one.name == "RTF per stream" for one, _ in shown) == 3, "what was measured stays"
+    assert [len(run["results"]) for run in report.load_runs(tmp_path)] == [3, 3]
+
+
+def test_plot_of_a_day_says_how_many_streams_are_open_at_once(tmp_path: Path) -> None:
+    counts = {"offered": 51_234.0, "refused": 0.0, "most open": 1130.0}
+    curve = {"hour": [0.0], "streams": [1.0]}
+    settings = {"rule": "fixed", "streams": 50_000}
+    report.write(
+        [
+            Result("simulated day: refused", 0.0, "%", "CPU", settings, "", counts),
+            Result("simulated day: streams", 1.0, "streams", "CPU", {"rule": "open streams"}, "", {}, curve),
+        ],
+        BEFORE,
+        tmp_path,
+    )
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "50,000 streams are all of the day; at most 1,130 of them are open at once." in page
 
 
 def test_quick_figures_are_not_kept_unless_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

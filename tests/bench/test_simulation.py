@@ -14,7 +14,7 @@ from tests.bench.simulation.day import Outcome, Setup, Simulation
 from tests.bench.simulation.inputs import CPU, H100, GatewayFigures, LinkFigures
 from tests.bench.simulation.link import Link
 from tests.bench.simulation.load import Day, Peak
-from tests.bench.simulation.scale import first_short, parts, to_buy
+from tests.bench.simulation.scale import CORE, first_short, parts, to_buy
 from tests.bench.simulation.talker import Listener
 from tests.bench.simulation.window import Window, WindowOutcome, WindowSetup
 
@@ -199,8 +199,8 @@ def test_first_part_that_is_short_is_named() -> None:
         stream_ms=5.0, snapshot_us=1.0, telemetry_period_ms=500.0, max_streams=1024, open_files=1024
     )
     found = {part.what: part for part in parts(H100, gateway)}
-    assert found["core of a gateway"].serves == 100
-    assert first_short(list(found.values()), H100).what == "core of a gateway"
+    assert found[CORE].serves == 100
+    assert first_short(list(found.values()), H100).what == CORE
     fast = dataclasses.replace(gateway, stream_ms=0.1)
     assert first_short(parts(H100, fast), H100).what.startswith("gateway: streams allowed")
     host = next(part for part in found.values() if part.what.startswith("process of"))

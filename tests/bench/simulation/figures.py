@@ -1,7 +1,8 @@
-"""The figures of the simulations, for RESULTS.md: `make bench PARTS="simulated-chunks simulated-days"`."""
+"""The figures of the simulations, for RESULTS.md: `make bench PARTS="scale simulated-chunks simulated-days"`."""
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.bench.report import Result
 from tests.bench.simulation.curve import CostCurve
 from tests.bench.simulation.day import Outcome, Setup, Simulation
 from tests.bench.simulation.inputs import (
+    CHUNK_FRAMES,
     CPU,
     GATEWAY,
     H100,
@@ -34,35 +36,38 @@ NEW_MACHINE_S = 120.0
 """Until an engine is ready where its machine has to be started first: an assumption."""
 
 
-def chunks(quick: bool) -> Iterator[Result]:
-    """What happens chunk by chunk, and what is short; `quick`: little of each."""
-    gateway = gateway_figures()
-    yield from scale(gateway)
+STREAM_MS = "gateway: processor time for a second of a stream"
+
+
+def chunks(quick: bool, measured: Path) -> Iterator[Result]:
+    """What happens chunk by chunk; `quick`: little of each. `measured`: where the figures of the gateway are."""
+    gateway = gateway_figures(measured)
     yield from recorded(OFFERED[:1] if quick else OFFERED, 2.0 if quick else 6.0)
     yield from one_gateway(gateway, (0.1,) if quick else (0.1, 0.4, 0.7, 0.9, 1.0, 1.1), 1.0 if quick else 3.0)
     yield from lost_engine(gateway, 5.0 if quick else 8.0)
     yield from large_engine((8,) if quick else (256, 512, 768, 1024), 1.0 if quick else 2.0)
 
 
-def whole_days(quick: bool) -> Iterator[Result]:
+def whole_days(quick: bool, measured: Path) -> Iterator[Result]:
     """A day with its two peaks; `quick`: minutes of it."""
-    yield from days(QUICK if quick else Day(), 10 if quick else 100, gateway_figures())
+    yield from days(QUICK if quick else Day(), 10 if quick else 100, gateway_figures(measured))
     yield from rules(QUICK if quick else Day(streams=5_000), 4 if quick else 10, quick)
 
 
-def gateway_figures() -> GatewayFigures:
+def gateway_figures(measured: Path) -> GatewayFigures:
     """What the newest run of the part `gateway` says of a core that is full, with the most streams; else that of inputs.py."""
-    found = [
-        row
-        for run in report.load_runs()
-        for row in run["results"]
-        if row["name"] == "gateway: processor time for a second of a stream"
-        and row["settings"]["chunk_frames"] == 4
-        and row["settings"]["sink"] == "socket"
-        and "gateways" not in row["settings"]
-    ]
-    newest = {row["settings"]["streams"]: row["value"] for row in found}
-    return dataclasses.replace(GATEWAY, stream_ms=newest[max(newest)]) if newest else GATEWAY
+    for run in reversed(report.load_runs(measured)):
+        found = {row["settings"]["streams"]: row["value"] for row in run["results"] if _is_usual(row)}
+        if found:
+            return dataclasses.replace(GATEWAY, stream_ms=found[max(found)])
+    return GATEWAY
+
+
+def _is_usual(row: dict[str, Any]) -> bool:
+    """Whether a row is of one gateway with the chunks and the sink that the simulations have."""
+    settings = row["settings"]
+    is_usual = row["name"] == STREAM_MS and (settings["chunk_frames"], settings["sink"]) == (CHUNK_FRAMES, "socket")
+    return is_usual and "gateways" not in settings
 
 
 def _floats(**values: float) -> dict[str, float]:
@@ -77,8 +82,9 @@ def _where(engine: EngineFigures) -> str:
 # ------------------------------------------------------------------------ what is short
 
 
-def scale(gateway: GatewayFigures) -> Iterator[Result]:
+def scale(measured: Path) -> Iterator[Result]:
     """How many live streams one of each part serves, and how many of it some numbers of streams need."""
+    gateway = gateway_figures(measured)
     for engine in (CPU, H100):
         found = parts(engine, gateway)
         short = first_short(found, engine)
@@ -124,7 +130,7 @@ def one_gateway(gateway: GatewayFigures, shares: tuple[float, ...], seconds: flo
             streams=(each,) * number, seconds=seconds, pause_s=0.0, clients=LinkFigures(1.0, 0.2), prefill_s=0.1,
             gateway_us=gateway.message_us,
         )  # fmt: skip
-        settings = {"streams": each * number, "engines": number, "seconds": seconds}
+        settings = {"streams": each * number, "engines": number, "seconds": seconds, "stream_ms": gateway.stream_ms}
         yield from _chunks("simulated gateway", Window(setup).run(), CPU, settings)
 
 

@@ -16,6 +16,7 @@ CHUNKS_PER_S = RATE_HZ / HOP / CHUNK_FRAMES
 TAKEN = 0.8
 """Of the places in all engines, how many live streams may take at the worst hour: the rest is for chance, and for losses."""
 MEL_BYTES, SAMPLE_BYTES = 80 * 4, 4
+CORE = f"core of a gateway, {SHARE:.0%} of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def parts(engine: EngineFigures, gateway: GatewayFigures) -> list[Part]:
             SHARE * 1e6 / (CHUNKS_PER_S * engine.host_us),
             "larger chunks (chunk_frames = 8 halves it), or several engines on one device",
         ),
-        Part("core of a gateway", SHARE * 1000 / gateway.stream_ms, "several gateways, each with engines of its own"),
+        Part(CORE, SHARE * 1000 / gateway.stream_ms, "several gateways, each with engines of its own"),
         Part("gateway: streams allowed (server.max_streams)", gateway.max_streams, "several gateways"),
         Part("gateway: open files, a connection each", gateway.open_files, "LimitNOFILE in the unit file"),
         Part(
@@ -62,7 +63,7 @@ def to_buy(streams: int, found: Sequence[Part], engine: EngineFigures, core_pric
     serves = {part.what.partition(": messages")[0]: part.serves for part in found}
     devices = math.ceil(streams / serves[f"{engine.name}: the network"] / TAKEN)
     processes = max(devices, math.ceil(streams / serves[f"process of a {engine.name}"] / TAKEN))
-    gateways = math.ceil(streams / serves["core of a gateway"])
+    gateways = math.ceil(streams / serves[CORE])
     cores = gateways + (processes if engine.price != core_price else 0)
     price = devices * engine.price + cores * core_price
     return {
