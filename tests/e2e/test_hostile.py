@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -38,8 +40,10 @@ ANSWERS = {
 }  # fmt: skip
 ROLES = ("push", "listen *", "control *", "metrics")
 """Of the hostile peer's key: everything but what operators do."""
-PREFILL_S, MACHINE_S = 0.5, 0.1
-"""What a listener collects before it plays. When a thread of this process woke later than MACHINE_S, the machine was at fault."""
+PREFILL_S = 0.5
+"""What a listener collects before it plays."""
+MACHINE_S = PREFILL_S / 2
+"""If a thread of this process woke so late while audio was on its way, that the audio was late was the machine's fault."""
 
 
 @pytest.fixture(params=["plain", "with keys"])
@@ -55,21 +59,57 @@ def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Dae
         yield running, new_key(running, "hostile", *ROLES) if has_keys else port
 
 
-def underruns(reader: AudioReader) -> int:
-    """How often a listener that collects PREFILL_S of audio, and plays it then, had none."""
-    count, began_s = 0, reader.arrived_s[0] + PREFILL_S
+class Underrun(NamedTuple):
+    """A listener had no audio from when it was due until it came."""
+
+    due_s: float
+    arrived_s: float
+
+    def is_excused_by(self, stalls: Stalls) -> bool:
+        """Whether the machine stood still while this audio was on its way."""
+        return stalls.longest_between(self.due_s - PREFILL_S, self.arrived_s) >= MACHINE_S
+
+
+def underruns(reader: AudioReader) -> list[Underrun]:
+    """When a listener that collects PREFILL_S of audio, and plays it then, had none."""
+    found, began_s = list[Underrun](), reader.arrived_s[0] + PREFILL_S
     for chunk, arrived_s in zip(reader.chunks, reader.arrived_s):
-        late_s = arrived_s - began_s - chunk.first_sample / chunk.rate_hz
-        if late_s > 0:
-            count, began_s = count + 1, began_s + late_s
-    return count
+        due_s = began_s + chunk.first_sample / chunk.rate_hz
+        if arrived_s > due_s:
+            found.append(Underrun(due_s, arrived_s))
+            began_s += arrived_s - due_s
+    return found
+
+
+def read_by(delays_s: list[float]) -> AudioReader:
+    """A reader to which chunks of 100 ms came at their pace, each so much later."""
+    reader, samples = AudioReader(create_autospec(Stream)), 2205
+    reader.chunks = [wire.Audio("s", 0, n, n * samples, samples, rate_hz=22_050) for n in range(len(delays_s))]
+    reader.arrived_s = [100.0 + 0.1 * n + delay_s for n, delay_s in enumerate(delays_s)]
+    return reader
+
+
+def test_underrun_is_excused_only_by_a_stall_beside_it() -> None:
+    assert underruns(read_by([0.0, 0.4, 0.49, 0.0])) == []
+    delays_s = [0.0] * 10 + [0.6] + [0.0] * 30 + [0.7]
+    first, second = underruns(read_by(delays_s))
+    assert first == pytest.approx((101.5, 101.6)) and second == pytest.approx((104.7, 104.8)), "the first has moved it"
+    for begin_s, length_s, excused in (
+        (101.1, 0.3, True),
+        (101.1, 0.2, False),
+        (100.2, 0.3, False),
+        (101.7, 0.3, False),
+    ):
+        stalls = Stalls()
+        stalls.found = [(begin_s, begin_s + length_s)]
+        assert first.is_excused_by(stalls) == excused and not second.is_excused_by(stalls)
 
 
 class Streams:
     """Ten streams at the pace of speech, sentence after sentence, until `check`; every sample must be right."""
 
     def __init__(self, daemon: Daemon, expected: Floats) -> None:
-        self.underruns = self.sentences = 0
+        self.underruns, self.sentences = list[Underrun](), 0
         self._daemon, self._expected, self._faults = daemon, expected, list[BaseException]()
         self._over, self._lock = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(STREAMS)]
@@ -90,7 +130,8 @@ class Streams:
             stream.wait_played(WAIT_S)
         np.testing.assert_array_equal(reader.samples, self._expected)
         with self._lock:
-            self.underruns, self.sentences = self.underruns + underruns(reader), self.sentences + 1
+            self.underruns += underruns(reader)
+            self.sentences += 1
 
     def check(self) -> None:
         """Wait for the end of their sentences. Raises what has gone wrong with any."""
@@ -147,4 +188,5 @@ def test_hostile_peer_disturbs_nobody(daemon: tuple[Daemon, str]) -> None:
         assert after.peak_bytes[role] - before.peak_bytes[role] <= GROWTH_BYTES + HELD_BYTES, (role, before, after)
         until(lambda: rss_bytes(pid) - before.rss_bytes[role] <= GROWTH_BYTES, f"less memory of {role}", every_s=0.2)  # noqa: B023 (called at once)
     until(lambda: open_files(running) <= files, "the end of its connections", every_s=0.1)
-    assert streams.underruns == 0 or stalls.longest_s > MACHINE_S, (streams.underruns, stalls.longest_s)
+    late = [underrun for underrun in streams.underruns if not underrun.is_excused_by(stalls)]
+    assert not late, (len(late), len(streams.underruns), streams.sentences, stalls.longest_s, late[:5])

@@ -24,6 +24,20 @@ def test_stall_is_measured_with_its_length() -> None:
     assert STOPPED_S - 0.05 < stalls.longest_s <= stalls.lost_s < time.monotonic() - began_s
 
 
+def test_stall_is_found_where_it_was_and_not_elsewhere() -> None:
+    with Stalls() as stalls:
+        time.sleep(0.3)
+        began_s = time.monotonic()
+        stop_for(STOPPED_S)
+        ended_s = time.monotonic()
+        time.sleep(0.05)
+    middle_s = (began_s + ended_s) / 2
+    for begin_s, end_s in ((began_s, ended_s), (middle_s, middle_s), (middle_s, ended_s + 5), (began_s - 5, middle_s)):
+        assert stalls.longest_between(begin_s, end_s) > STOPPED_S - 0.05
+    assert stalls.longest_between(ended_s + 1, ended_s + 5) == 0.0
+    assert stalls.longest_between(began_s - 5, began_s - 0.2) < STOPPED_S - 0.05
+
+
 def test_failure_during_a_stall_is_repeated() -> None:
     tries: list[float] = []
 

@@ -35,6 +35,8 @@ class Stalls:
     def __init__(self) -> None:
         self.longest_s = self.lost_s = 0.0
         """The longest stall, and the sum of all stalls."""
+        self.found: list[tuple[float, float]] = []
+        """When each stall of STALL_S or more began and ended, on the monotonic clock."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -44,6 +46,13 @@ class Stalls:
             now_s = time.monotonic()
             late_s, before_s = now_s - before_s - nap_s, now_s
             self.longest_s, self.lost_s = max(self.longest_s, late_s), self.lost_s + late_s
+            if late_s >= STALL_S:
+                self.found.append((now_s - late_s, now_s))
+
+    def longest_between(self, begin_s: float, end_s: float) -> float:
+        """The longest stall that was there between two times, whole; 0.0 if there was none of STALL_S."""
+        there = (end - begin for begin, end in self.found if begin <= end_s and end >= begin_s)
+        return max(there, default=0.0)
 
     def __enter__(self) -> Self:
         self._thread.start()
