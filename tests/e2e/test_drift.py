@@ -7,25 +7,23 @@ import pytest
 
 from glowd.clients.cli.tables import streams_table
 from glowd.daemon.wire.telemetry import Snapshot
-from tests.fakes.roles import HOP, RATE
+from tests.fakes.roles import RATE
 from tests.fakes.tones import tone
 from tests.harness.drifting import (
     FOLLOWED_S,
-    FRAMES_S,
-    PPM,
     STEPS,
     TONES_HZ,
     WITHIN_MS,
-    ClockedStream,
     Look,
+    clocked_clients,
     held_ms,
     known_s,
     looks_of,
     off_ms,
     sounding,
-    speak,
     steps_off,
     tone_daemon,
+    watch,
 )
 from tests.harness.pulse import PulseServer
 from tests.harness.waiting import repeated_after_stalls
@@ -49,26 +47,32 @@ def as_text(looks: Sequence[Look]) -> str:
 @repeated_after_stalls
 def test_clients_with_other_clocks_keep_their_latency(pulse: PulseServer) -> None:
     """Uncorrected, the latency of two of them would move by 30 ms meanwhile."""
-    with tone_daemon(pulse.env) as daemon, daemon.client() as glow, pulse.record("glow") as recording:
-        streams = [ClockedStream(glow, ppm, f_hz) for ppm, f_hz in zip(PPM, TONES_HZ)]
+    with (
+        tone_daemon(pulse.env) as daemon,
+        daemon.client() as glow,
+        pulse.record("glow") as recording,
+        clocked_clients(daemon.endpoint) as clients,
+    ):
         seconds = []
-        for found in speak(glow, streams, round(LONGEST_S * FRAMES_S)):
+        for found in watch(glow, LONGEST_S):
             seconds.append(found)
-            if found[0] > max(map(known_s, looks_of(seconds).values())) + FOLLOWED_S + JUDGED_S:
+            looks = looks_of(seconds)
+            if len(looks) == len(clients) and found[0] > max(map(known_s, looks.values())) + FOLLOWED_S + JUDGED_S:
                 break
-        for stream in streams:
-            stream.end()
-        endings = [stream.played() for stream in streams]
+        for client in clients:
+            client.end()
+        spoken = {client.name: client.spoken() for client in clients}
         heard = sounding(recording.samples())
-    for stream, played, looks in zip(streams, endings, looks_of(seconds).values()):
-        assert off_ms(looks) < WITHIN_MS, f"{stream.name}: held {held_ms(looks):.1f} ms; {as_text(looks)}"
-        assert (played.total_samples, played.underruns) == (stream.sent_frames * HOP, 0)
-        assert looks[-1].skipped_ms == 0
+    for name, one in spoken.items():
+        seen = looks[name]
+        assert off_ms(seen) < WITHIN_MS, f"{name}: held {held_ms(seen):.1f} ms; {as_text(seen)}"
+        assert (one.samples, one.underruns) == (one.sent_samples, 0)
+        assert seen[-1].skipped_ms == 0
     assert steps_off(heard) < STEPS  # each sample was heard, and once
     newest = seconds[-1][1]
-    fast, slow, own = (shown(newest, stream.name, "DRIFT") for stream in streams)
+    fast, slow, own = (shown(newest, name, "DRIFT") for name in spoken)
     assert fast - own == pytest.approx(500, abs=120) and slow - own == pytest.approx(-500, abs=120)
-    assert shown(newest, streams[0].name, "LATENCY") > 0
+    assert shown(newest, clients[0].name, "LATENCY") > 0
 
 
 def test_sample_that_is_missing_would_be_heard() -> None:

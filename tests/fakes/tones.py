@@ -1,11 +1,16 @@
-"""A fake engine that makes a tone of each stream: a sample that is lost or comes twice is heard as a jump of its phase."""
+"""A fake engine that makes a tone of each stream: a sample that is lost or comes twice is heard as a jump of its phase.
 
+GLOWD_JOIN=ADDRESS python -m tests.fakes.tones      # until its input ends
+"""
+
+import os
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 
 from glowd.daemon import ipc
-from glowd.daemon.wire.address import Address
+from glowd.daemon.wire.address import Address, address_of
 from glowd.daemon.wire.fields import Array, Message
 from tests.fakes.joined import FakeJoined
 from tests.fakes.roles import HOP, RATE
@@ -57,3 +62,14 @@ class ToneEngine(FakeJoined):
                 engine_ns, self.now_ns(), 1, tone(stream.f_hz, first, stream.at),
             )
         )  # fmt: skip
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    engine = ToneEngine(address_of(os.environ["GLOWD_JOIN"]))
+    sys.stdin.read()
+    engine.crash()
+
+
+if __name__ == "__main__":
+    main()

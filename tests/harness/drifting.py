@@ -1,10 +1,14 @@
 """Clients with clocks of their own, a whole daemon whose voice makes tones, a sound server, and what is heard of it.
 
-A stream is named by how fast its client's clock is, in parts per million. All else is real: the daemon, its speaker, the
-sound server, and the library.
+A stream is named by how fast its client's clock is, in parts per million. Clients and engine are processes of their own, as
+elsewhere. All but the engine is real: the daemon, its speaker, the sound server, and the library.
 """
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,18 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from glowd.clients import Client
-from glowd.daemon import wire
 from glowd.daemon.runtime.keys import KeyFiles
 from glowd.daemon.wire.address import Address
 from glowd.daemon.wire.telemetry import Snapshot, StreamSnapshot
 from glowd.flow.mel import Floats
+from tests.fakes.clocked_client import name_of
 from tests.fakes.roles import HOP, RATE
-from tests.fakes.tones import ToneEngine
-from tests.harness.daemon import Daemon, running_daemon
+from tests.harness.daemon import ROOT, Daemon, running_daemon
 from tests.harness.joining import free_port
-from tests.harness.mels import speech
 from tests.harness.priority import clients_elsewhere
-from tests.harness.waiting import WAIT_S, until
+from tests.harness.waiting import until
 
 SETTINGS = (
     "speaker.device=pulse", f"speaker.rate_hz={RATE}", "speaker.latency_ms=200", "speaker.prefill_ms=1000",
@@ -36,8 +38,6 @@ to ask for samples in steps of its own, by which the device's reports wandered b
 PPM = (500, -500, 0)
 """By how much the clocks of the clients are fast."""
 TONES_HZ = (440, 1000, 1730)
-CHUNK = 4
-FRAMES_S = RATE / HOP
 FOLLOWED_S, WITHIN_MS = 55.0, 2.0
 """What the documents promise: how long it takes to follow a clock that is known to pace a stream, which takes 8 s on a machine
 at rest; and how well the latency is held from then on."""
@@ -45,6 +45,18 @@ HELD_S = 8.0
 """The latency that is held is the mean of so long a time, until that is known."""
 STEP, STEPS = 1 / 32768, 3
 """Of the 16 bits that the sound server takes; and how many of them tones may differ by. A missing sample makes hundreds."""
+
+
+@contextlib.contextmanager
+def peer(module: str, *words: object, **env: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process of a module of tests/fakes, which ends when its input does."""
+    command = [sys.executable, "-m", f"tests.fakes.{module}", *map(str, words)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | env, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -56,14 +68,10 @@ def tone_daemon(env: dict[str, str], *settings: str) -> Iterator[Daemon]:
         engines = (f"server.engines={url}", f"server.keys={keys.directory}", f"files.directory={name}/recordings")
         voices = "voices={glow={engine='waveglow',devices=[]}}"
         with running_daemon(voices, *engines, *SETTINGS, *settings, env=env) as daemon, clients_elsewhere():
-            engine = ToneEngine(Address(url, "", keys.new("pool", ["engine"]), keys.server()[0]))
-            try:
-                until(lambda: engine.joined or engine.turned_away, "an engine that joins")
-                with daemon.client() as glow:
-                    until(lambda: snapshot_of(glow).voices["glow"].ready, "an engine that serves", every_s=0.1)
+            address = Address(url, "", keys.new("pool", ["engine"]), keys.server()[0])
+            with peer("tones", GLOWD_JOIN=address.text("pool")), daemon.client() as glow:
+                until(lambda: snapshot_of(glow).voices["glow"].ready, "an engine that serves", every_s=0.1)
                 yield daemon
-            finally:
-                engine.crash()
 
 
 def snapshot_of(glow: Client) -> Snapshot:
@@ -71,47 +79,75 @@ def snapshot_of(glow: Client) -> Snapshot:
     return Snapshot.from_map(glow.status().info)
 
 
-class ClockedStream:
-    """A stream on the device, sent in chunks, each when its last frame is due by a clock that is `ppm` fast."""
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What a client has sent, and what the daemon says of it."""
 
-    def __init__(self, glow: Client, ppm: float, f_hz: int) -> None:
-        self.name, self.ppm, self.sent_frames = f"{ppm:g}ppm", ppm, 0
-        self.stream = glow.open(self.name, sinks=["device"], seed=f_hz)
+    frames: int
+    samples: int
+    underruns: int
 
     @property
-    def due_s(self) -> float:
-        """When the next chunk is due, by the true clock."""
-        return (self.sent_frames + CHUNK) / FRAMES_S / (1 + self.ppm * 1e-6)
+    def sent_samples(self) -> int:
+        """How many the frames make."""
+        return self.frames * HOP
 
-    def send(self) -> None:
-        frames = range(self.sent_frames, self.sent_frames + CHUNK)
-        self.stream.send(np.take(speech(), frames, 0, mode="wrap"), WAIT_S)
-        self.sent_frames += CHUNK
+
+@dataclass(frozen=True, slots=True)
+class ClockedClient:
+    """A client on the device whose clock is `ppm` fast."""
+
+    ppm: float
+    process: "subprocess.Popen[str]"
+
+    @property
+    def name(self) -> str:
+        """Of its stream."""
+        return name_of(self.ppm)
+
+    def begin(self) -> None:
+        """Have it speak."""
+        assert self.process.stdin is not None
+        print(file=self.process.stdin, flush=True)
 
     def end(self) -> None:
-        """Send nothing more."""
-        self.stream.end()
+        """Have it send nothing more."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
-    def played(self) -> wire.Played:
+    def spoken(self) -> Spoken:
         """Wait until all was heard."""
-        played = self.stream.wait_played(WAIT_S)
-        assert isinstance(played, wire.Played), played
-        return played
+        return Spoken(**json.loads(self.line()))
+
+    def line(self) -> str:
+        """The next one that it prints."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the client {self.name} has ended early; its error is above"
+        return line
 
 
-def speak(
-    glow: Client, streams: Sequence[ClockedStream], frames: int, every_s: float = 1.0
-) -> Iterator[tuple[float, Snapshot]]:
-    """Send until one stream has so many frames. The daemon from time to time, with how long it is since the beginning, in s."""
-    began_s, look_at_s = time.monotonic(), every_s
-    while max(stream.sent_frames for stream in streams) < frames:
-        stream = min(streams, key=lambda one: one.due_s)
-        time.sleep(max(0.0, began_s + stream.due_s - time.monotonic()))
-        stream.send()
-        if stream.due_s >= look_at_s:
-            look_at_s += every_s
-            snapshot = snapshot_of(glow)
-            yield time.monotonic() - began_s, snapshot
+@contextlib.contextmanager
+def clocked_clients(endpoint: str) -> Iterator[list[ClockedClient]]:
+    """One of each clock, with a tone of its own. They begin together: a process that starts takes the processor from the others."""
+    with contextlib.ExitStack() as stack:
+        wanted = list(zip(PPM, TONES_HZ))
+        processes = [stack.enter_context(peer("clocked_client", endpoint, ppm, f_hz)) for ppm, f_hz in wanted]
+        clients = [ClockedClient(ppm, process) for (ppm, _), process in zip(wanted, processes)]
+        for client in clients:
+            client.line()
+        for client in clients:
+            client.begin()
+        yield clients
+
+
+def watch(glow: Client, seconds: float, every_s: float = 1.0) -> Iterator[tuple[float, Snapshot]]:
+    """The daemon from time to time, with how long it is since the first one, in s."""
+    began_s, number = time.monotonic(), 0
+    while (at_s := time.monotonic() - began_s) < seconds:
+        yield at_s, snapshot_of(glow)
+        number += 1
+        time.sleep(max(0.0, began_s + number * every_s - time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,31 +15,28 @@ import numpy as np
 
 from glowd.daemon.wire.telemetry import Snapshot
 from tests.bench.report import Result, cpu_name, scheduling
-from tests.fakes.roles import HOP
 from tests.harness.drifting import (
-    CHUNK,
     FOLLOWED_S,
-    FRAMES_S,
-    PPM,
     STEPS,
-    TONES_HZ,
     WITHIN_MS,
-    ClockedStream,
     Look,
+    clocked_clients,
     held_ms,
     known_s,
     looks_of,
     off_ms,
     sounding,
-    speak,
     steps_off,
     tone_daemon,
-)  # fmt: skip
+    watch,
+)
 from tests.harness.pulse import PulseServer
 from tests.soak.sentinel import Sentinels
 
 MAX_MINUTES = 60
-"""An utterance lasts no longer (server.max_utterance_s)."""
+"""An utterance lasts no longer (server.max_utterance_s) ..."""
+OF_IT = 0.999
+"""... and by the clock of the fastest client it is longer."""
 
 Tell = Callable[[dict[str, Any]], object]
 
@@ -64,26 +61,25 @@ def figures(minutes: float, settings: Sequence[str], tell: Tell) -> list[Result]
 
 
 def play(pulse: PulseServer, minutes: float, settings: Sequence[str], tell: Tell) -> Run:
-    """Streams that last for so many minutes by their clients' clocks."""
-    frames = int(60 * minutes * FRAMES_S) // CHUNK * CHUNK
+    """Streams that last for so many minutes."""
     with (
         tone_daemon(pulse.env, *settings) as daemon,
         daemon.client() as glow,
         pulse.record("glow") as recording,
         Sentinels() as sentinels,
+        clocked_clients(daemon.endpoint) as clients,
     ):
-        streams = [ClockedStream(glow, ppm, f_hz) for ppm, f_hz in zip(PPM, TONES_HZ)]
         seconds: list[tuple[float, Snapshot]] = []
-        for at_s, snapshot in speak(glow, streams, frames):
+        for at_s, snapshot in watch(glow, OF_IT * 60 * minutes):
             seconds.append((at_s, snapshot))
             stalls_ms = sentinels.longest_ms(time.monotonic() - 1, time.monotonic())
             tell(second(at_s, snapshot, stalls_ms))
-        for stream in streams:
-            stream.end()
-        played = {stream.name: stream.played().total_samples for stream in streams}
+        for client in clients:
+            client.end()
+        spoken = {client.name: client.spoken() for client in clients}
         heard = sounding(np.memmap(recording.path, np.float32, "r"))
-        sent = {stream.name: stream.sent_frames * HOP for stream in streams}
-        return Run(looks_of(seconds), sent, played, steps_off(heard))
+        sent = {name: one.sent_samples for name, one in spoken.items()}
+        return Run(looks_of(seconds), sent, {name: one.samples for name, one in spoken.items()}, steps_off(heard))
 
 
 def second(at_s: float, snapshot: Snapshot, stalls_ms: tuple[float, float]) -> dict[str, Any]:
