@@ -5,7 +5,8 @@ Rules: time is passed in; no device and no thread.
 A device reports how much it still has to play, and is seldom up to date: it learns so by its periods, or when a sound server
 asks for more. A report is late then by as much as the server was, 40 ms now and then, and by hardly less than nothing. So the
 earliest reports of some seconds tell when a sample sounds; their mean would wander by milliseconds, and streams whose clocks
-are followed (drift.py) with it. Whether the device has jumped is told by the mean.
+are followed (drift.py) with it. The first reports are no such: while a sound server fills its buffer, they may be 30 ms early.
+Whether the device has jumped is told by the mean.
 """
 
 from collections import deque
@@ -15,6 +16,8 @@ COARSE = 1 / 3  # ... unless its buffer is long: reports come by its periods, an
 SMOOTHING = 0.05
 WINDOW_NS, WINDOWS = 500_000_000, 10
 """The second report by earliness counts of each window, so that one that is wrong does not; and the earliest of so many."""
+FILLING_NS = 500_000_000
+"""How long a device may take until its buffer is full."""
 
 
 class DeviceClock:
@@ -28,7 +31,7 @@ class DeviceClock:
 
     def _begin(self, t_ns: int) -> None:
         """Forget all reports."""
-        self._opened_ns, self._earliest = t_ns, list[float]()
+        self._opened_ns, self._earliest = t_ns + FILLING_NS, list[float]()
         self._early = deque[float](maxlen=WINDOWS)
 
     def expect(self, latency_ms: float) -> None:
@@ -61,6 +64,8 @@ class DeviceClock:
         return 0
 
     def _note(self, zero_ns: float, t_ns: int) -> None:
+        if t_ns < self._opened_ns:
+            return
         self._earliest = sorted([*self._earliest, zero_ns])[:2]
         if t_ns - self._opened_ns >= WINDOW_NS:
             self._early.append(self._earliest[-1])

@@ -41,8 +41,8 @@ TONES_HZ = (440, 1000, 1730)
 FOLLOWED_S, WITHIN_MS = 55.0, 2.0
 """What the documents promise: how long it takes to follow a clock that is known to pace a stream, which takes 8 s on a machine
 at rest; and how well the latency is held from then on."""
-HELD_S = 8.0
-"""The latency that is held is the mean of so long a time, until that is known."""
+HELD_S, LOOK_S = 8.0, 1.0
+"""The latency that is held is the mean of so long a time, until that is known; looks at it come so often."""
 STEP, STEPS = 1 / 32768, 3
 """Of the 16 bits that the sound server takes; and how many of them tones may differ by. A missing sample makes hundreds."""
 
@@ -129,7 +129,7 @@ class ClockedClient:
 
 @contextlib.contextmanager
 def clocked_clients(endpoint: str) -> Iterator[list[ClockedClient]]:
-    """One of each clock, with a tone of its own. They begin together: a process that starts takes the processor from the others."""
+    """One of each clock, with a tone of its own. They begin together: a process that starts would make the others late."""
     with contextlib.ExitStack() as stack:
         wanted = list(zip(PPM, TONES_HZ))
         processes = [stack.enter_context(peer("clocked_client", endpoint, ppm, f_hz)) for ppm, f_hz in wanted]
@@ -141,7 +141,7 @@ def clocked_clients(endpoint: str) -> Iterator[list[ClockedClient]]:
         yield clients
 
 
-def watch(glow: Client, seconds: float, every_s: float = 1.0) -> Iterator[tuple[float, Snapshot]]:
+def watch(glow: Client, seconds: float, every_s: float = LOOK_S) -> Iterator[tuple[float, Snapshot]]:
     """The daemon from time to time, with how long it is since the first one, in s."""
     began_s, number = time.monotonic(), 0
     while (at_s := time.monotonic() - began_s) < seconds:
@@ -174,7 +174,7 @@ def known_s(looks: Sequence[Look]) -> float:
 
 def held_ms(looks: Sequence[Look]) -> float:
     """The latency that is held: what a stream had until then. Not a number if it was never known."""
-    end_s = known_s(looks) + 1
+    end_s = known_s(looks) + 1.5 * LOOK_S  # between two looks
     first = [look.latency_ms for look in looks if look.latency_ms is not None and end_s - HELD_S < look.at_s <= end_s]
     return float(np.mean(first)) if first else np.nan
 
