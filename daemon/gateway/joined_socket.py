@@ -26,8 +26,8 @@ from glowd.daemon.wire.ip_version import read_ipv6, wants_ipv6
 ANY_BYTES = 1 << 62
 """What an engine may have sent that was not read yet: it has a key, and sends what it was asked for."""
 REDIAL_NS = 1_000_000_000
-MOST = 64
-"""Messages that are read before other sockets have their turn."""
+MOST = 16
+"""Messages that are read before what they have caused is sent."""
 
 log = logging.getLogger("glowd.gateway")
 

@@ -27,6 +27,7 @@ from glowd.daemon.gateway.handles.engine import EngineHandle
 from glowd.daemon.gateway.handles.speaker import SpeakerHandle
 from glowd.daemon.gateway.joined_socket import JoinedSocket
 from glowd.daemon.gateway.joining import Joining
+from glowd.daemon.gateway.outgoing import Outgoing
 from glowd.daemon.gateway.placement.draining import Draining
 from glowd.daemon.gateway.placement.progress import Progress
 from glowd.daemon.gateway.placement.registry import StreamRegistry
@@ -54,8 +55,8 @@ MAX_SUBSCRIBERS = 64
 OPEN_FILES = 16_384
 GARBAGE_AFTER = 20_000
 """New objects until Python looks for cycles among them: streams that were closed leave some, messages none."""
-BURST, CLIENT_BURST = 64, 16
-"""Messages read from one socket before the next. Clients may flood; engines and speaker send what they were asked for."""
+BURST = 16
+"""Messages read from one socket before what they have caused is sent, and the next socket is read."""
 
 log = logging.getLogger("glowd.gateway")
 
@@ -132,8 +133,13 @@ class Gateway:
 
     def _build(self, config: Config) -> None:
         self._clients = dict[bytes, ClientConnection]()
+        self.to_clients = Outgoing(
+            self._client_socket, lambda identity: self.router.gone(identity), sockets.CLIENT_QUEUE
+        )
+        self.to_speaker = Outgoing(self._speaker_socket, lambda _: None)  # it is told everything when it is back
+        self.to_engines = Outgoing(self._engine_socket, self._engine_gone)
         self.speaker = SpeakerHandle(
-            self._sender(self._speaker_socket, "speaker"), config.speaker.enabled, config.server.role_wait_s,
+            self._sender(self.to_speaker, "speaker"), config.speaker.enabled, config.server.role_wait_s,
             self._voice_rates_hz,
         )  # fmt: skip
         self.streams = StreamRegistry(self._clients, self.speaker, Recordings(config.files))
@@ -148,7 +154,7 @@ class Gateway:
         watchers = Watchers(self._telemetry, self.subscribers, keys)
         self.publisher = Publisher(self._telemetry, watchers, self.snapshots)
         self.router = ClientRouter(
-            config, self._clients, self.streams, self.pools, self.speaker, self._try_client, self.snapshots.take,
+            config, self._clients, self.streams, self.pools, self.speaker, self.to_clients.put, self.snapshots.take,
             self.visitors, draining, keys,
         )  # fmt: skip
         self._inbox = RoleMessages(self.engines, self.speaker, self.streams, self.progress, self._clock.now_ns)
@@ -171,7 +177,12 @@ class Gateway:
         return Joining(self.roster, send, keys, self._inbox.take, self._joined_socket.heard, name)
 
     def _engine(self, spec: EngineSpec) -> EngineHandle:
-        return EngineHandle(spec.name, spec.voice, self._sender(self._engine_socket, f"engine:{spec.name}"))
+        return EngineHandle(spec.name, spec.voice, self._sender(self.to_engines, f"engine:{spec.name}"))
+
+    def _engine_gone(self, identity: bytes) -> None:
+        """What it missed it is told when it is back: see handles/engine.py."""
+        if engine := self.engines.get(identity.decode().removeprefix("engine:")):
+            engine.gone()
 
     def _use_waits(self, config: Config) -> None:
         wait_s = config.server.role_wait_s
@@ -184,28 +195,14 @@ class Gateway:
 
     # ------------------------------------------------------------------- sockets
 
-    def _sender(self, socket: zmq.Socket[bytes], identity: str) -> Callable[[Message], bool]:
+    def _sender(self, outgoing: Outgoing, identity: str) -> Callable[[Message], bool]:
         name = identity.encode()
+        return lambda message: outgoing.put(name, ipc.encode(message))
 
-        def send(message: Message) -> bool:
-            # A process that is down gets everything when it is back: see handles/engine.py.
-            with contextlib.suppress(zmq.Again, zmq.ZMQError):
-                sockets.send(socket, name, ipc.encode(message))
-                return True
-            return False
-
-        return send
-
-    def _try_client(self, identity: bytes, parts: list[bytes]) -> bool | None:
-        try:
-            sockets.send(self._client_socket, identity, parts)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            return None
-        return True
+    def _flush(self) -> None:
+        """Send what the messages that were read have caused."""
+        for outgoing in (self.to_engines, self.to_clients, self.to_speaker):
+            outgoing.flush()
 
     # ---------------------------------------------------------------------- loop
 
@@ -214,7 +211,9 @@ class Gateway:
         while not self.role.stopping.is_set():
             self.role.alive(self.progress.stall)
             self.step()
+        self.to_clients.retry()  # who reads again is told, too
         self.router.stop()
+        self._flush()
 
     def step(self) -> None:
         """One pass: wait for messages, at most TICK_MS, read some of each socket, and tick if it is time."""
@@ -231,14 +230,18 @@ class Gateway:
         ):
             if socket in ready:
                 _drain(socket, handle)
+                self._flush()
         if self.joining and self._joined_socket and self._joined_socket.socket in ready:
             self._joined_socket.read(self.joining, self._clock.now_ns)
+            self._flush()
         is_read = self._client_socket not in ready or self._read_clients()
+        self._flush()
         if is_read and began_ns - self._absent_until_ns > SETTLE_NS:
             self._late_since_ns = None
         if (now_ns := self._clock.now_ns()) >= self._next_tick_ns:
             self._next_tick_ns = now_ns + TICK_MS * 1_000_000
             self._tick(now_ns)
+            self._flush()
         self._longest_pass_ns = max(self._longest_pass_ns, self._clock.now_ns() - began_ns)
 
     def _excuse(self, began_ns: int, absent_ns: int) -> None:
@@ -262,9 +265,9 @@ class Gateway:
         self.speaker.excuse(absent_ns)
 
     def _read_clients(self) -> bool:
-        """Handle what clients have sent, at most CLIENT_BURST messages; returns whether nothing is left."""
+        """Handle what clients have sent, at most a burst; returns whether nothing is left."""
         with contextlib.suppress(zmq.Again):
-            for _ in range(CLIENT_BURST):
+            for _ in range(BURST):
                 frame, parts = sockets.receive_of_client(self._client_socket)
                 identity, sender = frame.bytes, partial(sockets.sender_of, frame)
                 try:
@@ -275,6 +278,7 @@ class Gateway:
         return True
 
     def _tick(self, now_ns: int) -> None:
+        self.to_clients.retry()
         for news in self.role.news():
             self._hear(news)
         with contained("reloading", lambda _: None):
@@ -300,6 +304,7 @@ class Gateway:
             # Only of our own engines: a restart of this daemon would not mend the others.
             self.progress.look(own, now_ns)
             self.snapshots.turn_ms, self._longest_pass_ns = self._longest_pass_ns / 1e6, 0
+        self._flush()  # telemetry takes its time
         with contained("telemetry", lambda _: None):
             self.publisher.tick(now_ns)
         if now_ns - self._renewed_ns >= RENEW_NS:
@@ -332,7 +337,7 @@ class Gateway:
 
 
 def _drain(socket: zmq.Socket[bytes], handle: Callable[[bytes, list[bytes]], None]) -> None:
-    """Handle what a role has sent, at most BURST messages."""
+    """Handle what a role has sent, at most a burst."""
     with contextlib.suppress(zmq.Again):
         for _ in range(BURST):
             handle(*sockets.receive_of_role(socket))

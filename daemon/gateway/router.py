@@ -296,6 +296,11 @@ class ClientRouter:
 
     # ---------------------------------------------------------------- departures
 
+    def gone(self, identity: bytes) -> None:
+        """Whoever had this identity is connected no more."""
+        if client := self.clients.get(identity):
+            client.gone()
+
     def disconnect(self, client: ClientConnection, why: str) -> None:
         """Close the streams of a client and forget it."""
         log.info("client %s is disconnected: %s", client.name, why)

@@ -1,4 +1,4 @@
-"""What the gateway does in Python for each chunk: its own objects in this process, with senders and parts in place of sockets.
+"""What the gateway does in Python for each chunk: its own objects in this process; no socket is read or written.
 
 On a busy machine the figures of gateway.py say more of the machine than of the gateway. Here only the time of this thread counts,
 in rounds of some milliseconds, so the least of them is that of a core that nobody disturbs.
@@ -7,9 +7,8 @@ in rounds of some milliseconds, so the least of them is that of a core that nobo
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgpack
 
@@ -19,7 +18,6 @@ from glowd.daemon.config_reader import load
 from glowd.daemon.gateway.process import GARBAGE_AFTER, Gateway
 from glowd.daemon.runtime.role import Role
 from glowd.daemon.runtime.sockets import Sender
-from glowd.daemon.wire.fields import Message
 from tests.bench.gateway_peers import answer_to, engine_ready, samples_of
 from tests.bench.report import Result, cpu_name, percentiles_ms
 from tests.fakes.roles import BINS, HOP, RATE
@@ -29,19 +27,6 @@ CLIENT_STREAMS = 16
 """Of each client."""
 
 
-class WithoutSockets(Gateway):
-    """A gateway whose messages are kept, not sent."""
-
-    sent: list[list[bytes]]
-
-    def _sender(self, socket: Any, identity: str) -> Callable[[Message], bool]:
-        return lambda message: self._try_client(b"", ipc.encode(message))
-
-    def _try_client(self, identity: bytes, parts: list[bytes]) -> bool:
-        self.sent.append(parts)
-        return True
-
-
 class Inside:
     """The gateway, its streams, and the bytes that client and engine would send."""
 
@@ -49,8 +34,8 @@ class Inside:
         most = (f"server.{name}={streams}" for name in ("max_streams", "max_peer_streams"))
         settings = ["voices={glow={engine='waveglow'}}", f"files.directory={run_dir}", *most]
         settings.append("server.max_peer_messages_s=1000000")
-        self.gateway = WithoutSockets(Role("gateway", load(None, settings), run_dir, ""))
-        self.gateway.sent = []
+        self.gateway = Gateway(Role("gateway", load(None, settings), run_dir, ""))
+        self._outgoing = self.gateway.to_engines, self.gateway.to_clients  # never flushed
         self._frames, self._mel, self._samples, self._round = chunk_frames, speech().tobytes(), samples_of(512), 0
         self._clients = [b"client %d" % (number // CLIENT_STREAMS) for number in range(streams)]
         self._from_engine(ipc.encode(engine_ready()))
@@ -71,12 +56,14 @@ class Inside:
         """Processor time for one chunk, of a round with one of each stream."""
         mels = [self._mel_parts(number) for number in range(len(self._clients))]
         self._round += 1
-        self.gateway.sent.clear()
+        for outgoing in self._outgoing:
+            outgoing.waiting.clear()
         began_s = time.thread_time()
         for client, parts in zip(self._clients, mels):
             self._from_client(client, parts)
         used_s = time.thread_time() - began_s
-        frames = [msgpack.unpackb(parts[0]) for parts in self.gateway.sent if len(parts) == 2]
+        queues = self.gateway.to_engines.waiting.values()
+        frames = [msgpack.unpackb(parts[0]) for queue in queues for parts in queue if len(parts) == 2]
         assert len(frames) == len(mels), "a chunk was refused"
         answers = [list(answer_to(one, self._samples)) for one in frames]
         began_s = time.thread_time()

@@ -67,9 +67,10 @@ class RouterHarness:
         self.to_engine.clear()
         self.to_speaker.clear()
 
-    def _try_send(self, identity: bytes, parts: list[bytes]) -> bool | None:
+    def _try_send(self, identity: bytes, parts: list[bytes]) -> bool:
         if identity in self.gone:
-            return None
+            self.router.gone(identity)
+            return True
         if identity not in self.not_reading:
             self.mail.setdefault(identity, []).append(wire.decode(parts, wire.CLIENT_LIMITS))
         return identity not in self.not_reading

@@ -30,8 +30,8 @@ PROBE_NS = 2_000_000_000
 
 log = logging.getLogger("glowd.gateway")
 
-TrySend = Callable[[bytes, list[bytes]], bool | None]
-"""Called with (identity, parts). Returns True: sent; False: the queue of the client is full; None: it has disconnected."""
+TrySend = Callable[[bytes, list[bytes]], bool]
+"""Called with (identity, parts). Returns False, and takes nothing, while the queue of the client is full."""
 
 
 class ListenerQueue:
@@ -147,7 +147,7 @@ class ClientConnection:
         if wire.since(type(message)) > self.version:
             return
         parts = wire.encode(message)
-        if not self._outbox and not self.queues and not self.lost and self._put(parts):
+        if not self._outbox and not self.queues and not self.lost and self._try_send(self.identity, parts):
             return
         self._outbox.append(parts)
         self._outbox_bytes += sum(map(len, parts))
@@ -161,12 +161,12 @@ class ClientConnection:
         self.lost = self.lost or fault.text
 
     def try_send(self, message: Message) -> bool:
-        """Send now if nothing waits and the socket takes it."""
-        return not self._outbox and not self.lost and self._put(wire.encode(message))
+        """Send now if nothing waits and the queue takes it."""
+        return not self._outbox and not self.lost and self._try_send(self.identity, wire.encode(message))
 
     def pump(self) -> None:
         """Send what waits."""
-        while self._outbox and not self.lost and self._put(self._outbox[0]):
+        while self._outbox and not self.lost and self._try_send(self.identity, self._outbox[0]):
             self._outbox_bytes -= sum(map(len, self._outbox.popleft()))
         for stream, queue in list(self.queues.items()):
             queue.pump(self.try_send)
@@ -229,8 +229,6 @@ class ClientConnection:
         if (closed := sum(queue.is_closed for queue in self.queues.values())) > MAX_CLOSED_QUEUES:
             self.lost = f"it reads too slowly: the rest of {closed} closed streams waits for it"
 
-    def _put(self, parts: list[bytes]) -> bool:
-        sent = self._try_send(self.identity, parts)
-        if sent is None:
-            self.lost = "its connection is gone"
-        return bool(sent)
+    def gone(self) -> None:
+        """It is connected no more."""
+        self.lost = self.lost or "its connection is gone"

@@ -75,7 +75,7 @@ class QuotaKeeper:
             client.dismiss(fault)
         else:
             self._try_send(identity, wire.encode(wire.error_for(fault, fatal=True)))
-            self._visitors.expel(descriptor, text)
+            self._visitors.dismiss(descriptor, text)
 
     # ------------------------------------------------------------------ places
 

@@ -51,7 +51,7 @@ log = logging.getLogger("glowd.gateway")
 class Connection:
     """A connection. `name`: of its socket, as the system names it; `address`: of that the machine (peers.py), "" for this one.
 
-    `until_ns`: when it is shut down if nobody has said hello; `read_bytes`: what has come on it and was read.
+    `until_ns`: when it is shut down if nobody has said hello, and `why`; `read_bytes`: what has come on it and was read.
     """
 
     until_ns: int | None
@@ -60,6 +60,7 @@ class Connection:
     read_bytes: int = 0
     messages: int = 0
     public_key: bytes = b""
+    why: str = "no hello"
     """Of a watcher (watchers.py): how many it has sent, and with which key it was let in."""
 
 
@@ -152,7 +153,7 @@ class Visitors:
         self.take(now_ns)
         for descriptor, connection in list(self.strangers.items()):
             if connection.until_ns is not None and now_ns > connection.until_ns:
-                self._shut_out(descriptor, "no hello")
+                self._shut_out(descriptor, connection.why)
         if now_ns - self._looked_ns >= LOOK_NS:
             self._looked_ns = now_ns
             self._look()
@@ -188,6 +189,11 @@ class Visitors:
         """Shut down a connection, whosever it is."""
         if descriptor in self.strangers or descriptor in self.clients:
             self._shut_out(descriptor, why)
+
+    def dismiss(self, descriptor: int, why: str) -> None:
+        """Shut down the connection of a stranger at the next tick: what it was told goes out before that."""
+        if connection := self.strangers.get(descriptor):
+            connection.until_ns, connection.why = self._now_ns, why
 
     def _shut_out(self, descriptor: int, why: str) -> None:
         connection = self.strangers.pop(descriptor, None) or self.clients.pop(descriptor)[1]

@@ -60,7 +60,10 @@ class EngineHandle:
     def __init__(
         self, name: str, voice: str, send: Callable[[Message], bool], wait_s: float = 0.0, hang_s: float = 0.0
     ) -> None:
-        """`send` returns whether the message could be sent. An engine that hangs is restarted after `hang_s`."""
+        """`send` returns False if it is known that the message cannot be sent; `gone` may tell it later.
+
+        An engine that hangs is restarted after `hang_s`.
+        """
         self.name, self.voice, self._send, self._wait_s, self._hang_s = name, voice, send, wait_s, hang_s
         self.news = RoleState(f"engine:{name}", LOADING)
         """How the supervisor says its process is."""
@@ -231,7 +234,12 @@ class EngineHandle:
 
     def send(self, message: Message) -> None:
         """Send; if the engine is down, the state of its streams is replayed when it reconnects."""
-        self._is_reachable = self._send(message)
+        if not self._send(message):
+            self.gone()
+
+    def gone(self) -> None:
+        """It cannot be sent to, until it is heard again."""
+        self._is_reachable = False
 
     def seen(self, now_ns: int) -> None:
         """It has sent something."""

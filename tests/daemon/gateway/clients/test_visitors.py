@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from glowd.daemon import wire
 from glowd.daemon.gateway.clients.visitors import HELLO_NS, MAX_STRANGERS, PARTING_NS, STRANGER_BYTES
@@ -143,3 +144,21 @@ def test_message_that_never_ends_is_cut_off(tmp_path: Path) -> None:
             gateway.until(lambda: is_ended(endless), "its end")
         greeted.received.clear()
         ping(gateway, greeted)
+
+
+def test_stranger_over_its_quota_is_told_before_its_end(tmp_path: Path) -> None:
+    with own_gateway(tmp_path, "server.max_peer_messages_s=20") as gateway, zmq.Context() as context:
+        stranger = context.socket(zmq.DEALER)
+        with stranger, contextlib.closing(stranger.get_monitor_socket(zmq.EVENT_DISCONNECTED)) as monitor:
+            stranger.setsockopt(zmq.LINGER, 0)
+            stranger.connect(f"ipc://{tmp_path}/glowd.ipc")
+            for _ in range(300):
+                stranger.send_multipart(wire.encode(wire.Ping(1)))
+            gateway.until(lambda: monitor.poll(0), "its end")
+            told = []
+            while stranger.poll(100):
+                told.append(wire.decode(stranger.recv_multipart(), wire.CLIENT_LIMITS))
+            stranger.disable_monitor()
+    texts = [message.text for message in told if isinstance(message, wire.Error)]
+    assert any("if it goes on, it is disconnected" in text for text in texts)
+    assert any("went on after it was told" in text for text in texts)
