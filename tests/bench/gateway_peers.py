@@ -32,8 +32,10 @@ from tests.fakes.roles import BINS, FORMAT, HOP, RATE
 from tests.harness.mels import speech
 
 FRAME_S = HOP / RATE
-SETTLE_S = 1.5
-"""After the streams have begun, until they are measured: the first pass of each starts an utterance."""
+BEGIN_S = 1.5
+"""Within which they begin: what the gateway does once in 128 frames of a stream is else due for all in the same moment."""
+SETTLE_S = 4.0
+"""After the streams have begun, until they are measured: their first seconds take longer."""
 HELLO_S = 0.5
 
 
@@ -128,18 +130,22 @@ class Clients:
         self._poller, self._streams = zmq.Poller(), dict[str, Speaking]()
         self._mel = speech().tobytes()
         self._chunk_bytes = plan.chunk_frames * BINS * 4
+        self._queue: list[tuple[float, int, Speaking]] = []
+        """What is due: when, the number of a stream, and the stream."""
 
     def run(self) -> Seen:
         """Open the streams, send for a while, and return what was seen in its last part."""
         self._open()
         period_s = self.plan.chunk_frames * FRAME_S
         begin_s = time.monotonic() + 0.1
-        due = [(begin_s + period_s * n / len(self._streams), one) for n, one in enumerate(self._streams.values())]
-        self._queue = [(at_s, n, one) for n, (at_s, one) in enumerate(due)]
-        self._speak(begin_s + SETTLE_S)
+        periods, count = math.ceil(BEGIN_S / period_s), len(self._streams)
+        for number, stream in enumerate(self._streams.values()):
+            self._queue.append((begin_s + period_s * (number / count + number % periods), number, stream))
+        heapq.heapify(self._queue)
+        self._speak(begin_s + BEGIN_S + SETTLE_S)
         self.seen = Seen()
         print(json.dumps({"begun": True}), flush=True)
-        self._speak(begin_s + SETTLE_S + self.plan.seconds)
+        self._speak(begin_s + BEGIN_S + SETTLE_S + self.plan.seconds)
         return self.seen
 
     def _open(self) -> None:
