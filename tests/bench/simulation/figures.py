@@ -130,7 +130,12 @@ def one_gateway(gateway: GatewayFigures, shares: tuple[float, ...], seconds: flo
             streams=(each,) * number, seconds=seconds, pause_s=0.0, clients=LinkFigures(1.0, 0.2), prefill_s=0.1,
             gateway_us=gateway.message_us,
         )  # fmt: skip
-        settings = {"streams": each * number, "engines": number, "seconds": seconds, "stream_ms": gateway.stream_ms}
+        settings = {
+            "streams": each * number,
+            "engines": number,
+            "seconds": seconds,
+            "stream_ms": round(gateway.stream_ms, 2),
+        }
         yield from _chunks("simulated gateway", Window(setup).run(), CPU, settings)
 
 
