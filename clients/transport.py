@@ -63,6 +63,9 @@ def is_own_only(endpoint: str) -> bool:
 
 
 WANTS_KEY = "; if it serves keys, use the address that `glowctl key new` prints there, glowd://..."
+OTHER_KEY = (
+    " before its own key was shown to be right: the address is another daemon's; ask for a new one (glowctl key new)"
+)
 
 
 def check_owner(endpoint: str) -> None:
@@ -142,10 +145,11 @@ def take_event(event: list[bytes], connection: Connection, own_only: bool) -> No
     """
     found, endpoint = parse_monitor_message(event), connection.endpoint
     wants_key = endpoint.startswith("tcp://") and not connection.usable
+    other_key = connection.gateways.current.server_key and not connection.usable
     if found["event"] == zmq.EVENT_CONNECT_RETRIED:
         connection.not_reached("nobody listens there")
     elif found["event"] == zmq.EVENT_DISCONNECTED:
-        connection.transport_lost("closed the connection" + WANTS_KEY * wants_key)
+        connection.transport_lost("closed the connection" + WANTS_KEY * wants_key + OTHER_KEY * bool(other_key))
     elif found["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
         connection.transport_lost(
             "does not let this key in: it was revoked, or is unknown; ask for a new address (glowctl key new)",

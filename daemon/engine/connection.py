@@ -93,6 +93,11 @@ class Connection:
     def _answer(self, probe: engine_link.Probe, read_ns: int) -> None:
         self.send(engine_link.Echo(probe.t_sent_ns, read_ns, time.monotonic_ns(), self._unread_ns))
 
+    @property
+    def gateway(self) -> str:
+        """Where the gateway is, for people."""
+        raise NotImplementedError
+
     def send(self, message: Message) -> bool:
         """Send; nothing, once the connection is lost. Returns whether it was sent."""
         with contextlib.suppress(zmq.Again):
@@ -114,7 +119,7 @@ class Connection:
         raise NotImplementedError
 
 
-class DialingConnection(Connection):
+class DiallingConnection(Connection):
     """That of an engine which dials the gateway."""
 
     EVENTS = (
@@ -159,6 +164,11 @@ class DialingConnection(Connection):
             with contextlib.suppress(zmq.ZMQError):
                 self._socket.disconnect(self._address.url)
             self._socket.connect(self._address.url)
+
+    @property
+    def gateway(self) -> str:
+        """By the address that was dialled."""
+        return f"the gateway at {self._address.shown}"
 
     def _wait_for(self, why: str) -> None:
         """Say what is waited for: once, as long as it is the same."""

@@ -21,7 +21,7 @@ import zmq
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.config import Config, EngineSpec
-from glowd.daemon.engine.connection import Connection, DialingConnection, TurnedAwayError
+from glowd.daemon.engine.connection import Connection, DiallingConnection, TurnedAwayError
 from glowd.daemon.engine.listening import ListeningConnection
 from glowd.daemon.engine.process import STEP_MS, build_renderer, load_voice
 from glowd.daemon.engine.renderer import Renderer
@@ -92,7 +92,7 @@ class JoinedEngine:
     def _connection(self, context: Context) -> Connection:
         if self._listen:
             return ListeningConnection(context, self._address, self._listen)
-        return DialingConnection(context, self._address)
+        return DiallingConnection(context, self._address)
 
     def _serve(self, connection: Connection, voice: LoadedVoice) -> None:
         """Join, and render what the gateway asks for, until the connection or this engine ends."""
@@ -137,7 +137,7 @@ class JoinedEngine:
         match message:
             case engine_link.Joined():
                 if not self.joined_as:
-                    log.info("joined %s as engine %s", self._address.shown, message.name)
+                    log.info("joined %s as engine %s", connection.gateway, message.name)
                     connection.send(ready)
                 self.joined_as = message.name
             case engine_link.JoinAgain() if self.joined_as:  # else Join is on its way
@@ -147,7 +147,7 @@ class JoinedEngine:
             case engine_link.JoinAgain():
                 pass
             case engine_link.TurnedAway():
-                raise TurnedAwayError(f"the gateway at {self._address.shown} turned this engine away: {message.text}")
+                raise TurnedAwayError(f"{connection.gateway} turned this engine away: {message.text}")
             case engine_link.Dismissed():
                 log.info("no stream needs this engine any more")
                 self._ending.set()

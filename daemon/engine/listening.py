@@ -71,7 +71,7 @@ class ListeningConnection(Connection):
         return found
 
     def _tell(self, now_ns: int) -> None:
-        taken = engine_link.encode(engine_link.Taken(self._by[:500]))
+        taken = engine_link.encode(engine_link.Taken(self.gateway[:500]))
         for route, sent_ns in list(self._waiting.items()):
             with contextlib.suppress(zmq.ZMQError):
                 send(self._socket, route, taken)
@@ -80,8 +80,8 @@ class ListeningConnection(Connection):
                 del self._waiting[route]
 
     @property
-    def _by(self) -> str:
-        """The gateway that has the engine, for people."""
+    def gateway(self) -> str:
+        """The one that has the engine."""
         place = f" at {self._address}" if self._address else ""
         return f"the daemon {self._name}{place}" if self._name else f"another daemon{place}"
 

@@ -127,10 +127,11 @@ class KeyFiles:
         if not NAME.fullmatch(name):
             raise KeyFileError(f"a key's name must be letters, digits, '.', '_' or '-', at most 64; got {name!r:.80}")
         try:
-            Rights.of(roles)
-            own = checked(quotas or {})
+            rights, own = Rights.of(roles), checked(quotas or {})
         except (RoleError, QuotaError) as error:
             raise KeyFileError(str(error)) from None
+        if rights.engine and own:
+            raise KeyFileError(f"an engine takes no quotas, and {', '.join(own)} was given; leave it out")
         self._prepare()
         path = self.clients / f"{name}.key"
         if path.exists() or path.is_symlink():

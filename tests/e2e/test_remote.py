@@ -70,12 +70,12 @@ def test_nobody_else_is_let_in(remote: tuple[Daemon, str, str]) -> None:
     daemon, clients, _ = remote
     right = address_of(new_key(daemon, "right", "push"))
     other = keypair()
-    for text in (
-        clients,  # without encryption
-        Address(clients, "", other[1], right.server_key).text("stranger"),
-        Address(clients, "", right.secret, other[0]).text("right"),  # another daemon than it expects
+    for text, why in (
+        (clients, "use the address that `glowctl key new` prints"),  # without encryption
+        (Address(clients, "", other[1], right.server_key).text("stranger"), "it was revoked, or is unknown"),
+        (Address(clients, "", right.secret, other[0]).text("right"), "the address is another daemon's"),
     ):
-        with pytest.raises(errors.NotRunning, match="glowctl key new" if text.startswith("tcp") else None):
+        with pytest.raises(errors.NotRunning, match=why):
             Client(text, timeout_s=1.5)
     with Client(daemon.endpoint) as near:
         assert len(audio(near)) == len(MEL) * 256

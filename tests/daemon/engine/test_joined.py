@@ -14,7 +14,7 @@ from zmq.utils import z85
 
 from glowd.daemon import engine_link, ipc
 from glowd.daemon.config_reader import load
-from glowd.daemon.engine.connection import DialingConnection
+from glowd.daemon.engine.connection import DiallingConnection
 from glowd.daemon.engine.joined import JoinedEngine, LoadedVoice
 from glowd.daemon.runtime.role import CannotStart
 from glowd.daemon.runtime.rundir import is_busy
@@ -210,7 +210,7 @@ def test_engine_says_once_what_it_waits_for(caplog: pytest.LogCaptureFixture, ho
         address = Address(
             f"tcp://{host}:{free_port()}", f"glowd://pool@{host}", z85.decode(zmq.curve_keypair()[1]), bytes(32)
         )
-        with DialingConnection(context, address) as connection:
+        with DiallingConnection(context, address) as connection:
             until_s = time.monotonic() + 1.5
             while time.monotonic() < until_s:
                 connection.wait(50)
@@ -219,7 +219,7 @@ def test_engine_says_once_what_it_waits_for(caplog: pytest.LogCaptureFixture, ho
     ]
 
 
-def watch(connection: DialingConnection, true: Callable[[], object]) -> None:
+def watch(connection: DiallingConnection, true: Callable[[], object]) -> None:
     """Have a connection hear of what happens, until something has."""
     until_s = time.monotonic() + WAIT_S
     while not true():
@@ -232,7 +232,7 @@ def test_engine_dials_again_after_a_foreign_program(caplog: pytest.LogCaptureFix
     port = free_port()
     public, secret = zmq.curve_keypair()
     address = Address(f"tcp://127.0.0.1:{port}", "", z85.decode(zmq.curve_keypair()[1]), z85.decode(public))
-    with zmq.Context() as context, DialingConnection(context, address) as connection:
+    with zmq.Context() as context, DiallingConnection(context, address) as connection:
         with socket.create_server(("127.0.0.1", port)) as foreign:
             accepted, _ = foreign.accept()
             accepted.sendall(

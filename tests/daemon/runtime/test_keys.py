@@ -57,6 +57,8 @@ def test_name_role_or_key_that_cannot_be_is_refused(keys: KeyFiles) -> None:
         keys.new("../desk", ["push"])
     with pytest.raises(KeyFileError, match="'root' is no role"):
         keys.new("other", ["root"])
+    with pytest.raises(KeyFileError, match="an engine takes no quotas, and streams, files was given"):
+        keys.new("other", ["engine"], {"streams": 3, "files": 1})
     for name in ("nobody", "../server"):
         with pytest.raises(KeyFileError, match="keys: desk"):
             keys.revoke(name)
