@@ -1,9 +1,8 @@
 """`python -m tests.soak [everything|page|drift]`: run the daemon for long, and say whether it held.
 
 Writes into --out: minutes.jsonl, a line for each minute (drift: seconds.jsonl); figures.txt, the final table; a picture, soak.png
-or drift.png. The exit status is 1 if any
-criterion is missed. `--keep` also puts the figures into tests/bench/RESULTS.md and the picture beside its plots. On a machine
-that others use, `chrt -r 1` before the command keeps their programs from making gaps; the settings of the figures say so.
+or drift.png. The exit status is 1 if any criterion is missed. `--keep` also puts the figures into tests/bench/RESULTS.md and the
+picture beside its plots. tests/README.md says what counts, and what to do on a machine that others use.
 """
 
 import argparse

@@ -94,7 +94,7 @@ def attack(endpoint: str, chance: random.Random) -> None:
 
 
 def main(endpoint: str) -> None:
-    """Without end. It takes no part in the real-time priority that a soak on a busy machine has (`chrt`): it floods."""
+    """Without end. It takes no part in any real-time priority of its parent: it floods."""
     if hasattr(os, "sched_setscheduler"):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     chance = random.Random(0)
