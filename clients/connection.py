@@ -258,7 +258,7 @@ class Connection:
         loss.is_greeted, loss.greeted_at_s = True, loss.lasts.seconds
         self.greetings += 1
         self.listeners.listen_again()
-        for stream in list(self.streams.values()):
+        for stream in [one for one in self.streams.values() if one.lost]:  # not one that was opened before this welcome
             self._open_again(stream)
 
     def _end_loss(self) -> None:
