@@ -64,7 +64,8 @@ def is_own_only(endpoint: str) -> bool:
 
 WANTS_KEY = "; if it serves keys, use the address that `glowctl key new` prints there, glowd://..."
 OTHER_KEY = (
-    " before its own key was shown to be right: the address is another daemon's; ask for a new one (glowctl key new)"
+    " before its own key was shown to be right: unless it was stopping, the address is another daemon's; ask for a new one "
+    "(glowctl key new)"
 )
 
 
